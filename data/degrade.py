@@ -1,0 +1,256 @@
+"""From ground truth to low resolution: MATLAB's bicubic `imresize`, blur-down, sensor MTF, noise, JPEG.
+
+Every resampling here (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of the input
+pixels around its own centre. Borders are mirrored (the edge pixel twice for bicubic and mtf, as MATLAB does).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from errors import InputError
+
+Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
+ROWS = 128  # output rows of one product: their inputs lie close together, so the product stays small for large images
+
+
+# --- resampling -------------------------------------------------------------------------------------------------------
+
+
+def imresize(x: Tensor, scale: float | None = None, size: tuple[int, int] | None = None) -> Tensor:
+    """Bicubic resize as MATLAB's `imresize` does it (a = -0.5, antialiased when shrinking, symmetric border).
+
+    Args:
+        x: (..., H, W). float32 and float64 are computed in their own type, half types in float32, and not clamped.
+            uint8 is computed in float32, then rounded and clamped once.
+        scale: one factor for both axes; the output is ceil(scale * H) x ceil(scale * W), the kernel uses this factor.
+        size: (H', W'); each axis uses its own ratio. Give exactly one of the two.
+
+    Returns: (..., H', W') in the type of `x`.
+    """
+    if (scale is None) == (size is None):
+        raise InputError("imresize: give either scale or size, not both and not neither")
+    height, width = x.shape[-2:]
+    if scale is not None:
+        if not scale > 0 or not math.isfinite(scale):
+            raise InputError(f"imresize: scale must be a positive number, got {scale}")
+        size = (_ceil(height * scale), _ceil(width * scale))
+    assert size is not None
+    if min(size) < 1 or min(height, width) < 1:
+        raise InputError(f"imresize: cannot go from {height}x{width} to {size[0]}x{size[1]}")
+    rows = _bicubic_taps(height, size[0], scale or size[0] / height)
+    columns = _bicubic_taps(width, size[1], scale or size[1] / width)
+    return _resample(x, rows, columns)
+
+
+def _ceil(value: float) -> int:
+    return math.ceil(value - 1e-9 * value)  # 0.1 * 30 is 3.0000000000000004 in floating point and means 3
+
+
+def _cubic(distance: np.ndarray) -> np.ndarray:
+    """Keys' cubic kernel with a = -0.5."""
+    d = np.abs(distance)
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    return np.where(d <= 1, near, np.where(d <= 2, far, 0.0))
+
+
+@lru_cache(maxsize=64)
+def _bicubic_taps(length: int, out: int, scale: float) -> Taps:
+    shrink = min(scale, 1.0)  # below 1 the kernel is widened, so that it averages over what one output pixel covers
+    centres = (np.arange(out) + 0.5) / scale - 0.5
+    return _kernel_taps(centres, length, 2.0 / shrink, lambda distance: _cubic(distance * shrink))
+
+
+def _kernel_taps(centres: np.ndarray, length: int, radius: float, kernel: Callable[[np.ndarray], np.ndarray]) -> Taps:
+    """Normalised kernel weights around `centres` (in input pixels), the border mirrored with the edge pixel twice."""
+    first = np.floor(centres - radius).astype(np.int64)
+    indices = first[:, None] + np.arange(math.ceil(2 * radius) + 2)
+    weights = kernel(centres[:, None] - indices)
+    weights /= weights.sum(axis=1, keepdims=True)
+    folded = np.mod(indices, 2 * length)
+    return np.where(folded < length, folded, 2 * length - 1 - folded), weights
+
+
+def _resample(x: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Apply one set of taps along H, one along W. The axis that shrinks most goes first: less work for the other."""
+    if x.dtype == torch.uint8:
+        value = _resample(x.float(), rows, columns)
+        return value.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)  # halves go up, as MATLAB's round does
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return _resample(x.float(), rows, columns).to(x.dtype)
+    with _exact_products(x.device):
+        if len(rows[0]) * x.shape[-1] <= x.shape[-2] * len(columns[0]):
+            return _along_width(_along_height(x, rows), columns)
+        return _along_height(_along_width(x, columns), rows)
+
+
+@contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """No autocast and no TensorFloat-32: both would leave three digits of a resized image."""
+    previous = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False):
+        if device.type != "cuda" or previous == "highest":
+            yield
+            return
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(previous)
+
+
+def _along_height(x: Tensor, taps: Taps) -> Tensor:
+    blocks = [matrix @ x[..., low:high, :] for low, high, matrix in _blocks(taps, x)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+
+
+def _along_width(x: Tensor, taps: Taps) -> Tensor:
+    blocks = [x[..., low:high] @ matrix.mT for low, high, matrix in _blocks(taps, x)]
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-1)
+
+
+def _blocks(taps: Taps, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """The sparse matrix in bands of ROWS output rows: (first input, last input + 1, dense band)."""
+    indices, weights = taps
+    for start in range(0, len(indices), ROWS):
+        index, weight = indices[start : start + ROWS], weights[start : start + ROWS]
+        used = index[weight != 0]
+        low, high = int(used.min()), int(used.max()) + 1
+        band = np.zeros((len(index), high - low))
+        np.add.at(band, (np.arange(len(index))[:, None], np.clip(index - low, 0, high - low - 1)), weight)
+        yield low, high, torch.from_numpy(band).to(dtype=like.dtype, device=like.device)
+
+
+@lru_cache(maxsize=64)
+def _blur_down_taps(length: int, scale: int, sigma: float, width: int = 13) -> Taps:
+    """Gaussian of `width` taps, then every `scale`-th pixel from the first; reflection without the edge pixel."""
+    offsets = np.arange(width) - width // 2
+    weights = np.exp(-(offsets**2) / (2 * sigma**2))
+    indices = np.arange(0, length, scale)[:, None] + offsets
+    period = max(2 * (length - 1), 1)
+    folded = np.mod(indices, period)
+    return np.minimum(folded, period - folded) if length > 1 else indices * 0, np.tile(
+        weights / weights.sum(), (len(indices), 1)
+    )
+
+
+@lru_cache(maxsize=64)
+def _mtf_taps(length: int, out: int, mtf: float) -> Taps:
+    """Gaussian optics whose transfer at the Nyquist frequency of the low-resolution grid is `mtf`.
+
+    A Gaussian of deviation sigma passes exp(-2 (pi f sigma)^2); f = out / (2 length) cycles per input pixel.
+    """
+    ratio = length / out
+    sigma = ratio * math.sqrt(-2 * math.log(mtf)) / math.pi
+    centres = (np.arange(out) + 0.5) * ratio - 0.5
+    return _kernel_taps(centres, length, 4 * sigma, lambda distance: np.exp(-(distance**2) / (2 * sigma**2)))
+
+
+# --- degradation ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """How low resolution is made where a data set has none. Its fields are the keys of `data.degradation` in a config.
+
+    kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales) or "mtf" (sensor blur).
+    sigma: deviation of the blur of "blur-down" in GT pixels.
+    mtf: transfer at the LR Nyquist frequency for "mtf", in (0, 1).
+    noise: deviation of white Gaussian noise in 8-bit grey levels.
+    jpeg: quality 1..100, None for none.
+    bits: 8 or 16 rounds the result to that depth (LR files are 8-bit); 0 leaves it unrounded.
+    seed: noise depends on (seed, clip name, frame index) alone, never on the order of reading or the number of workers.
+    """
+
+    kind: str = "bicubic"
+    sigma: float = 1.6
+    mtf: float = 0.2
+    noise: float = 0.0
+    jpeg: int | None = None
+    bits: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(good: bool, key: str, expected: str) -> None:
+            if not good:
+                raise InputError(f"degradation.{key} is {getattr(self, key)!r}: expected {expected}")
+
+        check(self.kind in ("bicubic", "blur-down", "mtf"), "kind", "bicubic, blur-down or mtf")
+        check(self.sigma > 0, "sigma", "a positive number of pixels")
+        check(0 < self.mtf < 1, "mtf", "a number between 0 and 1")
+        check(self.noise >= 0, "noise", "grey levels, 0 or more")
+        check(self.jpeg is None or 1 <= self.jpeg <= 100, "jpeg", "a quality of 1 to 100, or null")
+        check(self.bits in (0, 8, 16), "bits", "8, 16 or 0 (no rounding)")
+        check(self.jpeg is None or self.bits == 8, "bits", "8 where jpeg is set")
+
+    def size(self, height: int, width: int, scale: float) -> tuple[int, int]:
+        """LR size of a GT frame: exact for integer scales (GT is cropped to a multiple first), rounded for others."""
+        return max(round(height / scale), 1), max(round(width / scale), 1)
+
+    def __call__(
+        self, frame: Tensor, scale: float, *, name: str = "", index: int = 0, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Degrade one frame.
+
+        Args:
+            frame: (C, H, W), uint8 or float in [0, 1]; for integer scales without `size`, H and W are multiples of it.
+            scale: GT pixels per LR pixel.   name, index: clip and frame, which seed the noise.   size: exact LR size.
+
+        Returns: (C, h, w); uint8 where `frame` is uint8 and `bits` is 8, else float in [0, 1] (rounded to `bits`).
+        """
+        height, width = frame.shape[-2:]
+        size = size or self.size(height, width, scale)
+        plain = self.noise == 0 and self.jpeg is None and self.bits == 8
+        if frame.dtype == torch.uint8 and plain:
+            return self._shrink(frame, scale, size)
+        value = self._shrink(frame.float() / 255 if frame.dtype == torch.uint8 else frame, scale, size)
+        if self.noise:
+            value = value + self._noise(value.shape, name, index).to(value) / 255
+        value = self._rounded(value)
+        if self.jpeg is not None:
+            value = _jpeg(value, self.jpeg)
+        if frame.dtype == torch.uint8 and self.bits == 8:
+            return value.mul(255).round().to(torch.uint8)
+        return value
+
+    def _shrink(self, frame: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
+        height, width = frame.shape[-2:]
+        if self.kind == "bicubic":
+            return imresize(frame, size=size)
+        if self.kind == "mtf":
+            return _resample(frame, _mtf_taps(height, size[0], self.mtf), _mtf_taps(width, size[1], self.mtf))
+        step = round(scale)
+        if step != scale or size != (math.ceil(height / step), math.ceil(width / step)):
+            raise InputError(f"degradation blur-down takes every s-th pixel: the scale must be an integer, not {scale}")
+        return _resample(frame, _blur_down_taps(height, step, self.sigma), _blur_down_taps(width, step, self.sigma))
+
+    def _noise(self, shape: torch.Size, name: str, index: int) -> Tensor:
+        generator = np.random.default_rng([self.seed, zlib.crc32(name.encode()), index])
+        return torch.from_numpy(generator.standard_normal(tuple(shape)) * self.noise)
+
+    def _rounded(self, value: Tensor) -> Tensor:
+        if self.bits == 0:
+            return value
+        levels = 2**self.bits - 1
+        return value.mul(levels).add(0.5).floor().clamp(0, levels).div(levels)
+
+
+def _jpeg(frame: Tensor, quality: int) -> Tensor:
+    """One pass through JPEG (4:2:0 for colour, as cameras and encoders do) of a (1 or 3, H, W) frame in [0, 1]."""
+    pixels = frame.mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "JPEG", quality=quality)
+    decoded = np.asarray(Image.open(file)).reshape(pixels.shape)
+    return torch.from_numpy(decoded.copy()).permute(2, 0, 1).to(frame) / 255
