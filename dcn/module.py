@@ -1,0 +1,77 @@
+"""The deformable layer of video restoration networks: offsets and masks are predicted from a second feature."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dcn.choice import deform_conv2d
+
+log = logging.getLogger("dcn")
+LARGE_OFFSET = (
+    50.0  # mean |offset| in pixels beyond which alignment has diverged (the value that EDVR's authors warn at)
+)
+CHECK_EVERY = 100  # the check reads a number back from the device, so not at every call
+
+
+class DCNv2Pack(nn.Module):
+    """DCNv2 whose offsets and masks a 3x3-like convolution predicts from another feature (EDVR, CVPRW 2019, section 3.2).
+
+    `conv_offset_mask` gives G*3*kh*kw channels: offsets (group, kernel point, (dy, dx)) first, then mask logits (group, kernel point).
+    It starts at zero: no offset and masks of one half. `max_offset` (pixels) limits the offsets; None leaves them free.
+    A mean |offset| above 50 px is logged as a warning: training has diverged or the learning rate of the offsets is too high.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        dilation: int = 1,
+        deformable_groups: int = 8,
+        max_offset: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.max_offset = max_offset
+        points = deformable_groups * kernel_size**2
+        self.offset_channels = 2 * points
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.conv_offset_mask = nn.Conv2d(in_channels, 3 * points, kernel_size, stride, padding, dilation)
+        self._calls = 0
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weight uniform in +-1/sqrt(fan_in), everything else zero."""
+        bound = 1 / math.sqrt(self.weight[0].numel())
+        nn.init.uniform_(self.weight, -bound, bound)
+        for parameter in (self.bias, self.conv_offset_mask.weight, self.conv_offset_mask.bias):
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
+        """x, feature (B, in_channels, H, W) -> (B, out_channels, Ho, Wo); offsets and masks come from `feature`."""
+        predicted = self.conv_offset_mask(feature)
+        offset, mask = predicted[:, : self.offset_channels], predicted[:, self.offset_channels :].sigmoid()
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            self._watch(offset)
+        if self.max_offset is not None:
+            offset = offset.clamp(-self.max_offset, self.max_offset)
+        return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
+
+    def _watch(self, offset: Tensor) -> None:
+        if self._calls % CHECK_EVERY == 0 and offset.numel():
+            mean = offset.detach().abs().mean(dtype=torch.float32).item()
+            if not mean <= LARGE_OFFSET:  # NaN as well
+                log.warning(
+                    "DCNv2Pack: mean |offset| is %.1f px (above %.0f): alignment has diverged; lower the learning rate of the offset "
+                    "convolutions or set max_offset",
+                    mean,
+                    LARGE_OFFSET,
+                )
+        self._calls += 1
