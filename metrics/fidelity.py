@@ -1,0 +1,155 @@
+"""PSNR and SSIM per frame under the protocols of `metrics.planes`.
+
+SSIM, protocol `standard`: Wang et al., "Image quality assessment: from error visibility to structural similarity",
+IEEE TIP 2004: Gaussian window 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, range 255, mean over the positions where the
+whole window lies in the frame (the authors' MATLAB code; scikit-image with gaussian_weights, sigma 1.5,
+use_sample_covariance=False).
+
+SSIM, protocol `paper_mtdo`: scikit-image's defaults with `channel_axis=0` on a two-dimensional image, as the published
+evaluation calls it: every ROW is an image of its own, with a flat window of 7 pixels, sample covariance, and a data
+range of max - min of the ground truth's plane. A constant ground truth has no such range (the published code gives NaN
+there); 255 is taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metrics.planes import CHANNELS, check_crop, check_frames, check_protocol, cropped, planes
+
+Measure = Callable[[Tensor, Tensor, str], Tensor]
+
+PSNR_CEILING = 100.0  # dB; stands for identical frames wherever values are averaged or written to a file
+
+
+class Window(NamedTuple):
+    """Separable SSIM window: weights along each axis (one weight: that axis is left alone)."""
+
+    rows: tuple[float, ...]
+    columns: tuple[float, ...]
+    covariance: float  # factor on variances: n / (n - 1) for sample covariance, else 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return len(self.rows), len(self.columns)
+
+
+def _gaussian(size: int, sigma: float) -> tuple[float, ...]:
+    weights = [math.exp(-((i - size // 2) ** 2) / (2 * sigma**2)) for i in range(size)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+WINDOWS = {
+    "standard": Window(_gaussian(11, 1.5), _gaussian(11, 1.5), 1.0),
+    "paper_mtdo": Window((1.0,), (1 / 7,) * 7, 7 / 6),
+}
+
+
+def psnr(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0, channel: str = "y") -> Tensor:
+    """Peak signal-to-noise ratio in dB of each frame: 20 log10(255 / rmse); inf where the frames are identical.
+
+    pred, gt: (..., 3, H, W), RGB in [0, 1]. protocol: `standard` or `paper_mtdo`. crop: border left out, pixels.
+    channel: `y` (luma) or `rgb` (one mean square over the three planes). Returns (...), float64.
+    Raises InputError for shapes that differ, NaN, an unknown protocol, a crop that leaves nothing.
+    Average with `metrics.mean`, which knows what to do with infinite values.
+    """
+    return _measured({"psnr": _psnr}, pred, gt, protocol, crop, channel)["psnr"]
+
+
+def ssim(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0, channel: str = "y") -> Tensor:
+    """Structural similarity of each frame, 1 for identical frames; arguments and errors as for `psnr`.
+
+    channel `rgb`: mean of the three planes' values. Frames smaller than the window (11x11; 1x7 for paper_mtdo) are an
+    InputError.
+    """
+    return _measured({"ssim": _ssim}, pred, gt, protocol, crop, channel)["ssim"]
+
+
+def fidelity(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0) -> dict[str, Tensor]:
+    """`psnr_y`, `ssim_y`, `psnr_rgb` and `ssim_rgb` of each frame; arguments and errors as for `ssim`."""
+    both = {"psnr": _psnr, "ssim": _ssim}
+    return {
+        f"{name}_{channel}": values
+        for channel in CHANNELS
+        for name, values in _measured(both, pred, gt, protocol, crop, channel).items()
+    }
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Arithmetic mean that a report can hold; None if there is nothing to average.
+
+    Values above 100 (identical frames: inf) count as 100, NaN and None not at all. Meant for PSNR in dB; SSIM and the
+    temporal errors stay below 100, so they pass unchanged.
+    """
+    kept = [min(float(value), PSNR_CEILING) for value in values if value is not None and not math.isnan(value)]
+    return math.fsum(kept) / len(kept) if kept else None
+
+
+def similarity_map(pred: Tensor, gt: Tensor, protocol: str = "standard") -> Tensor:
+    """SSIM at every position where the whole window fits: planes (C, H, W) -> (C, H - rows + 1, W - columns + 1).
+
+    `metrics.planes.planes` makes the planes; the window's size is `WINDOWS[protocol].size`.
+    """
+    window = WINDOWS[protocol]
+    spread = _data_range(gt, protocol)
+    c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
+    mean_pred, mean_gt = _filter(pred, window), _filter(gt, window)
+    means_product = mean_pred * mean_gt
+    means_square = mean_pred.square() + mean_gt.square()
+    # Only the sum of the two variances is needed: four filtered planes instead of five.
+    variances = window.covariance * (_filter(pred.square() + gt.square(), window) - means_square)
+    covariance = window.covariance * (_filter(pred * gt, window) - means_product)
+    return ((2 * means_product + c1) * (2 * covariance + c2)) / ((means_square + c1) * (variances + c2))
+
+
+def _psnr(pred: Tensor, gt: Tensor, protocol: str) -> Tensor:
+    return 20 * torch.log10(255 / (pred - gt).square().mean().sqrt())
+
+
+def _ssim(pred: Tensor, gt: Tensor, protocol: str) -> Tensor:
+    return similarity_map(pred, gt, protocol).mean()
+
+
+def _measured(
+    measures: Mapping[str, Measure], pred: Tensor, gt: Tensor, protocol: str, crop: int, channel: str
+) -> dict[str, Tensor]:
+    """One frame at a time: memory stays that of one frame, and a frame's values do not depend on its batch."""
+    check_frames(pred, gt)
+    check_protocol(protocol)
+    window = WINDOWS[protocol].size if "ssim" in measures else (1, 1)
+    check_crop((gt.shape[-2], gt.shape[-1]), crop, protocol, window)
+    leading, frame = gt.shape[:-3], gt.shape[-3:]
+    values: dict[str, list[Tensor]] = {name: [] for name in measures}
+    for p, g in zip(pred.reshape(-1, *frame), gt.reshape(-1, *frame), strict=True):
+        shown, truth = (planes(cropped(frames, crop), protocol, channel) for frames in (p, g))
+        for name, measure in measures.items():
+            values[name].append(measure(shown, truth, protocol))
+    empty = torch.empty(leading, dtype=torch.float64)
+    return {name: torch.stack(of).reshape(leading) if of else empty for name, of in values.items()}
+
+
+def _data_range(gt: Tensor, protocol: str) -> Tensor | float:
+    if protocol == "standard":
+        return 255.0
+    spread = gt.amax(dim=(-2, -1), keepdim=True) - gt.amin(dim=(-2, -1), keepdim=True)
+    return torch.where(spread > 0, spread, 255.0)
+
+
+def _filter(plane: Tensor, window: Window) -> Tensor:
+    """Separable filter without border: sums of shifted slices, several times faster than conv2d in float64 on a CPU."""
+    return _filter_axis(_filter_axis(plane, window.rows, -2), window.columns, -1)
+
+
+def _filter_axis(plane: Tensor, weights: Sequence[float], axis: int) -> Tensor:
+    if len(weights) == 1:
+        return plane
+    length = plane.shape[axis] - len(weights) + 1
+    total = plane.narrow(axis, 0, length) * weights[0]
+    for start, weight in enumerate(weights[1:], start=1):
+        total.add_(plane.narrow(axis, start, length), alpha=weight)
+    return total

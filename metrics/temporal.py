@@ -1,0 +1,135 @@
+"""Does a restored clip move as the true one does, and does it flicker?
+
+Both measures look at two successive frames at a time and use the dense optical flow of Farneback (OpenCV), with the
+settings that TecoGAN's tOF made usual. It was chosen over DIS, which is faster, because on shifts of a known size its
+error is a third of DIS's below three pixels, where drone and satellite video lives (docs/metrics.md).
+
+tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) - flow(gt_t, gt_t+1)|, in pixels.
+warping error  100 * mean over visible pixels and RGB of |pred_t+1 (p + f(p)) - pred_t (p)|, f = flow(gt_t, gt_t+1).
+               A pixel is visible if p + f(p) lies in the frame and the backward flow b of the ground truth leads back:
+               |f(p) + b(p + f(p))|^2 <= 0.01 (|f(p)|^2 + |b(p + f(p))|^2) + 0.5 (Sundaram et al., ECCV 2010).
+The ground truth has a warping error too (noise, imperfect flow); it stands beside the prediction's, as what to expect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from errors import InputError
+from metrics.planes import check_frames, planes
+
+FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
+SMALLEST = 16  # pixels; below, the flow's windows see nothing but border
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class TemporalMeter:
+    """Takes a clip's frames in order, one pair (prediction, ground truth) at a time; holds two frames, never a clip."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Array, Array, Array, Array] | None = None
+
+    def add(self, pred: Tensor, gt: Tensor) -> dict[str, float] | None:
+        """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.
+
+        `tof` in pixels; `warping_error` and `gt_warping_error` in percent of the full range, NaN where no pixel is
+        visible (a scene cut).
+        """
+        check_frames(pred, gt)
+        if gt.dim() != 3 or min(gt.shape[-2:]) < SMALLEST:
+            shape = tuple(gt.shape)
+            raise InputError(f"metrics: frames {shape}; temporal metrics take (3, H, W), H and W at least {SMALLEST}")
+        now = (_colour(pred), _colour(gt), _gray(pred), _gray(gt))
+        before, self._last = self._last, now
+        if before is None:
+            return None
+        if before[1].shape != now[1].shape:
+            raise InputError(f"metrics: a frame of shape {now[1].shape} follows one of {before[1].shape} in one clip")
+        forward = flow(before[3], now[3])
+        visible = visible_pixels(forward, flow(now[3], before[3]))
+        return {
+            "tof": float(np.abs(flow(before[2], now[2]) - forward).mean()),
+            "warping_error": _warped_difference(before[0], now[0], forward, visible),
+            "gt_warping_error": _warped_difference(before[1], now[1], forward, visible),
+        }
+
+
+def tof(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:
+    """tOF of each gap: clips (T, 3, H, W) in [0, 1] -> (T - 1,), float64, pixels."""
+    return _each_gap(pred_clip, gt_clip, "tof")
+
+
+def warping_error(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:
+    """Warping error of each gap: clips (T, 3, H, W) in [0, 1] -> (T - 1,), float64, percent of the full range."""
+    return _each_gap(pred_clip, gt_clip, "warping_error")
+
+
+def flow(first: Array, second: Array) -> Array:
+    """Farneback's flow between two gray frames (H, W) uint8 -> (H, W, 2) as (dx, dy) in pixels."""
+    blank = np.zeros((*first.shape, 2), np.float32)
+    return np.asarray(cv2.calcOpticalFlowFarneback(first, second, blank, **FARNEBACK))  # type: ignore[call-overload]
+
+
+def visible_pixels(forward: Array, backward: Array) -> Array:
+    """Pixels of the first frame that are seen in the second, (H, W) bool, by forward-backward consistency."""
+    height, width = forward.shape[:2]
+    x, y = _targets(forward)
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    returned = _sample(backward, x, y)
+    gap = np.square(forward + returned).sum(axis=-1)
+    size = np.square(forward).sum(axis=-1) + np.square(returned).sum(axis=-1)
+    return np.asarray(inside & (gap <= 0.01 * size + 0.5))
+
+
+def _each_gap(pred_clip: Tensor, gt_clip: Tensor, key: str) -> Tensor:
+    check_frames(pred_clip, gt_clip)
+    if gt_clip.dim() != 4 or len(gt_clip) < 2:
+        raise InputError(f"metrics: {key} needs clips (T, 3, H, W) of at least two frames, got {tuple(gt_clip.shape)}")
+    meter = TemporalMeter()
+    gaps = [meter.add(pred, gt) for pred, gt in zip(pred_clip, gt_clip, strict=True)]
+    return torch.tensor([gap[key] for gap in gaps if gap is not None], dtype=torch.float64)
+
+
+def _warped_difference(first: Array, second: Array, forward: Array, visible: Array) -> float:
+    """100 * mean |second(p + f(p)) - first(p)| over visible pixels; NaN if there are none."""
+    if not visible.any():
+        return float("nan")
+    warped = _sample(second, *_targets(forward))
+    return 100 * float(np.abs(warped - first)[visible].mean(dtype=np.float64))
+
+
+def _targets(forward: Array) -> tuple[Array, Array]:
+    height, width = forward.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return x + forward[..., 0], y + forward[..., 1]
+
+
+def _sample(image: Array, x: Array, y: Array) -> Array:
+    """Bilinear values of (H, W, C) at (x, y); outside, the nearest border pixel.
+
+    Not cv2.remap, which rounds coordinates to 1/32 of a pixel: on fine texture that alone looks like flicker.
+    """
+    height, width = image.shape[:2]
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    left, top = np.floor(x).astype(np.intp), np.floor(y).astype(np.intp)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    across, down = (x - left)[..., None], (y - top)[..., None]
+    upper = image[top, left] * (1 - across) + image[top, right] * across
+    lower = image[bottom, left] * (1 - across) + image[bottom, right] * across
+    return np.asarray(upper * (1 - down) + lower * down)
+
+
+def _colour(frame: Tensor) -> Array:
+    """(3, H, W) in [0, 1], clipped and rounded to 8 bits -> (H, W, 3) float32 in [0, 1]."""
+    return np.ascontiguousarray((planes(frame, channel="rgb") / 255).permute(1, 2, 0).float().cpu().numpy())
+
+
+def _gray(frame: Tensor) -> Array:
+    """Studio-range luma, rounded -> (H, W) uint8, which OpenCV's flow takes."""
+    return np.asarray(planes(frame)[0].round().cpu().numpy().astype(np.uint8))
