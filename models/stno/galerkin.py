@@ -1,0 +1,136 @@
+"""Inter-frame Galerkin attention: the kernel integral of STNO's interpolation operator (arXiv 2404.06036, section on the operator).
+
+Softmax-free attention between the tokens of two frames. `k^T v / n` is a 16 x 16 matrix per head (a sum over the n tokens, the
+quadrature of an integral over the image), so the cost grows linearly with n and no n x n matrix is ever formed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMALLEST_VARIANCE = (
+    1e-30  # keeps the gradient of the root finite for constant channels; far below anything the result can see
+)
+
+
+def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Token coordinates (height * width, 2) as (x, y), each running linearly from -1 to 1 over the map."""
+    ys = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)
+    xs = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device)
+    grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+    return torch.stack([grid_x, grid_y], dim=-1).flatten(0, 1)
+
+
+def swap_frames(tokens: Tensor) -> Tensor:
+    """Exchange the halves of the batch: the other frame of every pair."""
+    return torch.cat(tokens.chunk(2)[::-1])
+
+
+class HeadNorm(nn.Module):
+    """Layer norm over the channels of each head: unbiased deviation, eps outside the root, scale and shift per head and channel."""
+
+    def __init__(self, heads: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(heads, 1, channels))
+        self.bias = nn.Parameter(torch.zeros(heads, 1, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., heads, n, channels) -> same shape."""
+        variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
+        return (x - mean) / (variance.clamp_min(SMALLEST_VARIANCE).sqrt() + 1e-5) * self.weight + self.bias
+
+
+class GalerkinAttention(nn.Module):
+    """Appearance and motion of a frame, seen from the other frame of its pair."""
+
+    def __init__(self, embedding: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(embedding, embedding)
+        self.key_value = nn.Linear(embedding, 2 * embedding)
+        self.coordinate = nn.Linear(2, embedding)
+        self.key_norm = HeadNorm(heads, embedding // heads)
+        self.value_norm = HeadNorm(heads, embedding // heads)
+        self.coordinate_norm = HeadNorm(heads, embedding // heads)
+        self.appearance = nn.Sequential(nn.Linear(embedding, embedding), nn.GELU(), nn.Linear(embedding, embedding))
+        self.motion = nn.Sequential(nn.Linear(embedding, embedding), nn.GELU(), nn.Linear(embedding, embedding))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)  # (..., n, c) -> (..., heads, n, c / heads)
+
+    def forward(self, tokens: Tensor, other: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens, other (2B, n, c), both normalised; coordinates (n, 2) -> appearance, motion (2B, n, c)."""
+        count = tokens.shape[1]
+        query = self._split(self.query(tokens))
+        key, value = (self._split(x) for x in self.key_value(other).chunk(2, dim=-1))
+        position = self.coordinate(coordinates)
+        key = self.key_norm(key).transpose(-1, -2) / count
+        appearance = query @ (key @ self.value_norm(value))  # the bracket is (2B, heads, c / heads, c / heads)
+        motion = query @ (key @ self.coordinate_norm(self._split(position)))
+        appearance = appearance.transpose(1, 2).flatten(2) + tokens
+        return self.appearance(appearance) + tokens, self.motion(motion.transpose(1, 2).flatten(2) - position)
+
+
+class FeedForward(nn.Module):
+    """Linear, depthwise 3x3 over the map, GELU, Linear."""
+
+    def __init__(self, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(embedding, hidden)
+        self.depthwise = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.reduce = nn.Linear(hidden, embedding)
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        maps = self.expand(tokens).transpose(1, 2).unflatten(2, (height, width))
+        return self.reduce(F.gelu(self.depthwise(maps).flatten(2).transpose(1, 2)))
+
+
+class TokenEmbedding(nn.Module):
+    """Maps (N, c, h, w) -> normalised tokens (N, h * w, embedding)."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(channels, embedding, 3, padding=1)
+        self.norm = nn.LayerNorm(embedding)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.norm(self.project(maps).flatten(2).transpose(1, 2))
+
+
+class GalerkinBlock(nn.Module):
+    """One transformer block with Galerkin attention across the two frames of each pair."""
+
+    def __init__(self, embedding: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embedding)
+        self.attention = GalerkinAttention(embedding, heads)
+        self.norm2 = nn.LayerNorm(embedding)
+        self.feed_forward = FeedForward(embedding, hidden)
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """tokens (2B, height * width, c), the first frames of the pairs before the second ones -> appearance, motion, same shape."""
+        normed = self.norm1(tokens)
+        coordinates = coordinate_grid(height, width, tokens)
+        attended, motion = self.attention(normed, swap_frames(normed), coordinates)
+        update = self.feed_forward(self.norm2(normed + attended), height, width)
+        return tokens + update, motion
+
+
+class InterFrame(nn.Module):
+    """Embedding and Galerkin block on the feature maps of both frames of a pair."""
+
+    def __init__(self, channels: int, embedding: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.embed = TokenEmbedding(channels, embedding)
+        self.block = GalerkinBlock(embedding, heads, hidden)
+
+    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Two maps (B, c, h, w) -> appearance of first and second, motion of first and second, each (B, embedding, h, w)."""
+        height, width = first.shape[-2:]
+        tokens = self.embed(torch.cat([first, second]))
+        appearance, motion = (
+            x.transpose(1, 2).unflatten(2, (height, width)).chunk(2) for x in self.block(tokens, height, width)
+        )
+        return *appearance, *motion

@@ -1,0 +1,67 @@
+"""Weights before training (the authors published none for it; these are this project's).
+
+At the start all flows are zero, the mask is one half and the merging convolution passes the frame on, so that the in-between frame
+is the plain blend of its neighbours: the photometric losses then have a meaningful gradient with respect to the flows from the first step.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from models.stno.interpolation import FLOW_CHANNELS, InterpolationOperator, SideBlock
+from models.stno.propagation import ResidualBlock
+from models.stno.query import Query
+
+RESIDUAL_SCALE = 0.1  # of the last convolution of a residual chain's block, so that deep chains start near the identity
+SLOPE = 0.25  # PReLU's initial slope
+
+
+def initialise(network: nn.Module, residual: bool) -> None:
+    """Set every weight of an STNO; `residual`: an upscaled frame is added to the output, which then starts near that frame."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            _fill(module)
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            _scale(module.conv2, RESIDUAL_SCALE)
+        elif isinstance(module, SideBlock):
+            _scale(module.conv3, RESIDUAL_SCALE)
+        elif isinstance(module, InterpolationOperator):
+            _start_as_blend(module)
+        elif isinstance(module, Query) and residual:
+            _scale(module.colour, RESIDUAL_SCALE)
+            _scale(module.shortcut[-1], RESIDUAL_SCALE)
+
+
+@torch.no_grad()
+def _fill(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
+    """Variance-preserving: for the PReLU behind 3x3 convolutions, plain for the linear and 1x1 ones."""
+    weight = module.weight
+    if isinstance(module, nn.ConvTranspose2d):
+        fan_in, gain = weight.shape[0] * weight[0, 0].numel() // math.prod(module.stride), 1.0
+    else:
+        fan_in = weight[0].numel()
+        gain = math.sqrt(2 / (1 + SLOPE**2)) if weight.dim() == 4 and weight.shape[-1] > 1 else 1.0
+    weight.normal_(0, gain / math.sqrt(fan_in))
+    if module.bias is not None:
+        module.bias.zero_()
+
+
+@torch.no_grad()
+def _scale(module: nn.Module, factor: float) -> None:
+    module.weight.mul_(factor)
+
+
+@torch.no_grad()
+def _start_as_blend(operator: InterpolationOperator) -> None:
+    """Zero flows and mask, a merge that passes the three frame channels on and hears the residual features faintly."""
+    for decoder, silent in ((operator.from_eighth, 0), (operator.from_quarter, 0), (operator.from_half, 1)):
+        decoder.head[-1].weight[:, : FLOW_CHANNELS + silent].zero_()
+    convolution = operator.merge[0]
+    _scale(convolution, RESIDUAL_SCALE)
+    convolution.weight[:, :3].zero_()
+    for channel in range(3):
+        convolution.weight[channel, channel, 1, 1] = 1.0

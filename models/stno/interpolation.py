@@ -1,0 +1,204 @@
+"""The interpolation operator: two key frames and a time -> flows and the in-between LR frame (arXiv 2404.06036, section on the operator).
+
+Coarse functions become finer ones over three levels. Flows are in pixels of their level, (x, y), and in the order t->0, 1->0, t->1,
+0->1 everywhere. Frame 0 is always warped by t->0 and frame 1 by t->1; 1->0 and 0->1 serve the propagation alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.stno.galerkin import InterFrame
+
+FLOW_CHANNELS = 8  # four flows of two channels
+
+
+class Flows(NamedTuple):
+    """Four flow fields in LR pixels, (x, y) in the channel dimension; `a_b` is read "from a to b": frame a at p looks like b at p + flow."""
+
+    t_0: Tensor
+    one_0: Tensor
+    t_1: Tensor
+    zero_1: Tensor
+
+
+class Encoded(NamedTuple):
+    """What the operator knows about a pair before it is told the time. Each field: first frame, second frame."""
+
+    frames: tuple[Tensor, Tensor]  # mean-free
+    mean: Tensor
+    half: tuple[Tensor, Tensor]
+    quarter: tuple[Tensor, Tensor]
+    eighth: tuple[Tensor, Tensor]
+    appearance: tuple[Tensor, Tensor]
+    motion: tuple[Tensor, Tensor]
+
+
+def warp(x: Tensor, flow: Tensor) -> Tensor:
+    """Backward warping: x (N, C, h, w) sampled bilinearly at pixel + flow (N, 2, h, w), pixels as (x, y); the border is repeated.
+
+    Always in float32 or better, because bfloat16 cannot tell neighbouring pixels of a large map apart.
+    """
+    height, width = flow.shape[-2:]
+    with torch.autocast(x.device.type, enabled=False):
+        flow = flow.float() if flow.dtype in (torch.bfloat16, torch.float16) else flow
+        ys = torch.arange(height, dtype=flow.dtype, device=flow.device).view(1, -1, 1)
+        xs = torch.arange(width, dtype=flow.dtype, device=flow.device)
+        grid_x = (flow[:, 0] + xs) * (2 / max(width - 1, 1)) - 1
+        grid_y = (flow[:, 1] + ys) * (2 / max(height - 1, 1)) - 1
+        grid = torch.stack([grid_x, grid_y], dim=-1)
+        return F.grid_sample(x.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def upsample_flows(flows: Tensor) -> Tensor:
+    """Flows of one level at the next finer one: twice the size, twice the length."""
+    return 2 * F.interpolate(flows, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def conv_prelu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.PReLU(outputs))
+
+
+class SideBlock(nn.Module):
+    """Residual block in which the last `side` channels pass one more convolution after each of the first two."""
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.conv1 = conv_prelu(channels, channels)
+        self.side1 = conv_prelu(side, side)
+        self.conv2 = conv_prelu(channels, channels)
+        self.side2 = conv_prelu(side, side)
+        self.conv3 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act = nn.PReLU(channels)
+
+    def _refine_side(self, x: Tensor, conv: nn.Module) -> Tensor:
+        return torch.cat([x[:, : -self.side], conv(x[:, -self.side :])], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self._refine_side(self.conv1(x), self.side1)
+        out = self._refine_side(self.conv2(out), self.side2)
+        return self.act(self.conv3(out) + x)
+
+
+def head(inputs: int, width: int, side: int, outputs: int) -> nn.Sequential:
+    """A decoder's head: (N, inputs, h, w) -> (N, outputs, 2h, 2w)."""
+    return nn.Sequential(
+        conv_prelu(inputs, width), SideBlock(width, side), nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1)
+    )
+
+
+class Pyramid(nn.Module):
+    """Features at 1/2, 1/4 and 1/8 of the size."""
+
+    def __init__(self, widths: list[int]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(conv_prelu(inputs, outputs, stride=2), conv_prelu(outputs, outputs))
+            for inputs, outputs in zip([3, *widths[:-1]], widths, strict=True)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        return features
+
+
+class EighthDecoder(nn.Module):
+    """1/8 -> 1/4: the first flows, from features and the Galerkin block's appearance and motion."""
+
+    def __init__(
+        self, channels: int, embedding: int, heads: int, hidden: int, width: int, side: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.inter_frame = InterFrame(channels, embedding, heads, hidden)
+        self.head = head(4 * embedding + 2 * channels + 1, width, side, FLOW_CHANNELS + outputs)
+
+    def forward(
+        self,
+        features: tuple[Tensor, Tensor],
+        appearance: tuple[Tensor, Tensor],
+        motion: tuple[Tensor, Tensor],
+        time: Tensor,
+    ) -> Tensor:
+        """Two feature maps (B, c, h, w), what `inter_frame` made of them, time (B, 1, 1, 1) -> (B, 8 + outputs, 2h, 2w)."""
+        time_map = time.expand(-1, -1, *features[0].shape[-2:])
+        moved = [time * motion[0], (1 - time) * motion[1]]
+        return self.head(torch.cat([*moved, features[0], appearance[0], features[1], appearance[1], time_map], dim=1))
+
+
+class QuarterDecoder(nn.Module):
+    """1/4 -> 1/2: flow residuals, from warped features and a second Galerkin block."""
+
+    def __init__(
+        self, channels: int, embedding: int, heads: int, hidden: int, width: int, side: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.inter_frame = InterFrame(channels, embedding, heads, hidden)
+        self.head = head(3 * channels + 4 * embedding + 4, width, side, FLOW_CHANNELS + outputs)
+
+    def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
+        """Features (B, c, h, w) from above, the two frames' maps (B, c, h, w) and their flows -> (B, 8 + outputs, 2h, 2w)."""
+        first, second = warp(pair[0], flow_t0), warp(pair[1], flow_t1)
+        look0, look1, motion0, motion1 = self.inter_frame(first, second)
+        return self.head(torch.cat([features, first, look0, second, look1, flow_t0, motion0, flow_t1, motion1], dim=1))
+
+
+class HalfDecoder(nn.Module):
+    """1/2 -> 1: flow residuals, blending mask and residual features."""
+
+    def __init__(self, channels: int, width: int, side: int, outputs: int) -> None:
+        super().__init__()
+        self.head = head(3 * channels + 4, width, side, FLOW_CHANNELS + 1 + outputs)
+
+    def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
+        """Features (B, c, h, w), the two frames' maps and their flows -> (B, 9 + outputs, 2h, 2w)."""
+        warped = [warp(pair[0], flow_t0), warp(pair[1], flow_t1)]
+        return self.head(torch.cat([features, *warped, flow_t0, flow_t1], dim=1))
+
+
+class InterpolationOperator(nn.Module):
+    """Pairs of key frames -> flows and in-between frames at any time; what does not depend on the time is computed once per pair."""
+
+    def __init__(
+        self, pyramid: list[int], widths: list[int], side: int, features: int, embedding: int, heads: int, hidden: int
+    ) -> None:
+        super().__init__()
+        half, quarter, eighth = pyramid
+        self.pyramid = Pyramid(pyramid)
+        self.from_eighth = EighthDecoder(eighth, embedding, heads, hidden, widths[0], side, quarter)
+        self.from_quarter = QuarterDecoder(quarter, embedding, heads, hidden, widths[1], side, half)
+        self.from_half = HalfDecoder(half, widths[2], side, features)
+        self.merge = conv_prelu(3 + features, 3)
+
+    def encode(self, first: Tensor, second: Tensor) -> Encoded:
+        """Two LR frames (B, 3, h, w), h and w multiples of 8 -> all that does not depend on the time."""
+        both = torch.stack([first, second])
+        mean = both.mean(dim=(0, 2, 3, 4)).view(-1, 1, 1, 1)
+        frames = (both - mean).flatten(0, 1)
+        half, quarter, eighth = (level.chunk(2) for level in self.pyramid(frames))
+        look0, look1, motion0, motion1 = self.from_eighth.inter_frame(*eighth)
+        return Encoded(frames.chunk(2), mean, half, quarter, eighth, (look0, look1), (motion0, motion1))
+
+    def decode(self, pair: Encoded, time: Tensor) -> tuple[Tensor, Flows]:
+        """Time (B, 1, 1, 1) in (0, 1) -> in-between frame (B, 3, h, w), not clamped, and the flows at full LR size."""
+        out = self.from_eighth(pair.eighth, pair.appearance, pair.motion, time)
+        flows, features = out[:, :FLOW_CHANNELS], out[:, FLOW_CHANNELS:]
+        out = self.from_quarter(features, pair.quarter, flows[:, 0:2], flows[:, 4:6])
+        flows, features = out[:, :FLOW_CHANNELS] + upsample_flows(flows), out[:, FLOW_CHANNELS:]
+        out = self.from_half(features, pair.half, flows[:, 0:2], flows[:, 4:6])
+        flows = out[:, :FLOW_CHANNELS] + upsample_flows(flows)
+        named = Flows(*flows.split(2, dim=1))
+        mask = torch.sigmoid(out[:, FLOW_CHANNELS : FLOW_CHANNELS + 1])
+        frame = mask * warp(pair.frames[0], named.t_0) + (1 - mask) * warp(pair.frames[1], named.t_1) + pair.mean
+        return self.merge(torch.cat([frame, out[:, FLOW_CHANNELS + 1 :]], dim=1)), named
+
+    def forward(self, first: Tensor, second: Tensor, time: Tensor) -> tuple[Tensor, Flows]:
+        """Two frames (B, 3, h, w) and a time (B, 1, 1, 1) -> in-between frame and flows."""
+        return self.decode(self.encode(first, second), time)

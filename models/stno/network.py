@@ -1,0 +1,252 @@
+"""STNO: space-time video super-resolution with a neural operator (Zhang et al., arXiv 2404.06036, IEEE TIP 2025).
+
+key frames --(interpolation operator: flows and in-between LR frames)--> propagation, both directions --> query at any size
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from errors import InputError
+from models.stno.initialise import initialise
+from models.stno.interpolation import Flows, InterpolationOperator
+from models.stno.propagation import Propagation
+from models.stno.query import Query
+
+MULTIPLE = 8  # the operator's coarsest level is 1/8
+LARGEST_SCALE = 64
+
+
+@dataclass
+class STNOConfig:
+    """Sizes of an STNO; the defaults are the paper's (9,368,146 parameters)."""
+
+    name: str = "stno"
+    channels: int = 64  # of the propagation and of the query's input
+    blocks: int = 30  # residual blocks per branch
+    embedding: int = 128  # of the Galerkin blocks, divided over the heads
+    heads: int = 8
+    hidden: int = 512  # of the Galerkin blocks' feed-forward
+    pyramid: list[int] = field(default_factory=lambda: [36, 54, 72])  # widths at 1/2, 1/4, 1/8
+    head_widths: list[int] = field(default_factory=lambda: [144, 162, 108])  # of the decoders from 1/8, 1/4, 1/2
+    side_channels: int = 24  # of the heads' residual blocks
+    frame_features: int = 29  # beside the in-between frame, before the last convolution of the operator
+    query_width: int = 256
+    residual: str = (
+        "none"  # "none" (paper) or "bicubic": the upscaled key or in-between LR frame is added to the output
+    )
+    times_mode: str = (
+        "exact"  # "exact": each time has its own key-frame recurrence; "shared": all use that of the first time
+    )
+    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device
+
+    def __post_init__(self) -> None:
+        numbers = {"channels": 1, "blocks": 0, "embedding": 1, "heads": 1, "hidden": 1, "side_channels": 1}
+        numbers |= {"frame_features": 1, "query_width": 1, "slab_pixels": 0}
+        for key, least in numbers.items():
+            if getattr(self, key) < least:
+                raise InputError(f"network.{key} is {getattr(self, key)}, expected an integer of at least {least}")
+        for key in ("pyramid", "head_widths"):
+            widths = getattr(self, key)
+            if len(widths) != 3 or min(widths) < 1:
+                raise InputError(f"network.{key} is {widths}, expected three widths, e.g. [36, 54, 72]")
+        if self.embedding % self.heads or self.embedding // self.heads < 2:
+            raise InputError(
+                f"network.embedding ({self.embedding}) must be a multiple of network.heads ({self.heads}), at least twice it"
+            )
+        if self.side_channels >= min(self.head_widths):
+            raise InputError(
+                f"network.side_channels is {self.side_channels}, must be below every width of head_widths {self.head_widths}"
+            )
+        _one_of("network.residual", self.residual, ("none", "bicubic"))
+        _one_of("network.times_mode", self.times_mode, ("exact", "shared"))
+
+
+class STNOOutput(NamedTuple):
+    """What the training losses look at. T_out = T + (T-1) * K frames for K times."""
+
+    frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
+    between: Tensor  # (B, (T-1) * K, 3, h, w) in-between LR frames, time order, not clamped
+    flows: Flows  # each (B, (T-1) * K, 2, h, w), LR pixels
+
+
+class Features(NamedTuple):
+    """A clip before the query; images and flows without padding."""
+
+    keys: Tensor  # (T, B, C, h, w)
+    inserted: Tensor  # (T-1, K, B, C, h, w)
+    between: Tensor  # (T-1, K, B, 3, h, w)
+    flows: Flows  # each (T-1, K, B, 2, h, w)
+
+
+class STNO(nn.Module):
+    """Key frames and times in, the denser and larger clip out."""
+
+    def __init__(self, config: STNOConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or STNOConfig()
+        self.operator = InterpolationOperator(
+            c.pyramid, c.head_widths, c.side_channels, c.frame_features, c.embedding, c.heads, c.hidden
+        )
+        self.propagation = Propagation(c.channels, c.blocks)
+        self.query = Query(c.channels, c.query_width)
+        initialise(self, residual=c.residual != "none")
+
+    def forward(
+        self,
+        frames: Tensor,
+        times: Sequence[float] | Tensor = (0.5,),
+        size: tuple[int, int] | None = None,
+        *,
+        times_mode: str | None = None,
+        key_time: int | None = None,
+        keep: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
+
+        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample. size: (H, W), any; None: four times (h, w).
+        times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times, whose key frames are
+        returned (None: those of the time nearest 0.5). keep: only the outputs between these two key frames (inclusive), for clips
+        that are processed in overlapping pieces. The in-between LR frames are clamped to [0, 1] inside.
+        Raises InputError for anything else.
+        """
+        return self._run(frames, times, size, times_mode, key_time, keep, clamp=True).frames
+
+    def forward_training(
+        self,
+        frames: Tensor,
+        times: Sequence[float] | Tensor = (0.5,),
+        size: tuple[int, int] | None = None,
+        *,
+        times_mode: str | None = None,
+    ) -> STNOOutput:
+        """As `forward`, with the LR in-between frames and the flows, and without the clamp, behind which nothing could be learnt."""
+        return self._run(frames, times, size, times_mode, None, None, clamp=False)
+
+    def _run(self, frames, times, size, times_mode, key_time, keep, clamp: bool) -> STNOOutput:  # noqa: ANN001
+        height, width = frames.shape[-2:] if frames.dim() == 5 else (0, 0)
+        size = (4 * height, 4 * width) if size is None else (int(size[0]), int(size[1]))
+        mode = times_mode or self.config.times_mode
+        _check(frames, size, mode)
+        times = _times_tensor(times, frames)
+        features = self.features(frames, times, mode, key_time, clamp)
+        first, last = keep or (0, frames.shape[1] - 1)
+        if not 0 <= first <= last < frames.shape[1]:
+            raise InputError(f"keep is {keep}, expected two key frame numbers between 0 and {frames.shape[1] - 1}")
+        count = times.shape[1] + 1
+        wanted = slice(first * count, last * count + 1)
+        in_time = _interleave(features.keys, features.inserted)[wanted]
+        out = self.query(in_time.flatten(0, 1), size, self.config.slab_pixels or None)
+        if self.config.residual == "bicubic":
+            images = _interleave(frames.transpose(0, 1), features.between)[wanted].flatten(0, 1)
+            out = out + F.interpolate(images.to(out.dtype), size=size, mode="bicubic", align_corners=False)
+        return STNOOutput(
+            out.unflatten(0, in_time.shape[:2]).transpose(0, 1),
+            features.between.flatten(0, 1).transpose(0, 1),
+            Flows(*(flow.flatten(0, 1).transpose(0, 1) for flow in features.flows)),
+        )
+
+    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int | None, clamp: bool) -> Features:
+        """Operator and propagation; frames (B, T, 3, h, w), times (B, K)."""
+        height, width = frames.shape[-2:]
+        padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
+        between, flows = self._interpolate(padded, times, clamp)
+        count = times.shape[1]
+        if mode == "shared" or count == 1:
+            keys, inserted = self.propagation(padded, between, flows)
+        else:
+            chosen = _nearest_half(times) if key_time is None else key_time
+            if not 0 <= chosen < count:
+                raise InputError(
+                    f"key_time is {key_time}, expected the number of one of the {count} times (0 to {count - 1})"
+                )
+            single = []
+            for k in range(count):
+                one = slice(k, k + 1)
+                of_time, added = self.propagation(padded, between[:, one], Flows(*(flow[:, one] for flow in flows)))
+                single.append(added)
+                keys = of_time if k == chosen or k == 0 else keys
+            inserted = torch.cat(single, dim=1)
+        crop = (..., slice(height), slice(width))
+        return Features(keys[crop], inserted[crop], between[crop], Flows(*(flow[crop] for flow in flows)))
+
+    def _interpolate(self, frames: Tensor, times: Tensor, clamp: bool) -> tuple[Tensor, Flows]:
+        """Frames (T, B, 3, h, w), times (B, K) -> in-between frames and flows (T-1, K, B, .., h, w).
+
+        Always in full precision: flows are positions, and the operator is a few percent of the work.
+        """
+        gaps, batch = len(frames) - 1, frames.shape[1]
+        with torch.autocast(frames.device.type, enabled=False):
+            pairs = self.operator.encode(frames[:-1].flatten(0, 1), frames[1:].flatten(0, 1))
+            results = []
+            for time in times.unbind(1):
+                frame, flows = self.operator.decode(pairs, time.repeat(gaps).view(-1, 1, 1, 1))
+                frame = frame.clamp(0, 1) if clamp else frame
+                results.append([x.unflatten(0, (gaps, batch)) for x in (frame, *flows)])
+        between, *flows = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
+        return between, Flows(*flows)
+
+
+def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
+    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, replication along an axis that is too short for it."""
+    maps = frames.flatten(0, 1)
+    for axis in (-2, -1):
+        side = frames.shape[axis]
+        missing = -side % multiple
+        if missing:
+            amount = (0, 0, 0, missing) if axis == -2 else (0, missing, 0, 0)
+            maps = F.pad(maps, amount, mode="reflect" if missing < side else "replicate")
+    return maps.unflatten(0, frames.shape[:2])
+
+
+def _interleave(keys: Tensor, inserted: Tensor) -> Tensor:
+    """(T, B, ..) and (T-1, K, B, ..) -> (T + (T-1) * K, B, ..) in time order."""
+    steps = torch.cat([keys[:-1].unsqueeze(1), inserted.to(keys.dtype)], dim=1).flatten(0, 1)
+    return torch.cat([steps, keys[-1:]])
+
+
+def _nearest_half(times: Tensor) -> int:
+    return int((times.mean(0) - 0.5).abs().argmin())
+
+
+def _times_tensor(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
+    """Times (B, K), checked."""
+    rows = torch.as_tensor(times, dtype=torch.float64).cpu()
+    rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
+    if rows.dim() != 2 or len(rows) != len(frames) or rows.shape[1] == 0:
+        raise InputError(
+            f"times have shape {tuple(rows.shape)}, expected a list of numbers, or one row for each of {len(frames)} samples"
+        )
+    if not bool(((rows > 0) & (rows < 1)).all()):
+        raise InputError(
+            f"times {rows[0].tolist()} must lie between 0 and 1, both excluded: they count from one key frame to the next"
+        )
+    if not bool((rows.diff(dim=1) > 0).all()):
+        raise InputError(f"times {rows[0].tolist()} must ascend")
+    return rows.to(frames)
+
+
+def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:
+    if frames.dim() != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
+        raise InputError(
+            f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, T, 3, h, w) in [0, 1]"
+        )
+    if frames.shape[1] < 2:
+        raise InputError(f"the clip has {frames.shape[1]} key frame(s), STNO needs at least 2 to interpolate between")
+    for out, side in zip(size, frames.shape[-2:], strict=True):
+        if not 1 <= out <= LARGEST_SCALE * side:
+            raise InputError(
+                f"output size {size} from {tuple(frames.shape[-2:])}: each side must lie between 1 and {LARGEST_SCALE} times the input's"
+            )
+    _one_of("times_mode", mode, ("exact", "shared"))
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

@@ -1,0 +1,87 @@
+"""The published weights: their names, and a network that holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from errors import InputError
+from models.stno.network import STNO, STNOConfig
+
+# published name -> this project's, applied in this order
+RULES = [
+    (r"^(backward|forward)_branch\.main\.0\.", r"propagation.\1_branch.enter."),
+    (r"^(backward|forward)_branch\.main\.1\.", r"propagation.\1_branch.act."),
+    (r"^(backward|forward)_branch\.main\.2\.", r"propagation.\1_branch.blocks."),
+    (r"^(propagation\.\w+\.blocks\.\d+)\.relu\.", r"\1.act."),
+    (r"^conv00\.", "query.gather."),
+    (r"^fc1\.", "query.mix."),
+    (r"^fc2\.", "query.colour."),
+    (r"^short_cut\.", "query.shortcut."),
+    (r"^flownet\.encoder\.pyramid2\.", "operator.pyramid.levels.0."),
+    (r"^flownet\.encoder\.pyramid3\.", "operator.pyramid.levels.1."),
+    (r"^flownet\.encoder\.pyramid4\.", "operator.pyramid.levels.2."),
+    (r"^flownet\.decoder4\.", "operator.from_eighth."),
+    (r"^flownet\.decoder3\.", "operator.from_quarter."),
+    (r"^flownet\.decoder2\.", "operator.from_half."),
+    (r"^flownet\.reduce\.", "operator.merge."),
+    (r"\.convblock\.1\.conv2\.", ".head.1.side1."),
+    (r"\.convblock\.1\.conv3\.", ".head.1.conv2."),
+    (r"\.convblock\.1\.conv4\.", ".head.1.side2."),
+    (r"\.convblock\.1\.conv5\.", ".head.1.conv3."),
+    (r"\.convblock\.1\.prelu\.", ".head.1.act."),
+    (r"\.convblock\.", ".head."),
+    (r"\.patch_embed\.proj\.", ".inter_frame.embed.project."),
+    (r"\.patch_embed\.norm\.", ".inter_frame.embed.norm."),
+    (r"\.motionformer\.attn1\.", ".inter_frame.block.attention."),
+    (r"\.motionformer\.mlp\.", ".inter_frame.block.feed_forward."),
+    (r"\.motionformer\.", ".inter_frame.block."),
+    (r"\.attention\.q\.", ".attention.query."),
+    (r"\.attention\.kv\.", ".attention.key_value."),
+    (r"\.attention\.cor_embed\.", ".attention.coordinate."),
+    (r"\.attention\.kln\.", ".attention.key_norm."),
+    (r"\.attention\.vln\.", ".attention.value_norm."),
+    (r"\.attention\.corln\.", ".attention.coordinate_norm."),
+    (r"\.attention\.o_proj\.", ".attention.appearance."),
+    (r"\.attention\.o_m_proj\.", ".attention.motion."),
+    (r"\.feed_forward\.fc1\.", ".feed_forward.expand."),
+    (r"\.feed_forward\.dwconv\.dwconv\.", ".feed_forward.depthwise."),
+    (r"\.feed_forward\.fc2\.", ".feed_forward.reduce."),
+]
+_COMPILED = [(re.compile(pattern), name) for pattern, name in RULES]
+
+
+def rename(key: str) -> str:
+    """This project's name of a published weight; `module.` of a parallel wrapper is dropped."""
+    key = key.removeprefix("module.")
+    for pattern, name in _COMPILED:
+        key = pattern.sub(name, key)
+    return key
+
+
+def load_official(state: Mapping[str, Tensor]) -> STNO:
+    """A network of the paper's size with published weights, in eval mode. Raises InputError if they are not STNO's."""
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError("these are not STNO weights: expected a state dict, a mapping from names to tensors")
+    with torch.device("meta"):
+        network = STNO(STNOConfig())
+    expected = network.state_dict()
+    given = {rename(key): value for key, value in state.items()}
+    wrong = [key for key in given if key not in expected]
+    missing = [key for key in expected if key not in given]
+    if wrong or missing:
+        raise InputError(
+            f"these are not the published STNO weights: {len(missing)} of {len(expected)} tensors are missing"
+            f"{f' (first: {missing[0]})' if missing else ''}, {len(wrong)} are unknown{f' (first: {wrong[0]})' if wrong else ''}"
+        )
+    for key, value in given.items():
+        if value.shape != expected[key].shape:
+            raise InputError(
+                f"these are not the published STNO weights: {key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+            )
+    network.load_state_dict({key: value.float() for key, value in given.items()}, assign=True)
+    return network.requires_grad_(True).eval()

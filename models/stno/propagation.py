@@ -1,0 +1,99 @@
+"""Bidirectional recurrent propagation (arXiv 2404.06036, section on the propagation; the branches are those of BasicVSR).
+
+The key frames carry the recurrence; an in-between frame reads the state of its neighbour but writes none. Both therefore depend on
+the same state, and the key frame and the in-between frames of one step go through the branch as one batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.stno.interpolation import Flows, warp
+
+
+def prelu(x: Tensor, act: nn.PReLU) -> Tensor:
+    """PReLU with one slope for all channels; in place where no gradient is asked for, which saves a pass through memory."""
+    if torch.is_grad_enabled() or x.is_cuda:
+        return act(x)
+    return F.leaky_relu_(x, act.weight.item())
+
+
+def warp_for_all(state: Tensor, flows: Tensor) -> Tensor:
+    """The state (B, C, h, w) of a key frame as each of the images of a step sees it, through its own flow ((1 + K) * B, 2, h, w)."""
+    return warp(state.repeat(len(flows) // len(state), 1, 1, 1), flows)
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, PReLU with one slope, convolution, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act = nn.PReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(prelu(self.conv1(x), self.act))
+        return out + x if torch.is_grad_enabled() else out.add_(x)
+
+
+class Branch(nn.Module):
+    """A convolution, PReLU and a chain of residual blocks: (N, inputs, h, w) -> (N, channels, h, w)."""
+
+    def __init__(self, inputs: int, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(inputs, channels, 3, padding=1)
+        self.act = nn.PReLU()
+        self.blocks = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        return self.blocks(prelu(self.enter(x), self.act))
+
+
+class Propagation(nn.Module):
+    """Both passes over a clip: LR images and flows -> features of the key frames and of the in-between frames."""
+
+    def __init__(self, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.backward_branch = Branch(3 + channels, channels, blocks)
+        self.forward_branch = Branch(3 + 2 * channels, channels, blocks)
+
+    def forward(self, frames: Tensor, between: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
+        """Time comes first here, so that one step is one slice.
+
+        frames (T, B, 3, h, w); between (T-1, K, B, 3, h, w); flows of the same leading shape as `between`, of which the flows
+        between key frames are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
+        """
+        backward = self._backward_pass(frames, between, flows)
+        return self._forward_pass(frames, between, flows, backward)
+
+    def _backward_pass(self, frames: Tensor, between: Tensor, flows: Flows) -> list[Tensor]:
+        """States per key frame i: ((1 + K) * B, C, h, w), its own before those of the in-between frames that follow it."""
+        last, batch = frames[-1], frames.shape[1]
+        zeros = last.new_zeros(batch, self.channels, *last.shape[-2:])
+        states = [self.backward_branch(torch.cat([last, zeros], dim=1))]
+        for i in reversed(range(len(frames) - 1)):
+            images = torch.cat([frames[i], between[i].flatten(0, 1)])
+            flow = torch.cat([flows.zero_1[i, 0], flows.t_1[i].flatten(0, 1)])
+            states.append(self.backward_branch(torch.cat([images, warp_for_all(states[-1][:batch], flow)], dim=1)))
+        return states[::-1]
+
+    def _forward_pass(
+        self, frames: Tensor, between: Tensor, flows: Flows, backward: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        batch = frames.shape[1]
+        zeros = torch.zeros_like(backward[0][:batch])
+        state = self.forward_branch(torch.cat([frames[0], backward[0][:batch], zeros], dim=1))
+        keys, inserted = [state], []
+        for i in range(1, len(frames)):
+            images = torch.cat([frames[i], between[i - 1].flatten(0, 1)])
+            flow = torch.cat([flows.one_0[i - 1, 0], flows.t_0[i - 1].flatten(0, 1)])
+            seen = torch.cat([backward[i][:batch], backward[i - 1][batch:]])
+            state = self.forward_branch(torch.cat([images, seen, warp_for_all(state[:batch], flow)], dim=1))
+            keys.append(state[:batch])
+            inserted.append(state[batch:].unflatten(0, (-1, batch)))
+        return torch.stack(keys), torch.stack(inserted)

@@ -1,0 +1,182 @@
+"""Query: a frame's features at any resolution (arXiv 2404.06036, section on the query; the kernel is SRNO's first layer).
+
+The published form builds, for every output pixel, four area-weighted neighbouring features, their relative coordinates and the cell
+size (4 * 64 + 8 + 2 channels), and sends them through three 1x1 layers. There is no activation between the first two, so they are
+one linear map, and it can be applied to the LR features before they are spread out: four maps, one per corner.
+
+What remains before the GELU is bilinear in the position inside one INTERVAL between neighbouring LR centres: the area weights are
+those of bilinear interpolation, and each relative coordinate is linear. Along an axis of n cells there are n + 1 intervals; interval j
+lies between the cells j - 1 and j. In the first and the last interval both cells are the same one (the clamped border), both
+distances are equal and the weights are one half each; the coordinates still run linearly. This also settles the centre of the last
+cell, where both distances vanish and the areas' ratio is undefined.
+
+So a frame is rendered in slabs of output rows: the LR rows that a slab touches are multiplied by the corner matrices, blended along
+y at LR width, then along x, then GELU and the last layer. Nothing larger than a slab is ever held.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+SLAB_PIXELS = {"cpu": 4096, "cuda": 1 << 18}  # output pixels in work at a time: stay in a core's cache; fill the device
+TRAINING_SLAB_PIXELS = 1 << 16
+
+
+class Axis(NamedTuple):
+    """Where the output centres of one axis fall among the LR centres."""
+
+    interval: Tensor  # (outputs,) int64 on the CPU, ascending, 0 .. cells
+    fraction: Tensor  # (outputs,) float64 on the CPU, position inside the interval, 0 .. 1
+    cells: int
+    cell_size: float  # size of an output pixel, at most a quarter of an LR pixel's zoom, in half LR pixels
+
+
+class Folded(NamedTuple):
+    """The first two layers as one linear map. Corners: upper and lower row, in each left and right column."""
+
+    corners: Tensor  # (2, 2, C, width)
+    dy: Tensor  # (2, width): factor of the relative y coordinate to the upper and to the lower row
+    dx: Tensor  # (2, width): of the relative x coordinate to the left and to the right column
+    constant: Tensor  # (width,): cell size and biases
+
+
+def locate(outputs: int, cells: int) -> Axis:
+    """Exact integers decide on the cells, so that no rounding moves an output pixel into the neighbouring interval."""
+    position = (2 * torch.arange(outputs) + 1) * cells - outputs  # in units of 1 / (2 * outputs) LR pixels
+    lower = torch.div(position, 2 * outputs, rounding_mode="floor")
+    fraction = (position - lower * 2 * outputs).double() / (2 * outputs)
+    return Axis(lower + 1, fraction, cells, 2 / outputs * max(outputs / cells / 4, 1) * cells)
+
+
+def end_distances(intervals: Tensor, cells: int, like: Tensor) -> Tensor:
+    """Relative coordinates (one LR pixel is 2) of both ends of each interval to its lower and upper cell: (intervals, end, cell)."""
+    table = like.new_tensor([[0.0, -2.0], [2.0, 0.0]]).repeat(len(intervals), 1, 1)
+    table[intervals == cells] = like.new_tensor([[0.0, 0.0], [2.0, 2.0]])
+    table[intervals == 0] = like.new_tensor([[-2.0, -2.0], [0.0, 0.0]])
+    return table
+
+
+def share_where(border: Tensor, ends: tuple[Tensor, Tensor], axis: int) -> None:
+    """In place: where both cells of an interval are the same one, both ends hold the mean of their two corner maps."""
+    index = border.nonzero().flatten().to(ends[0].device)
+    if len(index):
+        mean = (ends[0].index_select(axis, index) + ends[1].index_select(axis, index)) / 2
+        for end in ends:
+            end.index_copy_(axis, index, mean)
+
+
+class Slab(NamedTuple):
+    """Output rows start .. stop - 1, and the y intervals that they fall into."""
+
+    start: int
+    stop: int
+
+
+def plan_slabs(axis: Axis, rows: int) -> list[Slab]:
+    """At most `rows` rows (at least one) in each slab; whole intervals stay together where they fit, so that their maps are made once."""
+    counts = torch.bincount(axis.interval, minlength=axis.cells + 1).tolist()
+    slabs, start, stop = [], 0, 0
+    for count in counts:
+        if stop > start and stop + count - start > rows:
+            slabs.append(Slab(start, stop))
+            start = stop
+        stop += count
+        while stop - start > rows:
+            slabs.append(Slab(start, start + rows))
+            start += rows
+    if stop > start:
+        slabs.append(Slab(start, stop))
+    return slabs
+
+
+class Query(nn.Module):
+    """Features (N, C, h, w) -> colours (N, 3, H, W) at any size.
+
+    The parameters keep the shapes of the published layers.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.gather = nn.Conv2d(4 * channels + 10, width, 1)
+        self.mix = nn.Conv2d(width, width, 1)
+        self.colour = nn.Conv2d(width, 3, 1)
+        self.shortcut = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 3, 1))
+
+    def forward(self, features: Tensor, size: tuple[int, int], slab_pixels: int | None = None) -> Tensor:
+        """`slab_pixels` bounds the output pixels in work at a time (at least one row); None: by device."""
+        height, width = size
+        y, x = locate(height, features.shape[-2]), locate(width, features.shape[-1])
+        training = torch.is_grad_enabled()
+        limit = slab_pixels or (TRAINING_SLAB_PIXELS if training else SLAB_PIXELS.get(features.device.type, 1 << 18))
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.mix.weight.dtype)
+            folded = self._fold(y, x)
+            out = F.interpolate(self.shortcut(features), size=size, mode="bilinear", align_corners=False)
+            frames_at_once = max(1, limit // (height * width))
+            slabs = plan_slabs(y, max(1, limit // width))
+            parts = []
+            for group in features.permute(0, 2, 3, 1).split(frames_at_once):
+                rows = [self._render(group, folded, y, x, slab, training) for slab in slabs]
+                parts.append(torch.cat(rows, dim=1))
+            return out + torch.cat(parts).permute(0, 3, 1, 2)
+
+    def _fold(self, y: Axis, x: Axis) -> Folded:
+        """Published column order: (dy, dx) of the four corners, the four corners' features, cell y, cell x."""
+        mix = self.mix.weight.flatten(1)
+        columns = (mix @ self.gather.weight.flatten(1)).T
+        relative = columns[:8].unflatten(0, (2, 2, 2))  # upper / lower, left / right, dy / dx
+        corners = columns[8:-2].unflatten(0, (2, 2, self.channels))
+        cell = columns[-2] * y.cell_size + columns[-1] * x.cell_size
+        constant = cell + mix @ self.gather.bias + self.mix.bias
+        return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
+
+    def _render(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab, training: bool) -> Tensor:
+        """One slab, (N, rows, W, 3). In training its inner maps are recomputed in the backward pass instead of being kept."""
+        if training:
+            return checkpoint(self._slab, features, folded, y, x, slab, use_reentrant=False, preserve_rng_state=False)
+        return self._slab(features, folded, y, x, slab)
+
+    def _slab(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab) -> Tensor:
+        start, stop = slab
+        rows, columns = y.interval[start:stop], x.interval
+        intervals = torch.arange(int(rows[0]), int(rows[-1]) + 1)
+        (upper, upper_step), (lower, lower_step) = self._interval_maps(features, folded, intervals, y, x)
+        device = features.device
+        row, column = (rows - intervals[0]).to(device), columns.to(device)
+        fraction_y = y.fraction[start:stop].to(features).view(-1, 1, 1)
+        fraction_x = x.fraction.to(features).view(-1, 1)
+        value = torch.lerp(upper[:, row], lower[:, row], fraction_y)
+        step = torch.lerp(upper_step[:, row], lower_step[:, row], fraction_y)
+        hidden = torch.addcmul(value[:, :, column], step[:, :, column], fraction_x)
+        return F.linear(F.gelu(hidden), self.colour.weight.flatten(1), self.colour.bias)
+
+    def _interval_maps(
+        self, features: Tensor, folded: Folded, intervals: Tensor, y: Axis, x: Axis
+    ) -> list[tuple[Tensor, Tensor]]:
+        """At the upper and at the lower end of each y interval: value at the left end of every x interval, and the step to its right end.
+
+        Each (N, intervals, w + 1, width).
+        """
+        device = features.device
+        columns = torch.arange(x.cells + 1)
+        near = (columns - 1).clamp_min(0).to(device), columns.clamp_max(x.cells - 1).to(device)
+        cells = (intervals - 1).clamp_min(0).to(device), intervals.clamp_max(y.cells - 1).to(device)
+        maps = [[features[:, cells[i]][:, :, near[j]] @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
+        for j in (0, 1):
+            share_where((intervals == 0) | (intervals == y.cells), (maps[0][j], maps[1][j]), axis=1)
+        shift_x = end_distances(columns.to(device), x.cells, features) @ folded.dx  # (w + 1, end, width)
+        shift_y = end_distances(intervals.to(device), y.cells, features) @ folded.dy + folded.constant
+        ends = []
+        for i in (0, 1):
+            left, right = maps[i]
+            share_where((columns == 0) | (columns == x.cells), (left, right), axis=2)
+            step = right - left + (shift_x[:, 1] - shift_x[:, 0])
+            ends.append((left + (shift_x[:, 0] + shift_y[:, i].unsqueeze(1)), step))
+        return ends
