@@ -1,6 +1,6 @@
 """From ground truth to low resolution: MATLAB's bicubic `imresize`, blur-down, sensor MTF, noise, JPEG.
 
-Every resampling here (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of the input
+Every resampling here (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of input
 pixels around its own centre. Borders are mirrored (the edge pixel twice for bicubic and mtf, as MATLAB does).
 """
 
@@ -11,8 +11,9 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -165,12 +166,13 @@ def _mtf_taps(length: int, out: int, mtf: float) -> Taps:
 class Degradation:
     """How low resolution is made where a data set has none. Its fields are the keys of `data.degradation` in a config.
 
-    kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales) or "mtf" (sensor blur).
+    kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales), "mtf" (sensor).
     sigma: deviation of the blur of "blur-down" in GT pixels.
     mtf: transfer at the LR Nyquist frequency for "mtf", in (0, 1).
     noise: deviation of white Gaussian noise in 8-bit grey levels.
     jpeg: quality 1..100, None for none.
-    bits: 8 or 16 rounds the result to that depth (LR files are 8-bit); 0 leaves it unrounded.
+    bits: 8 or 16 rounds the result to that depth, 0 leaves it unrounded; None: the depth of the ground truth, which for
+        tensors (their depth is unknown) means 8, as LR files are 8-bit.
     seed: noise depends on (seed, clip name, frame index) alone, never on the order of reading or the number of workers.
     """
 
@@ -179,7 +181,7 @@ class Degradation:
     mtf: float = 0.2
     noise: float = 0.0
     jpeg: int | None = None
-    bits: int = 8
+    bits: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -192,8 +194,14 @@ class Degradation:
         check(0 < self.mtf < 1, "mtf", "a number between 0 and 1")
         check(self.noise >= 0, "noise", "grey levels, 0 or more")
         check(self.jpeg is None or 1 <= self.jpeg <= 100, "jpeg", "a quality of 1 to 100, or null")
-        check(self.bits in (0, 8, 16), "bits", "8, 16 or 0 (no rounding)")
-        check(self.jpeg is None or self.bits == 8, "bits", "8 where jpeg is set")
+        check(self.bits in (None, 0, 8, 16), "bits", "8, 16, 0 (no rounding) or null (as the ground truth)")
+        check(self.jpeg is None or self.bits in (None, 8), "bits", "8 where jpeg is set")
+
+    def for_depth(self, bits: int) -> Degradation:
+        """`bits: None` replaced by the depth of a ground truth of `bits` per value (JPEG is always 8-bit)."""
+        if self.bits is not None:
+            return self
+        return replace(self, bits=8 if bits == 8 or self.jpeg is not None else 0 if bits == 32 else 16)
 
     def size(self, height: int, width: int, scale: float) -> tuple[int, int]:
         """LR size of a GT frame: exact for integer scales (GT is cropped to a multiple first), rounded for others."""
@@ -212,18 +220,28 @@ class Degradation:
         """
         height, width = frame.shape[-2:]
         size = size or self.size(height, width, scale)
-        plain = self.noise == 0 and self.jpeg is None and self.bits == 8
-        if frame.dtype == torch.uint8 and plain:
+        bits = 8 if self.bits is None else self.bits
+        if frame.dtype == torch.uint8 and bits == 8 and self.noise == 0 and self.jpeg is None:
             return self._shrink(frame, scale, size)
         value = self._shrink(frame.float() / 255 if frame.dtype == torch.uint8 else frame, scale, size)
         if self.noise:
             value = value + self._noise(value.shape, name, index).to(value) / 255
-        value = self._rounded(value)
+        value = _rounded(value, bits)
         if self.jpeg is not None:
             value = _jpeg(value, self.jpeg)
-        if frame.dtype == torch.uint8 and self.bits == 8:
+        if frame.dtype == torch.uint8 and bits == 8:
             return value.mul(255).round().to(torch.uint8)
         return value
+
+    def array(self, frame: np.ndarray, scale: float, **which: Any) -> np.ndarray:
+        """The same for (H, W, C) arrays of uint8, uint16 or float32; the result has the type of `bits` (not None)."""
+        planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(frame, -1, 0)))
+        if planes.dtype == torch.uint16:
+            planes = planes.float() / 65535
+        low = self(planes, scale, **which).movedim(0, -1)
+        if low.dtype != torch.uint8 and self.bits:
+            low = (low * (2**self.bits - 1)).round().to(torch.uint8 if self.bits == 8 else torch.uint16)
+        return low.contiguous().numpy()
 
     def _shrink(self, frame: Tensor, scale: float, size: tuple[int, int]) -> Tensor:
         height, width = frame.shape[-2:]
@@ -240,11 +258,12 @@ class Degradation:
         generator = np.random.default_rng([self.seed, zlib.crc32(name.encode()), index])
         return torch.from_numpy(generator.standard_normal(tuple(shape)) * self.noise)
 
-    def _rounded(self, value: Tensor) -> Tensor:
-        if self.bits == 0:
-            return value
-        levels = 2**self.bits - 1
-        return value.mul(levels).add(0.5).floor().clamp(0, levels).div(levels)
+
+def _rounded(value: Tensor, bits: int) -> Tensor:
+    if bits == 0:
+        return value
+    levels = 2**bits - 1
+    return value.mul(levels).add(0.5).floor().clamp(0, levels).div(levels)
 
 
 def _jpeg(frame: Tensor, quality: int) -> Tensor:

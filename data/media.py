@@ -1,0 +1,234 @@
+"""Image files in and out, and the only conversions between stored values and tensors.
+
+Stored arrays are (H, W, C), RGB order, uint8, uint16 or float32; C is 1 (gray), 2 (gray, alpha), 3, 4 (with alpha) or
+the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have modules of their own beneath.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data import tiff
+from errors import InputError
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PILLOW_FORMATS = ("JPEG", "MPO", "BMP", "WEBP", "GIF", "PPM")
+MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
+LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What the header says: size (H, W), bits per value (8, 16; 32 for float), number of pages (a plain image: 1)."""
+
+    size: tuple[int, int]
+    bits: int
+    pages: int = 1
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def probe(path: str | Path) -> ImageInfo:
+    """Read a file's header only. InputError names the file if it is no image or cannot be opened."""
+    with _naming(path), Path(path).open("rb") as file:
+        head = file.read(33)
+        if not head:
+            raise ValueError("the file is empty")
+        if head.startswith(PNG_MAGIC):
+            return _probe_png(head)
+        if tiff.is_tiff(head):
+            size, dtype, pages = tiff.probe(path)
+            return ImageInfo(size, {1: 8, 2: 16}.get(dtype.itemsize, 32), pages)
+        file.seek(0)
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            size = (image.width, image.height) if turned else (image.height, image.width)
+            return ImageInfo(size, 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8, _pages(image))
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode one image of any supported kind.
+
+    Returns: (H, W, C) as stored: uint8, uint16 or float32, RGB order. Palette, 1-bit and CMYK images come as
+        RGB or gray uint8; a JPEG's orientation tag is applied.
+    Raises InputError (one line, with the path) for a missing, truncated, foreign, animated or multi-page file.
+    """
+    with _naming(path):
+        content = Path(path).read_bytes()
+        if not content:
+            raise ValueError("the file is empty")
+        if content.startswith(PNG_MAGIC):
+            array = _read_png(content)
+        elif tiff.is_tiff(content):
+            array = tiff.read(path)
+        else:
+            array = _read_pillow(path)
+        return array[..., None] if array.ndim == 2 else array
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Whatever a decoder raises (there is no common base class) becomes one line that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected an image file") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error
+
+
+def _probe_png(head: bytes) -> ImageInfo:
+    if len(head) < 33 or head[12:16] != b"IHDR":
+        raise ValueError("the PNG header is cut off")
+    width, height, bits = struct.unpack(">IIB", head[16:25])
+    _check_pixels(height, width)
+    return ImageInfo((height, width), 16 if bits == 16 else 8)
+
+
+def _check_pixels(height: int, width: int) -> None:
+    if not 0 < height * width <= MAX_PIXELS:
+        raise ValueError(f"its header claims {width}x{height} pixels")
+
+
+def _read_png(content: bytes) -> np.ndarray:
+    _probe_png(content[:33])
+    if b"acTL" in content[33 : content.find(b"IDAT")]:
+        raise ValueError("it is animated; write its frames to single files first")
+    return imagecodecs.png_decode(content)
+
+
+def _pages(image: Image.Image) -> int:
+    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one photo with previews
+
+
+def _read_pillow(path: str | Path) -> np.ndarray:
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
+        _check_pixels(image.height, image.width)
+        if _pages(image) > 1:
+            raise ValueError("it is animated; write its frames to single files first")
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "1":
+            upright = upright.convert("L")
+        elif upright.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
+            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        array = np.asarray(upright)
+        return array.astype(np.uint16) if array.dtype.itemsize == 2 else array
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well: nobody ever sees half a file."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another output folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
+    """Write (H, W, C) or (H, W), RGB order: PNG keeps uint8 and uint16, TIFF everything; JPEG, WebP, BMP are 8-bit.
+
+    quality: of JPEG and WebP. Raises InputError where the format cannot hold the array.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if suffix in (".tif", ".tiff"):
+        with replacing(path) as temporary:
+            tiff.write(temporary, array)
+        return
+    if suffix not in IMAGE_SUFFIXES:
+        raise InputError(f"{path}: unknown image type; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    bands = 1 if array.ndim == 2 else array.shape[-1]
+    fits = array.dtype == np.uint8 or (suffix == ".png" and array.dtype == np.uint16)
+    if not fits or bands not in (1, 3, 4):
+        raise InputError(
+            f"{path}: {suffix} cannot hold {bands} band(s) of {array.dtype}; write .tif (or .png for 16 bits)"
+        )
+    with replacing(path) as temporary:
+        if suffix == ".png":
+            temporary.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
+        else:
+            Image.fromarray(array).save(temporary, quality=quality)
+
+
+# --- arrays and tensors -----------------------------------------------------------------------------------------------
+
+
+def rgb(array: np.ndarray) -> np.ndarray:
+    """(H, W, C) as stored -> (H, W, 3) of the same type: gray repeated, alpha dropped. A view, nothing is copied."""
+    bands = array.shape[-1]
+    if bands in (1, 2):
+        return np.broadcast_to(array[..., :1], (*array.shape[:-1], 3))
+    if bands in (3, 4):
+        return array[..., :3]
+    raise InputError(f"an image of {bands} bands has no colours by itself; choose bands (for example bands: [3, 2, 1])")
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """(H, W, C) as stored -> (3, H, W) float32 in [0, 1]: gray repeated, alpha dropped, 0..255 or 0..65535 scaled."""
+    return to_float(to_planes(array))
+
+
+def to_planes(array: np.ndarray) -> Tensor:
+    """(..., H, W, C) as stored -> (..., 3, H, W): uint8 stays uint8, 16-bit becomes float32 in [0, 1], float stays."""
+    planes = np.moveaxis(rgb(array), -1, -3)
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.ascontiguousarray(planes))
+    return torch.from_numpy(np.divide(planes, np.float32(LEVELS[array.dtype]), dtype=np.float32))
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]; float tensors as they are. The last step before the network, on its device."""
+    return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
+
+
+def to_uint8(frames: Tensor) -> np.ndarray:
+    """(..., 3, H, W) in [0, 1] -> (..., H, W, 3) uint8, rounded and clamped."""
+    return from_tensor(frames, np.dtype(np.uint8))
+
+
+def from_tensor(frames: Tensor, dtype: np.dtype, channels: int = 3) -> np.ndarray:
+    """(..., 3, H, W) in [0, 1] -> (..., H, W, channels) of uint8, uint16 (rounded, clamped) or float32 (as it is).
+
+    channels: 3, or 1 for the mean of the three (a gray frame that was repeated comes back as it was).
+    """
+    dtype = np.dtype(dtype)
+    values = frames.detach().movedim(-3, -1)
+    values = values.mean(-1, keepdim=True) if channels == 1 else values
+    if dtype == np.float32:
+        return values.float().cpu().contiguous().numpy()
+    levels = LEVELS[dtype]
+    scaled = values.float().mul(levels).round_().clamp_(0, levels)
+    return scaled.to(torch.uint8 if dtype == np.uint8 else torch.uint16).cpu().contiguous().numpy()

@@ -1,0 +1,194 @@
+"""TIFF: 8 and 16 bit and float, any number of bands, stacks of pages, georeference (through tifffile alone).
+
+Georeference: the tags of GeoTIFF that hold pixel sizes are divided by the scale on output, all others are copied.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+PIXEL_SCALE, TIEPOINT, TRANSFORMATION, RPC = 33550, 33922, 34264, 50844
+GEO_KEYS, GEO_DOUBLES, GEO_ASCII, GDAL_NODATA = 34735, 34736, 34737, 42113
+GEO_TAGS = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, GEO_KEYS, GEO_DOUBLES, GEO_ASCII, RPC, GDAL_NODATA)
+RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
+ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
+
+
+def is_tiff(head: bytes) -> bool:
+    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int]:
+    """(H, W), value type and number of pages, from the headers alone."""
+    with tifffile.TiffFile(path) as file:
+        page = _first(file)
+        return (page.imagelength, page.imagewidth), _dtype(page), len(_pages(file))
+
+
+def read(path: str | Path, page: int | None = None) -> np.ndarray:
+    """One page as (H, W, C): uint8, uint16 or float32 (other integer types and float64 become float32).
+
+    page: which one of a stack; None for a file that must hold exactly one.
+    Raises ValueError for damage, NaN and complex values.
+    """
+    with tifffile.TiffFile(path) as file:
+        pages = _pages(file)
+        if page is None and len(pages) > 1:
+            raise ValueError(f"it holds {len(pages)} pages: a stack is a clip of its own, not one frame")
+        if page is not None and not 0 <= page < len(pages):
+            raise ValueError(f"it has {len(pages)} pages, no page {page}")
+        return _decode(file.pages[pages[page or 0]], file.filehandle.size)
+
+
+def _first(file: tifffile.TiffFile) -> tifffile.TiffPage:
+    pages = _pages(file)
+    if not pages:
+        raise ValueError("it holds no image")
+    return file.pages[pages[0]].aspage()
+
+
+def _pages(file: tifffile.TiffFile) -> list[int]:
+    """Numbers of the full images: overviews and masks (NewSubfileType) are no frames."""
+    return [number for number, page in enumerate(file.pages) if not page.aspage().subfiletype & 0b101]
+
+
+def _dtype(page: tifffile.TiffPage) -> np.dtype:
+    if page.dtype is None or page.dtype.kind not in "uifb":
+        raise ValueError(f"its values are of a kind that no image has ({page.dtype})")
+    return page.dtype
+
+
+def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.ndarray:
+    page = frame.aspage()
+    dtype = _dtype(page)
+    _check_segments(page, dtype.itemsize, file_size)
+    array = page.asarray()
+    if page.axes.startswith("S") and array.ndim == 3:  # planes one after the other
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3:
+        raise ValueError(f"its pages have {array.ndim} axes ({page.axes}), expected rows, columns and bands")
+    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+        return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
+    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and dtype.kind in "bu":
+        array = (~array if dtype.kind == "b" else np.iinfo(dtype).max - array).astype(dtype)
+    if dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if dtype in (np.uint8, np.uint16):
+        return array.astype(dtype.newbyteorder("="), copy=False)
+    array = array.astype(np.float32)
+    broken = array.size - int(np.isfinite(array).sum())
+    if broken:
+        raise ValueError(f"{broken} of {array.size} values are NaN or infinite; fill them first")
+    return array
+
+
+def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
+    """tifffile fills missing strips with zeros: a truncated file must not pass as a dark one."""
+    if math.prod(page.shape) * itemsize > max(2**28, 2000 * file_size):
+        raise ValueError(
+            f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
+        )
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if not ends or max(ends) > file_size or not all(page.databytecounts):
+        raise ValueError("it is truncated: some strips lie beyond its end or are missing")
+
+
+# --- georeference -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class GeoTags:
+    """Georeferencing tags of one image as (code, type name, values)."""
+
+    tags: dict[int, tuple[int, tuple | str]]  # code -> (TIFF data type, value)
+
+    def scaled(self, scale_y: float, scale_x: float) -> GeoTags:
+        """The same ground in `scale_y` x `scale_x` as many pixels: sizes divided, pixel coordinates multiplied."""
+        centre = 0.5 if self._pixel_is_point() else 0.0  # "point": coordinates are those of pixel centres
+
+        def moved(pixel: float, scale: float) -> float:
+            return (pixel + centre) * scale - centre
+
+        tags = dict(self.tags)
+        for code, (kind, value) in self.tags.items():
+            numbers = list(value) if not isinstance(value, str) else []
+            if code == PIXEL_SCALE:
+                numbers[0], numbers[1] = numbers[0] / scale_x, numbers[1] / scale_y
+            elif code == TIEPOINT:
+                numbers[0::6] = [moved(pixel, scale_x) for pixel in numbers[0::6]]
+                numbers[1::6] = [moved(pixel, scale_y) for pixel in numbers[1::6]]
+            elif code == TRANSFORMATION:
+                numbers = _scaled_matrix(numbers, scale_y, scale_x, centre)
+            elif code == RPC:  # err_bias, err_rand, LINE_OFF, SAMP_OFF, ..., LINE_SCALE, SAMP_SCALE; pixel centres
+                for line, sample in ((2, 3),):
+                    numbers[line] = (numbers[line] + 0.5) * scale_y - 0.5
+                    numbers[sample] = (numbers[sample] + 0.5) * scale_x - 0.5
+                numbers[7], numbers[8] = numbers[7] * scale_y, numbers[8] * scale_x
+            else:
+                continue
+            tags[code] = (kind, tuple(numbers))
+        return GeoTags(tags)
+
+    def _pixel_is_point(self) -> bool:
+        keys = self.tags.get(GEO_KEYS, (0, ()))[1]
+        return any(keys[i] == RASTER_TYPE_KEY and keys[i + 3] == PIXEL_IS_POINT for i in range(4, len(keys) - 3, 4))
+
+    def extratags(self) -> list[tuple]:
+        """As tifffile's writer takes them."""
+        return [
+            (code, kind, None if isinstance(value, str) else len(value), value, True)
+            for code, (kind, value) in sorted(self.tags.items())
+        ]
+
+
+def _scaled_matrix(numbers: list[float], scale_y: float, scale_x: float, centre: float) -> list[float]:
+    """A 4x4 matrix (row-major) from pixels to the ground, after pixel = (new + centre) / scale - centre."""
+    matrix = np.array(numbers).reshape(4, 4)
+    change = np.diag([1 / scale_x, 1 / scale_y, 1.0, 1.0])
+    change[0, 3], change[1, 3] = centre / scale_x - centre, centre / scale_y - centre
+    return (matrix @ change).ravel().tolist()
+
+
+def read_geo(path: str | Path) -> GeoTags | None:
+    """The georeference of the first page, or None."""
+    with tifffile.TiffFile(path) as file:
+        tags = _first(file).tags
+        found = {code: (int(tags[code].dtype), tags[code].value) for code in GEO_TAGS if code in tags}
+    values = {
+        code: (kind, value if isinstance(value, str) else tuple(np.atleast_1d(value)))
+        for code, (kind, value) in found.items()
+    }
+    return GeoTags(values) if any(code in values for code in (PIXEL_SCALE, TRANSFORMATION, TIEPOINT, RPC)) else None
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write(path: str | Path, array: np.ndarray, geo: GeoTags | None = None) -> None:
+    """One (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be that of this size (`GeoTags.scaled`)."""
+    with tifffile.TiffWriter(path, bigtiff=array.nbytes > 2**31) as writer:
+        write_page(writer, array, geo)
+
+
+def write_page(writer: tifffile.TiffWriter, array: np.ndarray, geo: GeoTags | None = None) -> None:
+    bands = array.shape[2] if array.ndim == 3 else 1
+    array = array[..., 0] if array.ndim == 3 and bands == 1 else array
+    photometric = "rgb" if bands in (3, 4) else "minisblack"
+    writer.write(
+        np.ascontiguousarray(array),
+        photometric=photometric,
+        extrasamples=["unassalpha"] if bands == 4 else [0] * (bands - 1) if bands in (2,) or bands > 4 else None,
+        planarconfig="contig" if bands > 1 else None,
+        compression="zlib",
+        predictor=array.dtype.kind == "u",
+        contiguous=False,
+        metadata=None,
+        extratags=geo.extratags() if geo else (),
+    )
