@@ -1,0 +1,66 @@
+"""What all scripts share: arguments, one-line errors with exit code 2, allocator and thread settings."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from errors import InputError
+
+# glibc hands large blocks back to the kernel after every operation; the page faults then cost more than the arithmetic.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main`, turn errors that speak to the user into one line and leave with its exit code."""
+    tune_allocator()
+    try:
+        code = main() or 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        print(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def tune_allocator() -> None:
+    """Keep freed memory in the process and back large blocks by huge pages (Linux with glibc; elsewhere nothing happens)."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(M_MMAP_THRESHOLD, 2_000_000_000)
+    mallopt(M_TRIM_THRESHOLD, 2_000_000_000)
+    mallopt(M_TOP_PAD, 200_000_000)
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """An argument parser whose --help ends with an example, and which takes `key.sub=value` overrides."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set any key of the config")
+    return result
+
+
+def parse(arguments: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
+    """Options and overrides in any order (`main.py a=1 --config FILE b=2`)."""
+    return arguments.parse_intermixed_args(argv)

@@ -1,0 +1,241 @@
+"""Restore clips and measure them against the ground truth: the one way, for eval.py, validation and the space-time tests.
+
+Both networks deliver `Shot`s (a restored frame beside its baseline and its truth); everything after that is common.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import metrics
+from data.clips import Clip, SubClip
+from data.degrade import imresize
+from data.layouts import Layout, Pair
+from data.media import to_uint8, write_image
+from engine import distributed, facts
+from engine.config import Config
+from engine.restore import restore
+from errors import InputError
+
+OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
+BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
+
+
+@dataclass
+class Shot:
+    """One restored frame, its baseline and its truth, each (3, H, W) in [0, 1] on the CPU; `index` counts the clip's frames."""
+
+    index: int
+    ours: Tensor
+    baseline: Tensor
+    gt: Tensor
+    kind: str = ""  # "key" or "between" for space-time networks
+
+
+@dataclass
+class Clock:
+    """Seconds that the restoring itself took, apart from baselines and metrics."""
+
+    seconds: float = 0.0
+    frames: int = 0
+
+    def timed(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+        iterator = iter(frames)
+        while True:
+            start = time.perf_counter()
+            frame = next(iterator, None)
+            if frame is None:
+                return
+            self.seconds += time.perf_counter() - start
+            self.frames += 1
+            yield frame
+
+
+def evaluate(
+    network: nn.Module,
+    layout: Layout,
+    config: Config,
+    *,
+    device: torch.device,
+    folder: Path | None = None,
+    weights: Path | None = None,
+    on_picture: OnPicture | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate `network` on every clip of `layout`; clips are shared out over ranks, every rank returns the merged report.
+
+    `folder`: where pictures (and frames, if asked for) are written. `on_picture` gets clip, frame, bicubic, ours and ground truth
+    of the middle frame of the first clips. Returns the report dict of engine/report.py. Raises `InputError` for unusable clips.
+    """
+    network = network.to(device).eval()
+    clock, results, pictures = Clock(), {}, []
+    mine = list(enumerate(layout.pairs))[distributed.rank() :: distributed.world()]
+    total = sum(len(shown_frames(pair, config)) for _, pair in mine)
+    quiet = not progress or not distributed.is_main()
+    with tqdm(total=total, unit="frame", desc="evaluate", disable=quiet, leave=False, dynamic_ncols=True) as bar:
+        for number, pair in mine:
+            meter = ClipMeter(config, pair, folder)
+            frames = shown_frames(pair, config)
+            middle = frames[len(frames) // 2] if number < config.eval.pictures else None
+            for shot in shots(network, pair, config, device, clock):
+                meter.add(shot)
+                bar.update()
+                if shot.index == middle:
+                    pictures += show(shot, pair, folder, on_picture)
+            results[pair.name] = meter.result()
+    gathered = distributed.gather((results, pictures, clock.seconds, clock.frames))
+    clips = {name: clip for part in gathered for name, clip in part[0].items()}
+    report = {
+        **facts.gather(network, config, weights),
+        "baseline": BASELINES[config.space_time],
+        "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
+        "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
+        "pictures": [picture for part in gathered for picture in part[1]],
+        **summary(list(clips.values()), config),
+    }
+    frames_done = sum(part[3] for part in gathered)
+    report["network"]["seconds_per_frame"] = sum(part[2] for part in gathered) / max(frames_done, 1)
+    report["network"]["peak_memory_mb"] = facts.peak_memory_mb(device)
+    return report
+
+
+def shown_frames(pair: Pair, config: Config) -> range:
+    """The ground-truth frames that are restored and measured; with a stride between key frames the last one is a key frame."""
+    if pair.gt is None:
+        raise InputError(f"clip '{pair.name}' has no ground truth: evaluation needs it; upscale.py does without")
+    count = min(len(pair.gt), config.eval.frames or len(pair.gt))
+    if not config.space_time:
+        return range(count)
+    stride = config.stride
+    if count < stride + 1:
+        raise InputError(
+            f"clip '{pair.name}' has {count} frames: a key frame every {stride} frames needs at least {stride + 1}: "
+            f"use a smaller stride or longer clips"
+        )
+    return range((count - 1) // stride * stride + 1)
+
+
+def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
+    """The clip restored, frame by frame, each beside its baseline and truth."""
+    lr, gt, frames = pair.lr, pair.gt, shown_frames(pair, config)
+    assert lr is not None and gt is not None
+    if config.space_time:
+        stride = config.stride
+        keys: Clip = SubClip(lr, frames[::stride])
+        times = [k / stride for k in range(1, stride)]
+        baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size)
+        outputs = restore(network, keys, device=device, times=times, size=gt.size)
+    else:
+        stride = 0
+        outputs = restore(network, lr, device=device, padding=config.data.padding, frames=frames)
+
+        def baseline(index: int) -> Tensor:
+            return imresize(lr.frame(index), size=gt.size)
+
+    for index, ours in zip(frames, clock.timed(outputs), strict=True):
+        if not torch.isfinite(ours).all():
+            raise InputError(f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights")
+        kind = "" if not stride else "between" if index % stride else "key"
+        yield Shot(index, ours, baseline(index), gt.frame(index), kind)
+
+
+class Blend:
+    """The baseline of space-time super-resolution: bicubic key frames, linearly blended in between."""
+
+    def __init__(self, keys: Clip, stride: int, size: tuple[int, int]) -> None:
+        self.keys, self.stride, self.size = keys, stride, size
+        self.large: dict[int, Tensor] = {}  # the two key frames around the current position
+
+    def __call__(self, index: int) -> Tensor:
+        key, rest = divmod(index, self.stride)
+        first = self._enlarged(key)
+        self.large = {number: frame for number, frame in self.large.items() if number >= key}
+        return torch.lerp(first, self._enlarged(key + 1), rest / self.stride) if rest else first
+
+    def _enlarged(self, key: int) -> Tensor:
+        if key not in self.large:
+            self.large[key] = imresize(self.keys.frame(key), size=self.size)
+        return self.large[key]
+
+
+class ClipMeter:
+    """Per-frame figures of one clip, and the frames that are to be kept."""
+
+    def __init__(self, config: Config, pair: Pair, folder: Path | None) -> None:
+        self.settings, self.pair, self.folder = config.eval, pair, folder
+        self.rows: list[dict[str, Any]] = []
+        crop = self.settings.crop
+        self.crop = metrics.default_crop(self.settings.protocol, config.scale) if crop is None else crop
+        self.temporal = metrics.TemporalMeter() if self.settings.temporal else None
+        self.objects = metrics.ObjectMeter(self.settings.protocol) if pair.boxes else None
+
+    def add(self, shot: Shot) -> None:
+        gt, settings = self.pair.gt, self.settings
+        assert gt is not None
+        name = gt.frame_names[shot.index]
+        row: dict[str, Any] = {"frame": name, "time": gt.times[shot.index]}
+        if shot.kind:
+            row["kind"] = shot.kind
+        for prefix, picture in (("", shot.ours), ("bicubic_", shot.baseline)):
+            values = metrics.fidelity(picture, shot.gt, settings.protocol, self.crop)
+            row |= {prefix + key: value.item() for key, value in values.items()}
+        row["gain_psnr_y"] = row["psnr_y"] - row["bicubic_psnr_y"]
+        if self.temporal:
+            row |= self.temporal.add(shot.ours, shot.gt) or {}
+        self.rows.append(row)
+        if self.objects and self.pair.boxes:
+            self.objects.add(shot.ours, shot.gt, shot.baseline, self.pair.boxes[shot.index], name)
+        if settings.save_frames and self.folder:
+            write_image(self.folder / "frames" / self.pair.name / f"{name}.png", to_uint8(shot.ours))
+
+    def result(self) -> dict[str, Any]:
+        objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}
+        return {**means(self.rows), **objects, "frames": self.rows}
+
+
+def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Column means of per-frame rows; names, times and kinds are left out."""
+    columns = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float) and key != "time")
+    return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
+
+
+def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """`mean` (and `groups` of key and in-between frames, `objects`): over clips, or over all frames as paper_mtdo does."""
+    rows = [row for clip in clips for row in clip["frames"]]
+    per_frame = config.eval.protocol == "paper_mtdo"
+    result: dict[str, Any] = {"mean": means(rows) if per_frame else means([means(clip["frames"]) for clip in clips])}
+    if config.space_time:
+        result["groups"] = {
+            kind: means([means([row for row in clip["frames"] if row["kind"] == kind]) for clip in clips])
+            for kind in ("key", "between")
+        }
+    objects = [row for clip in clips for row in clip.get("objects", {}).get("rows", [])]
+    if objects:
+        result["objects"] = metrics.summarise(objects)
+    return result
+
+
+def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | None) -> list[dict[str, Any]]:
+    """Hand the frame to `on_picture` and write it for the report page; returns the page's entry."""
+    assert pair.gt is not None
+    frame = pair.gt.frame_names[shot.index]
+    if on_picture:
+        on_picture(pair.name, frame, shot.baseline, shot.ours, shot.gt)
+    if folder is None:
+        return []
+    entry: dict[str, Any] = {"clip": pair.name, "frame": frame}
+    for name, picture in (("bicubic", shot.baseline), ("ours", shot.ours), ("gt", shot.gt)):
+        path = folder / "pictures" / f"{pair.name.replace('/', '_')}_{frame}_{name}.png"
+        write_image(path, to_uint8(picture))
+        entry[name] = str(path)
+    if pair.boxes:
+        entry["boxes"] = pair.boxes[shot.index]
+    return [entry]

@@ -1,0 +1,75 @@
+"""Optimizer, learning-rate schedule and averaged weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from engine.config import ScheduleConfig, TrainConfig
+
+
+def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Adam or AdamW; offset convolutions get `offset_lr` times the learning rate (alignment training diverges first there)."""
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    offsets = [parameter for name, parameter in named if is_offset(name)]
+    others = [parameter for name, parameter in named if not is_offset(name)]
+    groups = [{"params": others, "factor": 1.0}]
+    if offsets:
+        groups.append({"params": offsets, "factor": config.offset_lr})
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
+
+
+def is_offset(name: str) -> bool:
+    return any(part.startswith("conv_offset") or part.startswith("offset_conv") for part in name.split("."))
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of step `step` (from 0): a pure function, so that a resumed run needs no scheduler state."""
+    schedule = config.schedule
+    if step < schedule.warmup:
+        return config.lr * (step + 1) / schedule.warmup
+    if schedule.kind == "step" and schedule.every > 0:
+        return max(config.lr * schedule.gamma ** (step // schedule.every), schedule.min_lr)
+    if schedule.kind == "cosine":
+        period = schedule.period or max(config.steps - schedule.warmup, 1)
+        phase = ((step - schedule.warmup) % period) / period
+        return schedule.min_lr + 0.5 * (config.lr - schedule.min_lr) * (1 + math.cos(math.pi * phase))
+    return config.lr
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's weights, with the usual short memory during the first steps."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        own = network.state_dict()
+        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.state[name] for name in floats], [own[name] for name in floats], 1 - decay)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's moments as flat, named tensors: "optimizer.PARAMETER.KEY"."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        _, index, key = name.split(".")
+        state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,19 @@
+"""Evaluate MTDO on VISO clips, whole frames and inside the moving objects' boxes: python eval_VISO.py --datapath VISO."""
+
+from __future__ import annotations
+
+from engine import cli
+
+EXAMPLE = """  python eval_VISO.py --datapath VISO/mot                raw VISO: boxes from gt/gt.txt
+  python eval_VISO.py --datapath VISO_processed --kind viso --weight runs/mtdo_s/weights.safetensors"""
+
+
+def main() -> None:
+    from engine import testing
+
+    options = cli.parse(testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO"))
+    testing.evaluate_and_report(options, "mtdo", ["data.val.kind=viso"] if options.datapath else ["data.val.kind=simulated"])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,31 @@
+"""Train a network: python main.py [--config FILE] [key.sub=value ...]."""
+
+from __future__ import annotations
+
+import sys
+
+from engine import cli
+
+EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
+  python main.py --config configs/mtdo_s.yaml data.train.root=DATA data.val.root=DATA
+  python main.py --resume runs/mtdo_s                                   go on with an interrupted run, exactly"""
+
+
+def main() -> int:
+    arguments = cli.parser("Train MTDO or STNO as a config says and print the report.", EXAMPLE)
+    arguments.add_argument("--config", default=None, help="experiment file (default: configs/mtdo_demo.yaml)")
+    arguments.add_argument("--resume", metavar="RUN", help="folder or state file of an interrupted run")
+    options = cli.parse(arguments)
+
+    from engine import runs  # torch is imported after the arguments are known to be right
+
+    try:
+        runs.train_and_report(options.config, options.overrides, options.resume)
+    except runs.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

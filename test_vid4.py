@@ -1,0 +1,21 @@
+"""Space-time super-resolution of Vid4-like folders, x4 in space and x2 in time: python test_vid4.py --datapath Vid4."""
+
+from __future__ import annotations
+
+from engine import cli
+
+EXAMPLE = """  python test_vid4.py --datapath Vid4 --outputpath runs/vid4 --weight checkpoints/stno_s.safetensors"""
+
+
+def main() -> None:
+    from engine import testing
+
+    arguments = testing.parser("Test STNO weights, x4 in space and x2 in time.", EXAMPLE, "runs/vid4")
+    arguments.add_argument("--scale", type=float, default=4.0, help="magnification in space (default: 4)")
+    options = cli.parse(arguments)
+    options.save_frames = True
+    testing.evaluate_and_report(options, "stno", [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"])
+
+
+if __name__ == "__main__":
+    cli.run(main)
