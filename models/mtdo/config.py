@@ -1,0 +1,92 @@
+"""Sizes and switches of MTDO; the defaults are the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import lcm
+
+from errors import InputError
+
+
+def _require(valid: bool, key: str, value: object, expected: str) -> None:
+    if not valid:
+        raise InputError(f"network.{key} is {value!r}; expected {expected}: change it in the config")
+
+
+def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, key, value, "one of " + ", ".join(choices))
+
+
+@dataclass
+class HATConfig:
+    """Sizes of the Hybrid Attention Transformer (Chen et al., CVPR 2023) that reconstructs the frame."""
+
+    embed: int = 180  # channels of a token
+    depths: list[int] = field(default_factory=lambda: [6] * 6)  # hybrid blocks in each group
+    heads: int = 6
+    window: int = 16  # side of an attention window; h and w are padded to multiples of it
+    overlap: float = 0.5  # the overlapping block's keys reach overlap * window / 2 beyond each side of the window
+    mlp_ratio: float = 2.0
+    compress: int = 3  # the convolution branch works on embed / compress channels
+    squeeze: int = 30  # its channel attention on embed / squeeze
+    conv_weight: float = 0.01  # weight of the convolution branch
+    drop_path: float = 0.1  # rate of the last hybrid block; it rises linearly from 0
+
+    def __post_init__(self) -> None:
+        for key in ("embed", "heads", "compress", "squeeze"):
+            _require(getattr(self, key) >= 1, f"hat.{key}", getattr(self, key), "a whole number from 1")
+        _require(self.embed % self.heads == 0, "hat.embed", self.embed, f"a multiple of hat.heads = {self.heads}")
+        _require(self.compress <= self.embed, "hat.compress", self.compress, f"at most hat.embed = {self.embed}")
+        _require(self.squeeze <= self.embed, "hat.squeeze", self.squeeze, f"at most hat.embed = {self.embed}")
+        _require(self.window >= 2 and self.window % 2 == 0, "hat.window", self.window, "an even number from 2")
+        margin = self.overlap * self.window / 2
+        _require(0 <= self.overlap <= 1 and margin.is_integer(), "hat.overlap", self.overlap,
+                 f"a number from 0 to 1 that makes overlap * {self.window} / 2 whole")  # fmt: skip
+        depths_valid = bool(self.depths) and all(depth >= 1 for depth in self.depths)
+        _require(depths_valid, "hat.depths", self.depths, "at least one group, each of at least one block")
+        _require(self.mlp_ratio * self.embed >= 1, "hat.mlp_ratio", self.mlp_ratio, "a positive number")
+        _require(0 <= self.drop_path < 1, "hat.drop_path", self.drop_path, "a number from 0 to below 1")
+
+
+@dataclass
+class MTDOConfig:
+    """Sizes and switches of MTDO. A module whose output nobody would use (route 1 off: ATDM) is not built."""
+
+    name: str = "mtdo"
+    frames: int = 5  # N, odd: the window of frames, the centre one is super-resolved
+    scale: int = 4
+    channels: int = 64
+    deformable_groups: int = 8
+    feature_blocks: int = 5  # residual blocks of the per-frame features
+    correction_blocks: int = 5  # residual blocks of MACU
+    residual: str = "none"  # bicubic: add the bicubic upscaled centre frame
+    atdm: bool = True  # off: its feature is zero
+    stdm: bool = True  # off: its feature is zero
+    ctdm: str = "paper"  # as_shipped: the published code's behaviour (difference exactly zero, frames reversed); off
+    route1: bool = True  # off: R12 is route 2 alone
+    route2: bool = True  # off: R12 is route 1 alone; both off: zero
+    route3: bool = True  # off: zero
+    tsa: bool = True  # off: the aligned frames are fused by one 1x1 convolution without attention
+    macu: bool = True  # off: M = T + R3
+    reconstruction: str = "hat"  # residual: plain residual blocks instead of HAT
+    reconstruction_blocks: int = 16  # of reconstruction: residual
+    hat: HATConfig = field(default_factory=HATConfig)
+
+    def __post_init__(self) -> None:
+        _require_choice("name", self.name, ("mtdo",))
+        _require(self.frames >= 3 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3")
+        _require(self.scale in (2, 3, 4, 8), "scale", self.scale, "2, 3, 4 or 8")
+        for key in ("channels", "deformable_groups", "reconstruction_blocks"):
+            _require(getattr(self, key) >= 1, key, getattr(self, key), "a whole number from 1")
+        for key in ("feature_blocks", "correction_blocks"):
+            _require(getattr(self, key) >= 0, key, getattr(self, key), "a whole number from 0")
+        _require(self.channels % self.deformable_groups == 0, "channels", self.channels,
+                 f"a multiple of deformable_groups = {self.deformable_groups}")  # fmt: skip
+        _require_choice("residual", self.residual, ("none", "bicubic"))
+        _require_choice("ctdm", self.ctdm, ("paper", "as_shipped", "off"))
+        _require_choice("reconstruction", self.reconstruction, ("hat", "residual"))
+
+    @property
+    def multiple(self) -> int:
+        """h and w are padded to multiples of this: two halvings in TSA, whole windows in HAT."""
+        return lcm(4, self.hat.window) if self.reconstruction == "hat" else 4
