@@ -1,7 +1,7 @@
 """Image files in and out, and the only conversions between stored values and tensors.
 
 Stored arrays are (H, W, C), RGB order, uint8, uint16 or float32; C is 1 (gray), 2 (gray, alpha), 3, 4 (with alpha) or
-the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have modules of their own beneath.
+the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have modules of their own.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -24,7 +25,7 @@ from errors import InputError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-PILLOW_FORMATS = ("JPEG", "MPO", "BMP", "WEBP", "GIF", "PPM")
+PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 
@@ -53,7 +54,7 @@ def probe(path: str | Path) -> ImageInfo:
             size, dtype, pages = tiff.probe(path)
             return ImageInfo(size, {1: 8, 2: 16}.get(dtype.itemsize, 32), pages)
         file.seek(0)
-        with Image.open(file, formats=PILLOW_FORMATS) as image:
+        with _open_pillow(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
             return ImageInfo(size, 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8, _pages(image))
@@ -117,12 +118,17 @@ def _read_png(content: bytes) -> np.ndarray:
     return imagecodecs.png_decode(content)
 
 
+def _open_pillow(file: Any) -> Image.Image:
+    Image.init()  # load all plugins: Pillow knows no WebP before
+    return Image.open(file, formats=PILLOW_FORMATS)
+
+
 def _pages(image: Image.Image) -> int:
     return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one photo with previews
 
 
 def _read_pillow(path: str | Path) -> np.ndarray:
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
+    with _open_pillow(path) as image:
         _check_pixels(image.height, image.width)
         if _pages(image) > 1:
             raise ValueError("it is animated; write its frames to single files first")

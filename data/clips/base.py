@@ -1,0 +1,86 @@
+"""The interface of every clip, and the numbers of a frame's neighbours."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.media import to_tensor
+from errors import InputError
+
+PADDINGS = ("reflect", "replicate", "circular")
+
+
+def neighbours(index: int, frames: int, length: int, padding: str = "reflect") -> list[int]:
+    """Frame numbers of the window of `frames` (odd) around `index` in a clip of `length` frames.
+
+    Beyond the ends: "reflect" mirrors without repeating the end frame, "circular" goes round, "replicate" takes the
+    centre frame itself (as the published MTDO does).
+    """
+    if padding not in PADDINGS:
+        raise InputError(f"padding is {padding!r}: expected one of {', '.join(PADDINGS)}")
+    around = range(index - frames // 2, index - frames // 2 + frames)
+    if padding == "circular":
+        return [k % length for k in around]
+    if padding == "replicate":
+        return [k if 0 <= k < length else index for k in around]
+    period = max(2 * (length - 1), 1)
+    return [min(k % period, period - k % period) if length > 1 else 0 for k in around]
+
+
+class Clip(ABC):
+    """Frames in order.
+
+    name: unique in its layout.   fps: frames per second, None if unknown.
+    frame_names: one per frame, to name outputs (file stems or numbers).
+    times: seconds, or frame numbers where fps is unknown.
+    """
+
+    name: str
+    fps: float | None = None
+    frame_names: Sequence[str]
+    times: Sequence[float]
+
+    def __len__(self) -> int:
+        return len(self.frame_names)
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(H, W) of every frame."""
+
+    @property
+    @abstractmethod
+    def bit_depth(self) -> int:
+        """Bits per value as stored: 8, 10, 12, 16, or 32 for float."""
+
+    @abstractmethod
+    def array(self, index: int) -> np.ndarray:
+        """(H, W, C) as stored: uint8, uint16 (full range) or float32, RGB order. May be a read-only view."""
+
+    @abstractmethod
+    def source(self, index: int) -> str:
+        """Names the frame for the user: its path, or file and number."""
+
+    def identity(self, index: int) -> str:
+        """Changes whenever the frame's content may have changed; names cached frames."""
+        return f"{self.source(index)}"
+
+    def frame(self, index: int) -> Tensor:
+        """(3, H, W) float32 in [0, 1]."""
+        return to_tensor(self.array(index))
+
+    def window(self, index: int, frames: int, padding: str = "reflect") -> Tensor:
+        """(frames, 3, H, W) float32 in [0, 1] around `index`; `padding` as in `neighbours`."""
+        numbers = neighbours(index, frames, len(self), padding)
+        read = {number: self.frame(number) for number in sorted(set(numbers))}
+        return torch.stack([read[number] for number in numbers])
+
+    def check_index(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip {self.name} has {len(self)} frames, no frame {index}")
+        return index % len(self)

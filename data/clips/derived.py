@@ -1,0 +1,150 @@
+"""Clips in memory and clips made from other clips: a part, a crop, low resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from data.clips.base import Clip
+from data.degrade import Degradation
+from data.media import rgb
+from errors import InputError
+
+
+class ArrayClip(Clip):
+    """Frames in memory: (T, H, W, C) or a list of (H, W, C), uint8, uint16 or float32 in [0, 1]."""
+
+    def __init__(self, name: str, frames: np.ndarray | Sequence[np.ndarray], fps: float | None = None) -> None:
+        if len(frames) == 0:
+            raise InputError(f"clip {name} is empty")
+        self.name, self.frames, self.fps = name, frames, fps
+        self.frame_names = [f"{index:08d}" for index in range(len(frames))]
+        self.times = [index / fps if fps else float(index) for index in range(len(frames))]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.frames[0].shape[:2]
+        return height, width
+
+    @property
+    def bit_depth(self) -> int:
+        return 8 * self.frames[0].dtype.itemsize
+
+    def array(self, index: int) -> np.ndarray:
+        return self.frames[self.check_index(index)]
+
+    def source(self, index: int) -> str:
+        return f"{self.name} frame {self.frame_names[index]}"
+
+
+class Derived(Clip):
+    """A clip made from another one; everything but what a subclass changes is that of the original."""
+
+    def __init__(self, clip: Clip, name: str | None = None) -> None:
+        self.clip = clip
+        self.name = name or clip.name
+        self.fps, self.frame_names, self.times = clip.fps, clip.frame_names, clip.times
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.clip.size
+
+    @property
+    def bit_depth(self) -> int:
+        return self.clip.bit_depth
+
+    def array(self, index: int) -> np.ndarray:
+        return self.clip.array(index)
+
+    def source(self, index: int) -> str:
+        return self.clip.source(index)
+
+    def identity(self, index: int) -> str:
+        return self.clip.identity(index)
+
+
+class SubClip(Derived):
+    """Some frames of a clip, in the order of `indices`."""
+
+    def __init__(self, clip: Clip, indices: Sequence[int], name: str | None = None) -> None:
+        super().__init__(clip, name)
+        if not len(indices):
+            raise InputError(f"clip {self.name}: no frames chosen")
+        self.indices = [clip.check_index(index) for index in indices]
+        self.frame_names = [clip.frame_names[index] for index in self.indices]
+        self.times = [clip.times[index] for index in self.indices]
+
+    def array(self, index: int) -> np.ndarray:
+        return self.clip.array(self.indices[index])
+
+    def source(self, index: int) -> str:
+        return self.clip.source(self.indices[index])
+
+    def identity(self, index: int) -> str:
+        return self.clip.identity(self.indices[index])
+
+
+class CroppedClip(Derived):
+    """The upper left part of a clip whose height and width are multiples of `multiple` (an integer scale)."""
+
+    def __init__(self, clip: Clip, multiple: int) -> None:
+        super().__init__(clip)
+        self.multiple = multiple
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        height, width = self.clip.size
+        if min(height, width) < self.multiple:
+            raise InputError(f"{self.source(0)}: {width}x{height} is too small for scale {self.multiple}")
+        return height - height % self.multiple, width - width % self.multiple
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
+    def array(self, index: int) -> np.ndarray:
+        return self.clip.array(index)[: self._size[0], : self._size[1]]
+
+    def identity(self, index: int) -> str:
+        return f"{self.clip.identity(index)}|multiple of {self.multiple}"
+
+
+class DegradedClip(Derived):
+    """Low resolution made from ground truth when it is read; `data.degrade.Degradation` says how.
+
+    The bit depth is that of `degradation.bits`, or the ground truth's where that is None.
+    """
+
+    def __init__(self, clip: Clip, degradation: Degradation, scale: float) -> None:
+        super().__init__(clip)
+        self.scale = scale
+        self._asked = degradation
+
+    @cached_property
+    def degradation(self) -> Degradation:
+        return self._asked.for_depth(self.clip.bit_depth)
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        return self._asked.size(*self.clip.size, self.scale)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._size
+
+    @property
+    def bit_depth(self) -> int:
+        return self.degradation.bits or 32
+
+    def array(self, index: int) -> np.ndarray:
+        array = self.clip.array(index)
+        colours = array[..., :1] if array.shape[-1] <= 2 else rgb(array)
+        return self.degradation.array(colours, self.scale, name=self.name, index=index, size=self._size)
+
+    def source(self, index: int) -> str:
+        return f"{self.clip.source(index)} (degraded x{self.scale:g})"
+
+    def identity(self, index: int) -> str:
+        return f"{self.clip.identity(index)}|{self.degradation}|{self.scale}|{self.name}|{index}"

@@ -1,0 +1,172 @@
+"""Folders of the world: what lies under a root, as pairs of ground truth and low resolution.
+
+`open_layout(root)` finds out what the folder is and says why; `data.layouts.finders` knows each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.clips import Clip, CroppedClip, DegradedClip
+from data.degrade import Degradation
+from data.layouts.boxes import Box, read_boxes
+from data.layouts.finders import DETECTION, FINDERS, Entry, Query
+from data.layouts.lists import apply_list
+from data.layouts.splits import enter_split
+from errors import InputError
+
+__all__ = ["Box", "Layout", "Pair", "open_layout"]
+
+
+@dataclass
+class Pair:
+    """One clip as ground truth and low resolution.
+
+    gt: None where only an input exists (`need="lr"`); cut to a multiple of the scale for integer scales.
+    lr: from files, or made from `gt` while reading.
+    boxes: moving objects per frame, in GT pixels; None where the data set has none.
+    listed: the frames that a list file names, None for all; the others still serve as neighbours.
+    """
+
+    name: str
+    gt: Clip | None
+    lr: Clip
+    boxes: list[list[Box]] | None = None
+    listed: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.lr)
+
+
+@dataclass
+class Layout:
+    """What was found: `kind`, the `reason` for taking it so, the pairs, and `notes` on things that deserve a look."""
+
+    kind: str
+    root: Path
+    reason: str
+    pairs: list[Pair]
+    scale: float | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[index]
+
+
+def open_layout(
+    root: str | Path,
+    kind: str = "auto",
+    *,
+    scale: float = 4,
+    split: str | None = None,
+    list_file: str | Path | None = None,
+    degradation: Degradation | None = None,
+    need: str = "gt",
+    allow_gaps: bool = False,
+) -> Layout:
+    """Open a data set folder, a folder of frames, a video or a TIFF stack as clips.
+
+    Args:
+        kind: "auto" or one of `data.layouts.finders.FINDERS`.
+        scale: GT pixels per LR pixel. Integer scales use LR files where they exist and cut GT to a multiple.
+        split: "train", "val" or "test" (folders `training_set`, `eval`, ... count); "all" for every one of them.
+        list_file: lines CLIP/FRAME.png or CLIP, relative to the root, its split or the working folder.
+        degradation: how LR is made where no files give it; default bicubic.
+        need: "gt" for training and evaluation; "lr" for upscaling: LR files if there are, else the frames themselves.
+        allow_gaps: accept clips whose frame numbers have gaps.
+
+    Raises InputError (one line) for a missing root, an unknown layout, an empty clip, GT and LR that do not fit.
+    """
+    root = Path(root)
+    if kind != "auto" and kind not in FINDERS:
+        raise InputError(f"unknown layout '{kind}': expected auto or one of {', '.join(FINDERS)}")
+    if need not in ("gt", "lr"):
+        raise InputError(f"need is {need!r}: expected 'gt' or 'lr'")
+    if not scale >= 1:
+        raise InputError(f"scale is {scale}: expected 1 or more")
+    if not root.exists():
+        raise InputError(f"{root}: no such file or folder; check the root of the data set")
+    query = Query(scale=int(scale) if float(scale).is_integer() else None, split=split, allow_gaps=allow_gaps)
+    found_kind, entries, reason = _find(root, kind, query)
+    notes: list[str] = []
+    listed = apply_list(list_file, root, entries) if list_file else {}
+    if listed:
+        entries = [entry for entry in entries if entry.name in listed]
+    made = degradation or Degradation()
+    pairs = []
+    for entry in entries:
+        pair = _pair(entry, scale, made, need, allow_gaps, notes)
+        pair.listed = listed.get(entry.name)
+        pairs.append(pair)
+    return Layout(found_kind, root, reason, pairs, scale if need == "gt" else None, notes)
+
+
+def _find(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str]:
+    """Kind, entries and reason; several split folders at once give clip names that start with the split."""
+    entries: list[Entry] = []
+    reasons: list[str] = []
+    found_kind = kind
+    for place, prefix, why in enter_split(root, query.split, kind):
+        part = _find_here(place, kind, query)
+        if part is None:
+            raise InputError(
+                f"{place}: no known layout ({', '.join(FINDERS)}); expected CLIP/FRAME.png or a video, or name the kind"
+            )
+        found_kind, found, reason = part
+        entries += [entry.renamed(f"{prefix}/{entry.name}") if prefix else entry for entry in found]
+        reasons.append(why + reason)
+    return found_kind, entries, "; ".join(dict.fromkeys(reasons))
+
+
+def _find_here(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str] | None:
+    for name in DETECTION if kind == "auto" else (kind,):
+        found = FINDERS[name](root, query)
+        if found is not None:
+            entries, reason = found
+            if not entries:
+                raise InputError(f"{root}: looks like {name} ({reason}) but holds no clip")
+            return name, entries, reason
+    if kind != "auto":
+        raise InputError(f"{root}: is not of the layout '{kind}'; check the root or try kind auto")
+    return None
+
+
+def _pair(entry: Entry, scale: float, degradation: Degradation, need: str, allow_gaps: bool, notes: list[str]) -> Pair:
+    gt = entry.open_gt(allow_gaps)
+    lr = entry.open_lr(allow_gaps)
+    if need == "lr":
+        source = lr or gt
+        assert source is not None
+        return Pair(entry.name, None, source)
+    if gt is None:
+        raise InputError(f"{entry.lr}: low resolution only, no ground truth; training and evaluation need it")
+    boxes = read_boxes(entry.boxes, gt.frame_names, entry.label, notes) if entry.boxes else None
+    if float(scale).is_integer():
+        gt = CroppedClip(gt, int(scale)) if scale > 1 else gt
+        if lr is not None:
+            _check_pair(gt, lr, int(scale))
+            return Pair(entry.name, gt, lr, boxes)
+    return Pair(entry.name, gt, DegradedClip(gt, degradation, scale), boxes)
+
+
+def _check_pair(gt: Clip, lr: Clip, scale: int) -> None:
+    """GT (already cut to a multiple of the scale) and LR: as many frames, sizes in the ratio of the scale."""
+    if len(gt) != len(lr):
+        raise InputError(
+            f"clip {gt.name}: {len(gt)} frames of ground truth ({gt.source(0)} ...) but {len(lr)} of low resolution "
+            f"({lr.source(0)} ...); they must be as many"
+        )
+    (height, width), (low_height, low_width) = gt.size, lr.size
+    if (height, width) != (low_height * scale, low_width * scale):
+        raise InputError(
+            f"{lr.source(0)}: low resolution {low_width}x{low_height} does not fit ground truth {width}x{height} at "
+            f"scale {scale} (expected {width // scale}x{height // scale}); change the scale or remove the LR folder"
+        )

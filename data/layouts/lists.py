@@ -1,0 +1,66 @@
+"""List files: lines CLIP/FRAME.png or CLIP, from any operating system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.layouts.finders import Entry, folders
+from errors import InputError
+
+
+def read_list(path: Path) -> list[tuple[str, str | None]]:
+    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are fine."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of clips ({error})") from None
+    items: list[tuple[str, str | None]] = []
+    for line in lines:
+        name = line.strip().replace("\\", "/").strip("/")
+        if not name:
+            continue
+        clip, _, frame = name.rpartition("/")
+        items.append((clip, frame) if clip and Path(frame).suffix else (name, None))
+    if not items:
+        raise InputError(f"{path}: the list is empty; expected lines CLIP/FRAME.png or CLIP")
+    return items
+
+
+def apply_list(list_file: str | Path, root: Path, entries: list[Entry]) -> dict[str, list[int] | None]:
+    """Clip name -> listed frame numbers (None: all). InputError for names that the layout lacks."""
+    path = _locate(Path(list_file), root)
+    positions = {entry.name: None for entry in entries}
+    frames = {entry.name: entry for entry in entries}
+    listed: dict[str, list[int] | None] = {}
+    known: dict[str, dict[str, int]] = {}
+    for clip, frame in read_list(path):
+        name = _match(clip, positions)
+        if name is None:
+            raise InputError(f"{path}: names the clip {clip!r}, which {root} does not hold")
+        if frame is None:
+            listed[name] = None
+            continue
+        stems = known.setdefault(name, {stem: index for index, stem in enumerate(frames[name].stems())})
+        index = stems.get(Path(frame).stem)
+        if index is None:
+            raise InputError(f"{path}: names the frame {clip}/{frame}, which {root} does not hold")
+        chosen = listed.setdefault(name, [])
+        if chosen is not None and index not in chosen:
+            chosen.append(index)
+    return listed
+
+
+def _match(clip: str, known: dict[str, None]) -> str | None:
+    """The clip of that name, or the one whose path ends with it (lists are written from different folders)."""
+    if clip in known:
+        return clip
+    last = clip.rpartition("/")[2]
+    return last if last in known else None
+
+
+def _locate(path: Path, root: Path) -> Path:
+    places = [path, root / path, *(folder / path for folder in (folders(root) if root.is_dir() else []))]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(f"{path}: no such list file, neither here nor under {root}")
