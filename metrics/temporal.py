@@ -30,34 +30,53 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class TemporalMeter:
-    """Takes a clip's frames in order, one pair (prediction, ground truth) at a time; holds two frames, never a clip."""
+    """Takes a clip's frames in order, one by one beside their ground truth; holds two frames, never a clip."""
 
     def __init__(self) -> None:
-        self._last: tuple[Array, Array, Array, Array] | None = None
+        self._last: dict[str, _View] | None = None
 
-    def add(self, pred: Tensor, gt: Tensor) -> dict[str, float] | None:
+    def add(self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None) -> dict[str, float] | None:
         """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.
 
         `tof` in pixels; `warping_error` and `gt_warping_error` in percent of the full range, NaN where no pixel is
-        visible (a scene cut).
+        visible (a scene cut). With `baseline` (bicubic) also `bicubic_tof` and `bicubic_warping_error`.
         """
-        check_frames(pred, gt)
+        shown = {"": pred} if baseline is None else {"": pred, "bicubic_": baseline}
+        for frames in shown.values():
+            check_frames(frames, gt)
         if gt.dim() != 3 or min(gt.shape[-2:]) < SMALLEST:
             shape = tuple(gt.shape)
             raise InputError(f"metrics: frames {shape}; temporal metrics take (3, H, W), H and W at least {SMALLEST}")
-        now = (_colour(pred), _colour(gt), _gray(pred), _gray(gt))
+        now = {name: _View(frames) for name, frames in (shown | {"gt_": gt}).items()}
         before, self._last = self._last, now
         if before is None:
             return None
-        if before[1].shape != now[1].shape:
-            raise InputError(f"metrics: a frame of shape {now[1].shape} follows one of {before[1].shape} in one clip")
-        forward = flow(before[3], now[3])
-        visible = visible_pixels(forward, flow(now[3], before[3]))
-        return {
-            "tof": float(np.abs(flow(before[2], now[2]) - forward).mean()),
-            "warping_error": _warped_difference(before[0], now[0], forward, visible),
-            "gt_warping_error": _warped_difference(before[1], now[1], forward, visible),
-        }
+        size, last_size = now["gt_"].gray.shape, before["gt_"].gray.shape
+        if size != last_size:
+            raise InputError(f"metrics: a frame of {size} pixels follows one of {last_size} in one clip")
+        return _gap(before, now)
+
+
+class _View:
+    """One frame as both measures need it: colour (H, W, 3) float32 in [0, 1] and gray (H, W) uint8, both of 8 bits."""
+
+    def __init__(self, frame: Tensor) -> None:
+        colour = planes(frame, channel="rgb") / 255
+        self.colour: Array = np.ascontiguousarray(colour.permute(1, 2, 0).float().cpu().numpy())
+        self.gray: Array = planes(frame)[0].round().cpu().numpy().astype(np.uint8)
+
+
+def _gap(before: dict[str, _View], now: dict[str, _View]) -> dict[str, float]:
+    forward = flow(before["gt_"].gray, now["gt_"].gray)
+    visible = visible_pixels(forward, flow(now["gt_"].gray, before["gt_"].gray))
+    values = {}
+    for name, view in now.items():
+        if name != "gt_":
+            motion = flow(before[name].gray, view.gray)
+            values[f"{name}tof"] = float(np.abs(motion - forward).mean(dtype=np.float64))
+        difference = _warped_difference(before[name].colour, view.colour, forward, visible)
+        values[f"{name}warping_error"] = difference
+    return values
 
 
 def tof(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:
@@ -123,13 +142,3 @@ def _sample(image: Array, x: Array, y: Array) -> Array:
     upper = image[top, left] * (1 - across) + image[top, right] * across
     lower = image[bottom, left] * (1 - across) + image[bottom, right] * across
     return np.asarray(upper * (1 - down) + lower * down)
-
-
-def _colour(frame: Tensor) -> Array:
-    """(3, H, W) in [0, 1], clipped and rounded to 8 bits -> (H, W, 3) float32 in [0, 1]."""
-    return np.ascontiguousarray((planes(frame, channel="rgb") / 255).permute(1, 2, 0).float().cpu().numpy())
-
-
-def _gray(frame: Tensor) -> Array:
-    """Studio-range luma, rounded -> (H, W) uint8, which OpenCV's flow takes."""
-    return np.asarray(planes(frame)[0].round().cpu().numpy().astype(np.uint8))

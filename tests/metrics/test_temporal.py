@@ -100,11 +100,13 @@ def test_meter_equals_the_clip_functions_and_shows_the_truths_own_error():
     gt = clip(1, 0, frames=4)
     pred = (gt + 0.02 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     meter = TemporalMeter()
-    gaps = [meter.add(p, g) for p, g in zip(pred, gt, strict=True)]
+    gaps = [meter.add(p, g, 1 - p) for p, g in zip(pred, gt, strict=True)]
     assert gaps[0] is None
     assert [gap["tof"] for gap in gaps[1:]] == tof(pred, gt).tolist()
     assert [gap["warping_error"] for gap in gaps[1:]] == warping_error(pred, gt).tolist()
     assert [gap["gt_warping_error"] for gap in gaps[1:]] == warping_error(gt, gt).tolist()
+    assert [gap["bicubic_tof"] for gap in gaps[1:]] == tof(1 - pred, gt).tolist()
+    assert [gap["bicubic_warping_error"] for gap in gaps[1:]] == warping_error(1 - pred, gt).tolist()
 
 
 def test_bad_input():

@@ -1,0 +1,249 @@
+"""Reports: the table for the terminal, and the files report.json, report.md, report.csv and report.html.
+
+The report is a plain dict (docs/reports.md has every key); engine/evaluate.py makes it. All files are made of the same
+tidied copy: strict JSON (no NaN, no Infinity), 100 dB for identical frames, picture paths relative to the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.media import replacing
+from engine.page import render_page
+from engine.tables import LUMA, Table, clip_table, facts, frame_table, object_table, sweep_table, tables
+from metrics import PSNR_CEILING
+
+CONSOLE_CLIPS = 40  # clips listed in the terminal, so that the mean stays in view
+MARKDOWN_FRAMES = 2000  # frames listed in report.md; report.csv has all
+OBJECT_ROWS = "objects.csv"
+
+
+def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
+    """Write report.json, .md, .csv and .html to `folder` (and objects.csv where the report has objects one by one).
+
+    Each file is complete or not there at all. Raises `InputError` if the folder cannot be written.
+    """
+    folder = Path(folder)
+    clean = tidy(report, folder)
+    rows = _take_object_rows(clean)
+    if rows:
+        _write(folder / OBJECT_ROWS, _csv(rows))
+    _write(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(folder / "report.csv", _csv([*_figure_rows(clean), *_sweep_rows(clean)]))
+    _write(folder / "report.md", markdown(clean))
+    _write(folder / "report.html", render_page(clean, folder))
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def console_table(report: Mapping[str, Any]) -> str:
+    """The result in plain text: baseline, ours and gain per clip and mean; objects and sweeps too."""
+    report = tidy(report)
+    baseline = report.get("baseline") or "bicubic"
+    head = (
+        f"{report.get('title') or 'Evaluation'} ({report.get('protocol') or 'standard'} protocol, baseline: {baseline})"
+    )
+    parts = [head]
+    if report.get("clips"):
+        table = clip_table(report, LUMA)
+        hidden = len(table.rows) - table.totals - CONSOLE_CLIPS
+        if hidden > 0:
+            table.rows[CONSOLE_CLIPS : CONSOLE_CLIPS + hidden] = [
+                ["...", f"{hidden} more", *[""] * (len(table.headings) - 2)]
+            ]
+        parts.append(_plain(table))
+    if report.get("sweep"):
+        parts.append(_plain(sweep_table(report)))
+    if report.get("objects"):
+        parts.append(_plain(object_table(report["objects"], report)))
+    return "\n\n".join(parts)
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """report.md: facts, tables, and the frames of every clip in folding sections."""
+    parts = [f"# {_escaped(str(report.get('title') or 'Evaluation'))}"]
+    parts.append("\n".join(f"- {label}: {_escaped(text)}" for label, text in facts(report)))
+    for table in tables(report):
+        parts += [f"## {table.title}", _markdown_table(table)]
+        if table.note:
+            parts.append(table.note)
+    clips = {name: clip["frames"] for name, clip in (report.get("clips") or {}).items() if clip.get("frames")}
+    if clips:
+        parts.append("## Frames")
+        if sum(map(len, clips.values())) > MARKDOWN_FRAMES:
+            parts.append("There are too many to list them here; report.csv has them all.")
+        else:
+            for name, frames in clips.items():
+                body = _markdown_table(frame_table(name, frames, report))
+                parts.append(f"<details><summary>{_escaped(name)}</summary>\n\n{body}\n\n</details>")
+    if report.get("config"):
+        config = json.dumps(report["config"], indent=1, ensure_ascii=False)
+        parts += ["## Config", f"```json\n{config}\n```"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def tidy(report: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
+    """A copy of plain JSON values: no NaN (None), no infinity (100 dB), gains that agree with the columns beside them.
+
+    Paths within `folder` become relative to it, so that the report can be moved together with its pictures.
+    """
+    clean = _plain_value(report, "", folder)
+    assert isinstance(clean, dict)
+    return clean
+
+
+def _plain_value(value: Any, key: str, folder: Path | None) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "tolist"):  # tensors, numpy arrays and scalars
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        mapping = {str(name): _plain_value(item, str(name), folder) for name, item in value.items()}
+        return _with_gains(mapping)
+    if isinstance(value, (list, tuple, set)):
+        return [_plain_value(item, key, folder) for item in value]
+    if isinstance(value, float):
+        return _finite(value, key)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return _relative(str(value), folder)
+
+
+def _finite(value: float, key: str) -> float | None:
+    if "psnr" in key and "gain" not in key and value > PSNR_CEILING:
+        return PSNR_CEILING
+    return value if math.isfinite(value) else None
+
+
+def _with_gains(mapping: dict[str, Any]) -> dict[str, Any]:
+    """The gain is what the two columns beside it say, also where identical frames made one of them infinite."""
+    for key in ("psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"):
+        ours, baseline = mapping.get(key), mapping.get(f"bicubic_{key}")
+        wanted = key == "psnr_y" or f"gain_{key}" in mapping
+        if wanted and isinstance(ours, (int, float)) and isinstance(baseline, (int, float)):
+            mapping[f"gain_{key}"] = ours - baseline
+    return mapping
+
+
+def _relative(text: str, folder: Path | None) -> str:
+    if folder is None or ("/" not in text and "\\" not in text):
+        return text
+    for base in (folder, folder.resolve()):
+        if Path(text).is_relative_to(base):
+            return Path(text).relative_to(base).as_posix()
+    return text
+
+
+def _take_object_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Objects one by one are far too many for report.json; they move to a table of their own."""
+    rows = []
+    for name, clip in (report.get("clips") or {}).items():
+        objects = clip.get("objects") if isinstance(clip, dict) else None
+        if objects and "rows" in objects:
+            rows += [{"clip": name, **row} for row in objects.pop("rows")]
+            objects["rows_in"] = OBJECT_ROWS
+    return rows
+
+
+def _figure_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All frames, then all clips, then the means: the column `level` tells them apart."""
+    clips: Mapping[str, Any] = report.get("clips") or {}
+    frames = [
+        {"level": "frame", "clip": name, **frame} for name, clip in clips.items() for frame in clip.get("frames") or []
+    ]
+    whole = [{"level": "clip", "clip": name, **_numbers(clip)} for name, clip in clips.items()]
+    means = [{"level": "mean", **_numbers(report["mean"])}] if report.get("mean") else []
+    groups = [
+        {"level": "mean", "kind": kind, **_numbers(values)} for kind, values in (report.get("groups") or {}).items()
+    ]
+    return frames + whole + means + groups
+
+
+def _sweep_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per scale and time."""
+    sweep = report.get("sweep") or {"scales": [], "times": []}
+    grids = {key: grid for key, grid in sweep.items() if isinstance(grid, list) and grid and isinstance(grid[0], list)}
+    return [
+        {"level": "sweep", "scale": scale, "times": time} | {key: grid[i][j] for key, grid in grids.items()}
+        for i, scale in enumerate(sweep["scales"])
+        for j, time in enumerate(sweep["times"])
+    ]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is None or isinstance(value, (int, float))}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(
+        dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, (dict, list)))
+    )
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown_table(table: Table) -> str:
+    headings = [" ".join(filter(None, heading)) for heading in table.headings]
+    rule = ["---" if column < table.names else "---:" for column in range(len(headings))]
+    first_total = len(table.rows) - table.totals
+    rows = [
+        [f"**{cell}**" if number >= first_total and cell else cell for cell in map(_escaped, row)]
+        for number, row in enumerate(table.rows)
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [headings, rule, *rows])
+
+
+def _escaped(text: str) -> str:
+    for character in "\\|`*_<>[]":
+        text = text.replace(character, "\\" + character)
+    return text
+
+
+def _plain(table: Table) -> str:
+    """A table in plain text: two heading lines, numbers to the right, a rule above the means."""
+    body = [list(row) for row in table.rows]
+    widths = [
+        max(len(cell) for cell in column) for column in zip(*([name for _, name in table.headings], *body), strict=True)
+    ]
+    groups = _group_line(table, widths)
+
+    def line(cells: Iterable[str]) -> str:
+        aligned = [
+            cell.ljust(width) if column < table.names else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(aligned).rstrip()
+
+    lines = [groups, line(name for _, name in table.headings), *map(line, body)]
+    if table.totals:
+        lines.insert(len(lines) - table.totals, "-" * (sum(widths) + 2 * len(widths) - 2))
+    return "\n".join(filter(None, [*lines, table.note]))
+
+
+def _group_line(table: Table, widths: list[int]) -> str:
+    """The upper heading line; columns are widened where a group's name needs the room."""
+    spans: list[tuple[str, list[int]]] = []
+    for column, (group, _) in enumerate(table.headings):
+        if spans and spans[-1][0] == group and group:
+            spans[-1][1].append(column)
+        else:
+            spans.append((group, [column]))
+    cells = []
+    for group, columns in spans:
+        room = sum(widths[column] for column in columns) + 2 * (len(columns) - 1)
+        widths[columns[0]] += max(0, len(group) - room)
+        cells.append(group.rjust(max(room, len(group))))
+    return "  ".join(cells).rstrip()
