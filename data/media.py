@@ -32,10 +32,11 @@ LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.f
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header says: size (H, W), bits per value (8, 16; 32 for float), number of pages (a plain image: 1)."""
+    """What the header says: size (H, W), bits per value (8, 16; 32 for float), bands, pages (a plain image: 1)."""
 
     size: tuple[int, int]
     bits: int
+    bands: int
     pages: int = 1
 
 
@@ -51,13 +52,14 @@ def probe(path: str | Path) -> ImageInfo:
         if head.startswith(PNG_MAGIC):
             return _probe_png(head)
         if tiff.is_tiff(head):
-            size, dtype, pages = tiff.probe(path)
-            return ImageInfo(size, {1: 8, 2: 16}.get(dtype.itemsize, 32), pages)
+            size, dtype, bands, pages = tiff.probe(path)
+            return ImageInfo(size, {1: 8, 2: 16}.get(dtype.itemsize, 32), bands, pages)
         file.seek(0)
         with _open_pillow(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
-            return ImageInfo(size, 16 if image.mode.startswith("I") else 32 if image.mode == "F" else 8, _pages(image))
+            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L", "F") else 3
+            return ImageInfo(size, 16 if image.mode.startswith("I") else 8, bands, _pages(image))
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -101,9 +103,9 @@ def _naming(path: str | Path) -> Iterator[None]:
 def _probe_png(head: bytes) -> ImageInfo:
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ValueError("the PNG header is cut off")
-    width, height, bits = struct.unpack(">IIB", head[16:25])
+    width, height, bits, colour_type = struct.unpack(">IIBB", head[16:26])
     _check_pixels(height, width)
-    return ImageInfo((height, width), 16 if bits == 16 else 8)
+    return ImageInfo((height, width), 16 if bits == 16 else 8, {0: 1, 4: 2, 6: 4}.get(colour_type, 3))
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -202,6 +204,11 @@ def rgb(array: np.ndarray) -> np.ndarray:
     raise InputError(f"an image of {bands} bands has no colours by itself; choose bands (for example bands: [3, 2, 1])")
 
 
+def colours(array: np.ndarray) -> np.ndarray:
+    """(H, W, C) as stored -> its first band (gray) or the first three: what counts of it, without alpha. A view."""
+    return array[..., :1] if array.shape[-1] <= 2 else rgb(array)
+
+
 def to_tensor(array: np.ndarray) -> Tensor:
     """(H, W, C) as stored -> (3, H, W) float32 in [0, 1]: gray repeated, alpha dropped, 0..255 or 0..65535 scaled."""
     return to_float(to_planes(array))
@@ -211,7 +218,7 @@ def to_planes(array: np.ndarray) -> Tensor:
     """(..., H, W, C) as stored -> (..., 3, H, W): uint8 stays uint8, 16-bit becomes float32 in [0, 1], float stays."""
     planes = np.moveaxis(rgb(array), -1, -3)
     if array.dtype == np.uint8:
-        return torch.from_numpy(np.ascontiguousarray(planes))
+        return torch.from_numpy(np.array(planes, order="C"))  # a copy: `array` may be a view of a read-only cache
     return torch.from_numpy(np.divide(planes, np.float32(LEVELS[array.dtype]), dtype=np.float32))
 
 

@@ -5,7 +5,7 @@ more than a few frames, however long the film.
 """
 
 from data.clips.base import PADDINGS, Clip, neighbours
-from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, SubClip
+from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
 from data.clips.files import FolderClip, frame_numbers, image_files
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "CroppedClip",
     "DegradedClip",
     "FolderClip",
+    "RegionClip",
     "SubClip",
     "frame_numbers",
     "image_files",

@@ -58,6 +58,11 @@ class Clip(ABC):
     def bit_depth(self) -> int:
         """Bits per value as stored: 8, 10, 12, 16, or 32 for float."""
 
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """1 for gray, 3 for colour (alpha does not count)."""
+
     @abstractmethod
     def array(self, index: int) -> np.ndarray:
         """(H, W, C) as stored: uint8, uint16 (full range) or float32, RGB order. May be a read-only view."""

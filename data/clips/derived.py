@@ -9,7 +9,7 @@ import numpy as np
 
 from data.clips.base import Clip
 from data.degrade import Degradation
-from data.media import rgb
+from data.media import colours
 from errors import InputError
 
 
@@ -31,6 +31,10 @@ class ArrayClip(Clip):
     @property
     def bit_depth(self) -> int:
         return 8 * self.frames[0].dtype.itemsize
+
+    @property
+    def channels(self) -> int:
+        return 1 if self.frames[0].shape[-1] <= 2 else 3
 
     def array(self, index: int) -> np.ndarray:
         return self.frames[self.check_index(index)]
@@ -54,6 +58,10 @@ class Derived(Clip):
     @property
     def bit_depth(self) -> int:
         return self.clip.bit_depth
+
+    @property
+    def channels(self) -> int:
+        return self.clip.channels
 
     def array(self, index: int) -> np.ndarray:
         return self.clip.array(index)
@@ -111,6 +119,25 @@ class CroppedClip(Derived):
         return f"{self.clip.identity(index)}|multiple of {self.multiple}"
 
 
+class RegionClip(Derived):
+    """The part of every frame from row `top` to `bottom` and column `left` to `right` (pixels, ends excluded)."""
+
+    def __init__(self, clip: Clip, top: int, left: int, bottom: int, right: int) -> None:
+        super().__init__(clip)
+        self.rows, self.columns = slice(top, bottom), slice(left, right)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def array(self, index: int) -> np.ndarray:
+        return self.clip.array(index)[self.rows, self.columns]
+
+    def identity(self, index: int) -> str:
+        region = f"{self.rows.start}:{self.rows.stop},{self.columns.start}:{self.columns.stop}"
+        return f"{self.clip.identity(index)}|{region}"
+
+
 class DegradedClip(Derived):
     """Low resolution made from ground truth when it is read; `data.degrade.Degradation` says how.
 
@@ -120,15 +147,15 @@ class DegradedClip(Derived):
     def __init__(self, clip: Clip, degradation: Degradation, scale: float) -> None:
         super().__init__(clip)
         self.scale = scale
-        self._asked = degradation
+        self.asked = degradation
 
     @cached_property
     def degradation(self) -> Degradation:
-        return self._asked.for_depth(self.clip.bit_depth)
+        return self.asked.for_depth(self.clip.bit_depth)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        return self._asked.size(*self.clip.size, self.scale)
+        return self.asked.size(*self.clip.size, self.scale)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -139,9 +166,8 @@ class DegradedClip(Derived):
         return self.degradation.bits or 32
 
     def array(self, index: int) -> np.ndarray:
-        array = self.clip.array(index)
-        colours = array[..., :1] if array.shape[-1] <= 2 else rgb(array)
-        return self.degradation.array(colours, self.scale, name=self.name, index=index, size=self._size)
+        frame = colours(self.clip.array(index))
+        return self.degradation.array(frame, self.scale, name=self.name, index=index, size=self._size)
 
     def source(self, index: int) -> str:
         return f"{self.clip.source(index)} (degraded x{self.scale:g})"

@@ -61,6 +61,10 @@ class FolderClip(Clip):
     def bit_depth(self) -> int:
         return self._info.bits
 
+    @property
+    def channels(self) -> int:
+        return 1 if self._info.bands <= 2 else 3
+
     def array(self, index: int) -> np.ndarray:
         path = self.paths[self.check_index(index)]
         array = read_image(path)

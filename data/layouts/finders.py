@@ -1,6 +1,6 @@
 """One function per kind of data set: does this folder look like it, why, and which clips does it hold?
 
-Each finder returns None (not this kind) or (entries, reason). Nothing is decoded here; folders are listed, a few levels.
+Each finder returns None (not this kind) or (entries, reason). Nothing is decoded here, folders are listed.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _if_file(path: Path) -> Path | None:
 
 
 def find_inside(root: Path, query: Query) -> Found:
-    """ROOT/CLIP/truth/FRAME.png (SPMCS; also HR, GT, or GoPro's sharp), with CLIP/LRx4 or CLIP/input4 beside it or not."""
+    """ROOT/CLIP/truth/FRAME.png (SPMCS; also HR, GT, GoPro's sharp), with CLIP/LRx4 or CLIP/input4 or without."""
     if not root.is_dir():
         return None
     found = [(clip, _named(clip, GT_NAMES)) for clip in folders(root)]

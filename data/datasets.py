@@ -1,0 +1,292 @@
+"""Training samples: windows for MTDO, sequences for STNO.
+
+Which clip, frame, crop, flip, scale and time a sample has follows from its `SampleKey` alone (`data.sampling`). Frames
+stay 8-bit views until they are cropped and turned; the conversion to float is left to the device that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data.clips import Clip, neighbours
+from data.degrade import Degradation
+from data.layouts import Pair
+from data.media import rgb, to_planes
+from data.sampling import BATCH, SampleKey, StepBatches, build_loader, shuffled
+from errors import InputError
+
+__all__ = ["SampleKey", "SequenceDataset", "StepBatches", "Turn", "WindowDataset", "build_loader"]
+
+# --- geometry ---------------------------------------------------------------------------------------------------------
+
+
+class Turn(NamedTuple):
+    """Flips and a 90-degree turn, the same for every frame of a sample, low resolution and ground truth."""
+
+    left_right: bool
+    up_down: bool
+    quarter: bool
+
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """(T, h, w, C) -> a view."""
+        frames = frames[:, :, ::-1] if self.left_right else frames
+        frames = frames[:, ::-1] if self.up_down else frames
+        return frames.swapaxes(1, 2) if self.quarter else frames
+
+
+def _crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
+    return rgb(clip.array(index))[top : top + side, left : left + side]
+
+
+class _Samples(Dataset[dict[str, Any]]):
+    """What both data sets share: the pairs, augmentation, and one type for all clips."""
+
+    def __init__(self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool) -> None:
+        if not pairs:
+            raise InputError("the training data hold no clips")
+        if patch < 1:
+            raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
+        self.pairs = list(pairs)
+        self.patch, self.flips, self.turns, self.reversal = patch, flips, turns, reversal
+        self.bytes_only = all(
+            self._gt(i).bit_depth == 8 and pair.lr.bit_depth == 8 for i, pair in enumerate(self.pairs)
+        )
+
+    def _gt(self, clip: int) -> Clip:
+        gt = self.pairs[clip].gt
+        if gt is None:
+            raise InputError(f"clip {self.pairs[clip].name} has no ground truth: it cannot be trained on")
+        return gt
+
+    def _draw_turn(self, random: np.random.Generator) -> tuple[Turn, bool]:
+        coins = random.integers(0, 2, 4).astype(bool).tolist()
+        return Turn(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.turns), coins[
+            3
+        ] and self.reversal
+
+    def _tensor(self, frames: np.ndarray) -> Tensor:
+        """(T, h, w, 3) as stored -> (T, 3, h, w): uint8 where every clip is 8-bit, else float32."""
+        planes = to_planes(frames)
+        return planes if self.bytes_only or planes.dtype != torch.uint8 else planes.float().div_(255)
+
+
+# --- windows ----------------------------------------------------------------------------------------------------------
+
+
+class WindowDataset(_Samples):
+    """Windows of LR frames with the ground truth of the centre frame.
+
+    Args:
+        pairs: from a layout opened at integer `scale` (wrap them with `data.cache.cache_pairs` first).
+        frames: odd length of the window.   patch: side of the LR crop.   padding: as in `data.clips.neighbours`.
+        flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
+
+    Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
+    clips are 8-bit (divide by 255 on the device: `data.media.to_float`), else float32 in [0, 1].
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scale: int,
+        frames: int = 5,
+        patch: int = 64,
+        padding: str = "reflect",
+        flips: bool = True,
+        turns: bool = True,
+        reversal: bool = True,
+    ) -> None:
+        super().__init__(pairs, patch, flips, turns, reversal)
+        if frames < 1 or frames % 2 == 0:
+            raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
+        self.scale, self.frames, self.padding = scale, frames, padding
+        neighbours(0, frames, 2, padding)  # a wrong padding shows now, not in a worker
+        for i, pair in enumerate(self.pairs):
+            height, width = pair.lr.size
+            if self._gt(i).size != (height * scale, width * scale):
+                raise InputError(
+                    f"clip {pair.name}: its low resolution is not of scale {scale}; open the layout with it"
+                )
+            if min(height, width) < patch:
+                raise InputError(
+                    f"{pair.lr.source(0)}: {width}x{height} is smaller than the patch of {patch}; lower it"
+                )
+        self.items = [(i, n) for i, pair in enumerate(self.pairs) for n in pair.listed or range(len(pair))]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey:
+        """The sample in `slot` of the `total` slots of `step`: shuffled epochs over all frames of all clips."""
+        clip, frame = self.items[shuffled(step * total + slot, len(self.items), seed)]
+        return SampleKey(seed, step, slot, clip, frame, self.scale)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        pair, gt, random = self.pairs[key.clip], self._gt(key.clip), key.random()
+        height, width = pair.lr.size
+        top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))
+        turn, backwards = self._draw_turn(random)
+        numbers = neighbours(key.frame, self.frames, len(pair), self.padding)
+        numbers = numbers[::-1] if backwards else numbers
+        crops = {number: _crop(pair.lr, number, top, left, self.patch) for number in set(numbers)}
+        low = np.stack([crops[number] for number in numbers])
+        side = self.patch * self.scale
+        high = _crop(gt, key.frame, top * self.scale, left * self.scale, side)[None]
+        return {"lr": self._tensor(turn(low)), "gt": self._tensor(turn(high))[0], "source": gt.source(key.frame)}
+
+
+# --- sequences --------------------------------------------------------------------------------------------------------
+
+
+class SequenceDataset(_Samples):
+    """Key frames at low resolution, all frames (key and in-between) at high resolution, and the times between.
+
+    Args:
+        pairs: from a layout; a fixed integer scale uses its LR (files or made), else LR is made from each GT crop.
+        scale: one number, or (low, high): drawn from U(low, high) per batch, the same for every slot and rank.
+        frames: key frames T.   strides: frames from key to key, drawn per batch.
+        between: in-between frames per gap, drawn per batch from the true ones; None for all of them.
+        patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
+        degradation: how LR is made from GT crops.
+
+    Items: {"lr": (T, 3, patch, patch), "gt": (T + (T - 1) * n, 3, P, P), "times": (n,) in (0, 1), "source": str} with
+    P = round(scale * patch); types as in `WindowDataset`.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        scale: float | tuple[float, float] = 4,
+        frames: int = 3,
+        strides: Sequence[int] = (2,),
+        between: int | None = 1,
+        patch: int = 32,
+        cuts: Sequence[Sequence[int]] | None = None,
+        degradation: Degradation | None = None,
+        flips: bool = True,
+        turns: bool = True,
+        reversal: bool = True,
+    ) -> None:
+        super().__init__(pairs, patch, flips, turns, reversal)
+        self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
+        self.frames, self.strides, self.between = frames, tuple(strides), between
+        self.degradation = degradation or Degradation()
+        self._check_settings()
+        self.from_files = self.low == self.high and float(self.low).is_integer()
+        self.starts = {stride: self._find_starts(stride, cuts) for stride in self.strides}
+        for i, pair in enumerate(self.pairs):
+            self._check_pair(i, pair)
+
+    def _check_settings(self) -> None:
+        if not 1 <= self.low <= self.high:
+            raise InputError(f"scale is {self.low:g} to {self.high:g}: expected 1 or more, the smaller first")
+        if self.frames < 2:
+            raise InputError(f"frames is {self.frames}: a sequence needs at least 2 key frames")
+        if not self.strides or min(self.strides) < 1 or (self.between is not None and self.between < 0):
+            raise InputError(
+                f"strides {list(self.strides)}, between {self.between}: expected positive numbers of frames"
+            )
+        if self.between and self.between > min(self.strides) - 1:
+            raise InputError(f"between is {self.between}: a stride of {min(self.strides)} has fewer frames in between")
+
+    def _find_starts(self, stride: int, cuts: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
+        """(clip, first frame) of every sequence that lies inside one scene."""
+        span = (self.frames - 1) * stride
+        starts = []
+        for clip, pair in enumerate(self.pairs):
+            edges = [0, *(cuts[clip] if cuts else ()), len(pair)]
+            for begin, end in pairwise(edges):
+                starts += [(clip, first) for first in range(begin, end - span)]
+        if not starts:
+            raise InputError(
+                f"no clip has {span + 1} frames without a scene cut, as {self.frames} key frames {stride} apart need; "
+                "lower frames or strides"
+            )
+        return starts
+
+    def _check_pair(self, clip: int, pair: Pair) -> None:
+        gt = self._gt(clip)
+        need = (self.frames - 1) * min(self.strides) + 1
+        if len(gt) < need:
+            raise InputError(
+                f"clip {pair.name}: {len(gt)} frames, {need} are needed; lower frames or strides, or remove it"
+            )
+        height, width = pair.lr.size if self.from_files else gt.size
+        side = self.patch if self.from_files else round(self.patch * self.high)
+        if min(height, width) < side:
+            raise InputError(f"{gt.source(0)}: {width}x{height} is smaller than a crop of {side}; lower patch or scale")
+        if self.from_files and gt.size != (round(height * self.low), round(width * self.low)):
+            raise InputError(
+                f"clip {pair.name}: its low resolution is not of scale {self.low:g}; open the layout with it"
+            )
+
+    def __len__(self) -> int:
+        return len(self.starts[min(self.strides)])
+
+    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey:
+        """Scale, stride and times from (seed, step), clip and frame from the slot too."""
+        random = np.random.default_rng([seed, BATCH, step])
+        scale = float(random.uniform(self.low, self.high)) if self.low < self.high else float(self.low)
+        stride = self.strides[int(random.integers(len(self.strides)))]
+        count = stride - 1 if self.between is None else self.between
+        between = tuple(sorted((random.permutation(stride - 1)[:count] + 1).tolist()))
+        starts = self.starts[stride]
+        clip, frame = starts[shuffled(step * total + slot, len(starts), seed)]
+        return SampleKey(seed, step, slot, clip, frame, scale, stride, between)
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        gt, random = self._gt(key.clip), key.random()
+        span = (self.frames - 1) * key.stride
+        offsets = [
+            n * key.stride + k for n in range(self.frames) for k in (0, *key.between) if n * key.stride + k <= span
+        ]
+        keys = [position for position, offset in enumerate(offsets) if offset % key.stride == 0]
+        corner = random.random(2)
+        turn, backwards = self._draw_turn(random)
+        numbers = [key.frame + (span - offset if backwards else offset) for offset in offsets]
+        if self.from_files:
+            low, high = self._from_files(key, numbers, keys, corner)
+        else:
+            low, high = self._from_crops(key, numbers, keys, corner)
+        return {
+            "lr": self._tensor(turn(low)),
+            "gt": self._tensor(turn(high)),
+            "times": torch.tensor([offset / key.stride for offset in key.between], dtype=torch.float32),
+            "source": f"{gt.source(numbers[0])} and {len(numbers) - 1} more",
+        }
+
+    def _from_files(
+        self, key: SampleKey, numbers: list[int], keys: list[int], corner: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        lr, gt, scale = self.pairs[key.clip].lr, self._gt(key.clip), int(key.scale)
+        top, left = _corner(corner, lr.size, self.patch)
+        low = [_crop(lr, numbers[position], top, left, self.patch) for position in keys]
+        high = [_crop(gt, number, top * scale, left * scale, self.patch * scale) for number in numbers]
+        return np.stack(low), np.stack(high)
+
+    def _from_crops(
+        self, key: SampleKey, numbers: list[int], keys: list[int], corner: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        gt = self._gt(key.clip)
+        side = round(self.patch * key.scale)
+        top, left = _corner(corner, gt.size, side)
+        high = np.stack([_crop(gt, number, top, left, side) for number in numbers])
+        degradation = self.degradation.for_depth(gt.bit_depth)
+        size, name = (self.patch, self.patch), gt.name
+        low = [
+            degradation.array(high[position], key.scale, name=name, index=numbers[position], size=size)
+            for position in keys
+        ]
+        return np.stack(low), high
+
+
+def _corner(unit: np.ndarray, size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Two numbers in [0, 1) -> upper left corner of a crop of `side` that lies inside."""
+    return int(unit[0] * (size[0] - side + 1)), int(unit[1] * (size[1] - side + 1))

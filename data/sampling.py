@@ -1,0 +1,94 @@
+"""The order in which training samples are drawn, and the loader that reads them.
+
+Nothing here has a state: everything random about a sample is a function of (seed, step, slot) alone, so a run that
+resumes at step n, with any number of workers and ranks, draws what the undisturbed run draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+BATCH, SAMPLE = 1, 2  # streams of random numbers: per batch, per sample
+
+
+class SampleKey(NamedTuple):
+    """Names one sample completely; `step` and `slot` (of the whole batch over all ranks) seed its crop and flips."""
+
+    seed: int
+    step: int
+    slot: int
+    clip: int
+    frame: int  # centre frame of a window, first frame of a sequence
+    scale: float
+    stride: int = 1  # frames from one key frame to the next
+    between: tuple[int, ...] = ()  # in-between frames, counted from the key frame before
+
+    def random(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, SAMPLE, self.step, self.slot])
+
+
+class Drawable(Protocol):
+    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey: ...
+
+
+class StepBatches:
+    """Batch sampler: the sample keys of steps `start_step`, `start_step` + 1, ... for one rank.
+
+    Args:
+        dataset: WindowDataset or SequenceDataset.   batch_size: samples per rank and step.
+        steps: how many steps to yield.
+        rank, world: of the world * batch_size slots of a step, those from rank * batch_size on are this rank's.
+    """
+
+    def __init__(
+        self, dataset: Drawable, batch_size: int, seed: int, start_step: int, steps: int, rank: int = 0, world: int = 1
+    ) -> None:
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.start_step, self.steps, self.rank, self.world = start_step, steps, rank, world
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        first = self.rank * self.batch_size
+        total = self.world * self.batch_size
+        for step in range(self.start_step, self.start_step + self.steps):
+            yield [self.dataset.draw(self.seed, step, slot, total) for slot in range(first, first + self.batch_size)]
+
+
+def build_loader(
+    dataset: Dataset[dict[str, Any]], batches: StepBatches, workers: int = 2, pin_memory: bool = False
+) -> DataLoader[dict[str, Any]]:
+    """Batches as dicts of tensors, in order. workers: 0 reads in the calling process."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        persistent_workers=workers > 0,
+        prefetch_factor=4 if workers > 0 else None,
+        worker_init_fn=one_thread,
+    )
+
+
+def one_thread(worker: int) -> None:
+    """Workers share the cores with training: none of them may start threads of its own."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+@lru_cache(maxsize=8)
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, length, epoch]).permutation(length)
+
+
+def shuffled(position: int, length: int, seed: int) -> int:
+    """Item `position` of an endless row of shuffled epochs: every item once before any comes again."""
+    return int(_permutation(length, seed, position // length)[position % length])
