@@ -1,21 +1,51 @@
-"""A clip in, a clip out: the one way a network meets a clip, for evaluation, validation and upscale.py."""
+"""A clip in, a clip out: the one way a network meets a clip, for evaluation, validation and upscale.py.
+
+Both networks work off a row of jobs. MTDO's job is the window of frames around one index, STNO's a chunk of key frames
+with some more on both sides. Jobs are read ahead by a thread; each is done region by region (one region: the whole
+frame), and what a region can keep from job to job (features of frames that the next window sees again) stays with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from data.clips import Clip, neighbours
+from engine import precision, tiles
+from engine.regions import Chunk, SpaceTimeWork, SpaceWork, Window
+from engine.streaming import read_ahead
 from errors import InputError
 
-CHUNK = 8  # gaps between key frames that are worked off together (space-time networks)
-CONTEXT = 4  # key frames beyond each end of a chunk that the recurrence sees
+
+@dataclass(frozen=True)
+class Options:
+    """How the work is done. docs/upscale.md says what each of these costs and changes."""
+
+    precision: str = "fp32"
+    tile: int | None = None  # LR pixels a side; None: the whole frame
+    overlap: int = tiles.OVERLAP  # LR pixels that neighbouring tiles share
+    ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames
+    chunk: int = 8  # space-time: gaps between key frames that are worked off together
+    context: int = 4  # space-time: key frames beyond each end of a chunk that the recurrence sees
+
+
+DEFAULT = Options()
+
+
+class Shape(NamedTuple):
+    """Sizes (height, width) of a clip's frames before and after."""
+
+    lr: tuple[int, int]
+    out: tuple[int, int]
 
 
 def restore(
-    network: nn.Module,
+    network: Any,
     clip: Clip,
     *,
     device: torch.device | str | None = None,
@@ -23,55 +53,128 @@ def restore(
     frames: Sequence[int] | None = None,
     times: Sequence[float] = (0.5,),
     size: tuple[int, int] | None = None,
-    chunk: int = CHUNK,
-    context: int = CONTEXT,
+    options: Options = DEFAULT,
+    note: Callable[[str], None] | None = None,
 ) -> Iterator[Tensor]:
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
-    MTDO: one per frame of `clip` (or of `frames`), neighbours beyond the ends as `padding` says. STNO: the key frames and, between
-    each two, one per entry of `times`, at `size` = (H, W); worked off in chunks of `chunk` gaps which see `context` key frames more
-    at both ends, so that a clip of any length takes the same memory. Raises InputError for a clip that is too short.
+    MTDO: one per frame of `clip` (or of `frames`, in their order), neighbours beyond the ends as `padding` says. STNO:
+    the key frames and, between each two, one per entry of `times`, at `size` = (H, W), None: four times as large; with
+    `frames` (first .. last + 1) only the outputs from key frame `first` to key frame `last`. A clip of any length
+    takes the same memory. `note` gets a line when memory runs out and smaller tiles are taken (default: standard
+    error). The network is put into eval mode. Raises InputError for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
-    network = network.to(device).eval()
+    network.to(device).eval()
+    shape = Shape(clip.size, output_size(network, clip.size, size))
     if network.config.name == "stno":
-        results = _space_time(network, clip, device, times, size, chunk, context)
+        jobs: Iterator[Any] = chunks(clip, options, range(len(clip)) if frames is None else frames)
+
+        def start(region: tiles.Region, turn: int) -> Any:
+            return SpaceTimeWork(network, device, region, turn, times)
     else:
-        results = _space(network, clip, device, padding, range(len(clip)) if frames is None else frames)
-    return results
+        jobs = windows(clip, network.config.frames, padding, range(len(clip)) if frames is None else frames)
+
+        def start(region: tiles.Region, turn: int) -> Any:
+            return SpaceWork(network, device, region, turn)
+
+    worker = Worker(start, shape, multiple(network), device, options, note or _to_stderr)
+    for job in read_ahead(jobs):
+        yield from worker(job)
 
 
-def _space(
-    network: nn.Module, clip: Clip, device: torch.device, padding: str, frames: Sequence[int]
-) -> Iterator[Tensor]:
-    held: dict[int, Tensor] = {}  # the frames of the current window
+def output_size(network: Any, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(H, W) of the frames that the network makes of frames of `size`."""
+    if network.config.name == "stno":
+        return wanted or (4 * size[0], 4 * size[1])
+    return network.config.scale * size[0], network.config.scale * size[1]
+
+
+def multiple(network: nn.Module) -> int:
+    """LR pixels at whose multiples tiles start, so that windows and pyramid levels lie as in the whole frame."""
+    config: Any = network.config
+    return config.multiple if config.name == "mtdo" else 8
+
+
+def windows(clip: Clip, count: int, padding: str, frames: Sequence[int]) -> Iterator[Window]:
+    """The window of each frame; frames are decoded once while they are in use."""
+    held: dict[int, Tensor] = {}
     for index in frames:
-        numbers = neighbours(index, network.config.frames, len(clip), padding)
-        held = {
-            number: held[number] if number in held else clip.frame(number).to(device) for number in sorted(set(numbers))
-        }
-        with torch.inference_mode():
-            restored = network(torch.stack([held[number] for number in numbers])[None])
-        yield restored[0].float().cpu()
+        numbers = neighbours(index, count, len(clip), padding)
+        held = {number: held[number] if number in held else clip.frame(number) for number in sorted(set(numbers))}
+        yield Window(numbers, held)
 
 
-def _space_time(
-    network: nn.Module,
-    clip: Clip,
-    device: torch.device,
-    times: Sequence[float],
-    size: tuple[int, int] | None,
-    chunk: int,
-    context: int,
-) -> Iterator[Tensor]:
-    last = len(clip) - 1
-    if last < 1:
-        raise InputError(f"clip '{clip.name}' has {len(clip)} frame(s): in-between frames need at least 2 key frames")
-    for start in range(0, last, chunk):
-        stop = min(start + chunk, last)
-        first, end = max(start - context, 0), min(stop + context, last)
-        keys = torch.stack([clip.frame(index) for index in range(first, end + 1)])[None].to(device)
-        with torch.inference_mode():
-            restored = network(keys, times=list(times), size=size, keep=(start - first, stop - first))
-        for frame in restored[0, 1 if start else 0 :]:
-            yield frame.float().cpu()
+def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chunk]:
+    """Overlapping stretches of key frames; chunks start at multiples of `options.chunk` wherever `frames` starts."""
+    if len(clip) < 2:
+        raise InputError(f"clip '{clip.name}' has {len(clip)} frame(s): STNO needs at least 2 key frames")
+    start, last = frames[0], frames[-1]
+    held: dict[int, Tensor] = {}
+    fresh = True
+    while start < last or fresh:
+        stop = min((start // options.chunk + 1) * options.chunk, last)
+        base = min(start, len(clip) - 2) // options.chunk * options.chunk
+        first = max(base - options.context, 0)
+        end = min(max(base + options.chunk, stop) + options.context, len(clip) - 1)
+        held = {n: held[n] if n in held else clip.frame(n) for n in range(first, end + 1)}
+        yield Chunk(torch.stack(list(held.values())), (start - first, stop - first), skip=0 if fresh else 1)
+        start, fresh = stop, False
+
+
+class Worker:
+    """Does jobs region by region; when memory runs out it goes on with smaller regions."""
+
+    def __init__(
+        self,
+        start: Callable[[tiles.Region, int], Any],
+        shape: Shape,
+        multiple: int,
+        device: torch.device,
+        options: Options,
+        note: Callable[[str], None],
+    ) -> None:
+        self.start, self.shape, self.multiple = start, shape, multiple
+        self.device, self.options, self.note = device, options, note
+        self._cut(options.tile)
+
+    def _cut(self, tile: int | None) -> None:
+        self.regions = tiles.plan(self.shape.lr, self.shape.out, tile, self.multiple, self.options.overlap)
+        self.canvas = tiles.Canvas(self.regions, self.shape.out)
+        turns = range(8) if self.options.ensemble else (0,)
+        self.works = [[self.start(region, turn) for turn in turns] for region in self.regions]
+
+    def __call__(self, job: Window | Chunk) -> Tensor:
+        """One job -> its restored frames (n, 3, H, W), float32 on the CPU."""
+        while True:
+            with precision.numbers(self.options.precision, self.device):
+                try:
+                    return self.canvas.blend([self._mean(works, job) for works in self.works])
+                except (RuntimeError, MemoryError) as error:
+                    if not tiles.is_out_of_memory(error):
+                        raise
+            self._shrink()
+
+    @staticmethod
+    def _mean(works: list[Any], job: Window | Chunk) -> Tensor:
+        total = works[0](job)
+        for work in works[1:]:
+            total += work(job)
+        return total.div_(len(works)) if len(works) > 1 else total
+
+    def _shrink(self) -> None:
+        smaller = tiles.halved(self.regions, self.options.overlap)
+        self.works.clear()  # what they keep is part of the problem
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if smaller is None:
+            h, w = self.shape.lr
+            raise InputError(
+                f"memory does not suffice for frames of {w}x{h}, even in tiles: free some or use a smaller network"
+            )
+        self.note(f"out of memory: going on with tiles of {smaller}x{smaller} LR pixels")
+        self._cut(smaller)
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,99 @@
+"""Reading ahead and writing behind: threads around the work, so that the network never waits for files.
+
+Decoders and encoders release Python's lock, as the network does: two cores are enough for all three. Both helpers hold
+at most `depth` items, hand exceptions of their thread to the caller, and end their thread when they are closed.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+DEPTH = 4
+END = object()
+
+
+def read_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
+    """The same items in the same order, made by a thread up to `depth` ahead of the one in use."""
+    line: queue.Queue = queue.Queue(depth)
+    closing = threading.Event()
+
+    def put(item: object) -> bool:
+        while not closing.is_set():
+            try:
+                line.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((END, None))
+        except BaseException as error:
+            put((END, error))
+
+    thread = threading.Thread(target=work, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = line.get()
+            if error is not None:
+                raise error
+            if item is END:
+                return
+            yield item
+    finally:
+        closing.set()
+        thread.join()
+
+
+class WriteBehind(Generic[T]):
+    """Calls `write(item)` in a thread, in order. `with WriteBehind(write) as out: out.put(item)`.
+
+    An error of the thread is raised by the next `put` or at the end of the block; items after it are dropped. If the
+    block itself fails, what was put is still written: finished frames are never lost.
+    """
+
+    def __init__(self, write: Callable[[T], None], depth: int = DEPTH) -> None:
+        self._write, self._line = write, queue.Queue(depth)  # type: tuple[Callable[[T], None], queue.Queue]
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (item := self._line.get()) is not END:
+            if self._error is None:
+                try:
+                    self._write(item)
+                except BaseException as error:
+                    self._error = error
+
+    def put(self, item: T) -> None:
+        """Hand over an item; waits while `depth` items are still unwritten."""
+        self._raise()
+        self._line.put(item)
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        self._line.put(END)
+        self._thread.join()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, RuntimeError("the writer has already failed")
+            raise error
+
+    def __enter__(self) -> WriteBehind[T]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close()
+        if kind is None:
+            self._raise()

@@ -1,0 +1,176 @@
+"""Tiles: a frame in overlapping parts whose results are blended smoothly, so that memory stays bounded at any size.
+
+A tile starts at a multiple of what the network pads to and halves by (attention windows, pyramid levels lie as in the
+whole frame) and at a place that falls on a whole output pixel. What is left of a difference to the whole frame comes
+from the tile's limited view and from what is truly global: HAT's channel attention (a mean over the frame) and STNO's
+Galerkin attention. docs/upscale.md measures it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd, lcm
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+OVERLAP = 32  # LR pixels that neighbouring tiles share
+BLIND = 1 / 4  # share of the overlap at a tile's edge that is not used at all: there the tile saw its padding
+SHARE = 0.5  # of the free memory that a frame may take
+SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
+
+
+@dataclass(frozen=True)
+class Span:
+    """Part of one axis: LR pixels start .. stop - 1, output pixels out_start .. out_stop - 1."""
+
+    start: int
+    stop: int
+    out_start: int
+    out_stop: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """One tile."""
+
+    y: Span
+    x: Span
+
+    def crop(self, frames: Tensor) -> Tensor:
+        """(..., h, w) -> the tile's part of it, a view."""
+        return frames[..., self.y.start : self.y.stop, self.x.start : self.x.stop]
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        return self.y.out_stop - self.y.out_start, self.x.out_stop - self.x.out_start
+
+
+def plan(
+    size: tuple[int, int], out_size: tuple[int, int], tile: int | None, multiple: int, overlap: int = OVERLAP
+) -> list[Region]:
+    """Tiles of about `tile` x `tile` LR pixels that cover a frame of `size`; None or a large `tile`: one region, the
+    whole frame.
+
+    An axis on which no multiple falls on whole output pixels (an odd scale such as 93/77) stays whole.
+    """
+    ys, xs = (
+        axis(length, out, tile or max(size), multiple, overlap) for length, out in zip(size, out_size, strict=True)
+    )
+    return [Region(y, x) for y in ys for x in xs]
+
+
+def axis(length: int, out: int, tile: int, multiple: int, overlap: int) -> list[Span]:
+    """Spans of about `tile` LR pixels that cover `length`; each shares at least `overlap` with the next one, and with
+    no other.
+    """
+    step = lcm(multiple, length // gcd(length, out))
+    margin = -(-overlap // step) * step
+    stride = max((tile - margin) // step * step, margin)
+    reach = stride + margin
+    if max(reach, tile) >= length:
+        return [Span(0, length, 0, out)]
+    spans = []
+    for start in range(0, length - overlap, stride):
+        stop = min(start + reach, length)
+        spans.append(Span(start, stop, start * out // length, stop * out // length))
+    return spans
+
+
+def weights(spans: Sequence[Span]) -> list[Tensor]:
+    """Blending weights of each span's output pixels, (out_stop - out_start,) float32; over all spans they add up to
+    one.
+
+    In the overlap of two spans one falls and the other rises as a smoothstep; the outer quarter belongs to the other
+    alone.
+    """
+    result = [torch.ones(span.out_stop - span.out_start, dtype=torch.float64) for span in spans]
+    for number, (before, after) in enumerate(pairwise(spans)):
+        shared = before.out_stop - after.out_start
+        position = (torch.arange(shared, dtype=torch.float64) + 0.5) / shared
+        ramp = ((position - BLIND) / (1 - 2 * BLIND)).clamp(0, 1)
+        ramp = ramp * ramp * (3 - 2 * ramp)
+        result[number][-shared:] *= 1 - ramp
+        result[number + 1][:shared] *= ramp
+    return [weight.float() for weight in result]
+
+
+class Canvas:
+    """Collects the tiles of one or more frames: (n, 3, H, W) on the CPU."""
+
+    def __init__(self, regions: Sequence[Region], out_size: tuple[int, int]) -> None:
+        self.regions, self.out_size = regions, out_size
+        ys, xs = dict.fromkeys(r.y for r in regions), dict.fromkeys(r.x for r in regions)
+        self.rows = dict(zip(ys, weights(list(ys)), strict=True))
+        self.columns = dict(zip(xs, weights(list(xs)), strict=True))
+
+    def blend(self, parts: Sequence[Tensor]) -> Tensor:
+        """Results (n, 3, ., .) in the order of the regions -> whole frames."""
+        if len(parts) == 1:
+            return parts[0]
+        canvas = parts[0].new_zeros(*parts[0].shape[:2], *self.out_size)
+        for region, part in zip(self.regions, parts, strict=True):
+            y, x = region.y, region.x
+            place = canvas[..., y.out_start : y.out_stop, x.out_start : x.out_stop]
+            place += part * (self.rows[y][:, None] * self.columns[x]).to(part)
+        return canvas
+
+
+# --- how large a tile may be ------------------------------------------------------------------------------------------
+
+
+def automatic(size: tuple[int, int], bytes_per_pixel: float, free: float, multiple: int) -> int | None:
+    """The largest tile (LR pixels a side) that fits into `SHARE` of the free memory; None if the whole frame does."""
+    affordable = SHARE * free / bytes_per_pixel
+    if size[0] * size[1] <= affordable:
+        return None
+    return max(int(affordable**0.5) // multiple * multiple, min(SMALLEST, max(size)))
+
+
+def halved(regions: Sequence[Region], overlap: int = OVERLAP) -> int | None:
+    """The next smaller tile after an out-of-memory error, or None if there is no sense in a smaller one."""
+    side = max(max(r.y.stop - r.y.start, r.x.stop - r.x.start) for r in regions)
+    return side // 2 if side // 2 >= max(SMALLEST // 2, overlap) else None
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process may still take: of the GPU, or of RAM within the limits of its control group."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return min([_available(), *_group_limits()]) / max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def _available() -> float:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4.0 * 2**30  # a system that does not say: assume a small one
+
+
+def _group_limits() -> list[float]:
+    """What the control group (a container) leaves, cgroup v2 and v1."""
+    limits = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            values = [int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")) for name in (limit, used)]
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        limits.append(float(max(values[0] - values[1], 0)))
+    return limits
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch raises an error of its own on GPUs, a plain RuntimeError on CPUs."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
