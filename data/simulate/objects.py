@@ -1,0 +1,151 @@
+"""What moves: cars, ships, planes and trains on their paths, with their true places at any time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.simulate import sprites
+from data.simulate.motion import Platform, draw
+from data.simulate.settings import ObjectSettings
+
+
+class Path:
+    """A smooth curve on the ground, walked at a steady speed; straight on beyond its ends."""
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+        steps = np.hypot(*np.diff(points, axis=0).T)
+        self.length = np.concatenate([[0], np.cumsum(steps)])
+
+    def at(self, distance: float, aside: float = 0.0) -> tuple[np.ndarray, float]:
+        """(x, y) after `distance` pixels, `aside` pixels to the right of the curve, and the heading in radians."""
+        inside = float(np.clip(distance, 0, self.length[-1]))
+        place = np.array([np.interp(inside, self.length, self.points[:, axis]) for axis in range(2)])
+        ahead, behind = (np.clip(inside + step, 0, self.length[-1]) for step in (2.0, -2.0))
+        chord = [
+            np.interp(ahead, self.length, self.points[:, k]) - np.interp(behind, self.length, self.points[:, k])
+            for k in (0, 1)
+        ]
+        heading = float(np.arctan2(chord[1], chord[0]))
+        forward = np.array([np.cos(heading), np.sin(heading)])
+        right = np.array([-forward[1], forward[0]])
+        return place + (distance - inside) * forward + aside * right, heading
+
+
+@dataclass
+class Part:
+    """One rigid piece: `lag` pixels behind the head on the path."""
+
+    sprite: np.ndarray
+    length: float
+    width: float
+    lag: float = 0.0
+
+
+@dataclass
+class Mover:
+    """One moving object. `height` (planes) lifts it above the ground, `backward` drives against the path's direction."""
+
+    track: int
+    label: str
+    path: Path
+    start: float
+    speed: float
+    parts: list[Part]
+    aside: float = 0.0
+    backward: bool = False
+    height: float = 0.0
+    wake: bool = False
+
+    def pose(self, part: Part, time: float, platform: Platform) -> tuple[np.ndarray, float]:
+        """Centre (x, y) in the frame and heading in radians at the time."""
+        sign = -1.0 if self.backward else 1.0
+        distance = self.start + sign * (self.speed * time - part.lag)
+        ground, heading = self.path.at(distance, sign * self.aside)
+        return platform.to_image(ground, time), heading + (np.pi if self.backward else 0.0)
+
+
+def corners(part: Part, centre: np.ndarray, heading: float) -> np.ndarray:
+    """The four corners (4, 2) of a part in the frame."""
+    forward = np.array([np.cos(heading), np.sin(heading)])
+    right = np.array([-forward[1], forward[0]])
+    along, across = part.length / 2 * forward, part.width / 2 * right
+    return centre + np.stack([along + across, along - across, -along - across, -along + across])
+
+
+def crossing(size: tuple[int, int], margin: float, rng: np.random.Generator, bend: float = 0.25) -> Path:
+    """A gently bent path from one side of the canvas to the other, through the middle half of the frame."""
+    height, width = size
+    through = np.array([rng.uniform(0.25, 0.75) * width, rng.uniform(0.25, 0.75) * height])
+    angle = rng.uniform(0, 2 * np.pi)
+    reach = np.hypot(height, width) / 2 + margin + max(size) / 2
+    forward = np.array([np.cos(angle), np.sin(angle)])
+    right = np.array([-forward[1], forward[0]])
+    along = np.linspace(-1, 1, 200)
+    sideways = bend * max(size) * (rng.normal(0, 0.5) * along**2 + rng.normal(0, 0.4) * (along**3 - along))
+    return Path(through + reach * along[:, None] * forward + sideways[:, None] * right)
+
+
+class Traffic:
+    """Draws the movers of a clip one kind after the other; numbers the tracks from 1."""
+
+    def __init__(self, settings: ObjectSettings, duration: int, grain: float, rng: np.random.Generator) -> None:
+        self.settings, self.duration, self.grain, self.rng = settings, duration, grain, rng
+        self.movers: list[Mover] = []
+
+    def vehicles(self, roads: list[tuple[Path, float]]) -> None:
+        """Cars and lorries in both lanes, none on top of another: they keep their order on the lane, each lane one speed."""
+        lanes = [(road, width, backward) for road, width in roads for backward in (False, True)]
+        speeds = [draw(self.settings.speed, self.rng) for _ in lanes]
+        taken: list[list[float]] = [[] for _ in lanes]
+        for _ in range(self.settings.vehicles):
+            length = draw(self.settings.vehicle_length, self.rng)
+            for _ in range(8):  # a full lane takes no more
+                lane = int(self.rng.integers(len(lanes)))
+                road, width, backward = lanes[lane]
+                start = self._start(road, speeds[lane], backward)
+                if all(abs(start - other) > 1.4 * self.settings.vehicle_length[1] + 2 for other in taken[lane]):
+                    taken[lane].append(start)
+                    broad = min(0.45 * length, 0.42 * width)
+                    part = self._part(sprites.vehicle, length, broad)
+                    self._add("car", road, start, speeds[lane], [part], aside=width / 4, backward=backward)
+                    break
+
+    def trains(self, railways: list[Path]) -> None:
+        for railway in railways:
+            length, width = self.rng.uniform(9, 13), 3.2
+            paint = sprites.PAINTS[self.rng.integers(len(sprites.PAINTS))]
+            parts = []
+            for index in range(int(self.rng.integers(3, 6))):
+                picture = sprites.wagon(length * self.grain, width * self.grain, self.rng, paint)
+                parts.append(Part(picture, length, width, lag=index * (length + 0.8)))
+            backward = bool(self.rng.random() < 0.5)
+            speed = draw(self.settings.speed, self.rng) / 2
+            self._add("train", railway, self._start(railway, speed, backward), speed, parts, backward=backward)
+
+    def ships(self, lanes: list[Path]) -> None:
+        for lane in lanes:
+            length = self.rng.uniform(10, 30)
+            speed = draw(self.settings.speed, self.rng) / 2
+            part = self._part(sprites.ship, length, length * self.rng.uniform(0.2, 0.3))
+            self._add("ship", lane, self._start(lane, speed, False), speed, [part], wake=True)
+
+    def planes(self, routes: list[Path]) -> None:
+        for route in routes:
+            length = self.rng.uniform(14, 28)
+            speed = draw(self.settings.speed, self.rng) * 2
+            part = self._part(sprites.plane, length, length * 0.95)
+            self._add("plane", route, self._start(route, speed, False), speed, [part], height=self.rng.uniform(6, 20))
+
+    def _part(self, picture, length: float, width: float) -> Part:
+        return Part(picture(length * self.grain, width * self.grain, self.rng), length, width)
+
+    def _start(self, path: Path, speed: float, backward: bool) -> float:
+        """A start such that the mover is in the middle stretch of the path in the middle of the clip."""
+        middle = self.rng.uniform(0.3, 0.7) * path.length[-1]
+        return middle - (-1 if backward else 1) * speed * self.duration / 2
+
+    def _add(self, label: str, path: Path, start: float, speed: float, parts: list[Part], **options) -> None:
+        self.movers.append(Mover(len(self.movers) + 1, label, path, start, speed, parts, **options))

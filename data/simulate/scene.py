@@ -1,0 +1,262 @@
+"""One simulated clip: everything that lies and moves in it, rendered at any time, with its true motion.
+
+From bottom to top: the ground (world.py), cars, trains and ships, buildings that lean with the viewing angle, planes,
+the shadows of clouds, clouds; then the sensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from data.simulate import sensor, world
+from data.simulate.motion import Platform, draw
+from data.simulate.objects import Mover, Part, Traffic, corners, crossing
+from data.simulate.settings import SimulatorSettings
+from data.simulate.sky import Sky
+from data.simulate.sprites import GRAIN
+
+SPLITS = ("train", "test")
+
+
+class View(NamedTuple):
+    """A scene at one time, before the sensor; arrays on the fine grid of `grain` pixels per ground-truth pixel."""
+
+    light: np.ndarray  # (h, w, 3) float32 in [0, 1]
+    owner: np.ndarray  # (h, w) int16: index of the moving part seen there + 1, or 0
+    height: np.ndarray  # (h, w) float32: height of the building seen there, or 0
+    cloud: np.ndarray  # (h, w) float32: opacity of the cloud in front
+
+
+@dataclass
+class TrueBox:
+    """A moving object in a frame. x, y: top left corner in pixels (0 is the frame's edge); visible: unhidden share."""
+
+    track: int
+    x: float
+    y: float
+    w: float
+    h: float
+    label: str
+    visible: float
+
+
+class Scene:
+    """Clip number `index` of a split: a pure function of (settings, seed, split, index) and the region of the still."""
+
+    def __init__(self, region: np.ndarray, settings: SimulatorSettings, split: str, index: int) -> None:
+        """region: the split's part of a still, (h, w, 3) float32 in [0, 1]."""
+        self.settings, self.key = settings, [settings.seed, SPLITS.index(split), index]
+        rng = np.random.default_rng(self.key)
+        wanted, size = settings.objects, settings.size
+        self.grain = int(np.clip(round(settings.ground[0]), 1, 2))
+        self.platform = Platform(settings.motion, size, settings.frames, rng)
+        tilt = rng.uniform(0, 2 * np.pi, 2)
+        self.lean = wanted.lean * np.array([np.cos(tilt[0]), np.sin(tilt[0])])
+        self.lean_change = wanted.lean_change * np.array([np.cos(tilt[1]), np.sin(tilt[1])])
+        self.canvas = world.Canvas(size, int(np.ceil(self.platform.reach)) + 2, self.grain)
+        world.spread(self.canvas, region, settings, rng)
+        lanes = world.water(self.canvas, wanted.ships, rng) if wanted.ships else []
+        railways = world.railways(self.canvas, wanted.trains, rng)
+        streets = world.roads(self.canvas, wanted.roads, rng)
+        lines = railways + [road for road, _ in streets]
+        self.buildings = world.buildings(self.canvas, wanted, lines, rng)
+        traffic = Traffic(wanted, settings.frames, self.grain, rng)
+        traffic.trains(railways)
+        if wanted.vehicles:
+            traffic.vehicles(streets)
+        traffic.ships(lanes)
+        traffic.planes([crossing(size, self.canvas.margin, rng, bend=0) for _ in range(wanted.planes)])
+        self.movers = traffic.movers
+        self.parts = [(mover, part) for mover in self.movers for part in mover.parts]
+        self.sky = Sky(settings.sky, rng)
+        self.sigma = draw(settings.sensor.noise, rng)
+
+    # --- pictures -----------------------------------------------------------------------------------------------------
+
+    def frame(self, time: float, view: View | None = None) -> np.ndarray:
+        """The frame at `time` (frame number, any value from 0) as the sensor gives it: (H, W, 3) uint8 or uint16."""
+        light = (view or self.view(time)).light
+        rng = np.random.default_rng([*self.key, 1 + round(time * 1000)])
+        return sensor.expose(light, self.grain, self.sigma, self.settings.sensor, rng)
+
+    def view(self, time: float) -> View:
+        """What the sensor would see at `time`, and what is seen where."""
+        light = self._ground(time)
+        view = View(
+            light, np.zeros(light.shape[:2], np.int16), *(np.zeros(light.shape[:2], np.float32) for _ in range(2))
+        )
+        for number, (mover, part) in enumerate(self.parts):
+            if not mover.height:
+                self._draw(view, mover, part, number, time)
+        for building in self.buildings:
+            self._raise(view, building, time)
+        for number, (mover, part) in enumerate(self.parts):
+            if mover.height:
+                self._draw(view, mover, part, number, time)
+        if self.sky.cover > 0:
+            opacity, sun = self.sky.layers(self.settings.size, self.grain, time, self.platform)
+            np.multiply(light, sun, out=light)
+            light += (0.97 - light) * opacity
+            view = view._replace(cloud=opacity[..., 0])
+        return view
+
+    def tilt(self, time: float) -> np.ndarray:
+        """Where the top of a thing of height 1 is seen beside its foot, (2,)."""
+        return self.lean + self.lean_change * (time - self.platform.middle)
+
+    def _ground(self, time: float) -> np.ndarray:
+        height, width = self.settings.size
+        fine = [(np.arange(side * self.grain) + 0.5) / self.grain - 0.5 for side in (width, height)]
+        x, y = fine[0][None], fine[1][:, None]
+        shift_x, shift_y = self.platform.displacement(x, y, time)
+        maps = [self.canvas.place(place).astype(np.float32) for place in (x - shift_x, y - shift_y)]
+        return np.clip(cv2.remap(self.canvas.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101), 0, 1)
+
+    def _draw(self, view: View, mover: Mover, part: Part, number: int, time: float) -> None:
+        centre, heading = self._pose(mover, part, time)
+        if mover.wake:
+            self._foam(view, part, centre, heading)
+        forward = np.array([np.cos(heading), np.sin(heading)])
+        linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
+        shade = world.SUN * max(mover.height, 0.7)
+        _paste(view.light, part.sprite * np.float32([0, 0, 0, 0.4]), linear, self._fine(centre + shade))
+        covered = _paste(view.light, part.sprite, linear, self._fine(centre))
+        if covered is not None:
+            where, alpha = covered
+            view.owner[where][alpha > 0.5] = number + 1
+            view.height[where][alpha > 0.5] = 0
+
+    def _foam(self, view: View, part: Part, centre: np.ndarray, heading: float) -> None:
+        """The wake: a bright triangle that fades behind the ship."""
+        stern = part.sprite.shape[0], part.sprite.shape[1] * 2
+        fade = np.linspace(0, 0.5, stern[1], dtype=np.float32)[None] ** 2
+        spread = np.abs(np.linspace(-1, 1, stern[0], dtype=np.float32))[:, None]
+        foam = fade * (spread < np.linspace(1, 0.4, stern[1], dtype=np.float32)[None])
+        sprite = np.repeat((foam * 0.9)[..., None], 4, axis=2)
+        sprite[..., 3] = foam
+        forward = np.array([np.cos(heading), np.sin(heading)])
+        linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
+        _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.3))
+
+    def _raise(self, view: View, building: world.Building, time: float) -> None:
+        """Walls that can be seen, then the roof, shifted by height times tilt."""
+        foot = self._fine(self.platform.to_image(building.foot, time))
+        rise = building.height * self.tilt(time) * self.grain
+        for first, second in ((0, 1), (1, 2), (2, 3), (3, 0)):
+            a, b = foot[first], foot[second]
+            outward = np.array([(b - a)[1], -(b - a)[0]])
+            if outward @ rise >= 0:
+                continue
+            lit = 0.55 + 0.45 * max(float(outward @ -world.SUN) / (np.hypot(*outward) * np.hypot(*world.SUN)), 0)
+            wall = _fill(view.light, np.stack([a, b, b + rise, a + rise]), building.wall * lit)
+            if wall is not None:
+                where, alpha = wall
+                rows, columns = np.mgrid[where].astype(np.float32)
+                up = ((columns - a[0]) * outward[0] + (rows - a[1]) * outward[1]) / (outward @ rise)
+                view.height[where][alpha > 0.5] = (np.clip(up, 0, 1) * building.height)[alpha > 0.5]
+                view.owner[where][alpha > 0.5] = 0
+        top = foot + rise
+        linear = np.stack([top[1] - top[0], top[3] - top[0]], axis=1)
+        inner = np.array([building.roof.shape[1] - 4, building.roof.shape[0] - 4])
+        covered = _paste(view.light, building.roof, linear / inner, top.mean(axis=0))
+        if covered is not None:
+            where, alpha = covered
+            view.height[where][alpha > 0.5] = building.height
+            view.owner[where][alpha > 0.5] = 0
+
+    def _pose(self, mover: Mover, part: Part, time: float) -> tuple[np.ndarray, float]:
+        centre, heading = mover.pose(part, time, self.platform)
+        return centre + mover.height * self.tilt(time), heading
+
+    def _fine(self, points: np.ndarray) -> np.ndarray:
+        return (points + 0.5) * self.grain - 0.5
+
+    # --- truth --------------------------------------------------------------------------------------------------------
+
+    def boxes(self, time: float, view: View | None = None) -> list[TrueBox]:
+        """The moving objects of which at least a third of the whole can be seen, cut to the frame."""
+        view = view or self.view(time)
+        seen = np.bincount(view.owner[view.cloud < 0.5].ravel(), minlength=len(self.parts) + 1)[1:] / self.grain**2
+        height, width = self.settings.size
+        found = []
+        for mover in self.movers:
+            numbers = [number for number, (owner, _) in enumerate(self.parts) if owner is mover]
+            outline = np.concatenate([corners(part, *self._pose(mover, part, time)) for part in mover.parts]) + 0.5
+            whole = sum(float((part.sprite[..., 3]).sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
+            visible = min(float(seen[numbers].sum()) / max(whole, 1e-6), 1.0)
+            low, high = (
+                np.clip(outline.min(axis=0), 0, [width, height]),
+                np.clip(outline.max(axis=0), 0, [width, height]),
+            )
+            if visible >= 1 / 3 and (high - low).min() > 0:
+                found.append(TrueBox(mover.track, *(float(v) for v in (*low, *(high - low))), mover.label, visible))
+        return found
+
+    def flow(self, start: float, end: float, view: View | None = None) -> np.ndarray:
+        """True motion (H, W, 2) float32 in pixels: what pixel (x, y) of the frame at `start` shows is at (x, y) + flow at `end`.
+
+        Exact for the ground, walls and roofs, moving objects and clouds (where they hide more than half); what becomes hidden at `end` has
+        its motion all the same. Shadows move with what they fall on. `view` is that of `start` if it is at hand.
+        """
+        view = view or self.view(start)
+        height, width = self.settings.size
+        picks = np.s_[self.grain // 2 :: self.grain]
+        owner, tall, cloud = (layer[picks, picks] for layer in (view.owner, view.height, view.cloud))
+        image = np.stack(np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)), axis=-1)
+        ground = self.platform.to_ground(image - tall[..., None] * self.tilt(start), start)
+        flow = self.platform.to_image(ground, end) + tall[..., None] * self.tilt(end) - image
+        for number, (mover, part) in enumerate(self.parts):
+            rows, columns = np.nonzero(owner == number + 1)
+            if len(rows):
+                (before, heading), (after, turned) = (self._pose(mover, part, time) for time in (start, end))
+                cos, sin = np.cos(turned - heading), np.sin(turned - heading)
+                around = image[rows, columns] - before
+                flow[rows, columns] = around @ np.array([[cos, sin], [-sin, cos]]) + after - image[rows, columns]
+        hidden = cloud > 0.5
+        if hidden.any():
+            carried = self.platform.to_ground(image[hidden], start) + self.sky.wind * (end - start)
+            flow[hidden] = self.platform.to_image(carried, end) - image[hidden]
+        return flow.astype(np.float32)
+
+
+def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np.ndarray):
+    """Lay a sprite over the picture: sprite pixel p goes to centre + linear (p - middle). Returns (slices, alpha) or None."""
+    middle = (np.array(sprite.shape[1::-1]) - 1) / 2
+    reach = np.abs(linear) @ (middle + 0.5)
+    where = _window(centre - reach, centre + reach, light.shape)
+    if where is None:
+        return None
+    rows, columns = where
+    shift = centre - linear @ middle - [columns.start, rows.start]
+    matrix = np.concatenate([linear, shift[:, None]], axis=1)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    drawn = cv2.warpAffine(sprite, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    alpha = drawn[..., 3]
+    light[where] *= 1 - alpha[..., None]
+    light[where] += drawn[..., :3]
+    return where, alpha
+
+
+def _fill(light: np.ndarray, polygon: np.ndarray, colour: np.ndarray):
+    """Fill a convex polygon (points in picture pixels). Returns (slices, alpha) or None."""
+    where = _window(polygon.min(axis=0), polygon.max(axis=0), light.shape)
+    if where is None:
+        return None
+    rows, columns = where
+    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
+    points = np.rint((polygon - [columns.start, rows.start]) * 64).astype(np.int32)
+    cv2.fillConvexPoly(mask, points, 255, cv2.LINE_AA, shift=6)
+    alpha = mask.astype(np.float32) / 255
+    light[where] += (colour.astype(np.float32) - light[where]) * alpha[..., None]
+    return where, alpha
+
+
+def _window(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
+    """The pixels between two corners, one more on every side, inside the picture; None where nothing is left."""
+    left, top = np.maximum(np.floor(low).astype(int) - 1, 0)
+    right, bottom = np.minimum(np.ceil(high).astype(int) + 2, [shape[1], shape[0]])
+    return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None

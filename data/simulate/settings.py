@@ -1,0 +1,145 @@
+"""What can be set about the simulated satellite video. Every length is in ground-truth pixels, every time in frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from errors import InputError
+from settings import from_mapping
+
+Range = tuple[float, float]  # lowest and highest value; one is drawn per clip (or per object)
+
+
+@dataclass(frozen=True)
+class MotionSettings:
+    """The platform. Values are ground-truth pixels (a frame)."""
+
+    drift: Range = (0.0, 0.4)  # speed of the steady drift
+    direction: float | None = None  # of the drift, degrees clockwise from right; None: drawn per clip
+    jitter: float = 0.12  # root mean square of the platform's shaking on each axis
+    jitter_slope: float = 1.0  # the shaking's amplitude falls with frequency as 1 / f ** slope
+    warp: float = 0.03  # growth per frame of the smooth, parallax-like distortion
+    rolling: float = 0.0  # share of the time between two frames that passes from the first row's exposure to the last's
+
+    def __post_init__(self) -> None:
+        _ascending(drift=self.drift)
+        _positive(jitter=self.jitter, jitter_slope=self.jitter_slope, warp=self.warp)
+        _share(rolling=self.rolling)
+
+
+@dataclass(frozen=True)
+class ObjectSettings:
+    """What is built and what moves. The numbers are how many of each lie in a clip."""
+
+    roads: int = 1  # drawn across the still; vehicles follow them
+    vehicles: int = 8
+    ships: int = 0  # a bay of open water is drawn when there are any
+    planes: int = 0
+    trains: int = 0  # each on a railway of its own
+    buildings: int = 3
+    speed: Range = (0.3, 2.0)  # of a vehicle, pixels a frame; trains and ships take half of it, planes twice
+    vehicle_length: Range = (4.0, 9.0)
+    height: Range = (3.0, 14.0)  # of a building
+    lean: float = (
+        0.25  # how far the roof of a building of height 1 stands beside its foot (tangent of the off-nadir angle)
+    )
+    lean_change: float = 0.01  # how much that vector changes per frame, while the satellite flies by
+
+    def __post_init__(self) -> None:
+        _positive(roads=self.roads, vehicles=self.vehicles, ships=self.ships, planes=self.planes, trains=self.trains)
+        _positive(buildings=self.buildings, lean=self.lean, lean_change=self.lean_change)
+        _ascending(speed=self.speed, vehicle_length=self.vehicle_length, height=self.height)
+        if self.vehicles and not self.roads:
+            raise InputError(
+                f"vehicles: {self.vehicles} vehicles need a road: set roads to 1 or more, or vehicles to 0"
+            )
+
+
+@dataclass(frozen=True)
+class SkySettings:
+    """Clouds and their shadows."""
+
+    cover: Range = (0.0, 0.0)  # share of the frame under cloud
+    opacity: float = 0.9
+    shadow: float = 0.45  # how much light a full cloud takes from the ground
+    wind: Range = (0.2, 1.0)  # pixels a frame
+
+    def __post_init__(self) -> None:
+        _ascending(cover=self.cover, wind=self.wind)
+        _share(opacity=self.opacity, shadow=self.shadow, highest_cover=self.cover[1])
+
+
+@dataclass(frozen=True)
+class SensorSettings:
+    """From light to numbers. The defaults give the power spectrum and the noise of real Jilin-1 clips (docs/simulator.md)."""
+
+    mtf: float = 0.5  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
+    noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
+    shot: float = 0.5  # share of the noise power that grows with the light
+    correlation: float = 0.7  # between the noise of two colour channels
+    flicker: float = 0.002  # deviation of the exposure from frame to frame, relative
+    bits: int = 8  # 8: uint8; 16: uint16, white is 65535
+
+    def __post_init__(self) -> None:
+        _ascending(noise=self.noise)
+        _positive(mtf=self.mtf, flicker=self.flicker)
+        _share(shot=self.shot, correlation=self.correlation)
+        if self.bits not in (8, 16):
+            raise InputError(f"bits: expected 8 or 16, got {self.bits}")
+
+
+@dataclass(frozen=True)
+class SimulatorSettings:
+    """One set of simulated clips; the group `simulate` of a data source with `kind: simulated` in a config."""
+
+    stills: list[str] = field(default_factory=list)  # files or folders of overhead images; none: data/samples/stills
+    seed: int = 0
+    clips: int = 24
+    frames: int = 9
+    size: tuple[int, int] = (192, 192)  # height and width of a ground-truth frame
+    fps: float = 10.0
+    ground: Range = (2.0, 3.0)  # pixels of the still that one ground-truth pixel covers
+    turn: bool = True  # by any angle, so that roads and shadows point everywhere
+    test_share: float = 0.3  # of each still, at the far end of its longer side, is kept for the split "test"
+    motion: MotionSettings = field(default_factory=MotionSettings)
+    objects: ObjectSettings = field(default_factory=ObjectSettings)
+    sky: SkySettings = field(default_factory=SkySettings)
+    sensor: SensorSettings = field(default_factory=SensorSettings)
+
+    def __post_init__(self) -> None:
+        _ascending(ground=self.ground)
+        _share(test_share=self.test_share)
+        if self.seed < 0:
+            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        for name, value in (("clips", self.clips), ("frames", self.frames)):
+            if value < 1:
+                raise InputError(f"{name}: expected 1 or more, got {value}")
+        if min(self.size) < 32:
+            raise InputError(f"size: expected at least 32x32, got {self.size[0]}x{self.size[1]}")
+        if self.ground[0] < 0.5:
+            raise InputError(f"ground: expected at least 0.5 still pixels per pixel, got {self.ground[0]}")
+
+
+def settings_from(mapping: Mapping[str, Any] | SimulatorSettings | None, where: str = "") -> SimulatorSettings:
+    """The settings of a config group (`where` is its dotted key, for messages); a ready dataclass passes through."""
+    return mapping if isinstance(mapping, SimulatorSettings) else from_mapping(SimulatorSettings, mapping, where)
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise InputError(f"{name}: expected 0 or more, got {value}")
+
+
+def _ascending(**ranges: Range) -> None:
+    for name, (low, high) in ranges.items():
+        if not 0 <= low <= high:
+            raise InputError(f"{name}: expected [lowest, highest], both 0 or more, got [{low}, {high}]")
+
+
+def _share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}: expected a share between 0 and 1, got {value}")
