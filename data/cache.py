@@ -204,7 +204,8 @@ def _file(clips: Sequence[Clip], places: list[Places], nbytes: int, folder: Path
             f"{path}: cannot be made ({error.strerror}); lower cache_gb or choose another folder"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return path
 
 

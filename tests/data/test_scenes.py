@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from data.clips import ArrayClip
+from data.scenes import all_scene_cuts, histogram, scene_cuts
+
+RANDOM = np.random.default_rng(1)
+
+
+def scene(count: int, seed: int, shift: int = 2, gain: float = 1.0) -> list[np.ndarray]:
+    """A smooth random picture that moves sideways by `shift` pixels a frame."""
+    random = np.random.default_rng(seed)
+    low = random.integers(0, 255, (8, 40, 3)).astype(np.float32) * random.uniform(0.3, 1, 3)
+    wide = np.kron(low, np.ones((8, 8, 1), np.float32))
+    return [np.clip(wide[:, shift * i : shift * i + 96] * gain**i, 0, 255).astype(np.uint8) for i in range(count)]
+
+
+def test_cuts_are_found_where_they_are():
+    flat = [np.full((64, 96, 3), value, np.uint8) for value in (20, 20, 20, 20, 200, 200, 200, 200)]
+    assert scene_cuts(ArrayClip("flat", flat)) == [4]
+    dark = [frame // 4 for frame in scene(7, 2)]
+    assert scene_cuts(ArrayClip("two", scene(9, 1) + dark + scene(5, 3))) == [9, 16]
+
+
+@pytest.mark.parametrize("shift", [0, 3, 16])
+def test_motion_is_no_cut(shift):
+    assert scene_cuts(ArrayClip("pan", scene(14, 4, shift))) == []
+
+
+def test_fades_flicker_and_noise_are_no_cuts():
+    assert scene_cuts(ArrayClip("fade", scene(20, 5, gain=0.9))) == []
+    flicker = [frame if i % 2 else frame // 2 for i, frame in enumerate(scene(16, 6))]
+    assert scene_cuts(ArrayClip("flicker", flicker)) == []
+    noisy = [np.clip(f + RANDOM.normal(0, 20, f.shape), 0, 255).astype(np.uint8) for f in scene(10, 7)]
+    assert scene_cuts(ArrayClip("noise", noisy)) == []
+
+
+def test_short_and_deep_clips():
+    assert scene_cuts(ArrayClip("one", scene(1, 8))) == []
+    two = [np.full((8, 8, 1), 1000, np.uint16), np.full((8, 8, 1), 60000, np.uint16)]
+    assert scene_cuts(ArrayClip("two", two)) == [1]
+    assert np.allclose(histogram(np.full((8, 8, 3), 1.0, np.float32))[:, -1], 1)
+
+
+def test_results_are_kept(tmp_path):
+    clips = [ArrayClip("a", scene(6, 1) + scene(6, 2)), ArrayClip("b", scene(5, 3))]
+    first = all_scene_cuts(clips, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert all_scene_cuts(clips, tmp_path) == first == all_scene_cuts(clips)
