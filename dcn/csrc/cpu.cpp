@@ -1,0 +1,255 @@
+// CPU: memory, threads and the choice of the instruction set; the arithmetic is in cpu_kernel.cpp.
+#include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+#include "operator.h"
+
+namespace dcn {
+
+extern const Kernels kernels_f32_baseline, kernels_f64_baseline;
+#ifdef DCN_X86
+extern const Kernels kernels_f32_avx2, kernels_f64_avx2, kernels_f32_avx512, kernels_f64_avx512;
+#endif
+
+namespace {
+
+const Kernels& kernels(bool is_double) {
+#ifdef DCN_X86
+  static const int level = [] {
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    return avx512 ? 2 : avx2 ? 1 : 0;
+  }();
+  if (level == 2) return is_double ? kernels_f64_avx512 : kernels_f32_avx512;
+  if (level == 1) return is_double ? kernels_f64_avx2 : kernels_f32_avx2;
+#endif
+  return is_double ? kernels_f64_baseline : kernels_f32_baseline;
+}
+
+Type type_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat: return Type::f32;
+    case at::kDouble: return Type::f64;
+    case at::kHalf: return Type::f16;
+    case at::kBFloat16: return Type::bf16;
+    default: TORCH_CHECK(false, "deform_conv2d: unsupported type ", tensor.scalar_type(), " (float32, float64, float16 or bfloat16)");
+  }
+}
+
+int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// The widest slice that a kernel is specialised for, else the widest that is not too wide for the cache.
+int64_t slice_width(int64_t channels, int64_t widest) {
+  for (const int64_t width : {widest, int64_t(8), int64_t(4)})
+    if (channels % width == 0) return width;
+  int64_t width = std::min<int64_t>(channels, 16);
+  while (channels % width) --width;
+  return width;
+}
+
+void plan(Problem& p, const Kernels& k, bool is_double) {
+  p.slice_width = slice_width(std::gcd(p.channels / p.deform_groups, p.channels / p.groups), is_double ? 8 : 16);
+  p.slices = p.channels / p.slice_width;
+  p.columns = p.points() * p.slice_width;
+  p.columns_padded = round_up(p.columns, k.lanes);
+  p.outs = p.out_channels / p.groups;
+  p.outs_padded = round_up(p.outs, k.lanes);
+  p.outs_tiled = round_up(p.outs, k.row_tile);
+  TORCH_CHECK(p.map_size() < (int64_t(1) << 31), "deform_conv2d: a map of ", p.height, "x", p.width, " is too large");
+  TORCH_CHECK(kBlock % k.row_tile == 0, "deform_conv2d: kBlock must be a multiple of the row tile");
+}
+
+// The planes of offset, mask or a gradient: pixels of one channel side by side, channels and samples at any distance.
+Tensor with_flat_planes(const Tensor& tensor) {
+  const bool flat = tensor.stride(3) == 1 && tensor.stride(2) == tensor.size(3);
+  return flat ? tensor : tensor.contiguous();
+}
+
+Map map_of(const Tensor& tensor, int64_t sample) {
+  const auto* start = static_cast<const char*>(tensor.const_data_ptr()) + sample * tensor.stride(0) * tensor.element_size();
+  return {start, type_of(tensor), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+}
+
+void* at_element(const Tensor& tensor, int64_t index) {
+  return static_cast<char*>(tensor.mutable_data_ptr()) + index * tensor.element_size();
+}
+
+// body(begin, end, scratch of the thread)
+struct Threads {
+  Tensor memory;
+  int64_t scratch;
+
+  Threads(int64_t elements, at::TensorOptions options)
+      : memory(at::empty({at::get_num_threads() * round_up(elements, 64)}, options)), scratch(round_up(elements, 64)) {}
+
+  template <class Body>
+  void run(int64_t count, const Body& body) const {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) { body(begin, end, at_element(memory, at::get_thread_num() * scratch)); });
+  }
+};
+
+Tensor pack_weight(const Problem& p, const Kernels& k, const Tensor& weight, bool backward, at::TensorOptions options) {
+  Tensor packed = at::empty({backward ? p.backward_weights() : p.forward_weights()}, options);
+  at::parallel_for(0, p.slices, 1, [&](int64_t begin, int64_t end) {
+    k.pack_weight(p, weight.const_data_ptr(), type_of(weight), packed.mutable_data_ptr(), backward, begin, end);
+  });
+  return packed;
+}
+
+void pack_map(const Problem& p, const Kernels& k, const Tensor& input, int64_t sample, void* maps) {
+  at::parallel_for(0, p.slices * (p.height + 2 * kBorder), 16,
+                   [&](int64_t begin, int64_t end) { k.pack_map(p, map_of(input, sample), maps, begin, end); });
+}
+
+Tensor forward(const Tensor& input, const Tensor& offset_, const Tensor& weight_, const OptionalTensor& bias_, const OptionalTensor& mask_,
+               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
+  Problem p = check(input, offset_, weight_, bias_, mask_, stride, padding, dilation);
+  const bool is_double = input.scalar_type() == at::kDouble;
+  const Kernels& k = kernels(is_double);
+  plan(p, k, is_double);
+  const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  Tensor out = at::empty({input.size(0), p.out_channels, p.out_h, p.out_w}, input.options().memory_format(at::MemoryFormat::Contiguous));
+  if (out.numel() == 0) return out;
+  const Tensor offset = with_flat_planes(offset_), mask = mask_ ? with_flat_planes(*mask_) : Tensor();
+  const Tensor bias = bias_ ? bias_->to(options.dtype()).contiguous() : Tensor();
+  const Tensor weights = pack_weight(p, k, weight_.contiguous(), false, options);
+  const Tensor maps = at::empty({p.slices * p.map_size()}, options);
+  const Threads threads(k.forward_scratch(p), options);
+  for (int64_t sample = 0; sample < input.size(0); ++sample) {
+    pack_map(p, k, input, sample, maps.mutable_data_ptr());
+    Forward f{};
+    f.maps = maps.const_data_ptr();
+    f.weights = weights.const_data_ptr();
+    f.bias = bias.defined() ? bias.const_data_ptr() : nullptr;
+    f.offset = map_of(offset, sample);
+    if (mask.defined()) f.mask = map_of(mask, sample);
+    f.out = at_element(out, sample * p.out_channels * p.pixels());
+    f.out_type = type_of(out);
+    threads.run(p.blocks(), [&](int64_t begin, int64_t end, void* scratch) { k.forward(p, f, scratch, begin, end); });
+  }
+  return out;
+}
+
+// ---- backward
+
+// How many pieces a deformable group's slices are dealt to, so that there is work for more than one thread when groups are few. It
+// follows from shapes alone. Each piece has offset gradients of its own, which are then added in order.
+int64_t pieces_per_group(const Problem& p) {
+  int64_t pieces = std::min<int64_t>(4, std::max<int64_t>(1, 8 / p.deform_groups));
+  while (p.slices_per_deform_group() % pieces) --pieces;
+  return pieces;
+}
+
+// Gradients of offset or mask: straight into the result where nothing has to be added up, else by way of the working type.
+struct PlaneGradient {
+  Tensor result, work;  // work: [sample at once][group][piece][planes][pixels]
+  int64_t planes = 0, groups = 1, pieces = 1;
+
+  PlaneGradient() = default;
+  PlaneGradient(const Tensor& like, const Problem& p, int64_t samples, int64_t pieces, at::TensorOptions options)
+      : result(at::empty(like.sizes(), like.options().memory_format(at::MemoryFormat::Contiguous))),
+        planes(like.size(1) / p.deform_groups),
+        groups(p.deform_groups),
+        pieces(pieces) {
+    const bool sums = p.slices_per_deform_group() > 1 && like.scalar_type() != at::typeMetaToScalarType(options.dtype());
+    if (pieces > 1 || sums) work = at::empty({samples, groups, pieces, planes, p.pixels()}, options);
+  }
+
+  void* place(int64_t sample, int64_t slot, int64_t group, int64_t piece) const {
+    if (!result.defined()) return nullptr;
+    const int64_t size = planes * result.size(2) * result.size(3);
+    return work.defined() ? at_element(work, ((slot * groups + group) * pieces + piece) * size)
+                          : at_element(result, (sample * groups + group) * size);
+  }
+
+  Type type() const { return type_of(work.defined() ? work : result); }
+
+  void finish(int64_t first, int64_t samples) const {
+    if (work.defined()) {
+      Tensor sum = work.narrow(0, 0, samples).select(2, 0).clone();
+      for (int64_t piece = 1; piece < pieces; ++piece) sum.add_(work.narrow(0, 0, samples).select(2, piece));
+      result.narrow(0, first, samples).copy_(sum.view({samples, result.size(1), result.size(2), result.size(3)}));
+    }
+  }
+};
+
+Tensor unpack_weight(const Problem& p, const Kernels& k, const Tensor& packed, const Tensor& weight) {
+  Tensor grad = at::empty(weight.sizes(), weight.options().memory_format(at::MemoryFormat::Contiguous));
+  at::parallel_for(0, p.slices, 1, [&](int64_t begin, int64_t end) {
+    k.unpack_weight(p, packed.const_data_ptr(), packed.size(0), grad.mutable_data_ptr(), type_of(grad), begin, end);
+  });
+  return grad;
+}
+
+Gradients backward(const Tensor& grad_, const Tensor& input, const Tensor& offset_, const Tensor& weight_, const OptionalTensor& mask_,
+                   IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, std::array<bool, 4> wanted) {
+  Problem p = check(input, offset_, weight_, {}, mask_, stride, padding, dilation);
+  check_grad(p, grad_, input);
+  const bool is_double = input.scalar_type() == at::kDouble;
+  const Kernels& k = kernels(is_double);
+  plan(p, k, is_double);
+  const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  const Tensor offset = with_flat_planes(offset_), mask = mask_ ? with_flat_planes(*mask_) : Tensor(), grad = with_flat_planes(grad_);
+  const int64_t batch = input.size(0), pieces = pieces_per_group(p), tasks = p.deform_groups * pieces;
+  const int64_t at_once = std::max<int64_t>(1, std::min<int64_t>(batch, at::get_num_threads() / tasks));
+  const int64_t slices_per_task = p.slices / tasks, maps_size = p.slices * p.map_size();
+
+  const bool planes = wanted[1] || (wanted[3] && mask.defined());
+  const PlaneGradient grad_offset = planes ? PlaneGradient(offset, p, at_once, pieces, options) : PlaneGradient();
+  const PlaneGradient grad_mask = planes && mask.defined() ? PlaneGradient(mask, p, at_once, pieces, options) : PlaneGradient();
+  Tensor grad_input = wanted[0] ? at::empty(input.sizes(), input.options().memory_format(at::MemoryFormat::Contiguous)) : Tensor();
+  const Tensor grad_maps = wanted[0] ? at::empty({at_once, maps_size}, options) : Tensor();
+  const Tensor grad_weights = wanted[2] ? at::zeros({at_once, p.backward_weights()}, options) : Tensor();
+  const Tensor weights = pack_weight(p, k, weight_.contiguous(), true, options);
+  const Tensor maps = at::empty({at_once, maps_size}, options);
+  const Threads threads(k.backward_scratch(p), options);
+
+  for (int64_t first = 0; first < batch; first += at_once) {
+    const int64_t samples = std::min(at_once, batch - first);
+    for (int64_t slot = 0; slot < samples; ++slot) pack_map(p, k, input, first + slot, at_element(maps, slot * maps_size));
+    threads.run(samples * tasks, [&](int64_t begin, int64_t end, void* scratch) {
+      for (int64_t index = begin; index < end; ++index) {
+        const int64_t slot = index / tasks, task = index % tasks, sample = first + slot;
+        Backward b{};
+        b.maps = at_element(maps, slot * maps_size);
+        b.weights = weights.const_data_ptr();
+        b.offset = map_of(offset, sample);
+        if (mask.defined()) b.mask = map_of(mask, sample);
+        b.grad_out = map_of(grad, sample);
+        b.grad_maps = wanted[0] ? at_element(grad_maps, slot * maps_size) : nullptr;
+        b.grad_weights = wanted[2] ? at_element(grad_weights, slot * p.backward_weights()) : nullptr;
+        b.grad_offset = grad_offset.place(sample, slot, task / pieces, task % pieces);
+        b.grad_mask = grad_mask.place(sample, slot, task / pieces, task % pieces);
+        if (b.grad_offset) b.grad_offset_type = grad_offset.type();
+        if (b.grad_mask) b.grad_mask_type = grad_mask.type();
+        k.backward(p, b, scratch, task * slices_per_task, (task + 1) * slices_per_task);
+      }
+    });
+    for (int64_t slot = 0; slot < samples && wanted[0]; ++slot)
+      at::parallel_for(0, p.channels, 1, [&](int64_t begin, int64_t end) {
+        void* to = at_element(grad_input, (first + slot) * p.channels * p.height * p.width);
+        k.unpack_map(p, at_element(grad_maps, slot * maps_size), to, type_of(grad_input), begin, end);
+      });
+    if (planes) grad_offset.finish(first, samples);
+    if (planes && mask.defined()) grad_mask.finish(first, samples);
+  }
+  const auto result = [&](bool want, const Tensor& tensor, const Tensor& like) { return want ? tensor : at::empty({0}, like.options()); };
+  const Tensor grad_weight = wanted[2] ? unpack_weight(p, k, grad_weights, weight_) : Tensor();
+  return {result(wanted[0], grad_input, input), result(wanted[1], grad_offset.result, offset), result(wanted[2], grad_weight, weight_),
+          result(wanted[3] && mask.defined(), grad_mask.result, input)};
+}
+
+}  // namespace
+}  // namespace dcn
+
+TORCH_LIBRARY_IMPL(dcn, CPU, library) {
+  library.impl("deform_conv2d", dcn::forward);
+  library.impl("deform_conv2d_backward", dcn::backward);
+}
