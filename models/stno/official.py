@@ -62,7 +62,7 @@ def rename(key: str) -> str:
     return key
 
 
-def load_official(state: Mapping[str, Tensor]) -> STNO:
+def stno_official(state: Mapping[str, Tensor]) -> STNO:
     """A network of the paper's size with published weights, in eval mode. Raises InputError if they are not STNO's."""
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

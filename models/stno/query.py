@@ -152,9 +152,9 @@ class Query(nn.Module):
         row, column = (rows - intervals[0]).to(device), columns.to(device)
         fraction_y = y.fraction[start:stop].to(features).view(-1, 1, 1)
         fraction_x = x.fraction.to(features).view(-1, 1)
-        value = torch.lerp(upper[:, row], lower[:, row], fraction_y)
-        step = torch.lerp(upper_step[:, row], lower_step[:, row], fraction_y)
-        hidden = torch.addcmul(value[:, :, column], step[:, :, column], fraction_x)
+        value = torch.lerp(upper.index_select(1, row), lower.index_select(1, row), fraction_y)
+        step = torch.lerp(upper_step.index_select(1, row), lower_step.index_select(1, row), fraction_y)
+        hidden = torch.addcmul(value.index_select(2, column), step.index_select(2, column), fraction_x)
         return F.linear(F.gelu(hidden), self.colour.weight.flatten(1), self.colour.bias)
 
     def _interval_maps(
@@ -168,7 +168,7 @@ class Query(nn.Module):
         columns = torch.arange(x.cells + 1)
         near = (columns - 1).clamp_min(0).to(device), columns.clamp_max(x.cells - 1).to(device)
         cells = (intervals - 1).clamp_min(0).to(device), intervals.clamp_max(y.cells - 1).to(device)
-        maps = [[features[:, cells[i]][:, :, near[j]] @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
+        maps = [[features.index_select(1, cells[i]).index_select(2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
         for j in (0, 1):
             share_where((intervals == 0) | (intervals == y.cells), (maps[0][j], maps[1][j]), axis=1)
         shift_x = end_distances(columns.to(device), x.cells, features) @ folded.dx  # (w + 1, end, width)
