@@ -132,6 +132,20 @@ def sweep_table(report: Report, key: str = "psnr_y") -> Table:
     return table
 
 
+def sweep_grids(report: Report) -> list[tuple[str, list[list[Any]], str]]:
+    """What the heat maps show: title, numbers (scales down, times across) and number format."""
+    sweep = report["sweep"]
+    ours, baseline = sweep["psnr_y"], sweep.get("bicubic_psnr_y")
+    grids = [("PSNR Y, dB", ours, ".2f")]
+    if baseline:
+        gain = [
+            [None if a is None or b is None else a - b for a, b in zip(*pair, strict=True)]
+            for pair in zip(ours, baseline, strict=True)
+        ]
+        grids.append((f"gain over {report.get('baseline') or 'bicubic'}, dB", gain, "+.2f"))
+    return grids
+
+
 def scale_name(scale: Any) -> str:
     return f"x{scale:g}" if isinstance(scale, (int, float)) else str(scale)
 

@@ -17,7 +17,7 @@ class Markup(str):
 Child = Any  # Markup, text, a number, None, or an iterable of such
 
 
-def element(name: str, *children: Child, **attributes: Any) -> Markup:
+def element(name: str, /, *children: Child, **attributes: Any) -> Markup:
     """One element. Attribute names lose leading underscores, inner ones become dashes; None and False leave one out."""
     words = [name]
     for key, value in attributes.items():

@@ -1,0 +1,54 @@
+"""The picture of PSNR over scale and time as a PNG, for papers and slides; the page has the same as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from data.media import write_image
+from engine.page.charts import Grid, extent, fraction, is_light, ramp
+from engine.tables import scale_name, sweep_grids, time_name
+from errors import InputError
+
+CELL, LEFT, TOP, GAP = (112, 52), 96, 84, 48  # pixels
+INK, SOFT, PAPER = (28, 29, 31), (100, 106, 115), (255, 255, 255)
+
+
+def write_grid(report: Mapping[str, Any], path: str | Path) -> None:
+    """Draw the report's `sweep`: PSNR of ours, and beside it the gain over the baseline; `InputError` without one."""
+    if not report.get("sweep"):
+        raise InputError(f"{path}: this report has no sweep over scales and times to draw")
+    panels = sweep_grids(report)
+    sweep = report["sweep"]
+    rows, columns = [scale_name(s) for s in sweep["scales"]], [time_name(t) for t in sweep["times"]]
+    panel_width = LEFT + CELL[0] * len(columns) + GAP
+    image = Image.new("RGB", (panel_width * len(panels), TOP + CELL[1] * len(rows) + GAP // 2), PAPER)
+    draw = ImageDraw.Draw(image)
+    for number, (title, grid, style) in enumerate(panels):
+        _draw_panel(draw, number * panel_width, title, grid, rows, columns, style)
+    write_image(path, np.asarray(image))
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, left: int, title: str, grid: Grid, rows: list[str], columns: list[str], style: str
+) -> None:
+    heading, label = ImageFont.load_default(24), ImageFont.load_default(20)
+    low, high = extent(grid)
+    draw.text((left + LEFT, 24), title, INK, heading, anchor="lm")
+    for j, name in enumerate(columns):
+        draw.text((left + LEFT + CELL[0] * (j + 0.5), TOP - 16), name, SOFT, label, anchor="mm")
+    for i, name in enumerate(rows):
+        y = TOP + CELL[1] * i
+        draw.text((left + LEFT - 14, y + CELL[1] / 2), name, SOFT, label, anchor="rm")
+        for j, value in enumerate(grid[i]):
+            if value is None:
+                continue
+            x = left + LEFT + CELL[0] * j
+            colour = ramp(fraction(value, low, high))
+            draw.rounded_rectangle((x, y, x + CELL[0] - 4, y + CELL[1] - 4), 5, colour)
+            ink = INK if is_light(colour) else PAPER
+            draw.text((x + CELL[0] / 2 - 2, y + CELL[1] / 2 - 2), format(value, style), ink, label, anchor="mm")

@@ -1,0 +1,181 @@
+"""Pictures for the page: what is shown of a frame, how differences are amplified, and how all of it is embedded."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from data.media import read_image, to_tensor, to_uint8
+from errors import InputError
+from metrics import PSNR_CEILING, planes
+
+SHOWN = ("bicubic", "ours", "gt")
+STAGE_PIXELS = 800_000  # of one comparison; all comparisons of a page share twice as many
+STAGE_BYTES = 2_800_000  # for all comparisons of a page, before base64 adds a third
+CROP = 96  # pixels a side
+FACTORS = (1, 2, 4, 8, 16, 32)  # how much differences may be amplified
+QUALITIES = (92, 85, 75, 60, 40)  # tried until a picture fits its share of the page
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Place(NamedTuple):
+    """A rectangle of a frame, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def of(self, picture: Array) -> Array:
+        return picture[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+@dataclass
+class Comparison:
+    """Baseline, ours and truth of one frame, (H, W, 3) uint8, with the amplified differences to the truth."""
+
+    clip: str
+    frame: str
+    pictures: dict[str, Array]
+    boxes: list[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        self.luma = {name: planes(to_tensor(picture))[0].numpy() for name, picture in self.pictures.items()}
+        self.errors = {name: np.abs(self.luma[name] - self.luma["gt"]) for name in ("bicubic", "ours")}
+        self.factor = amplification(self.errors["bicubic"])
+        for name, error in self.errors.items():
+            amplified = np.minimum(error * self.factor, 255).round().astype(np.uint8)
+            self.pictures[f"{name}_difference"] = np.repeat(amplified[..., None], 3, axis=-1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.pictures["gt"].shape[:2]
+        return height, width
+
+    def tensor(self, name: str) -> Tensor:
+        return to_tensor(self.pictures[name])
+
+    def psnr(self, name: str, place: Place) -> float:
+        """PSNR Y of `bicubic` or `ours` within a place."""
+        error = float(np.square(place.of(self.errors[name])).mean())
+        return min(PSNR_CEILING, 10 * float(np.log10(255**2 / error))) if error else PSNR_CEILING
+
+
+def load(entry: Mapping[str, Any], folder: Path) -> Comparison:
+    """One entry of the report's `pictures`. Raises `InputError` for files that are missing or differ in size."""
+    pictures = {name: to_uint8(to_tensor(read_image(folder / str(entry[name])))) for name in SHOWN}
+    sizes = {picture.shape for picture in pictures.values()}
+    if len(sizes) > 1:
+        raise InputError(f"pictures of clip '{entry.get('clip')}' differ in size: {sorted(sizes)}")
+    return Comparison(str(entry.get("clip", "")), str(entry.get("frame", "")), pictures, list(entry.get("boxes") or []))
+
+
+def amplification(error: Array) -> int:
+    """The largest factor that leaves 99.5 % of the baseline's differences below white."""
+    height = max(float(np.quantile(error, 0.995)), 1e-6)
+    return max((factor for factor in FACTORS if factor * height <= 255), default=FACTORS[0])
+
+
+def stage(comparison: Comparison, shown: int) -> Place:
+    """The part of the frame for the slider: all of it, or the part around the objects or with most detail."""
+    height, width = comparison.size
+    budget = min(STAGE_PIXELS, 2 * STAGE_PIXELS // shown)
+    if height * width <= budget:
+        return Place(0, 0, width, height)
+    wide = min(width, max(1, int((budget * 1.5) ** 0.5)))
+    tall = min(height, budget // wide)
+    if comparison.boxes:
+        x = np.mean([box["x"] + box["w"] / 2 for box in comparison.boxes])
+        y = np.mean([box["y"] + box["h"] / 2 for box in comparison.boxes])
+        return around(float(x), float(y), wide, tall, comparison.size)
+    return max(windows(comparison.size, (tall, wide)), key=window_sums(detail(comparison.luma["gt"])))
+
+
+def places(comparison: Comparison) -> dict[str, Place]:
+    """Three crops, chosen by rule: the most detail, the most gained, and the most lost against the baseline."""
+    side = min(CROP, *comparison.size)
+    gained = np.square(comparison.errors["bicubic"]) - np.square(comparison.errors["ours"])
+    rules = {"most detail": detail(comparison.luma["gt"]), "largest gain": gained, "largest loss": -gained}
+    chosen: dict[str, Place] = {}
+    for name, score in rules.items():
+        free = [
+            place
+            for place in windows(comparison.size, (side, side))
+            if not any(overlap(place, p) for p in chosen.values())
+        ]
+        if not free:
+            continue
+        total = window_sums(score)
+        best = max(free, key=total)
+        chosen["smallest gain" if name == "largest loss" and total(best) <= 0 else name] = best
+    return chosen
+
+
+def around(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Place:
+    """A place with its centre at (x, y), moved into the frame where it would leave it."""
+    width, height = min(width, size[1]), min(height, size[0])
+    left, top = round(x - width / 2), round(y - height / 2)
+    return Place(min(max(left, 0), size[1] - width), min(max(top, 0), size[0] - height), width, height)
+
+
+def windows(size: tuple[int, int], window: tuple[int, int]) -> Iterator[Place]:
+    """All windows of one size, a third of a window apart."""
+    rows, columns = (_starts(length, part) for length, part in zip(size, window, strict=True))
+    return (Place(x, y, window[1], window[0]) for y in rows for x in columns)
+
+
+def _starts(length: int, part: int) -> Sequence[int]:
+    return sorted({*range(0, length - part + 1, max(1, part // 3)), length - part})
+
+
+def window_sums(score: Array) -> Any:
+    """A function of a place: the sum of `score` within it, from an integral image."""
+    integral = cv2.integral(score.astype(np.float64))
+
+    def total(place: Place) -> float:
+        x, y, width, height = place
+        corners = integral[y + height, x + width] - integral[y, x + width] - integral[y + height, x] + integral[y, x]
+        return float(corners)
+
+    return total
+
+
+def detail(luma: Array) -> Array:
+    across, down = np.abs(np.diff(luma, axis=1, prepend=luma[:, :1])), np.abs(np.diff(luma, axis=0, prepend=luma[:1]))
+    return np.asarray(across + down)
+
+
+def overlap(a: Place, b: Place) -> bool:
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
+
+
+def embedded(picture: Array, limit: int | None = None) -> str:
+    """A data URI. Without a limit lossless; with one, WebP of the best quality that stays below so many bytes."""
+    if limit is None:
+        return _uri(_webp(picture, lossless=True))
+    content = b""
+    for quality in QUALITIES:
+        content = _webp(picture, quality=quality)
+        if len(content) <= limit:
+            break
+    return _uri(content)
+
+
+def _webp(picture: Array, **options: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(content, "WEBP", **options)
+    return content.getvalue()
+
+
+def _uri(content: bytes) -> str:
+    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
