@@ -41,8 +41,8 @@ class DataConfig:
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: int = 64  # LR pixels
     padding: Literal["reflect", "replicate", "circular"] = "reflect"  # neighbours beyond the ends of a clip
-    flips: bool = True
-    rotate: Literal["none", "180", "90"] = "90"
+    flips: bool = True  # left-right and up-down (both together: 180 degrees)
+    turns: bool = True  # by 90 degrees
     reverse_time: bool = True
     workers: int = 0
     cache: Literal["ram", "file", "none"] = "ram"

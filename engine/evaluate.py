@@ -237,5 +237,5 @@ def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | No
         write_image(path, to_uint8(picture))
         entry[name] = str(path)
     if pair.boxes:
-        entry["boxes"] = pair.boxes[shot.index]
+        entry["boxes"] = [box._asdict() for box in pair.boxes[shot.index]]
     return [entry]

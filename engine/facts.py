@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -12,13 +11,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import dcn
 from engine.checkpoint import sha256
 from engine.config import Config, config_to_mapping
-
-COST_SIZE = 64  # LR pixels a side of the frames that the multiplications are counted on
+from engine.cost import SIDE, gmac_per_frame
 
 
 def gather(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
@@ -32,7 +29,12 @@ def gather(network: nn.Module, config: Config, weights: Path | None) -> dict[str
         "commit": commit(),
         "weights": {"path": str(weights), "sha256": sha256(weights)} if weights else {},
         "machine": machine(),
-        "network": {"name": name, "parameters": sum(p.numel() for p in network.parameters())},
+        "network": {
+            "name": name,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "gmac_per_frame": round(gmac_per_frame(network), 4),
+            "gmac_counted_at": f"{SIDE}x{SIDE} LR",
+        },
         "config": config_to_mapping(config),
     }
 
@@ -75,5 +77,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """Largest memory held so far: of the GPU's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

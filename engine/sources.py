@@ -1,14 +1,127 @@
-"""From the config's `data` group to clips and training batches."""
+"""From the config's `data` group to clips and to training batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
-from data.clips import CropClip, SubClip
-from data.datasets import SequenceDataset, WindowDataset, build_loader
+from data.cache import cache_pairs
+from data.clips import DegradedClip, RegionClip, SubClip
+from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Layout, Pair, open_layout
+from data.scenes import all_scene_cuts
 from data.simulate import simulated_layout
 from engine import distributed
-from engine.config import Config, SourceConfig, StageConfig
+from engine.config import Config, DataConfig, SourceConfig, StageConfig
 from errors import InputError
+from settings import nearest
+
+CACHE = Path(".cache")
+
+
+def open_source(config: Config, part: str) -> Layout:
+    """The clips of `data.train` or `data.val` (`part`), at the config's scale. Raises `InputError` naming the config key."""
+    source: SourceConfig = getattr(config.data, part)
+    if source.kind == "simulated":
+        split = source.split or ("train" if part == "train" else "test")
+        layout = simulated_layout(source.simulate, split, scale=config.scale, degradation=source.degradation)
+    elif not source.root:
+        raise InputError(f"config key 'data.{part}.root' is empty: name the folder of your clips, data.{part}.root=FOLDER")
+    else:
+        layout = open_layout(
+            source.root,
+            source.kind,
+            scale=config.scale,
+            split=source.split,
+            list_file=source.list_file,
+            degradation=source.degradation,
+            allow_gaps=source.allow_gaps,
+        )
+    return replace(layout, pairs=[narrowed(pair, source, config.scale) for pair in chosen(layout.pairs, source, part)])
+
+
+def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:
+    """The clips that `clips` names, or all."""
+    if source.clips is None:
+        return pairs
+    known = {pair.name: pair for pair in pairs}
+    for name in source.clips:
+        if name not in known:
+            raise InputError(f"config key 'data.{part}.clips': no clip '{name}'{nearest(name, known)}")
+    return [known[name] for name in source.clips]
+
+
+def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
+    """The pair within the source's `region` (fractions of the frame) and `frames`: what is held out is never read."""
+    if source.region:
+        pair = within_region(pair, source.region, scale)
+    if source.frames:
+        first, stop = source.frames
+        indices = range(len(pair))[first:stop]
+        if not indices:
+            raise InputError(f"clip '{pair.name}' has {len(pair)} frames: none of them lies in 'frames: [{first}, {stop}]'")
+        gt = SubClip(pair.gt, indices) if pair.gt else None
+        boxes = [pair.boxes[i] for i in indices] if pair.boxes else None
+        listed = [i - indices[0] for i in pair.listed if i in indices] if pair.listed else None
+        pair = replace(pair, gt=gt, lr=SubClip(pair.lr, indices), boxes=boxes, listed=listed)
+    return pair
+
+
+def within_region(pair: Pair, region: tuple[float, float, float, float], scale: float) -> Pair:
+    """Both clips cut to the same part of the picture, on whole LR pixels; LR that is made is made from the cut truth."""
+    if pair.boxes:
+        raise InputError(f"clip '{pair.name}' has object boxes: 'region' cannot be used with them")
+    height, width = pair.lr.size
+    left, top, right, bottom = (round(f * side) for f, side in zip(region, (width, height, width, height), strict=True))
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise InputError(f"config key 'region': expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1, got {list(region)}")
+    low = RegionClip(pair.lr, top, left, bottom, right)
+    if pair.gt is None:
+        return replace(pair, lr=low)
+    high = RegionClip(pair.gt, *(round(scale * side) for side in (top, left, bottom, right)))
+    made = isinstance(pair.lr, DegradedClip) and float(scale).is_integer()
+    return replace(pair, gt=high, lr=DegradedClip(high, pair.lr.asked, scale) if made else low)
+
+
+def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
+    """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume."""
+    data, settings = config.data, config.train
+    pairs = cache_pairs(open_source(config, "train").pairs, data.cache, data.cache_gb, CACHE)
+    cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts") if config.space_time else None
+    stages = settings.stages or [StageConfig(settings.steps)]
+    for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
+        begin = max(start, end - stage.steps)
+        if begin >= end:
+            continue
+        dataset = build_dataset(pairs, config, stage, cuts)
+        world = distributed.world()
+        if settings.batch_size % world:
+            raise InputError(f"config key 'train.batch_size': {settings.batch_size} cannot be shared by {world} processes")
+        share = settings.batch_size // world
+        batches = StepBatches(dataset, share, config.seed, begin, end - begin, distributed.rank(), world)
+        yield from build_loader(dataset, batches, data.workers, pin_memory=config.device != "cpu" and data.workers > 0)
+
+
+def build_dataset(
+    pairs: list[Pair], config: Config, stage: StageConfig, cuts: list[list[int]] | None
+) -> WindowDataset | SequenceDataset:
+    data: DataConfig = config.data
+    augment = {"flips": data.flips, "turns": data.turns, "reversal": data.reverse_time}
+    patch = stage.patch or data.patch
+    if not config.space_time:
+        network = config.network
+        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment)
+    return SequenceDataset(
+        pairs,
+        stage.scales or data.scales,
+        data.key_frames,
+        stage.strides or data.strides,
+        stage.times_per_gap or data.times_per_gap,
+        patch,
+        cuts,
+        data.train.degradation,
+        **augment,
+    )

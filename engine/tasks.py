@@ -36,21 +36,23 @@ class SpaceTimeTask(nn.Module):
         self.network, self.config = network, config
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Weighted terms of {"lr": (B, T, 3, h, w), "gt": (B, T_out, 3, H, W), "times": (B or 1, K)}; times are alike in a batch."""
+        """Weighted terms of {"lr": (B, T, 3, h, w), "gt": (B, T_out, 3, H, W), "times": (B, K)}, in [0, 1]."""
         lr, gt = batch["lr"], batch["gt"]
-        times = batch["times"].reshape(-1, batch["times"].shape[-1])[0].tolist()
+        times = batch["times"]
         output = self.network.forward_training(lr, times=times, size=gt.shape[-2:])
         config = self.config
         terms = {config.kind: pixel_loss(output.frames.float(), gt, config)}
         if config.lr_between or config.lr_census:
             between = output.between.float()
-            target = imresize(in_between(gt, len(times)).flatten(0, 1), size=lr.shape[-2:]).clamp(0, 1).view_as(between)
+            target = imresize(in_between(gt, times.shape[1]).flatten(0, 1), size=lr.shape[-2:]).clamp(0, 1).view_as(between)
             if config.lr_between:
                 terms["lr_between"] = config.lr_between * losses.charbonnier(between, target, config.epsilon)
             if config.lr_census:
                 terms["lr_census"] = config.lr_census * losses.census(between, target)
         if config.flow_smoothness:
-            terms["flow_smoothness"] = config.flow_smoothness * smoothness(output.flows, lr)
+            images = output.between.detach().flatten(0, 1)
+            both = [losses.flow_smoothness(flow.flatten(0, 1), images) for flow in (output.flows.t_0, output.flows.t_1)]
+            terms["flow_smoothness"] = config.flow_smoothness * torch.stack(both).mean()
         return terms
 
 
@@ -62,10 +64,6 @@ def in_between(frames: Tensor, per_gap: int) -> Tensor:
     """(B, T + (T-1)*K, 3, H, W) without its key frames."""
     keep = [i for i in range(frames.shape[1]) if i % (per_gap + 1)]
     return frames[:, keep]
-
-
-def smoothness(flows: Any, lr: Tensor) -> Tensor:
-    raise NotImplementedError
 
 
 def build_task(network: nn.Module, config: Config) -> nn.Module:

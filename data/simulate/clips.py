@@ -8,7 +8,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data import samples
@@ -104,7 +103,7 @@ def simulate(
     """Clips of satellite video made from stills; nothing is rendered yet.
 
     Args:
-        stills: image files or folders of them; None: those of the settings, else the samples that come with the repository.
+        stills: image files or folders of them; None: those of the settings, else those of data/samples.
         settings: `SimulatorSettings` or a mapping of its keys.
         split: "train" or "test": each sees its own part of every still, with random numbers of its own.
 
@@ -185,4 +184,4 @@ def split_region(still: np.ndarray, split: str, test_share: float, path: Path) -
 
 def light(region: np.ndarray) -> np.ndarray:
     """Stored values as float32 in [0, 1]."""
-    return cv2.multiply(region, 1 / 255, dtype=cv2.CV_32F) if region.dtype == np.uint8 else region
+    return region.astype(np.float32) / 255 if region.dtype == np.uint8 else region

@@ -1,0 +1,47 @@
+"""Multiplications of a network, counted by running it once: convolutions, linear layers, attention, deformable convolution."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import dcn
+
+SIDE = 64  # LR pixels a side of the frames that are counted
+
+
+def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
+    """10^9 multiply-accumulates for one output frame of `network` from LR frames of `side` x `side`.
+
+    MTDO: one window. STNO: two key frames and one in between at four times the size, divided by three frames. Resampling, norms and
+    activations are not counted, as is usual.
+    """
+    device = next(network.parameters()).device
+    config: Any = network.config
+    frames = torch.zeros(1, getattr(config, "frames", 2), 3, side, side, device=device)
+    produced = 3 if config.name == "stno" else 1
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    with counter, torch.no_grad():
+        network(frames)
+    return counter.get_total_flops() / 2 / produced / 1e9
+
+
+def _formulas() -> dict[Any, Any]:
+    """What PyTorch's own counter leaves out: attention on the CPU and our operator."""
+    formulas: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    if "compiled" in dcn.backends():
+        formulas[torch.ops.dcn.deform_conv2d] = _deform_flops
+    return formulas
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:
+    batch_heads = math.prod(query[:-2])
+    return 2 * batch_heads * query[-2] * key[-2] * (query[-1] + value[-1])
+
+
+def _deform_flops(image: Any, offset: Any, weight: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:
+    return 2 * image[0] * offset[-2] * offset[-1] * math.prod(weight)
