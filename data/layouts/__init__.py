@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Pair:
     name: str
     gt: Clip | None
     lr: Clip
-    boxes: list[list[Box]] | None = None
+    boxes: Sequence[list[Box]] | None = None
     listed: list[int] | None = None
 
     def __len__(self) -> int:

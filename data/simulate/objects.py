@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.simulate import sprites
-from data.simulate.motion import Platform, draw
+from data.simulate.motion import draw
 from data.simulate.settings import ObjectSettings
 
 
@@ -24,10 +24,7 @@ class Path:
         inside = float(np.clip(distance, 0, self.length[-1]))
         place = np.array([np.interp(inside, self.length, self.points[:, axis]) for axis in range(2)])
         ahead, behind = (np.clip(inside + step, 0, self.length[-1]) for step in (2.0, -2.0))
-        chord = [
-            np.interp(ahead, self.length, self.points[:, k]) - np.interp(behind, self.length, self.points[:, k])
-            for k in (0, 1)
-        ]
+        chord = [np.diff(np.interp([behind, ahead], self.length, self.points[:, axis]))[0] for axis in range(2)]
         heading = float(np.arctan2(chord[1], chord[0]))
         forward = np.array([np.cos(heading), np.sin(heading)])
         right = np.array([-forward[1], forward[0]])
@@ -46,7 +43,7 @@ class Part:
 
 @dataclass
 class Mover:
-    """One moving object. `height` (planes) lifts it above the ground, `backward` drives against the path's direction."""
+    """One moving object. `height` (planes) lifts it above the ground, `backward` drives against the path."""
 
     track: int
     label: str
@@ -59,12 +56,12 @@ class Mover:
     height: float = 0.0
     wake: bool = False
 
-    def pose(self, part: Part, time: float, platform: Platform) -> tuple[np.ndarray, float]:
-        """Centre (x, y) in the frame and heading in radians at the time."""
+    def place(self, part: Part, time: float) -> tuple[np.ndarray, float]:
+        """Centre (x, y) on the ground and heading in radians at the time."""
         sign = -1.0 if self.backward else 1.0
         distance = self.start + sign * (self.speed * time - part.lag)
         ground, heading = self.path.at(distance, sign * self.aside)
-        return platform.to_image(ground, time), heading + (np.pi if self.backward else 0.0)
+        return ground, heading + (np.pi if self.backward else 0.0)
 
 
 def corners(part: Part, centre: np.ndarray, heading: float) -> np.ndarray:
@@ -96,7 +93,7 @@ class Traffic:
         self.movers: list[Mover] = []
 
     def vehicles(self, roads: list[tuple[Path, float]]) -> None:
-        """Cars and lorries in both lanes, none on top of another: they keep their order on the lane, each lane one speed."""
+        """Cars and lorries in both lanes; each lane has one speed, so that none drives through another."""
         lanes = [(road, width, backward) for road, width in roads for backward in (False, True)]
         speeds = [draw(self.settings.speed, self.rng) for _ in lanes]
         taken: list[list[float]] = [[] for _ in lanes]

@@ -7,19 +7,26 @@ the shadows of clouds, clouds; then the sensor.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from data.simulate import sensor, world
-from data.simulate.motion import Platform, draw
-from data.simulate.objects import Mover, Part, Traffic, corners, crossing
+from data.simulate.motion import Field, Platform, draw
+from data.simulate.objects import Part, Traffic, corners, crossing
 from data.simulate.settings import SimulatorSettings
 from data.simulate.sky import Sky
 from data.simulate.sprites import GRAIN
 
 SPLITS = ("train", "test")
+
+Pose = tuple[np.ndarray, float]
+Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture, and the coverage of something there
+
+
+SHADOW = np.array([0, 0, 0, 0.4], np.float32)
 
 
 class View(NamedTuple):
@@ -72,6 +79,7 @@ class Scene:
         traffic.planes([crossing(size, self.canvas.margin, rng, bend=0) for _ in range(wanted.planes)])
         self.movers = traffic.movers
         self.parts = [(mover, part) for mover in self.movers for part in mover.parts]
+        self._known: dict[float, list[Pose]] = {}
         self.sky = Sky(settings.sky, rng)
         self.sigma = draw(settings.sensor.noise, rng)
 
@@ -89,18 +97,19 @@ class Scene:
         view = View(
             light, np.zeros(light.shape[:2], np.int16), *(np.zeros(light.shape[:2], np.float32) for _ in range(2))
         )
-        for number, (mover, part) in enumerate(self.parts):
+        poses = self._poses(time)
+        for number, (mover, _) in enumerate(self.parts):
             if not mover.height:
-                self._draw(view, mover, part, number, time)
+                self._draw(view, number, *poses[number])
         for building in self.buildings:
             self._raise(view, building, time)
-        for number, (mover, part) in enumerate(self.parts):
+        for number, (mover, _) in enumerate(self.parts):
             if mover.height:
-                self._draw(view, mover, part, number, time)
+                self._draw(view, number, *poses[number])
         if self.sky.cover > 0:
             opacity, sun = self.sky.layers(self.settings.size, self.grain, time, self.platform)
             np.multiply(light, sun, out=light)
-            light += (0.97 - light) * opacity
+            light += (0.8 + 0.18 * opacity - light) * opacity  # thin cloud is greyer
             view = view._replace(cloud=opacity[..., 0])
         return view
 
@@ -108,22 +117,30 @@ class Scene:
         """Where the top of a thing of height 1 is seen beside its foot, (2,)."""
         return self.lean + self.lean_change * (time - self.platform.middle)
 
-    def _ground(self, time: float) -> np.ndarray:
+    @cached_property
+    def _grid(self) -> tuple[np.ndarray, np.ndarray, Field]:
+        """Columns (1, w), rows (h, 1) of the fine grid in ground-truth pixels, and the distortion there; float32."""
         height, width = self.settings.size
-        fine = [(np.arange(side * self.grain) + 0.5) / self.grain - 0.5 for side in (width, height)]
-        x, y = fine[0][None], fine[1][:, None]
-        shift_x, shift_y = self.platform.displacement(x, y, time)
-        maps = [self.canvas.place(place).astype(np.float32) for place in (x - shift_x, y - shift_y)]
-        return np.clip(cv2.remap(self.canvas.picture, *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101), 0, 1)
+        x = ((np.arange(width * self.grain) + 0.5) / self.grain - 0.5)[None]
+        y = ((np.arange(height * self.grain) + 0.5) / self.grain - 0.5)[:, None]
+        field = self.platform.distortion(x, y)
+        return x.astype(np.float32), y.astype(np.float32), (field[0].astype(np.float32), field[1].astype(np.float32))
 
-    def _draw(self, view: View, mover: Mover, part: Part, number: int, time: float) -> None:
-        centre, heading = self._pose(mover, part, time)
+    def _ground(self, time: float) -> np.ndarray:
+        x, y, field = self._grid
+        shift_x, shift_y = self.platform.with_field(field, y, time)
+        columns, rows = (self.canvas.place(place).astype(np.float32) for place in (x - shift_x, y - shift_y))
+        picture = cv2.remap(self.canvas.picture, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+        return np.clip(picture, 0, 1).astype(np.float32, copy=False)
+
+    def _draw(self, view: View, number: int, centre: np.ndarray, heading: float) -> None:
+        mover, part = self.parts[number]
         if mover.wake:
             self._foam(view, part, centre, heading)
         forward = np.array([np.cos(heading), np.sin(heading)])
         linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
         shade = world.SUN * max(mover.height, 0.7)
-        _paste(view.light, part.sprite * np.float32([0, 0, 0, 0.4]), linear, self._fine(centre + shade))
+        _paste(view.light, part.sprite * SHADOW, linear, self._fine(centre + shade))
         covered = _paste(view.light, part.sprite, linear, self._fine(centre))
         if covered is not None:
             where, alpha = covered
@@ -168,9 +185,16 @@ class Scene:
             view.height[where][alpha > 0.5] = building.height
             view.owner[where][alpha > 0.5] = 0
 
-    def _pose(self, mover: Mover, part: Part, time: float) -> tuple[np.ndarray, float]:
-        centre, heading = mover.pose(part, time, self.platform)
-        return centre + mover.height * self.tilt(time), heading
+    def _poses(self, time: float) -> list[Pose]:
+        """Centre (x, y) in the frame and heading of every part at the time; those of the last times are kept."""
+        if time not in self._known and self.parts:
+            places = [mover.place(part, time) for mover, part in self.parts]
+            centres = self.platform.to_image(np.array([ground for ground, _ in places]), time)
+            lifted = centres + np.array([[mover.height] for mover, _ in self.parts]) * self.tilt(time)
+            while len(self._known) > 3:
+                self._known.pop(next(iter(self._known)))
+            self._known[time] = [(centre, heading) for centre, (_, heading) in zip(lifted, places, strict=True)]
+        return self._known.get(time, [])
 
     def _fine(self, points: np.ndarray) -> np.ndarray:
         return (points + 0.5) * self.grain - 0.5
@@ -180,27 +204,27 @@ class Scene:
     def boxes(self, time: float, view: View | None = None) -> list[TrueBox]:
         """The moving objects of which at least a third of the whole can be seen, cut to the frame."""
         view = view or self.view(time)
-        seen = np.bincount(view.owner[view.cloud < 0.5].ravel(), minlength=len(self.parts) + 1)[1:] / self.grain**2
+        poses = self._poses(time)
+        seen = np.bincount(view.owner[view.cloud < 0.5], minlength=len(self.parts) + 1)[1:] / self.grain**2
         height, width = self.settings.size
         found = []
         for mover in self.movers:
             numbers = [number for number, (owner, _) in enumerate(self.parts) if owner is mover]
-            outline = np.concatenate([corners(part, *self._pose(mover, part, time)) for part in mover.parts]) + 0.5
-            whole = sum(float((part.sprite[..., 3]).sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
+            outline = np.concatenate([corners(self.parts[number][1], *poses[number]) for number in numbers]) + 0.5
+            whole = sum(float(part.sprite[..., 3].sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
             visible = min(float(seen[numbers].sum()) / max(whole, 1e-6), 1.0)
-            low, high = (
-                np.clip(outline.min(axis=0), 0, [width, height]),
-                np.clip(outline.max(axis=0), 0, [width, height]),
-            )
-            if visible >= 1 / 3 and (high - low).min() > 0:
-                found.append(TrueBox(mover.track, *(float(v) for v in (*low, *(high - low))), mover.label, visible))
+            left, top = np.clip(outline.min(axis=0), 0, [width, height]).tolist()
+            right, bottom = np.clip(outline.max(axis=0), 0, [width, height]).tolist()
+            if visible >= 1 / 3 and min(right - left, bottom - top) > 0:
+                found.append(TrueBox(mover.track, left, top, right - left, bottom - top, mover.label, visible))
         return found
 
     def flow(self, start: float, end: float, view: View | None = None) -> np.ndarray:
-        """True motion (H, W, 2) float32 in pixels: what pixel (x, y) of the frame at `start` shows is at (x, y) + flow at `end`.
+        """True motion (H, W, 2) float32: what pixel (x, y) at `start` shows lies at (x, y) + flow at `end`.
 
-        Exact for the ground, walls and roofs, moving objects and clouds (where they hide more than half); what becomes hidden at `end` has
-        its motion all the same. Shadows move with what they fall on. `view` is that of `start` if it is at hand.
+        Exact for the ground, walls and roofs, moving objects and clouds (where they hide more than half); what becomes
+        hidden at `end` has its motion all the same. Shadows move with what they fall on.
+        `view` is that of `start`, if it is at hand.
         """
         view = view or self.view(start)
         height, width = self.settings.size
@@ -209,10 +233,10 @@ class Scene:
         image = np.stack(np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64)), axis=-1)
         ground = self.platform.to_ground(image - tall[..., None] * self.tilt(start), start)
         flow = self.platform.to_image(ground, end) + tall[..., None] * self.tilt(end) - image
-        for number, (mover, part) in enumerate(self.parts):
+        moved = zip(self._poses(start), self._poses(end), strict=True)
+        for number, ((before, heading), (after, turned)) in enumerate(moved):
             rows, columns = np.nonzero(owner == number + 1)
             if len(rows):
-                (before, heading), (after, turned) = (self._pose(mover, part, time) for time in (start, end))
                 cos, sin = np.cos(turned - heading), np.sin(turned - heading)
                 around = image[rows, columns] - before
                 flow[rows, columns] = around @ np.array([[cos, sin], [-sin, cos]]) + after - image[rows, columns]
@@ -223,8 +247,11 @@ class Scene:
         return flow.astype(np.float32)
 
 
-def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np.ndarray):
-    """Lay a sprite over the picture: sprite pixel p goes to centre + linear (p - middle). Returns (slices, alpha) or None."""
+def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np.ndarray) -> Patch | None:
+    """Lay a sprite over the picture: its pixel p goes to centre + linear (p - middle).
+
+    Returns (slices, alpha), or None where nothing of it lies in the picture.
+    """
     middle = (np.array(sprite.shape[1::-1]) - 1) / 2
     reach = np.abs(linear) @ (middle + 0.5)
     where = _window(centre - reach, centre + reach, light.shape)
@@ -241,7 +268,7 @@ def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np
     return where, alpha
 
 
-def _fill(light: np.ndarray, polygon: np.ndarray, colour: np.ndarray):
+def _fill(light: np.ndarray, polygon: np.ndarray, colour: np.ndarray) -> Patch | None:
     """Fill a convex polygon (points in picture pixels). Returns (slices, alpha) or None."""
     where = _window(polygon.min(axis=0), polygon.max(axis=0), light.shape)
     if where is None:

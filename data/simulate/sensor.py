@@ -13,9 +13,9 @@ def expose(
 ) -> np.ndarray:
     """A frame as the camera gives it.
 
-    light: (H * grain, W * grain, 3) float32 in [0, 1]. Each pixel averages over its own area (the detector), the optics blur by
-    `settings.mtf`; then come flicker and noise of deviation `sigma` grey levels at mid grey, part of it growing with the light
-    (photons), part shared by the colour channels (one panchromatic detector, or the compression of the downlink).
+    light: (H * grain, W * grain, 3) float32 in [0, 1]. Each pixel averages over its own area (the detector), the
+    optics blur by `settings.mtf`; then come flicker and noise of deviation `sigma` grey levels at mid grey, part of it
+    growing with the light (photons), part shared by the colour channels (as the downlink's compression leaves it).
     Returns (H, W, 3) uint8 or uint16.
     """
     height, width = (side // grain for side in light.shape[:2])

@@ -73,7 +73,7 @@ class SkySettings:
 
 @dataclass(frozen=True)
 class SensorSettings:
-    """From light to numbers. The defaults give the power spectrum and the noise of real Jilin-1 clips (docs/simulator.md)."""
+    """From light to numbers. The defaults give spectrum and noise of real Jilin-1 clips (docs/simulator.md)."""
 
     mtf: float = 0.5  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels

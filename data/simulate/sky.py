@@ -9,7 +9,7 @@ from data.simulate.motion import Platform, draw
 from data.simulate.settings import SkySettings
 from data.simulate.world import fractal
 
-TEXEL = 4  # ground-truth pixels per pixel of the cloud picture, which repeats after 256
+TEXEL = 2  # ground-truth pixels per pixel of the cloud picture, which repeats after 256
 FALL = np.array([23.0, -17.0])  # from a cloud to its shadow, ground-truth pixels
 
 
@@ -41,7 +41,7 @@ class Sky:
         texels = np.mod(points / TEXEL, 256).astype(np.float32)
         tiled = np.pad(self.density, ((0, 1), (0, 1)), mode="wrap")
         coarse = cv2.remap(tiled, texels[..., 0], texels[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        # Coarse sample k lies at pixel -0.5 + 4 k: enlarge so that these points keep their places.
+        # Coarse sample k lies at pixel -0.5 + TEXEL k: enlarge so that these points keep their places.
         step = 1 / (TEXEL * grain)
         matrix = np.array([[step, 0, 0.5 * step], [0, step, 0.5 * step]])
         out = (size[1] * grain, size[0] * grain)

@@ -1,7 +1,7 @@
 """What moving things look like from above: small pictures with transparency, drawn once per clip.
 
-A sprite is (h, w, 4) float32, RGB times alpha, then alpha, in [0, 1]; its nose points to the right; `GRAIN` sprite pixels make one
-pixel of the canvas. Everything is drawn four times as large and averaged down, so that its edges are smooth.
+A sprite is (h, w, 4) float32, RGB times alpha, then alpha, in [0, 1]; its nose points to the right; `GRAIN` sprite
+pixels make one pixel of the canvas. Everything is drawn four times as large and averaged down: its edges are smooth.
 """
 
 from __future__ import annotations

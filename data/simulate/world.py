@@ -1,7 +1,7 @@
-"""The ground of a clip: a window of a still, turned and scaled, with water, roads, railways and the shadows of buildings on it.
+"""The ground of a clip: a window of a still, turned and scaled, with water, roads, railways and shadows of buildings.
 
-It is painted once per clip onto a canvas of `grain` pixels per ground-truth pixel that reaches `margin` ground-truth pixels beyond
-the frame on every side; a frame is then one remapping of the canvas.
+It is painted once per clip onto a canvas of `grain` pixels per ground-truth pixel that reaches `margin` ground-truth
+pixels beyond the frame on every side; a frame is then one remapping of the canvas.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Canvas:
         self.size, self.margin, self.grain = size, margin, grain
         height, width = ((side + 2 * margin) * grain for side in size)
         self.picture = np.zeros((height, width, 3), np.float32)
+        self.wet = np.zeros((height, width), bool)
 
     def place(self, points: np.ndarray) -> np.ndarray:
         """Ground points -> canvas pixels."""
@@ -113,7 +114,9 @@ def water(canvas: Canvas, count: int, rng: np.random.Generator) -> list[Path]:
     tone = np.array([0.1, 0.2, 0.27]) * rng.uniform(0.7, 1.4)
     ripples = fractal(canvas.picture.shape[:2], 0.9, rng) * 0.012
     canvas.paint(np.full(3, 0.75), canvas.band(2.0, coast))
-    canvas.paint((tone + ripples[..., None]).astype(np.float32), canvas.mask(polygon))
+    flooded = canvas.mask(polygon)
+    canvas.paint((tone + ripples[..., None]).astype(np.float32), flooded)
+    canvas.wet |= flooded > 0.5
     lanes = []
     for index in range(count):
         distance = far * (0.1 + 0.42 * (index + rng.uniform(0.2, 0.8)) / count)
@@ -164,6 +167,9 @@ def buildings(canvas: Canvas, settings: ObjectSettings, lines: list[Path], rng: 
         if any(np.hypot(*(line.points - centre).T).min() < reach + 6 for line in lines):
             continue
         if any(np.hypot(*(centre - other)) < reach + radius + 3 for other, radius in centres):
+            continue
+        rows, columns = np.rint(canvas.place(centre + reach * sprites.box(-1, 1, -1, 1))).astype(int).T[::-1]
+        if canvas.wet[rows.min() : rows.max(), columns.min() : columns.max()].any():
             continue
         centres.append((centre, reach))
         angle = rng.uniform(0, np.pi)
