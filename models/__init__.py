@@ -12,6 +12,8 @@ from models.configuration import from_mapping
 from models.mtdo.config import MTDOConfig
 from models.mtdo.network import MTDO
 from models.mtdo.official import mtdo_official
+from models.stno.network import STNO, STNOConfig
+from models.stno.official import stno_official
 
 
 class Entry(NamedTuple):
@@ -24,6 +26,7 @@ class Entry(NamedTuple):
 
 NETWORKS = {
     "mtdo": Entry(MTDOConfig, MTDO, mtdo_official),
+    "stno": Entry(STNOConfig, STNO, stno_official),
 }
 
 
