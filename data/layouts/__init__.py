@@ -17,7 +17,7 @@ from data.layouts.lists import apply_list
 from data.layouts.splits import enter_split
 from errors import InputError
 
-__all__ = ["Box", "Layout", "Pair", "open_layout"]
+__all__ = ["Box", "Entry", "Layout", "Pair", "Query", "find_entries", "open_layout"]
 
 
 @dataclass
@@ -95,7 +95,7 @@ def open_layout(
     if not root.exists():
         raise InputError(f"{root}: no such file or folder; check the root of the data set")
     query = Query(scale=int(scale) if float(scale).is_integer() else None, split=split, allow_gaps=allow_gaps)
-    found_kind, entries, reason = _find(root, kind, query)
+    found_kind, entries, reason = find_entries(root, kind, query)
     notes: list[str] = []
     listed = apply_list(list_file, root, entries) if list_file else {}
     if listed:
@@ -109,7 +109,7 @@ def open_layout(
     return Layout(found_kind, root, reason, pairs, scale if need == "gt" else None, notes)
 
 
-def _find(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str]:
+def find_entries(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str]:
     """Kind, entries and reason; several split folders at once give clip names that start with the split."""
     entries: list[Entry] = []
     reasons: list[str] = []
