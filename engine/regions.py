@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.tiles import Region
+from models.mtdo.network import MTDO
+from models.mtdo.streaming import MTDOStream
 
 
 class Window(NamedTuple):
@@ -41,20 +43,19 @@ def turned_back(x: Tensor, turn: int) -> Tensor:
 
 
 class SpaceWork:
-    """MTDO on one region."""
+    """MTDO on one region; what does not depend on the centre frame is kept from window to window."""
 
-    def __init__(self, network: Any, device: torch.device, region: Region, turn: int) -> None:
-        self.network, self.device, self.region, self.turn = network, device, region, turn
-        self.held: dict[int, Tensor] = {}
+    def __init__(self, network: MTDO, device: torch.device, region: Region, turn: int) -> None:
+        self.stream = MTDOStream(network)
+        self.device, self.region, self.turn = device, region, turn
 
     def __call__(self, job: Window) -> Tensor:
         """-> (1, 3, H, W), float32 on the CPU."""
-        self.held = {n: self.held[n] if n in self.held else self._view(frame) for n, frame in job.frames.items()}
-        window = torch.stack([self.held[number] for number in job.numbers])
-        return turned_back(self.network(window[None]), self.turn).float().cpu()
 
-    def _view(self, frame: Tensor) -> Tensor:
-        return turned(self.region.crop(frame), self.turn).to(self.device)
+        def load(number: int) -> Tensor:
+            return turned(self.region.crop(job.frames[number]), self.turn).to(self.device)[None]
+
+        return turned_back(self.stream.restore(job.numbers, load), self.turn).float().cpu()
 
 
 class SpaceTimeWork:
