@@ -7,11 +7,9 @@ to export. Nothing is built or loaded by importing; `ensure_built()` builds the 
 
 from __future__ import annotations
 
+from dcn import plain
 from dcn.choice import backends, deform_conv2d, set_backend
+from dcn.compiled import ensure_built
 from dcn.module import DCNv2Pack
 
-__all__ = ["DCNv2Pack", "backends", "deform_conv2d", "ensure_built", "set_backend"]
-
-
-def ensure_built(log=print) -> bool:
-    return False
+__all__ = ["DCNv2Pack", "backends", "deform_conv2d", "ensure_built", "plain", "set_backend"]

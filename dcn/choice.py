@@ -10,13 +10,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dcn import plain
+from dcn import compiled, plain
 from dcn.checks import check, pair
 from errors import InputError
 
 NAMES = ("compiled", "torchvision", "plain")
 log = logging.getLogger("dcn")
 _forced: str | None = None
+_said: set[tuple[str, str]] = set()
 
 
 def deform_conv2d(
@@ -44,13 +45,15 @@ def deform_conv2d(
         return torch.ops.dcn.deform_conv2d(input, offset, weight, bias, mask, strides, paddings, dilations)
     if input.numel() == 0 or offset.numel() == 0:
         return _without_samples(input, offset, weight, bias, mask)
-    run = _torchvision() if name == "torchvision" else None
-    return (run or plain.deform_conv2d)(input, offset, weight, bias, strides, paddings, dilations, mask)
+    run = _run_torchvision if name == "torchvision" else plain.deform_conv2d
+    return run(input, offset, weight, bias, strides, paddings, dilations, mask)
 
 
 def backends() -> list[str]:
-    """Names of the implementations that work here, best first: of "compiled", "torchvision", "plain". "plain" is always there."""
-    return ["plain"]
+    """Implementations that work here, best first: of "compiled", "torchvision", "plain". "plain" is always there."""
+    there = ["compiled"] if compiled.available("cpu") else []
+    middle = ["torchvision"] if _torchvision() else []
+    return [*there, *middle, "plain"]
 
 
 def set_backend(name: str | None) -> None:
@@ -70,19 +73,50 @@ def _known(name: str, where: str) -> str:
 
 @torch.compiler.assume_constant_result
 def _chosen(forced: str | None, device: str) -> str:
-    wanted = forced or _known(os.environ.get("DCN_BACKEND", "") or "auto", "environment variable DCN_BACKEND")
-    return _choose(wanted, device)
+    """The implementation for tensors of a device type ("cpu", "cuda"). Raises InputError if the forced one is not there."""
+    environment = _known(os.environ.get("DCN_BACKEND", "") or "auto", "environment variable DCN_BACKEND")
+    wanted = environment if forced in (None, "auto") else forced
+    if wanted in ("auto", "compiled") and compiled.available(device):
+        return _say("compiled", device, "")
+    if wanted == "compiled":
+        raise InputError(f"dcn backend compiled is not there for {device}: {compiled.why_not()}; or use auto")
+    # On the CPU torchvision's operator is several times slower than the plain path, so it serves there only if it is asked for.
+    if wanted == "torchvision" or (wanted == "auto" and device == "cuda"):
+        if _torchvision():
+            return _say("torchvision", device, f"compiled would be faster: {compiled.why_not()}")
+        if wanted == "torchvision":
+            raise InputError("dcn backend torchvision is not there: torchvision does not import; use auto")
+    reason = "asked for" if wanted == "plain" else f"compiled would be several times faster: {compiled.why_not()}"
+    return _say("plain", device, reason)
 
 
-@cache
-def _choose(wanted: str, device: str) -> str:
-    """The implementation for a device type ("cpu", "cuda"); logs its choice once."""
-    return "plain"
+def _say(name: str, device: str, reason: str) -> str:
+    """Log the choice once per process."""
+    if (name, device) not in _said:
+        _said.add((name, device))
+        log.info("deform_conv2d on %s: %s%s", device, name, f" ({reason})" if reason else "")
+    return name
 
 
 @cache
 def _torchvision() -> Callable[..., Tensor] | None:
-    return None
+    """torchvision's operator, or None where torchvision does not import (beside another build of PyTorch it raises anything)."""
+    try:
+        from torchvision.ops import deform_conv2d as operator
+    except Exception as error:
+        log.debug("torchvision does not import: %s", error)
+        return None
+    return operator
+
+
+def _run_torchvision(input, offset, weight, bias, stride, padding, dilation, mask) -> Tensor:
+    """torchvision's operator wants one type, and on the CPU not a half one."""
+    operator = _torchvision()
+    assert operator is not None
+    kind = torch.promote_types(input.dtype, torch.float32) if input.device.type == "cpu" else input.dtype
+    offset, weight = offset.to(kind), weight.to(kind)
+    bias, mask = (None if tensor is None else tensor.to(kind) for tensor in (bias, mask))
+    return operator(input.to(kind), offset, weight, bias, stride, padding, dilation, mask).to(input.dtype)
 
 
 def _without_samples(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:

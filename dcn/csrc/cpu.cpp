@@ -2,10 +2,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "operator.h"
@@ -108,8 +106,10 @@ void pack_map(const Problem& p, const Kernels& k, const Tensor& input, int64_t s
                    [&](int64_t begin, int64_t end) { k.pack_map(p, map_of(input, sample), maps, begin, end); });
 }
 
-Tensor forward(const Tensor& input, const Tensor& offset_, const Tensor& weight_, const OptionalTensor& bias_, const OptionalTensor& mask_,
-               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
+}  // namespace
+
+Tensor cpu_forward(const Tensor& input, const Tensor& offset_, const Tensor& weight_, const OptionalTensor& bias_,
+                   const OptionalTensor& mask_, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
   Problem p = check(input, offset_, weight_, bias_, mask_, stride, padding, dilation);
   const bool is_double = input.scalar_type() == at::kDouble;
   const Kernels& k = kernels(is_double);
@@ -138,6 +138,8 @@ Tensor forward(const Tensor& input, const Tensor& offset_, const Tensor& weight_
 }
 
 // ---- backward
+
+namespace {
 
 // How many pieces a deformable group's slices are dealt to, so that there is work for more than one thread when groups are few. It
 // follows from shapes alone. Each piece has offset gradients of its own, which are then added in order.
@@ -188,68 +190,86 @@ Tensor unpack_weight(const Problem& p, const Kernels& k, const Tensor& packed, c
   return grad;
 }
 
-Gradients backward(const Tensor& grad_, const Tensor& input, const Tensor& offset_, const Tensor& weight_, const OptionalTensor& mask_,
-                   IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, std::array<bool, 4> wanted) {
-  Problem p = check(input, offset_, weight_, {}, mask_, stride, padding, dilation);
-  check_grad(p, grad_, input);
-  const bool is_double = input.scalar_type() == at::kDouble;
-  const Kernels& k = kernels(is_double);
-  plan(p, k, is_double);
-  const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  const Tensor offset = with_flat_planes(offset_), mask = mask_ ? with_flat_planes(*mask_) : Tensor(), grad = with_flat_planes(grad_);
-  const int64_t batch = input.size(0), pieces = pieces_per_group(p), tasks = p.deform_groups * pieces;
-  const int64_t at_once = std::max<int64_t>(1, std::min<int64_t>(batch, at::get_num_threads() / tasks));
-  const int64_t slices_per_task = p.slices / tasks, maps_size = p.slices * p.map_size();
+// What one backward pass over a batch reads and writes; `at_once` samples are in work together.
+struct BackwardPass {
+  Problem p;
+  const Kernels& k;
+  at::TensorOptions options;
+  Tensor grad, input, offset, weight, mask;
+  std::array<bool, 4> wanted;
+  int64_t pieces, tasks, at_once, maps_size;
+  Tensor maps, weights, grad_maps, grad_weights, grad_input;
+  PlaneGradient grad_offset, grad_mask;
 
-  const bool planes = wanted[1] || (wanted[3] && mask.defined());
-  const PlaneGradient grad_offset = planes ? PlaneGradient(offset, p, at_once, pieces, options) : PlaneGradient();
-  const PlaneGradient grad_mask = planes && mask.defined() ? PlaneGradient(mask, p, at_once, pieces, options) : PlaneGradient();
-  Tensor grad_input = wanted[0] ? at::empty(input.sizes(), input.options().memory_format(at::MemoryFormat::Contiguous)) : Tensor();
-  const Tensor grad_maps = wanted[0] ? at::empty({at_once, maps_size}, options) : Tensor();
-  const Tensor grad_weights = wanted[2] ? at::zeros({at_once, p.backward_weights()}, options) : Tensor();
-  const Tensor weights = pack_weight(p, k, weight_.contiguous(), true, options);
-  const Tensor maps = at::empty({at_once, maps_size}, options);
-  const Threads threads(k.backward_scratch(p), options);
+  void allocate() {
+    pieces = pieces_per_group(p), tasks = p.deform_groups * pieces, maps_size = p.slices * p.map_size();
+    at_once = std::max<int64_t>(1, std::min<int64_t>(input.size(0), at::get_num_threads() / tasks));
+    maps = at::empty({at_once, maps_size}, options);
+    weights = pack_weight(p, k, weight, true, options);
+    if (wanted[0]) {
+      grad_input = at::empty(input.sizes(), input.options().memory_format(at::MemoryFormat::Contiguous));
+      grad_maps = at::empty({at_once, maps_size}, options);
+    }
+    if (wanted[2]) grad_weights = at::zeros({at_once, p.backward_weights()}, options);
+    if (!wanted[1] && !wanted[3]) return;
+    grad_offset = PlaneGradient(offset, p, at_once, pieces, options);
+    if (mask.defined()) grad_mask = PlaneGradient(mask, p, at_once, pieces, options);
+  }
 
-  for (int64_t first = 0; first < batch; first += at_once) {
-    const int64_t samples = std::min(at_once, batch - first);
+  // One piece of a deformable group of one sample: nobody else writes there.
+  void run_task(int64_t slot, int64_t sample, int64_t task, void* scratch) const {
+    Backward b{};
+    b.maps = at_element(maps, slot * maps_size);
+    b.weights = weights.const_data_ptr();
+    b.offset = map_of(offset, sample);
+    if (mask.defined()) b.mask = map_of(mask, sample);
+    b.grad_out = map_of(grad, sample);
+    b.grad_maps = wanted[0] ? at_element(grad_maps, slot * maps_size) : nullptr;
+    b.grad_weights = wanted[2] ? at_element(grad_weights, slot * p.backward_weights()) : nullptr;
+    b.grad_offset = grad_offset.place(sample, slot, task / pieces, task % pieces);
+    b.grad_mask = grad_mask.place(sample, slot, task / pieces, task % pieces);
+    if (b.grad_offset) b.grad_offset_type = grad_offset.type();
+    if (b.grad_mask) b.grad_mask_type = grad_mask.type();
+    const int64_t slices = p.slices / tasks;
+    k.backward(p, b, scratch, task * slices, (task + 1) * slices);
+  }
+
+  void run_samples(const Threads& threads, int64_t first, int64_t samples) const {
     for (int64_t slot = 0; slot < samples; ++slot) pack_map(p, k, input, first + slot, at_element(maps, slot * maps_size));
     threads.run(samples * tasks, [&](int64_t begin, int64_t end, void* scratch) {
-      for (int64_t index = begin; index < end; ++index) {
-        const int64_t slot = index / tasks, task = index % tasks, sample = first + slot;
-        Backward b{};
-        b.maps = at_element(maps, slot * maps_size);
-        b.weights = weights.const_data_ptr();
-        b.offset = map_of(offset, sample);
-        if (mask.defined()) b.mask = map_of(mask, sample);
-        b.grad_out = map_of(grad, sample);
-        b.grad_maps = wanted[0] ? at_element(grad_maps, slot * maps_size) : nullptr;
-        b.grad_weights = wanted[2] ? at_element(grad_weights, slot * p.backward_weights()) : nullptr;
-        b.grad_offset = grad_offset.place(sample, slot, task / pieces, task % pieces);
-        b.grad_mask = grad_mask.place(sample, slot, task / pieces, task % pieces);
-        if (b.grad_offset) b.grad_offset_type = grad_offset.type();
-        if (b.grad_mask) b.grad_mask_type = grad_mask.type();
-        k.backward(p, b, scratch, task * slices_per_task, (task + 1) * slices_per_task);
-      }
+      for (int64_t index = begin; index < end; ++index) run_task(index / tasks, first + index / tasks, index % tasks, scratch);
     });
     for (int64_t slot = 0; slot < samples && wanted[0]; ++slot)
       at::parallel_for(0, p.channels, 1, [&](int64_t begin, int64_t end) {
         void* to = at_element(grad_input, (first + slot) * p.channels * p.height * p.width);
         k.unpack_map(p, at_element(grad_maps, slot * maps_size), to, type_of(grad_input), begin, end);
       });
-    if (planes) grad_offset.finish(first, samples);
-    if (planes && mask.defined()) grad_mask.finish(first, samples);
+    grad_offset.finish(first, samples);
+    grad_mask.finish(first, samples);
   }
-  const auto result = [&](bool want, const Tensor& tensor, const Tensor& like) { return want ? tensor : at::empty({0}, like.options()); };
-  const Tensor grad_weight = wanted[2] ? unpack_weight(p, k, grad_weights, weight_) : Tensor();
-  return {result(wanted[0], grad_input, input), result(wanted[1], grad_offset.result, offset), result(wanted[2], grad_weight, weight_),
-          result(wanted[3] && mask.defined(), grad_mask.result, input)};
-}
+};
 
 }  // namespace
-}  // namespace dcn
 
-TORCH_LIBRARY_IMPL(dcn, CPU, library) {
-  library.impl("deform_conv2d", dcn::forward);
-  library.impl("deform_conv2d_backward", dcn::backward);
+Gradients cpu_backward(const Tensor& grad, const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& mask,
+                       IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, std::array<bool, 4> wanted) {
+  Problem p = check(input, offset, weight, {}, mask, stride, padding, dilation);
+  check_grad(p, grad, input);
+  wanted[3] = wanted[3] && mask;
+  const bool is_double = input.scalar_type() == at::kDouble;
+  const Kernels& k = kernels(is_double);
+  plan(p, k, is_double);
+  const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
+  BackwardPass pass{p, k, options, with_flat_planes(grad), input, with_flat_planes(offset), weight.contiguous(),
+                    mask ? with_flat_planes(*mask) : Tensor(), wanted};
+  pass.allocate();
+  const Threads threads(k.backward_scratch(p), options);
+  for (int64_t first = 0; first < input.size(0); first += pass.at_once)
+    pass.run_samples(threads, first, std::min(pass.at_once, input.size(0) - first));
+  const auto result = [&](bool want, const Tensor& tensor) { return want ? tensor : at::empty({0}, input.options()); };
+  return {result(wanted[0], pass.grad_input), result(wanted[1], pass.grad_offset.result),
+          result(wanted[2], wanted[2] ? unpack_weight(p, k, pass.grad_weights, weight) : Tensor()),
+          result(wanted[3], pass.grad_mask.result)};
 }
+
+}  // namespace dcn

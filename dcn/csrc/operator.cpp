@@ -1,4 +1,4 @@
-// Schemas and argument checks. The kernels register themselves in cpu.cpp and cuda.cu; shapes, autograd and autocast in compiled.py.
+// Schemas, argument checks and what runs where. Shapes for tracing, autograd and autocast are in compiled.py.
 #include "operator.h"
 
 #include <torch/library.h>
@@ -84,3 +84,15 @@ TORCH_LIBRARY(dcn, library) {
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? mask, int[2] stride, int[2] padding, "
       "int[2] dilation, bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)");
 }
+
+TORCH_LIBRARY_IMPL(dcn, CPU, library) {
+  library.impl("deform_conv2d", dcn::cpu_forward);
+  library.impl("deform_conv2d_backward", dcn::cpu_backward);
+}
+
+#ifdef DCN_CUDA
+TORCH_LIBRARY_IMPL(dcn, CUDA, library) {
+  library.impl("deform_conv2d", dcn::cuda_forward);
+  library.impl("deform_conv2d_backward", dcn::cuda_backward);
+}
+#endif

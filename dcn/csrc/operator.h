@@ -2,6 +2,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <optional>
 #include <tuple>
 
@@ -18,5 +19,15 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // input, offset,
 Problem check(const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation);
 void check_grad(const Problem& p, const Tensor& grad, const Tensor& input);
+
+// One pair of functions per device. Unwanted gradients are empty tensors.
+#define DCN_DECLARE(device)                                                                                                            \
+  Tensor device##_forward(const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& bias,                 \
+                          const OptionalTensor& mask, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation);                  \
+  Gradients device##_backward(const Tensor& grad, const Tensor& input, const Tensor& offset, const Tensor& weight,                     \
+                              const OptionalTensor& mask, IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation,               \
+                              std::array<bool, 4> wanted);
+DCN_DECLARE(cpu)
+DCN_DECLARE(cuda)
 
 }  // namespace dcn

@@ -1,0 +1,235 @@
+"""Builds the compiled kernels in place, for the Python that runs this: `python -m dcn.build` (see setup_dcn.sh).
+
+Plain calls of the C++ compiler, side by side: neither ninja nor Python's headers are needed. The library is named after everything it
+depends on, so a stale one is never loaded, and it appears by a rename, so a half-written one neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+SOURCES = HERE / "csrc"
+FOLDER = HERE / "build"
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+# -fno-trapping-math lets comparisons be vectorised; NaN and infinity keep their meaning (no -ffast-math).
+KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
+VARIANTS = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
+
+
+class BuildError(RuntimeError):
+    """The kernels cannot be built here; the message is one line."""
+
+
+@dataclass
+class Cuda:
+    """How to build the CUDA kernel, or why not."""
+
+    nvcc: str = ""
+    architectures: list[str] = field(default_factory=list)
+    why_not: str = ""
+
+
+def find_cuda() -> Cuda:
+    """nvcc and the architectures to build for: TORCH_CUDA_ARCH_LIST, else those of the cards present."""
+    if torch.version.cuda is None:
+        return Cuda(why_not="this PyTorch is a CPU build")
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    nvcc = shutil.which("nvcc", path=str(Path(home, "bin"))) or shutil.which("nvcc")
+    if nvcc is None:
+        return Cuda(why_not="nvcc was not found (install the CUDA toolkit or set CUDA_HOME)")
+    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
+    if not listed:
+        cards = range(torch.cuda.device_count())
+        listed = sorted({"{}.{}".format(*torch.cuda.get_device_capability(card)) for card in cards})
+    if not listed:
+        return Cuda(why_not="no CUDA device is visible (set TORCH_CUDA_ARCH_LIST to build for one that is not)")
+    return Cuda(nvcc, listed)
+
+
+def find_compiler() -> str:
+    """The C++ compiler: $CXX, else c++, g++ or clang++ on PATH. Raises BuildError."""
+    named = os.environ.get("CXX")
+    for candidate in [named] if named else ["c++", "g++", "clang++"]:
+        found = shutil.which(candidate)
+        if found:
+            return found
+    where = f"$CXX names {named!r}, which is not there" if named else "no C++ compiler (c++, g++, clang++) on PATH"
+    raise BuildError(f"{where}; install one (Debian, Ubuntu: apt install g++)")
+
+
+def library_path(cuda: Cuda | None = None) -> Path:
+    """Where the library for this PyTorch, machine, these sources and cards is or would be."""
+    cuda = cuda or find_cuda()
+    digest = hashlib.sha256()
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + source.read_bytes())
+    facts = [
+        torch.__version__,
+        torch.version.git_version,
+        torch.compiled_with_cxx11_abi(),
+        platform.machine(),
+        platform.system(),
+    ]
+    digest.update(repr([*facts, cuda.architectures, KERNEL, VARIANTS]).encode())
+    return FOLDER / f"dcn-{digest.hexdigest()[:16]}.so"
+
+
+def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
+    """Build unless it is built; returns the library. `force` tries again what failed before. Raises BuildError (one line)."""
+    cuda = find_cuda()
+    library = library_path(cuda)
+    if library.exists():
+        return library
+    compiler = find_compiler()
+    failed = library.with_suffix(".failed")
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        with _lock(FOLDER / "lock"):
+            if library.exists():  # another process was faster
+                return library
+            if failed.exists() and not force:
+                raise BuildError(failed.read_text())
+            failed.unlink(missing_ok=True)
+            log(f"dcn: building the deformable convolution with {compiler} (once, about 15 s) ...")
+            _build(compiler, cuda, library, log)
+    except OSError as error:
+        raise BuildError(f"cannot write to {FOLDER}: {error}") from error
+    return library
+
+
+def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object]) -> None:
+    with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
+        work = Path(folder)
+        try:
+            if cuda.nvcc:
+                try:
+                    _compile(compiler, cuda, work)
+                except BuildError as error:
+                    cuda = Cuda(why_not=f"nvcc failed: {error}")
+            if not cuda.nvcc:
+                _compile(compiler, cuda, work)
+        except BuildError as error:
+            library.with_suffix(".failed").write_text(str(error))
+            raise
+        note = f"for CPU and CUDA ({', '.join(cuda.architectures)})" if cuda.nvcc else f"for CPU only: {cuda.why_not}"
+        library.with_suffix(".txt").write_text(note)
+        os.replace(work / "dcn.so", library)
+    log(f"dcn: built {note}")
+
+
+def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
+    """Compile every source beside each other, then link `work/dcn.so`."""
+    standard = "-std=c++20" if _torch_release() >= (2, 9) else "-std=c++17"  # what PyTorch's own headers ask for
+    headers = Path(torch.__file__).parent / "include"
+    includes = ["-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")]
+    defines = [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
+    host = [standard, "-O2", "-fPIC", *openmp, *defines, *includes] + (["-DDCN_X86"] if X86 else [])
+    commands = {
+        "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
+    }
+    commands["cpu"] = [compiler, *host, "-c", str(SOURCES / "cpu.cpp")]
+    for name, flags in VARIANTS.items():
+        variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
+        commands[name] = [compiler, *variant, "-c", str(SOURCES / "cpu_kernel.cpp")]
+    if cuda.nvcc:
+        commands["cuda"] = [
+            cuda.nvcc,
+            standard,
+            *cuda_flags(cuda.architectures),
+            *defines,
+            *includes,
+            "-ccbin",
+            compiler,
+        ]
+        commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
+    objects = [str(work / f"{name}.o") for name in commands]
+    longest_first = sorted(commands, key=["cuda", "cpu", "operator", "avx512", "avx2", "baseline"].index)
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        list(pool.map(lambda name: _run([*commands[name], "-o", str(work / f"{name}.o")]), longest_first))
+    _run([compiler, "-shared", *openmp, *objects, "-o", str(work / "dcn.so"), *_libraries(cuda)])
+
+
+def cuda_flags(architectures: list[str]) -> list[str]:
+    """Flags of nvcc for cuda.cu; architectures as in TORCH_CUDA_ARCH_LIST ("8.0", "9.0a", "8.6+PTX")."""
+    flags = [
+        "-O3",
+        "-DDCN_CUDA",
+        "-DC10_USING_CUSTOM_GENERATED_MACROS",
+        "--expt-relaxed-constexpr",
+        "-Xcompiler",
+        "-fPIC",
+    ]
+    for architecture in architectures:
+        number = architecture.removesuffix("+PTX").replace(".", "")
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if architecture.endswith("+PTX"):
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return flags
+
+
+def _libraries(cuda: Cuda) -> list[str]:
+    folder = Path(torch.__file__).parent / "lib"
+    if not cuda.nvcc:
+        return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    toolkit = Path(cuda.nvcc).resolve().parent.parent
+    runtime = [f"-L{toolkit / 'lib64'}", f"-L{toolkit / 'lib'}", "-lcudart"]
+    return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lc10_cuda", *runtime]
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if result.returncode:
+        lines = (result.stderr + result.stdout).splitlines()
+        telling = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no message")
+        raise BuildError(f"{Path(command[0]).name} failed with code {result.returncode}: {telling.strip()}")
+
+
+def _torch_release() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One build at a time, also between ranks and processes."""
+    with path.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # no such lock on this system: the rename at the end still keeps the result whole
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main() -> int:
+    """0: built, or it was; 1: it cannot be built, the reason is printed (everything works without, only slower)."""
+    try:
+        before = library_path().exists()
+        library = build(force=True)
+    except BuildError as error:
+        print(f"dcn: not built: {error}. Everything works without, only slower.")
+        return 1
+    if before:
+        note = library.with_suffix(".txt")
+        print(f"dcn: already built {note.read_text() if note.exists() else ''}; nothing to do")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

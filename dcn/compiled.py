@@ -1,0 +1,132 @@
+"""The compiled operator `torch.ops.dcn.deform_conv2d`: loading it, and what PyTorch must know to trace and differentiate it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dcn import build
+
+log = logging.getLogger("dcn")
+_tried = False
+_loaded = False
+_why_not = ""
+_registered: list[torch.library.Library] = []  # registrations live as long as this
+
+
+def available(device: str) -> bool:
+    """Whether the compiled operator runs on tensors of this device type; loads it at the first call, never builds."""
+    global _tried
+    if not _tried:
+        _tried = True
+        _load()
+    return _loaded and torch._C._dispatch_has_kernel_for_dispatch_key("dcn::deform_conv2d", device.upper())
+
+
+def why_not() -> str:
+    """Why there is no compiled operator."""
+    return _why_not or "the compiled kernel has no part for this device"
+
+
+def ensure_built(log: Callable[[str], object] = print) -> bool:
+    """Build the kernels unless that is done, and load them. True: the compiled operator is there.
+
+    Takes milliseconds where they are built, about 15 s once where a compiler is; else says why not in one line, and the other
+    implementations serve. Safe to call from several processes at once. Does nothing when DCN_BACKEND asks for another implementation.
+    """
+    global _tried
+    if os.environ.get("DCN_BACKEND", "") not in ("", "auto", "compiled"):
+        return False
+    if not _loaded:
+        try:
+            build.build(log)
+        except build.BuildError as error:
+            log(f"dcn: no compiled deformable convolution: {error}; going on without")
+            return False
+        _tried = False
+    return available("cpu")
+
+
+def _load() -> None:
+    global _loaded, _why_not
+    path = build.library_path()
+    if not path.exists():
+        _why_not = "it is not built (run: bash setup_dcn.sh)"
+        return
+    try:
+        torch.ops.load_library(str(path))
+    except (OSError, RuntimeError) as error:
+        _why_not = f"{path.name} does not load: {str(error).splitlines()[0]} (run: bash setup_dcn.sh --clean)"
+        return
+    _register()
+    _loaded = True
+
+
+def _register() -> None:
+    torch.library.register_fake("dcn::deform_conv2d", _shape)
+    torch.library.register_fake("dcn::deform_conv2d_backward", _backward_shapes)
+    torch.library.register_autograd("dcn::deform_conv2d", _backward, setup_context=_setup)
+    torch.library.register_autograd("dcn::deform_conv2d_backward", _twice)
+    library = torch.library.Library("dcn", "IMPL")
+    for device in ("cpu", "cuda"):
+        library.impl("deform_conv2d", _autocast(device), "Autocast" + device.upper())
+    _registered.append(library)
+
+
+def _shape(input, offset, weight, bias, mask, stride, padding, dilation):
+    return input.new_empty((input.shape[0], weight.shape[0], offset.shape[2], offset.shape[3]))
+
+
+def _backward_shapes(grad, input, offset, weight, mask, stride, padding, dilation, wanted):
+    tensors = (input, offset, weight, mask)
+    return tuple(
+        input.new_empty(0) if tensor is None or not want else tensor.new_empty(tensor.shape)
+        for tensor, want in zip(tensors, wanted, strict=True)
+    )
+
+
+def _setup(ctx, inputs, output) -> None:
+    input, offset, weight, bias, mask, ctx.stride, ctx.padding, ctx.dilation = inputs
+    ctx.save_for_backward(input, offset, weight, mask)
+
+
+def _backward(ctx, grad: Tensor):
+    input, offset, weight, mask = ctx.saved_tensors
+    needs_input, needs_offset, needs_weight, needs_bias, needs_mask = ctx.needs_input_grad[:5]
+    wanted = [needs_input, needs_offset, needs_weight, needs_mask]
+    grads: list[Tensor | None] = [None] * 4
+    if any(wanted):
+        found = torch.ops.dcn.deform_conv2d_backward(
+            grad, input, offset, weight, mask, ctx.stride, ctx.padding, ctx.dilation, wanted
+        )
+        grads = [value if want else None for value, want in zip(found, wanted, strict=True)]
+    bias = grad.sum((0, 2, 3)) if needs_bias else None
+    return grads[0], grads[1], grads[2], bias, grads[3], None, None, None
+
+
+def _twice(ctx, *grads):
+    raise RuntimeError("deform_conv2d cannot be differentiated twice (its backward has no gradient)")
+
+
+def _autocast(device: str):
+    """Input, weight and bias in autocast's type (float64 stays); offsets and masks keep float32, whose digits they need."""
+
+    def run(input, offset, weight, bias, mask, stride, padding, dilation):
+        kind = torch.float64 if input.dtype == torch.float64 else torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+
+            def place(tensor):
+                if tensor is None or (tensor.dtype == torch.float32 and kind != torch.float64):
+                    return tensor
+                return tensor.to(kind)
+
+            bias = None if bias is None else bias.to(kind)
+            return torch.ops.dcn.deform_conv2d(
+                input.to(kind), place(offset), weight.to(kind), bias, place(mask), stride, padding, dilation
+            )
+
+    return run
