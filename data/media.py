@@ -24,6 +24,7 @@ from data import tiff
 from errors import InputError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
+VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".y4m"))
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
@@ -32,12 +33,18 @@ LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.f
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header says: size (H, W), bits per value (8, 16; 32 for float), bands, pages (a plain image: 1)."""
+    """What the header says: size (H, W), value type, bands, alpha among them or not, pages (a plain image: 1)."""
 
     size: tuple[int, int]
-    bits: int
+    dtype: np.dtype
     bands: int
+    alpha: bool = False
     pages: int = 1
+
+    @property
+    def bits(self) -> int:
+        """Per value as `read_image` gives it: 8, 16, or 32 for float and for all that becomes float."""
+        return 8 if self.dtype in (np.uint8, bool) else 16 if self.dtype == np.uint16 else 32
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -52,14 +59,15 @@ def probe(path: str | Path) -> ImageInfo:
         if head.startswith(PNG_MAGIC):
             return _probe_png(head)
         if tiff.is_tiff(head):
-            size, dtype, bands, pages = tiff.probe(path)
-            return ImageInfo(size, {1: 8, 2: 16}.get(dtype.itemsize, 32), bands, pages)
+            return ImageInfo(*tiff.probe(path))
         file.seek(0)
         with _open_pillow(file) as image:
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
-            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L", "F") else 3
-            return ImageInfo(size, 16 if image.mode.startswith("I") else 8, bands, _pages(image))
+            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L") else 3
+            return ImageInfo(
+                size, np.dtype(np.uint16 if image.mode.startswith("I") else np.uint8), bands, True, _pages(image)
+            )
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -80,6 +88,20 @@ def read_image(path: str | Path) -> np.ndarray:
         else:
             array = _read_pillow(path)
         return array[..., None] if array.ndim == 2 else array
+
+
+def read_page(path: str | Path, page: int) -> np.ndarray:
+    """One page of a TIFF stack, (H, W, C) as stored; InputError as in `read_image`."""
+    with _naming(path):
+        return tiff.read(path, page)
+
+
+def read_geo(path: str | Path) -> tiff.GeoTags | None:
+    """The georeference of a TIFF file; None for other files and for TIFF without one."""
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return None
+    with _naming(path):
+        return tiff.read_geo(path)
 
 
 @contextmanager
@@ -105,7 +127,8 @@ def _probe_png(head: bytes) -> ImageInfo:
         raise ValueError("the PNG header is cut off")
     width, height, bits, colour_type = struct.unpack(">IIBB", head[16:26])
     _check_pixels(height, width)
-    return ImageInfo((height, width), 16 if bits == 16 else 8, {0: 1, 4: 2, 6: 4}.get(colour_type, 3))
+    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+    return ImageInfo((height, width), dtype, {0: 1, 4: 2, 6: 4}.get(colour_type, 3), alpha=True)
 
 
 def _check_pixels(height: int, width: int) -> None:

@@ -23,11 +23,13 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, int]:
-    """(H, W), value type, bands and number of pages, from the headers alone."""
+def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
+    """(H, W), value type, bands, alpha among them or not, number of pages, from the headers alone."""
     with tifffile.TiffFile(path) as file:
         page = _first(file)
-        return (page.imagelength, page.imagewidth), _dtype(page), page.samplesperpixel, len(_pages(file))
+        alpha = any(sample in ALPHA for sample in page.extrasamples)
+        bands = 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else page.samplesperpixel
+        return (page.imagelength, page.imagewidth), _dtype(page).newbyteorder("="), bands, alpha, len(_pages(file))
 
 
 def read(path: str | Path, page: int | None = None) -> np.ndarray:

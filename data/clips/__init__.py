@@ -6,7 +6,7 @@ more than a few frames, however long the film.
 
 from data.clips.base import PADDINGS, Clip, neighbours
 from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
-from data.clips.files import FolderClip, frame_numbers, image_files
+from data.clips.files import FolderClip, TiffStackClip, VideoClip, frame_numbers, image_files
 
 __all__ = [
     "PADDINGS",
@@ -17,6 +17,8 @@ __all__ = [
     "FolderClip",
     "RegionClip",
     "SubClip",
+    "TiffStackClip",
+    "VideoClip",
     "frame_numbers",
     "image_files",
     "neighbours",

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.bands import BandMap
 from data.media import to_tensor
+from data.tiff import GeoTags
 from errors import InputError
 
 PADDINGS = ("reflect", "replicate", "circular")
@@ -70,6 +72,15 @@ class Clip(ABC):
     @abstractmethod
     def source(self, index: int) -> str:
         """Names the frame for the user: its path, or file and number."""
+
+    @property
+    def band_map(self) -> BandMap | None:
+        """How `array` was made of stored values where bands were chosen or stretched; writers undo it."""
+        return None
+
+    def geo(self, index: int) -> GeoTags | None:
+        """The georeference of a frame, if its file has one."""
+        return None
 
     def identity(self, index: int) -> str:
         """Changes whenever the frame's content may have changed; names cached frames."""

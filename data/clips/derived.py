@@ -7,9 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
+from data.bands import BandMap
 from data.clips.base import Clip
 from data.degrade import Degradation
 from data.media import colours
+from data.tiff import GeoTags
 from errors import InputError
 
 
@@ -66,6 +68,13 @@ class Derived(Clip):
     def array(self, index: int) -> np.ndarray:
         return self.clip.array(index)
 
+    @property
+    def band_map(self) -> BandMap | None:
+        return self.clip.band_map
+
+    def geo(self, index: int) -> GeoTags | None:
+        return self.clip.geo(index)
+
     def source(self, index: int) -> str:
         return self.clip.source(index)
 
@@ -86,6 +95,9 @@ class SubClip(Derived):
 
     def array(self, index: int) -> np.ndarray:
         return self.clip.array(self.indices[index])
+
+    def geo(self, index: int) -> GeoTags | None:
+        return self.clip.geo(self.indices[index])
 
     def source(self, index: int) -> str:
         return self.clip.source(self.indices[index])
@@ -168,6 +180,11 @@ class DegradedClip(Derived):
     def array(self, index: int) -> np.ndarray:
         frame = colours(self.clip.array(index))
         return self.degradation.array(frame, self.scale, name=self.name, index=index, size=self._size)
+
+    def geo(self, index: int) -> GeoTags | None:
+        geo = self.clip.geo(index)
+        (height, width), (low_height, low_width) = self.clip.size, self.size
+        return geo.scaled(low_height / height, low_width / width) if geo else None
 
     def source(self, index: int) -> str:
         return f"{self.clip.source(index)} (degraded x{self.scale:g})"

@@ -1,9 +1,10 @@
-"""Clips that are files: folders of images."""
+"""Clips that are files: folders of images, stacks of TIFF pages, films."""
 
 from __future__ import annotations
 
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -11,18 +12,91 @@ from pathlib import Path
 
 import numpy as np
 
+from data import tiff
+from data.bands import BandMap, Bands
 from data.clips.base import Clip
-from data.media import IMAGE_SUFFIXES, ImageInfo, probe, read_image
+from data.media import IMAGE_SUFFIXES, ImageInfo, probe, read_geo, read_image, read_page
 from data.naming import natural_key
+from data.video import VideoFile
 from errors import InputError
 
+STRETCH_FRAMES = 8  # frames of a clip that percentiles are taken from
 
-class FolderClip(Clip):
+
+class _StoredClip(Clip):
+    """What folders of images and TIFF stacks share: checks of every frame, choice and stretch of bands."""
+
+    bands: Bands | None
+
+    @property
+    @abstractmethod
+    def _info(self) -> ImageInfo:
+        """The first frame's header."""
+
+    @abstractmethod
+    def _stored(self, index: int) -> np.ndarray:
+        """(H, W, bands) of the file."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._info.size
+
+    @property
+    def bit_depth(self) -> int:
+        stretched = self.band_map is not None and self.band_map.low is not None
+        return 32 if stretched else self._info.bits
+
+    @property
+    def channels(self) -> int:
+        return len(self.band_map.choice) if self.band_map else 1 if self._info.bands <= 2 else 3
+
+    @cached_property
+    def band_map(self) -> BandMap | None:
+        if self.bands is None:
+            return None
+        step = max(len(self) // STRETCH_FRAMES, 1)
+        frames = [self._checked(index) for index in range(0, len(self), step)]
+        return BandMap.fit(self.bands, frames, self._info.dtype, self.source(0))
+
+    def array(self, index: int) -> np.ndarray:
+        array = self._checked(self.check_index(index))
+        if self.band_map is not None:
+            return self.band_map.apply(array)
+        if array.dtype == np.float32 and (array.min() < -1 or array.max() > 2):
+            raise InputError(
+                f"{self.source(index)}: its values run from {array.min():g} to {array.max():g}, expected 0 to 1; say "
+                "how they are to be stretched (bands.percentiles or bands.limits)"
+            )
+        return array
+
+    def _checked(self, index: int) -> np.ndarray:
+        array = self._stored(index)
+        info, source = self._info, self.source(index)
+        height, width = info.size
+        if array.shape[:2] != (height, width):
+            raise InputError(
+                f"{source}: {array.shape[1]}x{array.shape[0]} pixels, the clip's first frame has {width}x{height}; all "
+                "frames of a clip must have one size"
+            )
+        bits = {1: 8, 2: 16}.get(array.dtype.itemsize, 32)
+        if bits != info.bits:
+            raise InputError(
+                f"{source}: {bits} bits per value, the clip's first frame has {info.bits}; convert one of them"
+            )
+        if self.bands is None and array.shape[-1] > 3 and not info.alpha:
+            raise InputError(
+                f"{source}: has {array.shape[-1]} bands; choose one or three of them (for example bands.choice=[3,2,1])"
+            )
+        return array
+
+
+class FolderClip(_StoredClip):
     """Image files as frames, in natural order of their names.
 
     Args:
         frames: a folder, or the list of files.   name: default the folder's name.   fps: frames per second if known.
         allow_gaps: take a clip whose frame numbers have gaps (otherwise an InputError names the gap).
+        bands: choice and stretch of bands (`data.bands`); stretched frames are float32.
     """
 
     def __init__(
@@ -31,6 +105,7 @@ class FolderClip(Clip):
         name: str | None = None,
         fps: float | None = None,
         allow_gaps: bool = False,
+        bands: Bands | None = None,
     ) -> None:
         if isinstance(frames, str | Path):
             self.paths = image_files(frames)
@@ -41,7 +116,7 @@ class FolderClip(Clip):
         if not self.paths:
             raise InputError(f"{where}: no image files; expected frames as {', '.join(sorted(IMAGE_SUFFIXES))}")
         self.name = name or where.resolve().name
-        self.fps = fps
+        self.fps, self.bands = fps, bands
         self.frame_names = [path.stem for path in self.paths]
         numbers = frame_numbers(self.frame_names)
         if numbers and not allow_gaps:
@@ -53,30 +128,85 @@ class FolderClip(Clip):
     def _info(self) -> ImageInfo:
         return probe(self.paths[0])
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._info.size
+    def _stored(self, index: int) -> np.ndarray:
+        return read_image(self.paths[index])
 
-    @property
-    def bit_depth(self) -> int:
-        return self._info.bits
-
-    @property
-    def channels(self) -> int:
-        return 1 if self._info.bands <= 2 else 3
-
-    def array(self, index: int) -> np.ndarray:
-        path = self.paths[self.check_index(index)]
-        array = read_image(path)
-        _check_frame(array, self, str(path))
-        return array
+    def geo(self, index: int) -> tiff.GeoTags | None:
+        return read_geo(self.paths[index])
 
     def source(self, index: int) -> str:
         return str(self.paths[index])
 
     def identity(self, index: int) -> str:
-        status = self.paths[index].stat()
-        return f"{self.paths[index].resolve()}|{status.st_mtime_ns}|{status.st_size}"
+        return f"{_identity(self.paths[index])}|{self.bands}"
+
+
+class TiffStackClip(_StoredClip):
+    """The pages of one TIFF file as frames.
+
+    bands: choice and stretch of bands (`data.bands`); stretched frames are float32.
+    """
+
+    def __init__(
+        self, path: str | Path, name: str | None = None, fps: float | None = None, bands: Bands | None = None
+    ) -> None:
+        self.path, self.fps, self.bands = Path(path), fps, bands
+        self.name = name or self.path.stem
+        self.frame_names = [f"{page:08d}" for page in range(self._info.pages)]
+        self.times = [page / fps if fps else float(page) for page in range(self._info.pages)]
+
+    @cached_property
+    def _info(self) -> ImageInfo:
+        return probe(self.path)
+
+    def _stored(self, index: int) -> np.ndarray:
+        return read_page(self.path, index)
+
+    def geo(self, index: int) -> tiff.GeoTags | None:
+        return read_geo(self.path)
+
+    def source(self, index: int) -> str:
+        return f"{self.path} page {index}"
+
+    def identity(self, index: int) -> str:
+        return f"{_identity(self.path)}|{index}|{self.bands}"
+
+
+class VideoClip(Clip):
+    """The frames of a film; names are frame numbers, times are exact, colours and rotation as the file says."""
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        self.film = VideoFile(path)
+        self.name = name or Path(path).stem
+        self.fps = float(self.film.info.fps)
+        self.frame_names = [f"{index:08d}" for index in range(len(self.film))]
+        self.times = self.film.times
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.film.info.size
+
+    @property
+    def bit_depth(self) -> int:
+        return self.film.info.bits
+
+    @property
+    def channels(self) -> int:
+        return self.film.info.channels
+
+    def array(self, index: int) -> np.ndarray:
+        return self.film.array(self.check_index(index))
+
+    def source(self, index: int) -> str:
+        return f"{self.film.path} frame {index}"
+
+    def identity(self, index: int) -> str:
+        return f"{_identity(self.film.path)}|{index}"
+
+
+def _identity(path: Path) -> str:
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_mtime_ns}|{status.st_size}"
 
 
 # --- folders and names ------------------------------------------------------------------------------------------------
@@ -121,17 +251,3 @@ def _check_gaps(numbers: list[int], paths: list[Path]) -> None:
                 f"{before}: the next frame is {after}, {missing} frame(s) missing between them; add them, split the "
                 "clip there, or set allow_gaps"
             )
-
-
-def _check_frame(array: np.ndarray, clip: Clip, source: str) -> None:
-    height, width = clip.size
-    if array.shape[:2] != (height, width):
-        raise InputError(
-            f"{source}: {array.shape[1]}x{array.shape[0]} pixels, the clip's first frame has {width}x{height}; all "
-            "frames of a clip must have one size"
-        )
-    bits = 32 if array.dtype == np.float32 else 8 * array.dtype.itemsize
-    if bits != clip.bit_depth:
-        raise InputError(
-            f"{source}: {bits} bits per value, the clip's first frame has {clip.bit_depth}; convert one of them"
-        )

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data.bands import Bands
 from data.clips import Clip, CroppedClip, DegradedClip
 from data.degrade import Degradation
 from data.layouts.boxes import Box, read_boxes
@@ -71,6 +72,7 @@ def open_layout(
     degradation: Degradation | None = None,
     need: str = "gt",
     allow_gaps: bool = False,
+    bands: Bands | None = None,
 ) -> Layout:
     """Open a data set folder, a folder of frames, a video or a TIFF stack as clips.
 
@@ -82,6 +84,7 @@ def open_layout(
         degradation: how LR is made where no files give it; default bicubic.
         need: "gt" for training and evaluation; "lr" for upscaling: LR files if there are, else the frames themselves.
         allow_gaps: accept clips whose frame numbers have gaps.
+        bands: which bands of many-band images to take and how to stretch them (`data.bands`).
 
     Raises InputError (one line) for a missing root, an unknown layout, an empty clip, GT and LR that do not fit.
     """
@@ -94,7 +97,7 @@ def open_layout(
         raise InputError(f"scale is {scale}: expected 1 or more")
     if not root.exists():
         raise InputError(f"{root}: no such file or folder; check the root of the data set")
-    query = Query(scale=int(scale) if float(scale).is_integer() else None, split=split, allow_gaps=allow_gaps)
+    query = Query(scale=int(scale) if float(scale).is_integer() else None, split=split)
     found_kind, entries, reason = find_entries(root, kind, query)
     notes: list[str] = []
     listed = apply_list(list_file, root, entries) if list_file else {}
@@ -103,9 +106,9 @@ def open_layout(
     made = degradation or Degradation()
     pairs = []
     for entry in entries:
-        pair = _pair(entry, scale, made, need, allow_gaps, notes)
-        pair.listed = listed.get(entry.name)
-        pairs.append(pair)
+        gt, lr = entry.open_gt(allow_gaps, bands), entry.open_lr(allow_gaps, bands)
+        pair = _input_only(entry, gt, lr) if need == "lr" else _pair(entry, gt, lr, scale, made, notes)
+        pairs.append(replace(pair, listed=listed.get(entry.name)))
     return Layout(found_kind, root, reason, pairs, scale if need == "gt" else None, notes)
 
 
@@ -139,13 +142,15 @@ def _find_here(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], s
     return None
 
 
-def _pair(entry: Entry, scale: float, degradation: Degradation, need: str, allow_gaps: bool, notes: list[str]) -> Pair:
-    gt = entry.open_gt(allow_gaps)
-    lr = entry.open_lr(allow_gaps)
-    if need == "lr":
-        source = lr or gt
-        assert source is not None
-        return Pair(entry.name, None, source)
+def _input_only(entry: Entry, gt: Clip | None, lr: Clip | None) -> Pair:
+    source = lr or gt
+    assert source is not None
+    return Pair(entry.name, None, source)
+
+
+def _pair(
+    entry: Entry, gt: Clip | None, lr: Clip | None, scale: float, degradation: Degradation, notes: list[str]
+) -> Pair:
     if gt is None:
         raise InputError(f"{entry.lr}: low resolution only, no ground truth; training and evaluation need it")
     boxes = read_boxes(entry.boxes, gt.frame_names, entry.label, notes) if entry.boxes else None

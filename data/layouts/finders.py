@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.clips import Clip, FolderClip, image_files
+from data.bands import Bands
+from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
+from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
 from errors import InputError
 
@@ -26,7 +28,6 @@ class Query:
 
     scale: int | None
     split: str | None
-    allow_gaps: bool
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,24 @@ class Entry:
     def renamed(self, name: str) -> Entry:
         return replace(self, name=name)
 
-    def open_gt(self, allow_gaps: bool) -> Clip | None:
-        return None if self.gt is None else self._open(self.gt, allow_gaps)
+    def open_gt(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
+        return None if self.gt is None else self._open(self.gt, allow_gaps, bands)
 
-    def open_lr(self, allow_gaps: bool) -> Clip | None:
-        return None if self.lr is None else self._open(self.lr, allow_gaps)
+    def open_lr(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
+        return None if self.lr is None else self._open(self.lr, allow_gaps, bands)
 
     def stems(self) -> Sequence[str]:
-        clip = self.open_gt(True) or self.open_lr(True)
+        """Names of the frames, as list files have them."""
+        clip = self.open_gt(allow_gaps=True) or self.open_lr(allow_gaps=True)
         assert clip is not None
         return clip.frame_names
 
-    def _open(self, source: Source, allow_gaps: bool) -> Clip:
-        return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps)
+    def _open(self, source: Source, allow_gaps: bool, bands: Bands | None) -> Clip:
+        if isinstance(source, Path) and source.is_file():
+            if source.suffix.lower() in VIDEO_SUFFIXES:
+                return VideoClip(source, name=self.name)
+            return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
+        return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
 
 
 Found = tuple[list[Entry], str] | None
@@ -79,6 +85,12 @@ def folders(root: Path) -> list[Path]:
     except OSError as error:
         raise InputError(f"{root}: cannot be listed ({error.strerror})") from None
     return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def files_with(root: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Files of a folder with one of `suffixes`, hidden ones left out, in natural order."""
+    found = [path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
 
 
 def _named(root: Path, names: Sequence[str]) -> Path | None:
@@ -168,6 +180,128 @@ def find_inside(root: Path, query: Query) -> Found:
     return entries, f"{len(entries)} clips with frames in {', '.join(dict.fromkeys(names))}"
 
 
+def find_file(root: Path, query: Query) -> Found:
+    """A root that is one film, one TIFF stack or one image; or a folder of films, or of TIFF stacks, one clip each."""
+    if root.is_file():
+        kind = root.suffix.lower()
+        if kind not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            raise InputError(f"{root}: unknown kind of file; expected a film, an image or a folder")
+        if kind in VIDEO_SUFFIXES:
+            return [Entry(root.stem, root)], "one film"
+        pages = probe(root).pages
+        return [
+            Entry(root.stem, root if pages > 1 else [root])
+        ], f"a TIFF of {pages} pages" if pages > 1 else "one image"
+    films = files_with(root, VIDEO_SUFFIXES)
+    images = image_files(root)
+    if films and images:
+        raise InputError(
+            f"{root}: holds films and images ({films[0].name}, {images[0].name}, ...); put them into two folders"
+        )
+    if films:
+        return [Entry(film.stem, film) for film in films], f"{len(films)} films"
+    if images and images[0].suffix.lower() in (".tif", ".tiff") and probe(images[0]).pages > 1:
+        return [Entry(stack.stem, stack) for stack in images], f"{len(images)} TIFF stacks"
+    return None
+
+
+def find_vimeo90k(root: Path, query: Query) -> Found:
+    """ROOT/sequences/00001/0001/im1.png ... im7.png with sep_trainlist.txt and sep_testlist.txt."""
+    sequences = root / "sequences"
+    if not sequences.is_dir():
+        return None
+    lists = {"train": "sep_trainlist.txt", "val": "sep_testlist.txt", "test": "sep_testlist.txt"}
+    if query.split in lists:
+        path = root / lists[query.split]
+        if not path.is_file():
+            raise InputError(f"{path}: the list of the split '{query.split}' is missing; add it or use split all")
+        names = [line.strip().replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").split("\n")]
+        clips = [sequences / name for name in names if name]
+        reason = f"{len(clips)} clips of {path.name}"
+    elif query.split is None and all((root / name).is_file() for name in set(lists.values())):
+        raise InputError(f"{root}: has a training and a test list; choose with split: train, test or all")
+    else:
+        clips = [clip for group in folders(sequences) for clip in folders(group)]
+        reason = f"{len(clips)} clips in sequences/"
+    frames = [f"im{number}.png" for number in range(1, 8)]
+    low = _lr_folder(root, query.scale)
+    entries = []
+    for clip in clips:
+        name = f"{clip.parent.name}/{clip.name}"
+        lr = [low / name / frame for frame in frames] if low else None
+        entries.append(Entry(name, [clip / frame for frame in frames], lr))
+    return entries, reason + (f", LR in {low.name}/" if low else "")
+
+
+def has_own_splits(root: Path) -> bool:
+    """REDS: the split is part of the name (train_sharp), not a folder of its own."""
+    return any(re.fullmatch(r"(train|val|test)_sharp", path.name.lower()) for path in folders(root))
+
+
+def find_reds(root: Path, query: Query) -> Found:
+    """ROOT/train_sharp/CLIP/FRAME.png with ROOT/train_sharp_bicubic/X4/CLIP beside it or not (also val_sharp)."""
+    if not root.is_dir():
+        return None
+    sharp = [path for path in folders(root) if re.fullmatch(r"(train|val|test)_sharp", path.name.lower())]
+    wanted = [path for path in sharp if query.split in (None, "all") or path.name.lower().startswith(query.split)]
+    if len(sharp) > 1 and query.split is None:
+        raise InputError(
+            f"{root}: holds {' and '.join(p.name for p in sharp)}; choose with split: train, val, test or all"
+        )
+    if sharp and not wanted:
+        raise InputError(f"{root}: has no split '{query.split}', only {', '.join(path.name for path in sharp)}")
+    entries, reasons = [], []
+    for gt in wanted:
+        bicubic = root / f"{gt.name}_bicubic"
+        low = _lr_folder(bicubic, query.scale) if bicubic.is_dir() else None
+        prefix = f"{gt.name}/" if len(wanted) > 1 else ""
+        entries += [Entry(prefix + c.name, c, low / c.name if low else None) for c in clip_folders(gt)]
+        reasons.append(f"{gt.name}/" + (f" with {bicubic.name}/{low.name}/" if low else ", LR made from GT"))
+    return (entries, ", ".join(reasons)) if entries else None
+
+
+def is_viso(root: Path) -> bool:
+    """Folders car, plane, ship, train, or mot/ over them. A `train` alone is a split, not a class."""
+    if not root.is_dir():
+        return False
+    names = {path.name.lower() for path in folders(root)}
+    if len(names & set(VISO_CLASSES)) >= 2 or names & {"mot", "sot"}:
+        return True
+    return bool(names & {"car", "plane", "ship"})
+
+
+def find_viso(root: Path, query: Query) -> Found:
+    """Raw VISO: ROOT/mot/car/SEQ/img/FRAME.jpg with SEQ/gt/gt.txt; ROOT may also be mot/ itself."""
+    if not is_viso(root):
+        return None
+    entries = []
+    tops = [path for path in folders(root) if path.name.lower() in ("mot", "sot", "mod", "det")] or [root]
+    for top in tops:
+        for group in folders(top):
+            if group.name.lower() not in VISO_CLASSES:
+                continue
+            for sequence in folders(group):
+                frames = _named(sequence, ("img", "img1", "images"))
+                if frames is None:
+                    raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
+                name = f"{top.name}/{group.name}/{sequence.name}" if len(tops) > 1 else f"{group.name}/{sequence.name}"
+                entries.append(Entry(name, frames, None, _if_file(sequence / "gt" / "gt.txt"), group.name.lower()))
+    with_boxes = sum(entry.boxes is not None for entry in entries)
+    return (entries, f"{len(entries)} VISO sequences, {with_boxes} with boxes") if entries else None
+
+
+def find_adobe240(root: Path, query: Query) -> Found:
+    """Folders of frames at 240 per second, as extracted from the Adobe240 films; asked for by name."""
+    found = find_clips(root, query)
+    return found and ([replace(entry, fps=240.0) for entry in found[0]], found[1] + " at 240 per second")
+
+
+def find_gopro(root: Path, query: Query) -> Found:
+    """ROOT/CLIP/sharp/FRAME.png or ROOT/CLIP/FRAME.png at 240 frames per second; asked for by name."""
+    found = find_inside(root, query) or find_clips(root, query)
+    return found and ([replace(entry, fps=240.0) for entry in found[0]], found[1] + " at 240 per second")
+
+
 def find_clips(root: Path, query: Query) -> Found:
     """ROOT/CLIP/FRAME.png, or a root that is itself one folder of frames."""
     if not root.is_dir():
@@ -182,8 +316,14 @@ def find_clips(root: Path, query: Query) -> Found:
 
 
 FINDERS: dict[str, Callable[[Path, Query], Found]] = {
+    "viso": find_viso,
+    "vimeo90k": find_vimeo90k,
+    "reds": find_reds,
     "jilin": find_jilin,
+    "file": find_file,
     "spmcs": find_inside,
     "clips": find_clips,
+    "adobe240": find_adobe240,
+    "gopro": find_gopro,
 }
-DETECTION = tuple(FINDERS)  # the order of trying
+DETECTION = ("viso", "vimeo90k", "reds", "jilin", "file", "spmcs", "clips")  # in the order of trying

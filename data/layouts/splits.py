@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.layouts.finders import folders
+from data.layouts.finders import folders, has_own_splits, is_viso
 from errors import InputError
 
 ALIASES = {
@@ -12,7 +12,6 @@ ALIASES = {
     "val": ("validation_set", "val_set", "val", "validation", "valid", "eval"),
     "test": ("test_set", "test", "testing", "eval"),
 }
-WITH_LISTS = ("vimeo90k",)  # their splits are list files, not folders
 
 
 def enter_split(root: Path, split: str | None, kind: str) -> list[tuple[Path, str, str]]:
@@ -22,8 +21,8 @@ def enter_split(root: Path, split: str | None, kind: str) -> list[tuple[Path, st
     """
     if split is not None and split not in (*ALIASES, "all"):
         raise InputError(f"split is {split!r}: expected one of {', '.join(ALIASES)} or all")
-    if kind in WITH_LISTS or not root.is_dir() or (root / "sequences").is_dir():
-        return [(root, "", "")]
+    if not root.is_dir() or (root / "sequences").is_dir() or has_own_splits(root) or kind == "viso" or is_viso(root):
+        return [(root, "", "")]  # vimeo90k and REDS name their splits themselves; a folder `train` of VISO holds trains
     known = {name for names in ALIASES.values() for name in names}
     present = {path.name: path for path in folders(root) if path.name.lower() in known}
     if not present:

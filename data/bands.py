@@ -1,0 +1,89 @@
+"""Which bands of a many-band image are its colours, and how their values are stretched to [0, 1] and back.
+
+Satellite products hold 11 bits in uint16, reflectances, or eight bands: nobody can guess what is meant, so it is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Fields are the keys of `bands` in a config.
+
+    choice: one band (gray) or three (red, green, blue), numbered from 1; None: the image is gray or RGB already.
+    percentiles: (low, high) in 0..100: these percentiles of the clip, band by band, become 0 and 1.
+    limits: (low, high) in stored units become 0 and 1 in every band; instead of percentiles.
+    """
+
+    choice: tuple[int, ...] | None = None
+    percentiles: tuple[float, float] | None = None
+    limits: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.choice is not None and (len(self.choice) not in (1, 3) or min(self.choice) < 1):
+            raise InputError(f"bands.choice is {list(self.choice)}: expected one or three bands, numbered from 1")
+        if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise InputError(f"bands.percentiles is {list(self.percentiles)}: expected (low, high) within 0..100")
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise InputError(f"bands.limits is {list(self.limits)}: expected (low, high)")
+        if self.limits is not None and self.percentiles is not None:
+            raise InputError("bands: give percentiles or limits, not both")
+
+
+@dataclass(frozen=True)
+class BandMap:
+    """Stored values to [0, 1] and back. Values beyond the limits leave [0, 1] and come back unchanged.
+
+    low, high: (C,) limits per chosen band, None without a stretch.   dtype: of the file, to which `invert` returns.
+    """
+
+    choice: tuple[int, ...]
+    dtype: np.dtype
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+    @classmethod
+    def fit(cls, bands: Bands, frames: Sequence[np.ndarray], dtype: np.dtype, source: str) -> BandMap:
+        """Limits from some (H, W, C) frames of a clip; `source` names it in messages."""
+        present = frames[0].shape[-1]
+        choice = bands.choice or ((1, 2, 3) if present >= 3 else (1,))
+        if max(choice) > present:
+            raise InputError(f"{source}: has {present} band(s), band {max(choice)} was chosen")
+        picked = tuple(number - 1 for number in choice)
+        if bands.percentiles is None and bands.limits is None:
+            return cls(picked, dtype)
+        if bands.percentiles is None:
+            assert bands.limits is not None
+            low, high = (np.full(len(picked), limit, np.float32) for limit in bands.limits)
+        else:
+            values = np.concatenate([frame[..., picked].reshape(-1, len(picked)) for frame in frames])
+            low, high = np.percentile(values, bands.percentiles, axis=0).astype(np.float32)
+        if not (high > low).all():
+            raise InputError(f"{source}: a band is constant ({low.min():g}), it cannot be stretched; set bands.limits")
+        return cls(picked, dtype, low, high)
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """(H, W, bands) as stored -> (H, W, 1 or 3): float32 where stretched, else as stored."""
+        chosen = array[..., self.choice]
+        if self.low is None or self.high is None:
+            return chosen
+        return (chosen.astype(np.float32) - self.low) / (self.high - self.low)
+
+    def invert(self, array: np.ndarray) -> np.ndarray:
+        """(H, W, 1 or 3) float in [0, 1] -> stored units and type, rounded and clamped to what the type holds."""
+        kind = self.dtype.kind
+        if self.low is not None and self.high is not None:
+            array = array * (self.high - self.low) + self.low
+        elif kind in "ui":
+            array = array * np.float32(np.iinfo(self.dtype).max)
+        if kind not in "ui":
+            return array.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(self.dtype)
