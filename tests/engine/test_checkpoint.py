@@ -1,0 +1,99 @@
+"""Weights and states: what goes in comes out, what does not fit is one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import models
+from engine.checkpoint import load_network, load_state, load_tensors, save_tensors, save_weights, sha256
+from errors import InputError
+from tests.engine.conftest import NETWORK
+
+
+def test_weights_carry_their_config(tmp_path: Path) -> None:
+    network = models.build(NETWORK)
+    path = tmp_path / "w.safetensors"
+    save_weights(path, network, step=5)
+    copy = load_network(path)
+    assert copy.config == network.config and not copy.training
+    for (name, a), (_, b) in zip(network.state_dict().items(), copy.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    assert load_tensors(path)[1]["step"] == 5
+    assert len(sha256(path)) == 64
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_half_precision_weights_come_back_as_float32(tmp_path: Path) -> None:
+    network = models.build(NETWORK)
+    half = {name: tensor.half() for name, tensor in network.state_dict().items()}
+    save_weights(tmp_path / "w.safetensors", network, half)
+    copy = load_network(tmp_path / "w.safetensors").state_dict()
+    assert all(copy[name].dtype == torch.float32 and torch.equal(copy[name], half[name].float()) for name in half)
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, models.build(NETWORK))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"w\.safetensors.*not a readable safetensors"):
+        load_network(path)
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load_network(tmp_path / "none.safetensors")
+    text = tmp_path / "weights.pth"
+    text.write_text("no weights")
+    with pytest.raises(InputError, match="not a readable weights file"):
+        load_network(text)
+    torch.save({"state_dict": {"a": torch.zeros(1)}}, text)
+    with pytest.raises(InputError, match="neither MTDO nor STNO"):
+        load_network(text)
+    torch.save([1, 2], text)
+    with pytest.raises(InputError, match="no state dict"):
+        load_network(text)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self):  # noqa: ANN204
+            return (Path.touch, (tmp_path / "harmed",))
+
+    torch.save({"state_dict": Harm()}, tmp_path / "w.pth")
+    with pytest.raises(InputError):
+        load_network(tmp_path / "w.pth")
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_misfits_are_listed() -> None:
+    network = models.build(NETWORK)
+    state = dict(network.state_dict())
+    name = next(iter(state))
+    state["extra"] = state.pop(name)
+    with pytest.raises(InputError) as caught:
+        load_state(network, state, "w")
+    assert f"{name} missing" in str(caught.value) and "extra unexpected" in str(caught.value)
+
+
+def test_weights_of_another_scale_do_not_fit() -> None:
+    other = models.build({**NETWORK, "scale": 8})
+    with pytest.raises(InputError, match="do not fit"):
+        load_state(models.build(NETWORK), other.state_dict(), "w")
+
+
+def test_not_a_number_in_weights() -> None:
+    network = models.build(NETWORK)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        load_state(network, state, "w")
+
+
+def test_unwritable_folder_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((InputError, OSError)):
+        save_tensors(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)}, {})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

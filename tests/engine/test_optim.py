@@ -1,0 +1,67 @@
+"""Schedules against closed forms, averaged weights, groups."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine.config import ScheduleConfig, TrainConfig
+from engine.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
+
+
+def rates(steps: int, **schedule: object) -> list[float]:
+    config = TrainConfig(steps=steps, lr=1.0, schedule=ScheduleConfig(**schedule))  # type: ignore[arg-type]
+    return [learning_rate(step, config) for step in range(steps)]
+
+
+def test_step_schedule_halves() -> None:
+    assert rates(6, kind="step", every=2, gamma=0.5) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_cosine_falls_from_lr_to_the_smallest() -> None:
+    values = rates(100, kind="cosine", min_lr=0.1)
+    assert values[0] == 1.0 and values == sorted(values, reverse=True)
+    assert values[50] == pytest.approx(0.55)
+    assert values[-1] == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 0.99)))
+
+
+def test_cosine_begins_anew_every_period() -> None:
+    values = rates(8, kind="cosine", period=4)
+    assert values[:4] == values[4:]
+
+
+def test_warm_up_is_linear() -> None:
+    assert rates(6, warmup=4) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset_conv1 = nn.Linear(2, 2)
+        self.other = nn.Linear(2, 2)
+
+
+def test_offset_convolutions_learn_more_slowly() -> None:
+    network = Pair()
+    optimizer = build_optimizer(network, TrainConfig(offset_lr=0.1))
+    set_learning_rate(optimizer, 0.5)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate[id(network.other.weight)] == 0.5
+    assert rate[id(network.offset_conv1.weight)] == pytest.approx(0.05)
+
+
+def test_averaged_weights_follow_the_recurrence() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 1.0)
+    average = AveragedWeights(network, decay=0.5)
+    expected = 1.0
+    for step in range(1, 20):
+        with torch.no_grad():
+            network.weight.fill_(float(step))
+        average.update(network, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert average.state["weight"].item() == pytest.approx(expected, rel=1e-5)

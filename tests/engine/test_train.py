@@ -1,0 +1,154 @@
+"""The loop: exact resume, signals, divergence, accumulation, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from engine.checkpoint import load_tensors
+from engine.config import Config, config_from_mapping
+from engine.train import FINAL, STATE, Trainer, split_batch, train
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+
+ROOT = Path(__file__).parents[2]
+
+
+def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:
+    trainer = Trainer(config, folder, torch.device("cpu"))
+    if state:
+        trainer.load(state)
+    trainer.fit()
+    return trainer
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    a, b = load_tensors(first)[0], load_tensors(second)[0]
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_resumed_run_equals_the_undisturbed_one_to_the_bit(tiny: Config, tmp_path: Path) -> None:
+    fitted(tiny, tmp_path / "whole")
+    fitted(replace(tiny, train=replace(tiny.train, steps=2)), tmp_path / "half")
+    fitted(tiny, tmp_path / "resumed", tmp_path / "half" / STATE)
+    assert load_tensors(tmp_path / "resumed" / STATE)[1]["step"] == 4
+    assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
+
+
+def test_stages_resume_exactly(tmp_path: Path) -> None:
+    config = config_from_mapping(tiny_mapping(tmp_path, stages=[{"steps": 2}, {"steps": 2, "patch": 8}]))
+    fitted(config, tmp_path / "whole")
+    stages = [config.train.stages[0], replace(config.train.stages[1], steps=1)]
+    fitted(replace(config, train=replace(config.train, stages=stages)), tmp_path / "part")
+    fitted(config, tmp_path / "resumed", tmp_path / "part" / STATE)
+    assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
+
+
+def test_training_writes_report_weights_and_log(tiny: Config, tmp_path: Path) -> None:
+    report = train(replace(tiny, train=replace(tiny.train, val_every=2, log_every=2)), tmp_path / "run")
+    assert report["mean"]["psnr_y"] > 15 and report["mean"]["bicubic_psnr_y"] > 15
+    assert report["mean"]["gain_psnr_y"] == pytest.approx(report["mean"]["psnr_y"] - report["mean"]["bicubic_psnr_y"])
+    assert (tmp_path / "run" / FINAL).is_file() and (tmp_path / "run" / "best.safetensors").is_file()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 2, 4]
+    assert all("loss/l1" in line or "val/psnr_y" in line for line in lines)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_loss_falls_on_one_batch(tiny: Config, tmp_path: Path) -> None:
+    config = config_from_mapping(tiny_mapping(tmp_path, lr=3e-3, ema=0.0))
+    trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
+    random = torch.Generator().manual_seed(0)
+    gt = torch.rand(2, 3, 24, 24, generator=random)
+    lr = torch.nn.functional.avg_pool2d(gt, 2)[:, None].repeat(1, 3, 1, 1, 1)
+    batch = {"lr": lr, "gt": gt, "source": ["a", "b"]}
+    losses = []
+    for _ in range(60):
+        losses.append(sum(trainer.update(batch)[0].values()))
+        trainer.step += 1
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
+    results = []
+    for accumulate in (1, 2):
+        mapping = tiny_mapping(tmp_path, accumulate=accumulate)
+        mapping["network"] = {**mapping["network"], "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
+        trainer = Trainer(config_from_mapping(mapping), tmp_path, torch.device("cpu"))
+        random = torch.Generator().manual_seed(1)
+        batch = {
+            "lr": torch.rand(2, 3, 3, 12, 12, generator=random),
+            "gt": torch.rand(2, 3, 24, 24, generator=random),
+            "source": ["a", "b"],
+        }
+        losses, norm = trainer.update(batch)
+        results.append((sum(losses.values()), norm))
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+def test_split_batch_keeps_every_sample() -> None:
+    batch = {"lr": torch.arange(4), "source": ["a", "b", "c", "d"]}
+    parts = list(split_batch(batch, 2))
+    assert [part["lr"].tolist() for part in parts] == [[0, 1], [2, 3]]
+    assert [part["source"] for part in parts] == [["a", "b"], ["c", "d"]]
+
+
+def test_not_finite_loss_names_step_files_and_state(tiny: Config, tmp_path: Path) -> None:
+    trainer = Trainer(tiny, tmp_path / "run", torch.device("cpu"))
+    good = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    batch = {"lr": torch.rand(2, 3, 3, 12, 12), "gt": torch.full((2, 3, 24, 24), float("nan")), "source": ["a.png", "b.png"]}
+    with pytest.raises(InputError) as caught:
+        trainer.update(batch)
+    for part in ("step 1", "a.png, b.png", STATE):
+        assert part in str(caught.value)
+    saved = load_tensors(tmp_path / "run" / STATE)[0]
+    assert all(torch.equal(saved[f"network.{name}"], tensor) for name, tensor in good.items())
+
+
+def test_weights_alone_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "run")
+    with pytest.raises(InputError, match="no training state"):
+        train(tiny, tmp_path / "again", tmp_path / "run" / FINAL)
+
+
+def test_averaged_weights_are_swapped_in_and_out(tiny: Config, tmp_path: Path) -> None:
+    trainer = fitted(tiny, tmp_path / "run")
+    before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    with trainer.averaged() as network:
+        assert not torch.equal(next(iter(network.state_dict().values())), next(iter(before.values())))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_resumed_run_goes_on_exactly(tmp_path: Path) -> None:
+    mapping = tiny_mapping(tmp_path / "runs", steps=40, log_every=1)
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(mapping))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "main.py"), "--config", str(file)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    log = tmp_path / "runs" / "tiny" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_text().count("\n") >= 2):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and b"--resume" in errors
+    stopped = load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"]
+    assert 2 <= stopped < 40
+    subprocess.run([*command[:2], "--resume", "runs/tiny"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    fitted(config_from_mapping(mapping), tmp_path / "whole")
+    assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "whole" / STATE)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 41))
