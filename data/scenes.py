@@ -46,7 +46,11 @@ def histogram_changes(clip: Clip) -> np.ndarray:
 
 def scene_cuts(clip: Clip) -> list[int]:
     """Numbers of the frames that begin a new scene (a cut lies before them)."""
-    changes = histogram_changes(clip)
+    return cuts_in(histogram_changes(clip))
+
+
+def cuts_in(changes: np.ndarray) -> list[int]:
+    """The same from the histogram changes (len - 1,) of a clip."""
     cuts = []
     for position, change in enumerate(changes):
         around = np.delete(changes[max(position - AROUND, 0) : position + AROUND + 1], min(position, AROUND))
