@@ -26,7 +26,14 @@ class Writer(Protocol):
 
     def __enter__(self) -> Any: ...
 
-    def write(self, frame: Tensor, time: float | None = None) -> None: ...
+    def write(
+        self, frame: Tensor, time: float | None = None, name: str | None = None, index: int | None = None
+    ) -> None:
+        """Add one (3, H, W) frame in [0, 1].
+
+        time: seconds from the first frame, for films.   name: file name without suffix, for folders; default that of the
+        n-th frame of the source.   index: the source's frame whose georeference it has; default the n-th, or the last.
+        """
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
 
@@ -93,12 +100,8 @@ class FolderWriter:
 
     def write(
         self, frame: Tensor, time: float | None = None, name: str | None = None, index: int | None = None
-    ) -> Path:
-        """Write one (3, H, W) frame in [0, 1]; returns its path.
-
-        name: of the file without suffix; default the name of the n-th frame of `like`.   index: the frame of `like` whose
-        georeference it has; default the n-th, or the last.
-        """
+    ) -> None:
+        """See `Writer`."""
         number = min(self._count, len(self.like) - 1) if index is None else index
         if name is None:
             known = self._count < len(self.like)
@@ -111,7 +114,6 @@ class FolderWriter:
         else:
             write_image(path, array)
         self._count += 1
-        return path
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         return None
@@ -136,11 +138,13 @@ class TiffStackWriter:
             ) from error
         return self
 
-    def write(self, frame: Tensor, time: float | None = None) -> None:
-        """Add one (3, H, W) frame in [0, 1] as a page."""
+    def write(
+        self, frame: Tensor, time: float | None = None, name: str | None = None, index: int | None = None
+    ) -> None:
+        """See `Writer`."""
         assert self._writer is not None
         array = stored(frame, self.like)
-        number = min(self._count, len(self.like) - 1)
+        number = min(self._count, len(self.like) - 1) if index is None else index
         tiff.write_page(self._writer, array, scaled_geo(self.like, number, array.shape))
         self._count += 1
 
