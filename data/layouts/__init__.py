@@ -18,7 +18,7 @@ from data.layouts.lists import apply_list
 from data.layouts.splits import enter_split
 from errors import InputError
 
-__all__ = ["Box", "Entry", "Layout", "Pair", "Query", "find_entries", "open_layout"]
+__all__ = ["Box", "Entry", "Layout", "Pair", "Query", "find_entries", "open_layout", "read_boxes"]
 
 
 @dataclass
