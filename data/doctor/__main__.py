@@ -1,0 +1,91 @@
+"""`python -m data.doctor ROOT`: print what is wrong with a data set. Exit code 0: no fault; 1: faults; 2: bad call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.doctor import ClipReport, Diagnosis, examine
+from data.doctor.findings import FAULT, NOTE, WARNING
+from data.media import replacing
+from errors import InputError
+
+EXAMPLE = """examples:
+  python -m data.doctor ../Jilin-189                     headers of all frames, a few frames of each clip decoded
+  python -m data.doctor ../REDS/train --full --json report.json
+
+Exit code: 0 nothing is at fault (there may be warnings), 1 faults were found, 2 bad call."""
+ORDER = {FAULT: 0, WARNING: 1, NOTE: 2}
+CLIPS_SHOWN = 40
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.doctor",
+        description="Examine a data set: structure, frames, pairs of ground truth and low resolution.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", help="data set, clip or film")
+    parser.add_argument("--kind", default="auto", help="layout, if its detection fails (default: auto)")
+    parser.add_argument("--scale", type=int, default=4, help="of the low resolution to look for (default: 4)")
+    parser.add_argument("--full", action="store_true", help="decode every frame; finds scene cuts too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found to FILE")
+    parser.add_argument("--notes", action="store_true", help="print notes too (what was checked and found good)")
+    options = parser.parse_args(arguments)
+    try:
+        diagnosis = examine(options.root, options.kind, scale=options.scale, full=options.full, progress=_bar)
+        if options.json:
+            with replacing(options.json) as temporary:
+                temporary.write_text(json.dumps(diagnosis.plain(), indent=1), encoding="utf-8")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text(diagnosis, options.notes))
+    return 1 if diagnosis.count(FAULT) else 0
+
+
+def text(diagnosis: Diagnosis, notes: bool = False) -> str:
+    """The report for the terminal."""
+    frames = sum(clip.frames for clip in diagnosis.clips)
+    head = (
+        f"{diagnosis.root}: layout {diagnosis.kind} ({diagnosis.reason}), {len(diagnosis.clips)} clips, {frames} frames"
+    )
+    lines = [head, "", *_table(diagnosis.clips)]
+    shown = [finding for finding in diagnosis.findings if notes or finding.severity != NOTE]
+    if shown:
+        lines += ["", *(finding.line() for finding in sorted(shown, key=lambda finding: ORDER[finding.severity]))]
+    depth = "every frame was decoded" if diagnosis.full else "a sample was decoded; --full decodes every frame"
+    lines += ["", f"{diagnosis.count(FAULT)} faults, {diagnosis.count(WARNING)} warnings ({depth})"]
+    return "\n".join(lines)
+
+
+def _table(clips: list[ClipReport]) -> list[str]:
+    """One row per clip; of many clips those with findings first."""
+    worst = sorted(clips, key=lambda clip: min((ORDER[f.severity] for f in clip.findings), default=3))
+    rows: list[tuple[str, ...]] = [("clip", "frames", "size", "bits", "fps", "low resolution", "faults", "warnings")]
+    for clip in clips if len(clips) <= CLIPS_SHOWN else worst[:CLIPS_SHOWN]:
+        low = "made from GT" if clip.lr_size is None else f"{clip.lr_frames} x {_size(clip.lr_size)}"
+        counted = [str(sum(f.severity == severity for f in clip.findings)) for severity in (FAULT, WARNING)]
+        fps = "" if clip.fps is None else f"{clip.fps:g}"
+        rows.append((clip.name, str(clip.frames), _size(clip.size), str(clip.bits or "?"), fps, low, *counted))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return lines + ([f"... {len(clips) - CLIPS_SHOWN} more clips"] if len(clips) > CLIPS_SHOWN else [])
+
+
+def _size(size: tuple[int, int] | None) -> str:
+    return "?" if size is None else f"{size[1]}x{size[0]}"
+
+
+def _bar(reports: Iterable[ClipReport], total: int) -> Iterable[ClipReport]:
+    return tqdm(reports, total=total, unit="clip", desc="examine", leave=False, dynamic_ncols=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

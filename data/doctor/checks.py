@@ -1,0 +1,115 @@
+"""What a frame or a pair of frames gives away: block artefacts, missing detail, wrong low resolution, shifts.
+
+Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). The thresholds were set on 27 photographs,
+aerial images and film frames, as they are and with the fault put in on purpose (docs/doctor.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+
+from data.degrade import imresize
+from data.media import LEVELS, rgb
+
+BLOCKY = 0.3  # JPEG at quality 50 gives 0.12 to 1.2, clean images stay below 0.13
+SOFT = 0.29  # an image enlarged twice by bicubic gives 0.18 to 0.28, native ones 0.32 and more
+SHIFTED = 0.12  # LR pixels
+
+
+def grey_levels(array: np.ndarray) -> np.ndarray:
+    """A stored frame as (H, W, 3) float32 in 8-bit grey levels; more than four bands: the first of them three times."""
+    colours = rgb(array) if array.shape[-1] <= 4 else rgb(array[..., :1])
+    return colours.astype(np.float32) * np.float32(255 / LEVELS[array.dtype])
+
+
+def luma(levels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W), weights of BT.601."""
+    return levels @ np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def blockiness(y: np.ndarray) -> float:
+    """How far the steps on a grid of 8 pixels stand out from all others; 0 for none. The grid may start anywhere."""
+    found = []
+    for picture in (y, y.T):
+        step = np.abs(np.diff(picture, axis=1))
+        edge = np.clip(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2, -6, 6)  # true edges are steep but few
+        if edge.shape[1] < 32:
+            return 0.0
+        profile = np.sort([edge[:, phase::8].mean() for phase in range(8)])
+        found.append((profile[-1] - profile[-2]) / (np.abs(edge).mean() + 0.05))
+    return float(min(found))
+
+
+def detail(y: np.ndarray) -> float | None:
+    """How much is lost when the picture is halved and enlarged again, relative to its gradient; None for flat ones."""
+    height, width = y.shape
+    gradient = np.sqrt((np.diff(y, axis=0) ** 2).mean() + (np.diff(y, axis=1) ** 2).mean())
+    if gradient < 1 or min(height, width) < 32:
+        return None
+    picture = torch.from_numpy(np.ascontiguousarray(y))
+    half = imresize(picture, size=((height + 1) // 2, (width + 1) // 2))
+    lost = (picture - imresize(half, size=(height, width))).numpy()[8:-8, 8:-8]
+    return float(np.sqrt((lost**2).mean()) / gradient)
+
+
+@dataclass
+class LowResolution:
+    """An LR frame against the bicubic reduction of its GT frame. Differences in grey levels, shift in LR pixels."""
+
+    worst: float
+    mean: float
+    shift: tuple[float, float]  # (x, y): how far LR content lies to the right and below
+    swapped: bool  # red and blue exchanged
+
+
+def compare_low(low: np.ndarray, gt: np.ndarray) -> LowResolution:
+    """low (h, w, 3), gt (H, W, 3), grey levels. The scale is that of the sizes."""
+    expected = reduced(gt, low.shape[:2])
+    difference = np.abs(low - expected)
+    mirrored = float(np.abs(low[..., ::-1] - expected).mean())
+    swapped = mirrored < 0.5 * float(difference.mean()) and mirrored < 4
+    shift = (0.0, 0.0) if difference.max() <= 1.5 else displacement(luma(expected), luma(low))
+    return LowResolution(float(difference.max()), float(difference.mean()), shift, swapped)
+
+
+def reduced(gt: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The 8-bit bicubic reduction of (H, W, 3) grey levels, as data sets hold it."""
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(gt, -1, 0)))
+    return np.moveaxis(imresize(planes, size=size).round().clamp(0, 255).numpy(), 0, -1)
+
+
+def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
+    """Sub-pixel translation (x, y) of `after` against `before`; (0, 0) where they have nothing in common."""
+    window = cv2.createHanningWindow(before.shape[1::-1], cv2.CV_32F)
+    a, b = (np.ascontiguousarray(picture - picture.mean(), dtype=np.float32) for picture in (before, after))
+    (x, y), response = cv2.phaseCorrelate(a, b, window)
+    if response < 0.1 or max(abs(x), abs(y)) > min(before.shape) / 4:
+        return 0.0, 0.0
+    return refine(a, b, (x, y))
+
+
+def refine(a: np.ndarray, b: np.ndarray, start: tuple[float, float]) -> tuple[float, float]:
+    """Least squares on the gradient (Lucas and Kanade, one window: the picture) from a first guess."""
+    x, y = start
+    gy, gx = np.gradient(a)
+    inner = np.s_[4:-4, 4:-4]
+    normal = np.array(
+        [[(gx * gx)[inner].sum(), (gx * gy)[inner].sum()], [(gx * gy)[inner].sum(), (gy * gy)[inner].sum()]]
+    )
+    if np.linalg.det(normal) < 1e-6:
+        return start
+    for _ in range(6):
+        matrix = np.array([[1, 0, x], [0, 1, y]], np.float64)
+        back = cv2.warpAffine(
+            b, matrix, b.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+        rest = (back - a)[inner]
+        step = np.linalg.solve(normal, np.array([(gx[inner] * rest).sum(), (gy[inner] * rest).sum()]))
+        x, y = x - float(step[0]), y - float(step[1])
+        if np.abs(step).max() < 1e-3:
+            break
+    return x, y

@@ -1,0 +1,335 @@
+"""The walk through a data set: every clip is looked at by itself, then the clips are compared with each other."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from data import scenes
+from data.clips import Clip, frame_numbers
+from data.doctor import checks
+from data.doctor.findings import FAULT, NOTE, WARNING, ClipReport, Diagnosis, Finding
+from data.layouts import Entry, Query, find_entries, read_boxes
+from data.media import probe
+from errors import InputError
+
+SAMPLED_PAIRS = 4  # pairs of neighbouring frames that are decoded per clip unless everything is
+CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged unless everything is
+STILL = 0.02  # mean difference in grey levels below which a frame repeats the one before ...
+STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a film encoder leaves it
+JUMP = 4.0  # grey levels of the mean from one frame to the next, and 6 times the usual change
+
+
+def examine(
+    root: str | Path,
+    kind: str = "auto",
+    *,
+    scale: int = 4,
+    full: bool = False,
+    progress: Callable[[Iterable[ClipReport], int], Iterable[ClipReport]] | None = None,
+) -> Diagnosis:
+    """Examine the data set under `root`.
+
+    scale: GT pixels per LR pixel, to find the LR folders.   full: decode every frame.
+    progress: wraps the reports as they come (a progress bar). Raises InputError where there is nothing to examine.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise InputError(f"{root}: no such file or folder; check the root of the data set")
+    general: list[Finding] = []
+    entries: list[Entry] = []
+    try:
+        kind, entries, reason = find_entries(root, kind, Query(scale=scale, split="all"))
+    except InputError as error:
+        general.append(Finding(FAULT, "structure", "", str(error)))
+        try:  # a broken LR folder need not hide the ground truth from us
+            kind, entries, reason = find_entries(root, kind, Query(scale=None, split="all"))
+        except InputError:
+            reason = "not understood"
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        reports = pool.map(lambda entry: examine_clip(entry, full), entries)
+        clips = list(progress(reports, len(entries)) if progress else reports)
+    findings = general + [finding for clip in clips for finding in clip.findings] + twins(clips)
+    return Diagnosis(str(root), kind, reason, full, clips, findings)
+
+
+def examine_clip(entry: Entry, full: bool = False) -> ClipReport:
+    """One clip: names, headers, frames, low resolution, boxes."""
+    report = ClipReport(entry.name)
+    gt, low = (_opened(report, part) for part in (entry.open_gt, entry.open_lr))
+    clip = gt or low
+    if clip is None:
+        return report
+    report.frames, report.size, report.bits, report.fps = len(clip), clip.size, clip.bit_depth, clip.fps
+    names(report, clip)
+    bad = headers(report, clip)
+    look(report, clip, [index for index in _sample(len(clip), full) if index not in bad], full)
+    if gt is not None and low is not None:
+        report.lr_frames, report.lr_size = len(low), low.size
+        names(report, low)
+        headers(report, low)
+        pair(report, gt, low, full)
+    if entry.boxes is not None:
+        boxes(report, entry, clip)
+    return report
+
+
+def _opened(report: ClipReport, open_part: Callable[..., Clip | None]) -> Clip | None:
+    try:
+        clip = open_part(allow_gaps=True)
+        if clip is not None:
+            _ = clip.size, clip.bit_depth
+        return clip
+    except InputError as error:
+        report.add(FAULT, "unreadable", str(error))
+        return None
+
+
+def _sample(length: int, full: bool) -> list[int]:
+    """Frames to decode: all, or pairs of neighbours spread over the clip with its first and last frame."""
+    if full or length <= 2 * SAMPLED_PAIRS:
+        return list(range(length))
+    starts = np.linspace(0, length - 2, SAMPLED_PAIRS).astype(int)
+    return sorted({int(index) for start in starts for index in (start, start + 1)})
+
+
+def names(report: ClipReport, clip: Clip) -> None:
+    """Gaps and doubles in the frame numbers."""
+    numbers = frame_numbers(clip.frame_names)
+    if not numbers or len(numbers) < 2:
+        return
+    steps = [after - before for before, after in pairwise(numbers)]
+    usual = Counter(step for step in steps if step > 0).most_common(1)
+    step = usual[0][0] if usual else 1
+    doubled = [clip.frame_names[i + 1] for i, found in enumerate(steps) if found == 0]
+    if doubled:
+        report.add(FAULT, "doubled-number", "two files for the same frame; remove one of them", doubled)
+    before_gap = [clip.frame_names[i] for i, found in enumerate(steps) if found > step]
+    if before_gap:
+        missing = sum(found // step - 1 for found in steps if found > step)
+        report.add(FAULT, "gap", f"{missing} frame(s) missing after the named; add them or split the clip", before_gap)
+
+
+def headers(report: ClipReport, clip: Clip) -> set[int]:
+    """Size and depth of every image file from its header, and cut-off files from their end. Returns the bad frames."""
+    paths = getattr(clip, "paths", None)
+    if paths is None:
+        return set()
+    infos, bad = [], set()
+    for index, path in enumerate(paths):
+        try:
+            if _cut_off(path):
+                clip.array(index)  # decides: an end that looks odd may be harmless
+            infos.append((index, probe(path)))
+        except InputError as error:
+            bad.add(index)
+            report.add(FAULT, "unreadable", str(error), [clip.frame_names[index]])
+    for kind, value in (("size", lambda info: info.size), ("depth", lambda info: info.bits)):
+        usual = Counter(value(info) for _, info in infos).most_common(1)
+        odd = [index for index, info in infos if value(info) != usual[0][0]]
+        if odd:
+            shape = "{1}x{0}".format(*usual[0][0]) if kind == "size" else f"{usual[0][0]} bits"
+            frames = [clip.frame_names[index] for index in odd]
+            report.add(
+                FAULT, kind, f"{len(odd)} frame(s) differ from the clip's usual {shape}; all must be alike", frames
+            )
+            bad.update(odd)
+    return bad
+
+
+def _cut_off(path: Path) -> bool:
+    """Whether a PNG or JPEG lacks the mark that ends it."""
+    suffix = path.suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        return False
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 4096, 0))
+        tail = file.read()
+    return (b"IEND" not in tail[-64:]) if suffix == ".png" else (b"\xff\xd9" not in tail)
+
+
+def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None:
+    """Decode the frames and judge them alone and against the frame before."""
+    previous: tuple[int, np.ndarray, np.ndarray] | None = None
+    changes, brightness, pairs, judged = [], [], [], []
+    close = set(indices if full else indices[:: max(len(indices) // CLOSE_LOOKS, 1)])
+    for index in indices:
+        try:
+            levels = checks.grey_levels(clip.array(index))
+        except InputError as error:
+            report.add(FAULT, "unreadable", str(error), [clip.frame_names[index]])
+            continue
+        y = checks.luma(levels)
+        if y.std() > 1:  # empty frames are alike without being copies
+            report.digests.setdefault(hashlib.sha256(levels.tobytes()).hexdigest(), clip.frame_names[index])
+        counts = scenes.histogram(levels / np.float32(255))
+        if previous is not None and previous[0] == index - 1 and previous[1].shape == y.shape:
+            pairs.append(index)
+            changes.append(float(np.abs(y - previous[1]).mean()))
+            brightness.append((float(y.mean() - previous[1].mean()), float(np.abs(counts - previous[2]).sum() / 6)))
+        if index in close:
+            judged.append((index, float(y.std()), checks.blockiness(y), checks.detail(y)))
+        previous = (index, y, counts)
+    motion(report, clip, pairs, np.array(changes), np.array(brightness).reshape(-1, 2), full)
+    quality(report, clip, judged)
+
+
+def motion(
+    report: ClipReport, clip: Clip, pairs: list[int], changes: np.ndarray, brightness: np.ndarray, full: bool
+) -> None:
+    """Frozen frames, scene cuts, jumps of exposure. pairs: frames that were compared with the one before."""
+    if not pairs:
+        return
+    usual = float(np.median(changes))
+    frozen = [index for index, change in zip(pairs, changes, strict=True) if change < max(STILL, STILL_SHARE * usual)]
+    if len(frozen) == len(pairs) and len(clip) > 2:
+        report.add(WARNING, "frozen", "no frame differs from the one before: a still, not a video")
+    elif frozen:
+        message = "repeats the frame before; remove it, or the motion around it is wrong"
+        report.add(WARNING, "frozen", message, [clip.frame_names[index] for index in frozen])
+    cuts = set()
+    if full and len(pairs) == len(clip) - 1:  # the rule looks at the frames around, so it needs them all
+        cuts = {pairs[cut - 1] for cut in scenes.cuts_in(brightness[:, 1])}
+    if cuts:
+        message = "a new scene begins here; training does not cross it, evaluation does: better split the clip"
+        report.add(WARNING, "scene-cut", message, [clip.frame_names[index] for index in sorted(cuts)])
+    steps = np.abs(brightness[:, 0])
+    limit = max(JUMP, 6 * float(np.median(steps)))
+    jumps = [index for index, step in zip(pairs, steps, strict=True) if step > limit and index not in cuts]
+    if jumps:
+        message = f"the mean brightness jumps by {steps.max():.1f} grey levels (exposure, or a scene cut: use --full)"
+        report.add(WARNING, "exposure", message, [clip.frame_names[index] for index in jumps])
+
+
+def quality(report: ClipReport, clip: Clip, judged: list[tuple[int, float, float, float | None]]) -> None:
+    """Empty frames, block artefacts, missing detail. judged: (frame, contrast, blockiness, detail)."""
+    empty = [clip.frame_names[index] for index, contrast, _, _ in judged if contrast < 0.5]
+    if empty:
+        report.add(WARNING, "empty", "nothing to be seen: one grey value all over", empty)
+    alive = [(blocky, detail) for _, contrast, blocky, detail in judged if contrast >= 0.5]
+    if alive and (blocky := float(np.median([value for value, _ in alive]))) > checks.BLOCKY:
+        message = (
+            f"blocks of 8 pixels stand out ({blocky:.2f}, clean images: below 0.13): strong JPEG or video compression"
+        )
+        report.add(WARNING, "blocky", message)
+    details = [value for _, value in alive if value is not None]
+    if details and (detail := float(np.median(details))) < checks.SOFT:
+        message = (
+            f"holds hardly more than a picture of half the size ({detail:.2f}, native images 0.32 and more): enlarged "
+            "or out of focus; as ground truth it teaches blur"
+        )
+        report.add(WARNING, "soft", message)
+
+
+def pair(report: ClipReport, gt: Clip, low: Clip, full: bool) -> None:
+    """Low resolution against the bicubic of the ground truth."""
+    if len(gt) != len(low):
+        report.add(FAULT, "pair-length", f"{len(gt)} frames of ground truth, {len(low)} of low resolution")
+    (height, width), (low_height, low_width) = gt.size, low.size
+    ratios = height / low_height, width / low_width
+    scale = round(ratios[1])
+    if scale < 1 or (height // max(scale, 1), width // max(scale, 1)) != (low_height, low_width):
+        message = f"ground truth {width}x{height} is {ratios[1]:.3f} times {low_width}x{low_height}: no whole scale"
+        report.add(FAULT, "pair-size", message)
+        return
+    count = min(len(gt), len(low))
+    chosen = range(count) if full else sorted({0, count // 2, count - 1})
+    found = []
+    for index in chosen:
+        try:
+            truth = checks.grey_levels(gt.array(index))[: low_height * scale, : low_width * scale]
+            lower = checks.grey_levels(low.array(index))
+        except InputError:
+            continue  # told already
+        found.append((index, checks.compare_low(lower, truth)))
+    if found:
+        judge_pair(report, gt, low, scale, found)
+
+
+def judge_pair(
+    report: ClipReport, gt: Clip, low: Clip, scale: int, found: list[tuple[int, checks.LowResolution]]
+) -> None:
+    """Say what is wrong with the low resolution, the most telling thing alone."""
+    off = [(index, seen) for index, seen in found if seen.worst > 1.5]
+    if not off:
+        report.add(NOTE, "pair", f"low resolution is the bicubic of the ground truth, x{scale}, within 1 grey level")
+        return
+    frames = [gt.frame_names[index] for index, _ in off]
+    seen = off[len(off) // 2][1]
+    shift = np.median([other.shift for _, other in off], axis=0)
+    if all(other.swapped for _, other in off):
+        report.add(FAULT, "pair-colours", "red and blue are exchanged between ground truth and low resolution", frames)
+    elif (late := _time_shift(gt, low, scale, off[len(off) // 2][0])) != 0:
+        message = f"low resolution frame i is ground truth frame i {late:+d}: the files are shifted in time"
+        report.add(FAULT, "pair-time", message, frames)
+    elif np.hypot(*shift) > checks.SHIFTED:
+        message = (
+            f"low resolution is shifted: it lies {shift[0]:+.2f} pixels to the right and {shift[1]:+.2f} below the "
+            f"bicubic of the ground truth ({shift[0] * scale:+.1f}, {shift[1] * scale:+.1f} at full size)"
+        )
+        report.add(FAULT, "pair-shift", message, frames)
+    else:
+        message = (
+            f"low resolution is not the bicubic of the ground truth: differs by {seen.mean:.1f} grey levels in the "
+            f"mean, {seen.worst:.0f} at most (another degradation, noise, or another picture)"
+        )
+        report.add(WARNING, "pair-degradation", message, frames)
+
+
+def _time_shift(gt: Clip, low: Clip, scale: int, index: int) -> int:
+    """The offset from -3 to 3 at which a GT frame fits an LR frame much better than its own, else 0."""
+    lower = checks.grey_levels(low.array(index))
+    errors = {}
+    for offset in range(-3, 4):
+        if 0 <= index + offset < len(gt):
+            truth = checks.grey_levels(gt.array(index + offset))[: lower.shape[0] * scale, : lower.shape[1] * scale]
+            errors[offset] = float(np.abs(lower - checks.reduced(truth, lower.shape[:2])).mean())
+    best = min(errors, key=lambda offset: errors[offset])
+    return best if errors[best] < 0.25 * errors[0] else 0
+
+
+def boxes(report: ClipReport, entry: Entry, clip: Clip) -> None:
+    """Boxes of moving objects: readable, and inside the frame."""
+    assert entry.boxes is not None
+    notes: list[str] = []
+    try:
+        found = read_boxes(entry.boxes, clip.frame_names, entry.label, notes)
+    except InputError as error:
+        report.add(FAULT, "boxes", str(error))
+        return
+    for note in notes:
+        report.add(WARNING, "boxes", note)
+    report.boxes = sum(map(len, found))
+    height, width = clip.size
+    outside = [
+        name
+        for name, frame in zip(clip.frame_names, found, strict=True)
+        if any(box.x + box.w <= 0 or box.y + box.h <= 0 or box.x >= width or box.y >= height for box in frame)
+    ]
+    if outside:
+        report.add(WARNING, "boxes", f"boxes lie outside the frame of {width}x{height}", outside)
+
+
+def twins(clips: list[ClipReport]) -> list[Finding]:
+    """The same frame in two clips: worst when one is for training and the other for testing."""
+    seen: dict[str, str] = {}
+    shared: Counter[tuple[str, str]] = Counter()
+    for clip in clips:
+        for digest in clip.digests:
+            if digest in seen and seen[digest] != clip.name:
+                shared[seen[digest], clip.name] += 1
+            seen.setdefault(digest, clip.name)
+    found = []
+    for (first, second), count in shared.items():
+        across = "/" in first and "/" in second and first.split("/")[0] != second.split("/")[0]
+        tail = " across the splits: results on it are worthless" if across else ""
+        message = f"{count} of the frames looked at are those of {first}{tail}; remove one of the clips"
+        found.append(Finding(FAULT if across else WARNING, "duplicate", second, message))
+    return found
