@@ -11,6 +11,13 @@ Pair = tuple[int, int]
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+def autocast_type(device: str) -> torch.dtype | None:
+    """The type that autocast asks for on this device type; None: it is off."""
+    if device == "meta" or not torch.is_autocast_enabled(device):  # "meta" is unknown to autocast
+        return None
+    return torch.get_autocast_dtype(device)
+
+
 def pair(value: int | tuple[int, int] | list[int], name: str, least: int) -> Pair:
     """A number or a pair as a pair of ints, each at least `least`."""
     both = (value, value) if isinstance(value, int) else tuple(value)
@@ -86,7 +93,7 @@ def _check_map(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
 def _check_kinds(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> None:
     """One device; one floating type for input, weight and bias; that type or float32 for offset and mask; any under autocast."""
     device = input.device
-    autocast = torch.is_autocast_enabled(device.type)
+    autocast = autocast_type(device.type) is not None
     named = {"input": input, "offset": offset, "weight": weight, "bias": bias, "mask": mask}
     for name, tensor in named.items():
         if tensor is None:

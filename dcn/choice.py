@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dcn import compiled, plain
-from dcn.checks import check, pair
+from dcn.checks import autocast_type, check, pair
 from errors import InputError
 
 NAMES = ("compiled", "torchvision", "plain")
@@ -125,6 +125,5 @@ def _without_samples(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor
     joined = input.sum() * 0 + offset.sum() * 0 + weight.sum() * 0 + (0 if mask is None else mask.sum() * 0)
     if bias is not None:
         joined = joined + bias[:, None, None]
-    device = input.device.type
-    autocast = torch.is_autocast_enabled(device) and input.dtype != torch.float64
-    return joined.to(torch.get_autocast_dtype(device) if autocast else input.dtype).expand(shape).clone()
+    kind = None if input.dtype == torch.float64 else autocast_type(input.device.type)
+    return joined.to(kind or input.dtype).expand(shape).clone()

@@ -24,7 +24,8 @@ def available(device: str) -> bool:
     if not _tried:
         _tried = True
         _load()
-    return _loaded and torch._C._dispatch_has_kernel_for_dispatch_key("dcn::deform_conv2d", device.upper())
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device)
+    return _loaded and key is not None and torch._C._dispatch_has_kernel_for_dispatch_key("dcn::deform_conv2d", key)
 
 
 def why_not() -> str:

@@ -8,11 +8,13 @@ Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CV
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Pair = tuple[int, int]
+from dcn.checks import Pair, autocast_type
 
 
 def deform_conv2d(
@@ -31,7 +33,7 @@ def deform_conv2d(
     sums are float32 (float64 for float64 input); the products follow autocast.
     """
     device = input.device.type
-    product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
+    product = autocast_type(device) or input.dtype
     accurate = torch.promote_types(input.dtype, torch.float32)
     if accurate == torch.float64:  # autocast leaves double precision alone
         product = accurate
@@ -40,7 +42,7 @@ def deform_conv2d(
     count = kernel_height * kernel_width
     groups = channels // group_channels
     out_size = offset.shape[-2:]
-    with torch.autocast(device, enabled=False):
+    with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):
         maps, offset = input.to(accurate), offset.to(accurate)
         matrices = (
             weight.to(product).reshape(groups, -1, group_channels, count).permute(3, 0, 1, 2).contiguous().unbind(0)
