@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add
+from models.layers import Upsampler, add, in_full
 from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, linear, window_plan
 from models.mtdo.config import HATConfig
 
@@ -44,7 +44,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., embed) -> (..., embed)."""
-        return linear(self.reduce, F.gelu(linear(self.expand, x)))
+        hidden = F.gelu(linear(x, self.expand.weight, self.expand.bias))
+        return linear(hidden, self.reduce.weight, self.reduce.bias)
 
 
 class ConvBranch(nn.Module):
@@ -148,4 +149,4 @@ class HAT(nn.Module):
             tokens = group(tokens, plan)
         deep = add(_convolve(self.after_body, self.norm_leave(tokens)), shallow)
         deep = F.leaky_relu(self.leave(deep.permute(0, 3, 1, 2)), 0.01)
-        return self.last(self.upsample(deep))
+        return in_full(self.last, self.upsample(deep))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, pad_to_multiple
+from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, in_full, pad_to_multiple
 from models.mtdo.alignment import MSD
 from models.mtdo.config import MTDOConfig
 from models.mtdo.correction import MACU, TSA, PlainFusion
@@ -44,7 +44,7 @@ class ResidualReconstruction(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w)."""
-        return self.last(self.upsample(add(self.body(features), features)))
+        return in_full(self.last, self.upsample(add(self.body(features), features)))
 
 
 class MTDO(nn.Module):
@@ -92,8 +92,9 @@ class MTDO(nn.Module):
 
     def reconstruct(self, window: Window) -> Tensor:
         """A described window -> the padded centre frame (B, 3, scale*h, scale*w), without the bicubic residual."""
-        centre, aligned = window.centre, window.aligned
-        shallow = self.shallow(_channels_last(centre))  # F_t (B, C, h, w); so are all that follow
+        dtype = self.shallow.conv.weight.dtype
+        centre, aligned = _channels_last(window.centre.to(dtype)), window.aligned.to(dtype)
+        shallow = self.shallow(centre)  # F_t (B, C, h, w); so are all that follow
 
         # MTDM and T-DROM
         adjacent = self.atdm(window.adjacent, centre) if self.atdm else None  # D_A
@@ -110,8 +111,6 @@ class MTDO(nn.Module):
             corrected = fused if routed is None else fused + routed
 
         hidden = corrected + shallow if differences is None else corrected + differences + shallow  # H
-        if not torch.is_autocast_enabled(hidden.device.type):
-            hidden = hidden.to(self.reconstruction.last.weight.dtype)
         return self.reconstruction(hidden)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,6 +123,7 @@ class MTDO(nn.Module):
         """Differences (B, K, 3, h, w) through the first layers of ATDM or STDM -> (B, K, C, h/2, w/2)."""
         if branch is None:
             return None
+        differences = differences.to(branch.difference.conv.weight.dtype)
         return branch.encode(_channels_last(differences.flatten(0, 1))).unflatten(0, differences.shape[:2])
 
     def finish(self, restored: Tensor, centre: Tensor) -> Tensor:
@@ -132,9 +132,15 @@ class MTDO(nn.Module):
         restored = restored[..., : scale * centre.shape[-2], : scale * centre.shape[-1]].to(centre.dtype)
         return restored + bicubic_upscale(centre, scale) if self.config.residual == "bicubic" else restored
 
-    def set_reconstruction_dtype(self, dtype: torch.dtype) -> MTDO:
-        """Run the reconstruction (80 % of the work) wholly in `dtype`, for inference; alignment keeps its precision."""
-        self.reconstruction.to(dtype)
+    def set_inference_dtype(self, dtype: torch.dtype) -> MTDO:
+        """Compute wholly in `dtype` (bfloat16, float16; float32 undoes it up to rounding), for inference.
+
+        Features and alignment (their offsets are coordinates) and the last convolution keep their precision.
+        """
+        for name, part in self.named_children():
+            if name not in ("features", "msd"):
+                part.to(dtype)
+        self.reconstruction.last.to(self.msd.pair.weight.dtype)
         return self
 
     def _check(self, frames: Tensor) -> None:
