@@ -33,7 +33,10 @@ LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.f
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header says: size (H, W), value type, bands, alpha among them or not, pages (a plain image: 1)."""
+    """What the header says: size (H, W), value type, number of bands, pages (a plain image: 1).
+
+    alpha: a second or fourth band is transparency, as always outside TIFF.
+    """
 
     size: tuple[int, int]
     dtype: np.dtype

@@ -28,7 +28,8 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
     with tifffile.TiffFile(path) as file:
         page = _first(file)
         alpha = any(sample in ALPHA for sample in page.extrasamples)
-        bands = 3 if page.photometric == tifffile.PHOTOMETRIC.PALETTE else page.samplesperpixel
+        converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
+        bands = 3 if converted else page.samplesperpixel
         return (page.imagelength, page.imagewidth), _dtype(page).newbyteorder("="), bands, alpha, len(_pages(file))
 
 
@@ -76,10 +77,7 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
         array = array[..., None]
     if array.ndim != 3:
         raise ValueError(f"its pages have {array.ndim} axes ({page.axes}), expected rows, columns and bands")
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and dtype.kind in "bu":
-        array = (~array if dtype.kind == "b" else np.iinfo(dtype).max - array).astype(dtype)
+    array = _plain_colours(array, page)
     if dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if dtype in (np.uint8, np.uint16):
@@ -91,9 +89,26 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
     return array
 
 
+def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Palette and CMYK as RGB, inverted gray the right way round; ValueError for colour spaces that need a profile."""
+    kind, known = page.photometric, tifffile.PHOTOMETRIC
+    if kind == known.PALETTE and page.colormap is not None:
+        return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
+    if kind == known.MINISWHITE and array.dtype.kind in "bu":
+        return ~array  # the same as top - value
+    if kind == known.SEPARATED:
+        if array.dtype != np.uint8 or array.shape[-1] != 4:
+            raise ValueError("its inks are not 8-bit CMYK; convert it to RGB first")
+        ink = 255 - array.astype(np.uint16)
+        return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
+    if kind not in (known.MINISBLACK, known.MINISWHITE, known.RGB, known.YCBCR):
+        raise ValueError(f"its colours are {getattr(kind, 'name', kind)}; convert it to RGB first")
+    return array
+
+
 def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
     """tifffile fills missing strips with zeros: a truncated file must not pass as a dark one."""
-    if math.prod(page.shape) * itemsize > max(2**28, 2000 * file_size):
+    if math.prod(page.shape) * itemsize > max(2**26, 2000 * file_size):
         raise ValueError(
             f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
         )

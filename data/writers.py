@@ -31,8 +31,9 @@ class Writer(Protocol):
     ) -> None:
         """Add one (3, H, W) frame in [0, 1].
 
-        time: seconds from the first frame, for films.   name: file name without suffix, for folders; default that of the
-        n-th frame of the source.   index: the source's frame whose georeference it has; default the n-th, or the last.
+        time: seconds from the first frame, for films.
+        name: file name without suffix, for folders; default that of the n-th frame of the source.
+        index: the source's frame whose georeference it has; default the n-th, or the last.
         """
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...

@@ -240,7 +240,7 @@ def frame_numbers(names: Sequence[str]) -> list[int] | None:
 def _check_gaps(numbers: list[int], paths: list[Path]) -> None:
     """Frame numbers rise by one constant step; anything else is a missing or a doubled frame."""
     steps = [after - before for before, after in pairwise(numbers)]
-    step = min(steps, default=1)
+    step = min((step for step in steps if step > 0), default=1)
     for position, found in enumerate(steps):
         before, after = paths[position], paths[position + 1].name
         if found == 0:

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+
+from data.clips import ArrayClip, CroppedClip, DegradedClip, FolderClip, SubClip, frame_numbers, neighbours
+from data.degrade import Degradation
+from data.media import write_image
+from data.naming import natural_key
+from errors import InputError
+
+RANDOM = np.random.default_rng(0)
+
+
+def folder(path, names, size=(8, 10), bands=3, dtype=np.uint8):
+    for name in names:
+        write_image(path / name, RANDOM.integers(0, 255, (*size, bands)).astype(dtype))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("padding", "index", "expected"),
+    [
+        ("reflect", 0, [2, 1, 0, 1, 2]),
+        ("reflect", 5, [3, 4, 5, 4, 3]),
+        ("circular", 0, [4, 5, 0, 1, 2]),
+        ("replicate", 0, [0, 0, 0, 1, 2]),
+        ("replicate", 4, [2, 3, 4, 5, 4]),
+        ("reflect", 2, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_neighbours(padding, index, expected):
+    assert neighbours(index, 5, 6, padding) == expected
+
+
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_short_clips_have_neighbours(padding, length):
+    for index in range(length):
+        numbers = neighbours(index, 7, length, padding)
+        assert len(numbers) == 7 and numbers[3] == index and set(numbers) <= set(range(length))
+
+
+def test_natural_order():
+    names = ["frame10.png", "frame2.png", "Frame1.png", "frame02.png"]
+    assert sorted(names, key=natural_key) == ["Frame1.png", "frame02.png", "frame2.png", "frame10.png"]
+
+
+def test_frame_numbers():
+    assert frame_numbers(["im1", "im2"]) == [1, 2]
+    assert frame_numbers(["00001234", "00001235"]) == [1234, 1235]
+    assert frame_numbers(["a_12_left", "a_13_left"]) == [12, 13]
+    assert frame_numbers(["a", "b"]) is None and frame_numbers(["a1", "b2"]) is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["000.png", "001.png", "002.png"],
+        ["im1.jpg", "im2.jpg"],
+        ["9.png", "10.png", "11.png"],
+        ["0.png", "5.png", "10.png"],
+    ],
+)
+def test_folder_clips(tmp_path, names):
+    clip = FolderClip(folder(tmp_path / "walk", names))
+    assert clip.name == "walk" and len(clip) == len(names) and clip.size == (8, 10) and clip.bit_depth == 8
+    assert clip.frame_names == [name.split(".")[0] for name in names]
+    assert clip.frame(1).shape == (3, 8, 10) and clip.source(1).endswith(names[1])
+    assert clip.window(0, 5).shape == (5, 3, 8, 10)
+    assert torch.equal(clip.window(0, 3, "replicate")[0], clip.frame(0))
+
+
+def test_times(tmp_path):
+    path = folder(tmp_path / "a", ["10.png", "11.png", "12.png"])
+    assert FolderClip(path).times == [10.0, 11.0, 12.0]
+    assert FolderClip(path, fps=4).times == [0.0, 0.25, 0.5]
+
+
+def test_hidden_and_foreign_files_are_no_frames(tmp_path):
+    path = folder(tmp_path / "a", ["1.png", "2.png"])
+    for name in (".DS_Store", "._1.png", "Thumbs.db", "readme.txt"):
+        (path / name).write_text("x")
+    assert len(FolderClip(path)) == 2
+
+
+def test_gaps_and_doubles_are_reported(tmp_path):
+    gap = folder(tmp_path / "gap", ["001.png", "002.png", "005.png", "006.png"])
+    with pytest.raises(InputError, match=r"002.png: the next frame is 005.png, 2 frame"):
+        FolderClip(gap)
+    assert FolderClip(gap, allow_gaps=True).times == [1, 2, 5, 6]
+    double = folder(tmp_path / "double", ["1.png", "2.png", "02.png", "3.png"])
+    with pytest.raises(InputError, match="second file"):
+        FolderClip(double)
+
+
+def test_frames_that_differ_are_named(tmp_path):
+    sizes = folder(tmp_path / "sizes", ["1.png"])
+    folder(sizes, ["2.png"], size=(8, 12))
+    with pytest.raises(InputError, match=r"2.png: 12x8 pixels, the clip's first frame has 10x8"):
+        FolderClip(sizes).array(1)
+    depths = folder(tmp_path / "depths", ["1.png"])
+    folder(depths, ["2.png"], dtype=np.uint16)
+    with pytest.raises(InputError, match=r"2.png: 16 bits"):
+        FolderClip(depths).array(1)
+
+
+def test_gray_and_alpha_frames_among_colours(tmp_path):
+    path = folder(tmp_path / "a", ["1.png"])
+    folder(path, ["2.png"], bands=1)
+    folder(path, ["3.png"], bands=4)
+    clip = FolderClip(path)
+    assert clip.window(1, 3).shape == (3, 3, 8, 10)
+
+
+def test_missing_and_empty(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        FolderClip(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no image files"):
+        FolderClip(tmp_path / "empty")
+    with pytest.raises(InputError, match="is a file"):
+        FolderClip(folder(tmp_path / "a", ["1.png"]) / "1.png")
+    with pytest.raises(InputError, match="empty"):
+        ArrayClip("a", [])
+
+
+def test_derived_clips():
+    frames = RANDOM.integers(0, 255, (6, 11, 14, 3), np.uint8)
+    clip = ArrayClip("a", frames, fps=2)
+    part = SubClip(clip, [4, 2, -1])
+    assert (
+        part.times == [2.0, 1.0, 2.5] and np.array_equal(part.array(2), frames[5]) and part.frame_names[0] == "00000004"
+    )
+    cropped = CroppedClip(clip, 4)
+    assert cropped.size == (8, 12) and np.array_equal(cropped.array(1), frames[1, :8, :12])
+    low = DegradedClip(cropped, Degradation(), 4)
+    assert low.size == low.array(0).shape[:2] == (2, 3) and low.array(0).dtype == np.uint8 and len(low) == 6
+    odd = DegradedClip(clip, Degradation(), 2.5)
+    assert odd.size == odd.array(0).shape[:2] == (4, 6)
+    with pytest.raises(InputError, match="too small"):
+        CroppedClip(clip, 12).array(0)
+    with pytest.raises(IndexError):
+        clip.array(6)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 16), (np.float32, 32)])
+def test_low_resolution_keeps_the_depth(dtype, bits):
+    frames = RANDOM.random((2, 8, 8, 1), np.float32)
+    stored = frames if dtype == np.float32 else (frames * np.iinfo(dtype).max).astype(dtype)
+    low = DegradedClip(ArrayClip("a", stored), Degradation(), 2)
+    assert low.bit_depth == bits and low.array(0).dtype == dtype and low.array(0).shape == (4, 4, 1)
+    expected = Degradation(bits=0)(torch.from_numpy(frames[1]).permute(2, 0, 1), 2)
+    assert torch.allclose(
+        low.frame(1)[:1], expected.clamp(0, 1) if bits < 32 else expected, atol=1.5 / 255 if bits == 8 else 4e-5
+    )
+    assert DegradedClip(ArrayClip("a", stored), Degradation(bits=8), 2).array(0).dtype == np.uint8
+
+
+def test_noise_of_a_clip_is_that_of_its_name_and_frame():
+    frames = np.full((3, 16, 16, 3), 100, np.uint8)
+    clips = [DegradedClip(ArrayClip(name, frames), Degradation(noise=5), 2) for name in ("a", "a", "b")]
+    assert np.array_equal(clips[0].array(1), clips[1].array(1))
+    assert not np.array_equal(clips[0].array(1), clips[0].array(2))
+    assert not np.array_equal(clips[0].array(1), clips[2].array(1))

@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+
+from data import tiff
+from data.bands import Bands
+from data.clips import ArrayClip, CroppedClip, DegradedClip, FolderClip, TiffStackClip
+from data.degrade import Degradation
+from data.media import read_image, write_image
+from data.writers import FolderWriter, TiffStackWriter, open_writer
+from errors import InputError
+
+RANDOM = np.random.default_rng(0)
+AREA_KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32643)
+POINT_KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32643)
+DOUBLE, SHORT, ASCII = 12, 3, 2
+
+
+def geo(keys=AREA_KEYS, matrix: bool = False, pixel: float = 2.0) -> tiff.GeoTags:
+    """UTM 43N, upper left corner (500000, 4000000), `pixel` metres."""
+    tags = {tiff.GEO_KEYS: (SHORT, keys), tiff.GDAL_NODATA: (ASCII, "0")}
+    if matrix:
+        tags[tiff.TRANSFORMATION] = (DOUBLE, (pixel, 0.3, 0, 500000, 0.2, -pixel, 0, 4000000, 0, 0, 0, 0, 0, 0, 0, 1))
+    else:
+        tags[tiff.PIXEL_SCALE] = (DOUBLE, (pixel, pixel, 0.0))
+        tags[tiff.TIEPOINT] = (DOUBLE, (0.0, 0.0, 0.0, 500000.0, 4000000.0, 0.0))
+    return tiff.GeoTags(tags)
+
+
+def deep(bands: int = 1, size=(20, 30), top: int = 2047) -> np.ndarray:
+    return RANDOM.integers(0, top, (*size, bands), np.uint16)
+
+
+def ground(path, x: float, y: float) -> tuple[float, float]:
+    """Where corner (x, y) of the pixel grid lies, by another reader (Pillow) and the rules of GeoTIFF."""
+    with Image.open(path) as image:
+        tags = dict(image.tag_v2)
+    keys = tags[tiff.GEO_KEYS]
+    point = any(keys[i] == 1025 and keys[i + 3] == 2 for i in range(4, len(keys), 4))
+    x, y = (x - 0.5, y - 0.5) if point else (x, y)
+    if tiff.TRANSFORMATION in tags:
+        m = tags[tiff.TRANSFORMATION]
+        return m[0] * x + m[1] * y + m[3], m[4] * x + m[5] * y + m[7]
+    i, j, _, left, upper, _ = tags[tiff.TIEPOINT]
+    wide, high = tags[tiff.PIXEL_SCALE][:2]
+    return left + (x - i) * wide, upper - (y - j) * high
+
+
+@pytest.mark.parametrize("keys", [AREA_KEYS, POINT_KEYS])
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize(("scale_y", "scale_x"), [(4, 4), (2.5, 3)])
+def test_the_ground_stays_where_it_is(tmp_path, keys, matrix, scale_y, scale_x):
+    tags = geo(keys, matrix)
+    tiff.write(tmp_path / "low.tif", deep(), tags)
+    tiff.write(tmp_path / "high.tif", deep(), tags.scaled(scale_y, scale_x))
+    for x, y in [(0, 0), (30, 20), (7.5, 3.25)]:
+        low, high = ground(tmp_path / "low.tif", x, y), ground(tmp_path / "high.tif", x * scale_x, y * scale_y)
+        assert high == pytest.approx(low, abs=1e-6)
+    again = tiff.read_geo(tmp_path / "high.tif")
+    assert again is not None and again.tags[tiff.GEO_KEYS][1] == keys and again.tags[tiff.GDAL_NODATA][1] == "0"
+
+
+def test_rational_polynomials_are_scaled():
+    values = (0.0, 0.0, 99.5, 199.5, 10, 20, 30, 100.0, 200.0, *range(83))
+    scaled = tiff.GeoTags({tiff.RPC: (DOUBLE, values)}).scaled(2, 4).tags[tiff.RPC][1]
+    assert scaled[2:4] == (199.5, 799.5) and scaled[7:9] == (200, 800) and scaled[9:] == values[9:]
+
+
+def test_a_16_bit_stack_with_georeference_goes_through(tmp_path):
+    """Stack in, stack out at twice the size: 16 bits, one band, stretch inverted, every page georeferenced."""
+    pages = [deep() for _ in range(3)]
+    with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
+        for page in pages:
+            tiff.write_page(writer, page, geo())
+    clip = TiffStackClip(tmp_path / "in.tif", bands=Bands(limits=(0, 2047)))
+    assert len(clip) == 3 and clip.size == (20, 30) and clip.bit_depth == 32 and clip.channels == 1
+    assert clip.frame(1)[0, 2, 3] == pytest.approx(pages[1][2, 3, 0] / 2047)
+    with open_writer(tmp_path / "out.tif", clip) as out:
+        for index in range(3):
+            out.write(torch.nn.functional.interpolate(clip.frame(index)[None], scale_factor=2)[0])
+    with Image.open(tmp_path / "out.tif") as image:
+        assert image.n_frames == 3 and image.mode == "I;16" and image.size == (60, 40)
+        assert image.tag_v2[tiff.PIXEL_SCALE][:2] == (1.0, 1.0)
+        image.seek(2)
+        assert np.array_equal(np.asarray(image)[::2, ::2], pages[2][..., 0])
+
+
+def test_percentiles_are_stretched_and_inverted_exactly(tmp_path):
+    frames = [deep(4, top=11000) for _ in range(3)]
+    for number, frame in enumerate(frames):
+        write_image(tmp_path / "in" / f"{number}.tif", frame)
+    bands = Bands(choice=(3, 2, 1), percentiles=(2, 98))
+    clip = FolderClip(tmp_path / "in", bands=bands)
+    shown = clip.frame(0)
+    chosen = np.stack(frames)[..., [2, 1, 0]]
+    low, high = np.percentile(chosen.reshape(-1, 3), (2, 98), axis=0)
+    expected = (frames[0][..., [2, 1, 0]] - low) / (high - low)
+    assert np.allclose(shown.permute(1, 2, 0), expected, atol=1e-6)
+    with FolderWriter(tmp_path / "out", clip) as out:
+        out.write(shown)
+    assert np.array_equal(read_image(tmp_path / "out" / "0.tif"), frames[0][..., [2, 1, 0]])
+
+
+def test_signed_and_float_values_need_a_stretch(tmp_path):
+    signed = RANDOM.integers(-3000, 3000, (8, 9), np.int16)
+    tifffile.imwrite(tmp_path / "a.tif", signed)
+    with pytest.raises(InputError, match="stretched"):
+        FolderClip([tmp_path / "a.tif"]).array(0)
+    clip = FolderClip([tmp_path / "a.tif"], bands=Bands(limits=(-3000, 3000)))
+    assert clip.array(0).min() >= 0 and clip.array(0).max() <= 1
+    with open_writer(tmp_path / "out", clip) as out:
+        out.write(clip.frame(0))
+    assert np.array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), signed)
+
+
+def test_bands_without_a_choice_are_refused(tmp_path):
+    tiff.write(tmp_path / "eight.tif", deep(8))
+    tifffile.imwrite(tmp_path / "nir.tif", deep(4), photometric="minisblack", planarconfig="contig")
+    for name in ("eight.tif", "nir.tif"):
+        with pytest.raises(InputError, match="choose one or three"):
+            FolderClip([tmp_path / name]).array(0)
+    with pytest.raises(InputError, match="band 9"):
+        FolderClip([tmp_path / "eight.tif"], bands=Bands(choice=(9,))).array(0)
+    one = FolderClip([tmp_path / "eight.tif"], bands=Bands(choice=(8,)))
+    assert one.channels == 1 and one.bit_depth == 16 and one.array(0).dtype == np.uint16
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"choice": (1, 2)},
+        {"choice": (0,)},
+        {"percentiles": (98, 2)},
+        {"limits": (5, 5)},
+        {"limits": (0, 1), "percentiles": (2, 98)},
+    ],
+)
+def test_impossible_bands_are_refused(fields):
+    with pytest.raises(InputError, match="bands"):
+        Bands(**fields)
+
+
+def test_constant_bands_cannot_be_stretched(tmp_path):
+    write_image(tmp_path / "a.tif", np.full((4, 4, 1), 7, np.uint16))
+    with pytest.raises(InputError, match="constant"):
+        FolderClip([tmp_path / "a.tif"], bands=Bands(percentiles=(2, 98))).array(0)
+
+
+@pytest.mark.parametrize("layout", ["planar", "tiled", "big-endian", "bigtiff", "lzw", "white is zero", "overviews"])
+def test_kinds_of_tiff(tmp_path, layout):
+    array, path = deep(3), tmp_path / "a.tif"
+    if layout == "planar":
+        tifffile.imwrite(path, np.moveaxis(array, -1, 0), photometric="rgb", planarconfig="separate")
+    elif layout == "tiled":
+        tifffile.imwrite(path, array, photometric="rgb", tile=(16, 16), compression="zstd")
+    elif layout == "big-endian":
+        tifffile.imwrite(path, array, photometric="rgb", byteorder=">")
+    elif layout == "bigtiff":
+        tifffile.imwrite(path, array, photometric="rgb", bigtiff=True)
+    elif layout == "lzw":
+        tifffile.imwrite(path, array, photometric="rgb", compression="lzw", predictor=True)
+    elif layout == "white is zero":
+        tifffile.imwrite(path, 65535 - array[..., 0], photometric="miniswhite")
+        array = array[..., :1]
+    else:
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(array, photometric="rgb", subfiletype=0)
+            writer.write(array[::2, ::2], photometric="rgb", subfiletype=1)
+    assert np.array_equal(read_image(path), array)
+    assert FolderClip([path]).array(0).dtype == np.uint16
+
+
+def test_derived_clips_keep_the_georeference(tmp_path):
+    tiff.write(tmp_path / "a.tif", deep(1, (22, 33)), geo())
+    low = DegradedClip(CroppedClip(FolderClip([tmp_path / "a.tif"]), 4), Degradation(), 4)
+    with TiffStackWriter(tmp_path / "low.tif", low) as out:
+        out.write(low.frame(0))
+    assert ground(tmp_path / "low.tif", 5, 5) == pytest.approx(ground(tmp_path / "a.tif", 20, 20))
+    assert tiff.read(tmp_path / "low.tif").dtype == np.uint16
+
+
+def test_writers_leave_nothing_half(tmp_path):
+    clip = ArrayClip("a", np.zeros((1, 4, 4, 3), np.uint8))
+    with pytest.raises(RuntimeError), open_writer(tmp_path / "a.tif", clip) as out:
+        out.write(clip.frame(0))
+        raise RuntimeError
+    with pytest.raises(InputError, match="no frames"), open_writer(tmp_path / "a.tif", clip):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with open_writer(tmp_path / "folder", clip) as out:
+        out.write(clip.frame(0))
+        out.write(clip.frame(0), name="between")
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["00000000.png", "between.png"]
+    with pytest.raises(InputError, match="image type"):
+        open_writer(tmp_path / "folder", clip, suffix=".gif")
