@@ -24,7 +24,9 @@ SAMPLED_PAIRS = 4  # pairs of neighbouring frames that are decoded per clip unle
 CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged unless everything is
 STILL = 0.02  # mean difference in grey levels below which a frame repeats the one before ...
 STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a film encoder leaves it
-JUMP = 4.0  # grey levels of the mean from one frame to the next, and 6 times the usual change
+JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, that still show the same
+ALIKE = 0.8  # correlation of two frames that show the same
+UNLIKE = 0.5  # ... and of two that do not
 
 
 def examine(
@@ -158,7 +160,9 @@ def _cut_off(path: Path) -> bool:
 def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None:
     """Decode the frames and judge them alone and against the frame before."""
     previous: tuple[int, np.ndarray, np.ndarray] | None = None
-    changes, brightness, pairs, judged = [], [], [], []
+    pairs: list[int] = []
+    changes: list[checks.Change] = []
+    judged = []
     close = set(indices if full else indices[:: max(len(indices) // CLOSE_LOOKS, 1)])
     for index in indices:
         try:
@@ -172,40 +176,45 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
         counts = scenes.histogram(levels / np.float32(255))
         if previous is not None and previous[0] == index - 1 and previous[1].shape == y.shape:
             pairs.append(index)
-            changes.append(float(np.abs(y - previous[1]).mean()))
-            brightness.append((float(y.mean() - previous[1].mean()), float(np.abs(counts - previous[2]).sum() / 6)))
+            changes.append(checks.change(previous[1], y, (previous[2], counts)))
         if index in close:
             judged.append((index, float(y.std()), checks.blockiness(y), checks.detail(y)))
         previous = (index, y, counts)
-    motion(report, clip, pairs, np.array(changes), np.array(brightness).reshape(-1, 2), full)
+    if pairs:
+        motion(report, clip, pairs, changes)
     quality(report, clip, judged)
 
 
-def motion(
-    report: ClipReport, clip: Clip, pairs: list[int], changes: np.ndarray, brightness: np.ndarray, full: bool
-) -> None:
+def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[checks.Change]) -> None:
     """Frozen frames, scene cuts, jumps of exposure. pairs: frames that were compared with the one before."""
-    if not pairs:
-        return
-    usual = float(np.median(changes))
-    frozen = [index for index, change in zip(pairs, changes, strict=True) if change < max(STILL, STILL_SHARE * usual)]
+
+    def named(numbers: Iterable[int]) -> list[str]:
+        return [clip.frame_names[index] for index in sorted(numbers)]
+
+    usual = float(np.median([change.mean for change in changes]))
+    known = list(zip(pairs, changes, strict=True))
+    frozen = [index for index, change in known if change.mean < max(STILL, STILL_SHARE * usual)]
     if len(frozen) == len(pairs) and len(clip) > 2:
         report.add(WARNING, "frozen", "no frame differs from the one before: a still, not a video")
     elif frozen:
         message = "repeats the frame before; remove it, or the motion around it is wrong"
-        report.add(WARNING, "frozen", message, [clip.frame_names[index] for index in frozen])
-    cuts = set()
-    if full and len(pairs) == len(clip) - 1:  # the rule looks at the frames around, so it needs them all
-        cuts = {pairs[cut - 1] for cut in scenes.cuts_in(brightness[:, 1])}
+        report.add(WARNING, "frozen", message, named(frozen))
+    cuts: set[int] = set()
+    if len(pairs) == len(clip) - 1:  # the rule of training looks at the frames around, so it needs them all
+        cuts = {pairs[cut - 1] for cut in scenes.cuts_in(np.array([change.mass for change in changes]))}
     if cuts:
         message = "a new scene begins here; training does not cross it, evaluation does: better split the clip"
-        report.add(WARNING, "scene-cut", message, [clip.frame_names[index] for index in sorted(cuts)])
-    steps = np.abs(brightness[:, 0])
-    limit = max(JUMP, 6 * float(np.median(steps)))
-    jumps = [index for index, step in zip(pairs, steps, strict=True) if step > limit and index not in cuts]
+        report.add(WARNING, "scene-cut", message, named(cuts))
+    typical = float(np.median([change.mass for change in changes]))
+    unlike = {i for i, change in known if change.correlation < UNLIKE and change.mass > max(0.1, 4 * typical)} - cuts
+    if unlike:
+        message = "shows something else than the frame before, perhaps a new scene: training crosses it; split the clip"
+        report.add(WARNING, "scene-cut", message, named(unlike))
+    limit = max(JUMP, 6 * float(np.median([abs(change.median) for change in changes])))
+    jumps = {i: c.median for i, c in known if abs(c.median) > limit and c.correlation > ALIKE and i not in cuts}
     if jumps:
-        message = f"the mean brightness jumps by {steps.max():.1f} grey levels (exposure, or a scene cut: use --full)"
-        report.add(WARNING, "exposure", message, [clip.frame_names[index] for index in jumps])
+        message = f"the brightness jumps by {max(jumps.values(), key=abs):+.1f} grey levels while the scene stays"
+        report.add(WARNING, "exposure", message, named(jumps))
 
 
 def quality(report: ClipReport, clip: Clip, judged: list[tuple[int, float, float, float | None]]) -> None:
