@@ -14,8 +14,8 @@ TOLERANCE = 0.1  # squared difference of two ternary values that counts one half
 def ternary(frames: Tensor, radius: int = 3) -> Tensor:
     """Soft ternary descriptor (N, (2r+1)^2 - 1, h - 2r, w - 2r) of frames (N, 3, h, w) in [0, 1].
 
-    Each value is d / sqrt(d^2 + s^2), d the brightness difference of a neighbour to the centre: nearly -1, 0 or 1, and smooth.
-    Only pixels whose whole neighbourhood lies inside the frame are described.
+    Each value is d / sqrt(d^2 + s^2), d the brightness difference of a neighbour to the centre: nearly -1, 0 or 1, and
+    smooth. Only pixels whose whole neighbourhood lies inside the frame are described.
     """
     gray = (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
     height, width = gray.shape[-2:]
@@ -27,7 +27,8 @@ def ternary(frames: Tensor, radius: int = 3) -> Tensor:
 
 
 def census(pred: Tensor, target: Tensor, radius: int = 3) -> Tensor:
-    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1]; between 0 and 1.
+    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1]; between 0
+    and 1.
 
     After Meister et al., "UnFlow" (AAAI 2018). Needs h and w of at least 2 * radius + 1.
     """

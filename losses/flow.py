@@ -12,7 +12,8 @@ from losses.pixel import charbonnier
 def between(pred: Tensor, target: Tensor, census_weight: float = 0.1, eps: float = 1e-3) -> Tensor:
     """LR in-between frames (..., 3, h, w) against the downscaled truth: Charbonnier plus weighted census.
 
-    This is the term that gives the flows a signal from the first step, before the propagation and the query have learnt anything.
+    This is the term that gives the flows a signal from the first step, before the propagation and the query have learnt
+    anything.
     """
     return charbonnier(pred, target, eps) + census_weight * census(pred, target)
 
@@ -20,7 +21,8 @@ def between(pred: Tensor, target: Tensor, census_weight: float = 0.1, eps: float
 def flow_smoothness(flow: Tensor, image: Tensor, edge: float = 10.0) -> Tensor:
     """First-order smoothness of flow (..., 2, h, w) in pixels, relaxed at the edges of image (..., 3, h, w) in [0, 1].
 
-    Sum over both directions of the mean of |difference of the flow| * exp(-edge * mean over colours of |difference of the image|).
+    Sum over both directions of the mean of |difference of the flow| * exp(-edge * mean over colours of |difference of
+    the image|).
     """
     if flow.shape[:-3] != image.shape[:-3] or flow.shape[-2:] != image.shape[-2:]:
         raise ValueError(f"flow_smoothness: flow {tuple(flow.shape)} and image {tuple(image.shape)} do not match")

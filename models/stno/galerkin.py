@@ -1,7 +1,9 @@
-"""Inter-frame Galerkin attention: the kernel integral of STNO's interpolation operator (arXiv 2404.06036, section on the operator).
+"""Inter-frame Galerkin attention: the kernel integral of STNO's interpolation operator (arXiv 2404.06036, section on
+the operator).
 
-Softmax-free attention between the tokens of two frames. `k^T v / n` is a 16 x 16 matrix per head (a sum over the n tokens, the
-quadrature of an integral over the image), so the cost grows linearly with n and no n x n matrix is ever formed.
+Softmax-free attention between the tokens of two frames. `k^T v / n` is a 16 x 16 matrix per head (a sum over the n
+tokens, the quadrature of an integral over the image), so the cost grows linearly with n and no n x n matrix is ever
+formed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def swap_frames(tokens: Tensor) -> Tensor:
 
 
 class HeadNorm(nn.Module):
-    """Layer norm over the channels of each head: unbiased deviation, eps outside the root, scale and shift per head and channel."""
+    """Layer norm over the channels of each head: unbiased deviation, eps outside the root, scale and shift per head and
+    channel.
+    """
 
     def __init__(self, heads: int, channels: int) -> None:
         super().__init__()
@@ -110,7 +114,9 @@ class GalerkinBlock(nn.Module):
         self.feed_forward = FeedForward(embedding, hidden)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """tokens (2B, height * width, c), the first frames of the pairs before the second ones -> appearance, motion, same shape."""
+        """tokens (2B, height * width, c), the first frames of the pairs before the second ones -> appearance, motion,
+        same shape.
+        """
         normed = self.norm1(tokens)
         coordinates = coordinate_grid(height, width, tokens)
         attended, motion = self.attention(normed, swap_frames(normed), coordinates)
@@ -127,7 +133,9 @@ class InterFrame(nn.Module):
         self.block = GalerkinBlock(embedding, heads, hidden)
 
     def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Two maps (B, c, h, w) -> appearance of first and second, motion of first and second, each (B, embedding, h, w)."""
+        """Two maps (B, c, h, w) -> appearance of first and second, motion of first and second, each (B, embedding, h,
+        w).
+        """
         height, width = first.shape[-2:]
         tokens = self.embed(torch.cat([first, second]))
         appearance, motion = (

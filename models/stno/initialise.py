@@ -1,7 +1,8 @@
 """Weights before training (the authors published none for it; these are this project's).
 
-At the start all flows are zero, the mask is one half and the merging convolution passes the frame on, so that the in-between frame
-is the plain blend of its neighbours: the photometric losses then have a meaningful gradient with respect to the flows from the first step.
+At the start all flows are zero, the mask is one half and the merging convolution passes the frame on, so that the
+in-between frame is the plain blend of its neighbours: the photometric losses then have a meaningful gradient with
+respect to the flows from the first step.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SLOPE = 0.25  # PReLU's initial slope
 
 
 def initialise(network: nn.Module, residual: bool) -> None:
-    """Set every weight of an STNO; `residual`: an upscaled frame is added to the output, which then starts near that frame."""
+    """Set every weight of an STNO; `residual`: an upscaled frame is added to the output, which then starts near that
+    frame.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             _fill(module)

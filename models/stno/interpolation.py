@@ -1,7 +1,9 @@
-"""The interpolation operator: two key frames and a time -> flows and the in-between LR frame (arXiv 2404.06036, section on the operator).
+"""The interpolation operator: two key frames and a time -> flows and the in-between LR frame (arXiv 2404.06036, section
+on the operator).
 
-Coarse functions become finer ones over three levels. Flows are in pixels of their level, (x, y), and in the order t->0, 1->0, t->1,
-0->1 everywhere. Frame 0 is always warped by t->0 and frame 1 by t->1; 1->0 and 0->1 serve the propagation alone.
+Coarse functions become finer ones over three levels. Flows are in pixels of their level, (x, y), and in the order t->0,
+1->0, t->1, 0->1 everywhere. Frame 0 is always warped by t->0 and frame 1 by t->1; 1->0 and 0->1 serve the propagation
+alone.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ FLOW_CHANNELS = 8  # four flows of two channels
 
 
 class Flows(NamedTuple):
-    """Four flow fields in LR pixels, (x, y) in the channel dimension; `a_b` is read "from a to b": frame a at p looks like b at p + flow."""
+    """Four flow fields in LR pixels, (x, y) in the channel dimension; `a_b` is read "from a to b": frame a at p looks
+    like b at p + flow.
+    """
 
     t_0: Tensor
     one_0: Tensor
@@ -39,7 +43,8 @@ class Encoded(NamedTuple):
 
 
 def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Backward warping: x (N, C, h, w) sampled bilinearly at pixel + flow (N, 2, h, w), pixels as (x, y); the border is repeated.
+    """Backward warping: x (N, C, h, w) sampled bilinearly at pixel + flow (N, 2, h, w), pixels as (x, y); the border is
+    repeated.
 
     Always in float32 or better, because bfloat16 cannot tell neighbouring pixels of a large map apart.
     """
@@ -127,7 +132,9 @@ class EighthDecoder(nn.Module):
         motion: tuple[Tensor, Tensor],
         time: Tensor,
     ) -> Tensor:
-        """Two feature maps (B, c, h, w), what `inter_frame` made of them, time (B, 1, 1, 1) -> (B, 8 + outputs, 2h, 2w)."""
+        """Two feature maps (B, c, h, w), what `inter_frame` made of them, time (B, 1, 1, 1) -> (B, 8 + outputs, 2h,
+        2w).
+        """
         time_map = time.expand(-1, -1, *features[0].shape[-2:])
         moved = [time * motion[0], (1 - time) * motion[1]]
         return self.head(torch.cat([*moved, features[0], appearance[0], features[1], appearance[1], time_map], dim=1))
@@ -144,7 +151,9 @@ class QuarterDecoder(nn.Module):
         self.head = head(3 * channels + 4 * embedding + 4, width, side, FLOW_CHANNELS + outputs)
 
     def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
-        """Features (B, c, h, w) from above, the two frames' maps (B, c, h, w) and their flows -> (B, 8 + outputs, 2h, 2w)."""
+        """Features (B, c, h, w) from above, the two frames' maps (B, c, h, w) and their flows -> (B, 8 + outputs, 2h,
+        2w).
+        """
         first, second = warp(pair[0], flow_t0), warp(pair[1], flow_t1)
         look0, look1, motion0, motion1 = self.inter_frame(first, second)
         return self.head(torch.cat([features, first, look0, second, look1, flow_t0, motion0, flow_t1, motion1], dim=1))
@@ -164,7 +173,9 @@ class HalfDecoder(nn.Module):
 
 
 class InterpolationOperator(nn.Module):
-    """Pairs of key frames -> flows and in-between frames at any time; what does not depend on the time is computed once per pair."""
+    """Pairs of key frames -> flows and in-between frames at any time; what does not depend on the time is computed once
+    per pair.
+    """
 
     def __init__(
         self, pyramid: list[int], widths: list[int], side: int, features: int, embedding: int, heads: int, hidden: int

@@ -1,12 +1,12 @@
 """STNO: space-time video super-resolution with a neural operator (Zhang et al., arXiv 2404.06036, IEEE TIP 2025).
 
-key frames --(interpolation operator: flows and in-between LR frames)--> propagation, both directions --> query at any size
+key frames --(interpolation operator: flows and in-between LR frames)--> propagation, both directions --> query at any
+size
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import InputError
+from models.stno.config import STNOConfig, one_of
 from models.stno.initialise import initialise
 from models.stno.interpolation import Flows, InterpolationOperator
 from models.stno.propagation import Propagation
@@ -21,51 +22,6 @@ from models.stno.query import Query
 
 MULTIPLE = 8  # the operator's coarsest level is 1/8
 LARGEST_SCALE = 64
-
-
-@dataclass
-class STNOConfig:
-    """Sizes of an STNO; the defaults are the paper's (9,368,146 parameters)."""
-
-    name: str = "stno"
-    channels: int = 64  # of the propagation and of the query's input
-    blocks: int = 30  # residual blocks per branch
-    embedding: int = 128  # of the Galerkin blocks, divided over the heads
-    heads: int = 8
-    hidden: int = 512  # of the Galerkin blocks' feed-forward
-    pyramid: list[int] = field(default_factory=lambda: [36, 54, 72])  # widths at 1/2, 1/4, 1/8
-    head_widths: list[int] = field(default_factory=lambda: [144, 162, 108])  # of the decoders from 1/8, 1/4, 1/2
-    side_channels: int = 24  # of the heads' residual blocks
-    frame_features: int = 29  # beside the in-between frame, before the last convolution of the operator
-    query_width: int = 256
-    residual: str = (
-        "none"  # "none" (paper) or "bicubic": the upscaled key or in-between LR frame is added to the output
-    )
-    times_mode: str = (
-        "exact"  # "exact": each time has its own key-frame recurrence; "shared": all use that of the first time
-    )
-    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device
-
-    def __post_init__(self) -> None:
-        numbers = {"channels": 1, "blocks": 0, "embedding": 1, "heads": 1, "hidden": 1, "side_channels": 1}
-        numbers |= {"frame_features": 1, "query_width": 1, "slab_pixels": 0}
-        for key, least in numbers.items():
-            if getattr(self, key) < least:
-                raise InputError(f"network.{key} is {getattr(self, key)}, expected an integer of at least {least}")
-        for key in ("pyramid", "head_widths"):
-            widths = getattr(self, key)
-            if len(widths) != 3 or min(widths) < 1:
-                raise InputError(f"network.{key} is {widths}, expected three widths, e.g. [36, 54, 72]")
-        if self.embedding % self.heads or self.embedding // self.heads < 2:
-            raise InputError(
-                f"network.embedding ({self.embedding}) must be a multiple of network.heads ({self.heads}), at least twice it"
-            )
-        if self.side_channels >= min(self.head_widths):
-            raise InputError(
-                f"network.side_channels is {self.side_channels}, must be below every width of head_widths {self.head_widths}"
-            )
-        _one_of("network.residual", self.residual, ("none", "bicubic"))
-        _one_of("network.times_mode", self.times_mode, ("exact", "shared"))
 
 
 class STNOOutput(NamedTuple):
@@ -110,11 +66,11 @@ class STNO(nn.Module):
     ) -> Tensor:
         """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
 
-        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample. size: (H, W), any; None: four times (h, w).
-        times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times, whose key frames are
-        returned (None: those of the time nearest 0.5). keep: only the outputs between these two key frames (inclusive), for clips
-        that are processed in overlapping pieces. The in-between LR frames are clamped to [0, 1] inside.
-        Raises InputError for anything else.
+        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample. size: (H, W), any; None: four
+        times (h, w). times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times,
+        whose key frames are returned (None: those of the time nearest 0.5). keep: only the outputs between these two
+        key frames (inclusive), for clips that are processed in overlapping pieces. The in-between LR frames are clamped
+        to [0, 1] inside. Raises InputError for anything else.
         """
         return self._run(frames, times, size, times_mode, key_time, keep, clamp=True).frames
 
@@ -126,10 +82,21 @@ class STNO(nn.Module):
         *,
         times_mode: str | None = None,
     ) -> STNOOutput:
-        """As `forward`, with the LR in-between frames and the flows, and without the clamp, behind which nothing could be learnt."""
+        """As `forward`, with the LR in-between frames and the flows, and without the clamp, behind which nothing could
+        be learnt.
+        """
         return self._run(frames, times, size, times_mode, None, None, clamp=False)
 
-    def _run(self, frames, times, size, times_mode, key_time, keep, clamp: bool) -> STNOOutput:  # noqa: ANN001
+    def _run(
+        self,
+        frames: Tensor,
+        times: Sequence[float] | Tensor,
+        size: tuple[int, int] | None,
+        times_mode: str | None,
+        key_time: int | None,
+        keep: tuple[int, int] | None,
+        clamp: bool,
+    ) -> STNOOutput:
         height, width = frames.shape[-2:] if frames.dim() == 5 else (0, 0)
         size = (4 * height, 4 * width) if size is None else (int(size[0]), int(size[1]))
         mode = times_mode or self.config.times_mode
@@ -194,7 +161,9 @@ class STNO(nn.Module):
 
 
 def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
-    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, replication along an axis that is too short for it."""
+    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, replication along an axis that is too short for
+    it.
+    """
     maps = frames.flatten(0, 1)
     for axis in (-2, -1):
         side = frames.shape[axis]
@@ -221,11 +190,12 @@ def _times_tensor(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
     rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
     if rows.dim() != 2 or len(rows) != len(frames) or rows.shape[1] == 0:
         raise InputError(
-            f"times have shape {tuple(rows.shape)}, expected a list of numbers, or one row for each of {len(frames)} samples"
+            f"times have shape {tuple(rows.shape)}; expected a list of numbers, or one row for each of the "
+            f"{len(frames)} samples"
         )
     if not bool(((rows > 0) & (rows < 1)).all()):
         raise InputError(
-            f"times {rows[0].tolist()} must lie between 0 and 1, both excluded: they count from one key frame to the next"
+            f"times {rows[0].tolist()} must lie between 0 and 1, both excluded: 0 is one key frame, 1 is the next"
         )
     if not bool((rows.diff(dim=1) > 0).all()):
         raise InputError(f"times {rows[0].tolist()} must ascend")
@@ -242,11 +212,7 @@ def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:
     for out, side in zip(size, frames.shape[-2:], strict=True):
         if not 1 <= out <= LARGEST_SCALE * side:
             raise InputError(
-                f"output size {size} from {tuple(frames.shape[-2:])}: each side must lie between 1 and {LARGEST_SCALE} times the input's"
+                f"output size {size} from frames of {tuple(frames.shape[-2:])}: each side must lie between 1 and "
+                f"{LARGEST_SCALE} times the frame's"
             )
-    _one_of("times_mode", mode, ("exact", "shared"))
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    one_of("times_mode", mode, ("exact", "shared"))

@@ -75,13 +75,16 @@ def stno_official(state: Mapping[str, Tensor]) -> STNO:
     missing = [key for key in expected if key not in given]
     if wrong or missing:
         raise InputError(
-            f"these are not the published STNO weights: {len(missing)} of {len(expected)} tensors are missing"
-            f"{f' (first: {missing[0]})' if missing else ''}, {len(wrong)} are unknown{f' (first: {wrong[0]})' if wrong else ''}"
+            f"these are not the published STNO weights: of {len(expected)} tensors {len(missing)} are missing"
+            f"{_first(missing)}, and {len(wrong)} are unknown{_first(wrong)}"
         )
     for key, value in given.items():
         if value.shape != expected[key].shape:
-            raise InputError(
-                f"these are not the published STNO weights: {key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
-            )
-    network.load_state_dict({key: value.float() for key, value in given.items()}, assign=True)
+            sizes = f"{key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
+            raise InputError(f"these are not the published STNO weights: {sizes}")
+    network.load_state_dict({key: value.float().clone() for key, value in given.items()}, assign=True)
     return network.requires_grad_(True).eval()
+
+
+def _first(keys: list[str]) -> str:
+    return f" (first: {keys[0]})" if keys else ""

@@ -1,7 +1,9 @@
-"""Bidirectional recurrent propagation (arXiv 2404.06036, section on the propagation; the branches are those of BasicVSR).
+"""Bidirectional recurrent propagation (arXiv 2404.06036, section on the propagation; the branches are those of
+BasicVSR).
 
-The key frames carry the recurrence; an in-between frame reads the state of its neighbour but writes none. Both therefore depend on
-the same state, and the key frame and the in-between frames of one step go through the branch as one batch.
+The key frames carry the recurrence; an in-between frame reads the state of its neighbour but writes none. Both
+therefore depend on the same state, and the key frame and the in-between frames of one step go through the branch as one
+batch.
 """
 
 from __future__ import annotations
@@ -14,14 +16,18 @@ from models.stno.interpolation import Flows, warp
 
 
 def prelu(x: Tensor, act: nn.PReLU) -> Tensor:
-    """PReLU with one slope for all channels; in place where no gradient is asked for, which saves a pass through memory."""
+    """PReLU with one slope for all channels; in place where no gradient is asked for, which saves a pass through
+    memory.
+    """
     if torch.is_grad_enabled() or x.is_cuda:
         return act(x)
     return F.leaky_relu_(x, act.weight.item())
 
 
 def warp_for_all(state: Tensor, flows: Tensor) -> Tensor:
-    """The state (B, C, h, w) of a key frame as each of the images of a step sees it, through its own flow ((1 + K) * B, 2, h, w)."""
+    """The state (B, C, h, w) of a key frame as each of the images of a step sees it, through its own flow ((1 + K) * B,
+    2, h, w).
+    """
     return warp(state.repeat(len(flows) // len(state), 1, 1, 1), flows)
 
 
@@ -65,14 +71,16 @@ class Propagation(nn.Module):
     def forward(self, frames: Tensor, between: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
         """Time comes first here, so that one step is one slice.
 
-        frames (T, B, 3, h, w); between (T-1, K, B, 3, h, w); flows of the same leading shape as `between`, of which the flows
-        between key frames are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
+        frames (T, B, 3, h, w); between (T-1, K, B, 3, h, w); flows of the same leading shape as `between`, of which the
+        flows between key frames are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
         """
         backward = self._backward_pass(frames, between, flows)
         return self._forward_pass(frames, between, flows, backward)
 
     def _backward_pass(self, frames: Tensor, between: Tensor, flows: Flows) -> list[Tensor]:
-        """States per key frame i: ((1 + K) * B, C, h, w), its own before those of the in-between frames that follow it."""
+        """States per key frame i: ((1 + K) * B, C, h, w), its own before those of the in-between frames that follow
+        it.
+        """
         last, batch = frames[-1], frames.shape[1]
         zeros = last.new_zeros(batch, self.channels, *last.shape[-2:])
         states = [self.backward_branch(torch.cat([last, zeros], dim=1))]

@@ -1,17 +1,19 @@
-"""Query: a frame's features at any resolution (arXiv 2404.06036, section on the query; the kernel is SRNO's first layer).
+"""Query: a frame's features at any resolution (arXiv 2404.06036, section on the query; the kernel is SRNO's first
+layer).
 
-The published form builds, for every output pixel, four area-weighted neighbouring features, their relative coordinates and the cell
-size (4 * 64 + 8 + 2 channels), and sends them through three 1x1 layers. There is no activation between the first two, so they are
-one linear map, and it can be applied to the LR features before they are spread out: four maps, one per corner.
+The published form builds, for every output pixel, four area-weighted neighbouring features, their relative coordinates
+and the cell size (4 * 64 + 8 + 2 channels), and sends them through three 1x1 layers. There is no activation between the
+first two, so they are one linear map, and it can be applied to the LR features before they are spread out: four maps,
+one per corner.
 
-What remains before the GELU is bilinear in the position inside one INTERVAL between neighbouring LR centres: the area weights are
-those of bilinear interpolation, and each relative coordinate is linear. Along an axis of n cells there are n + 1 intervals; interval j
-lies between the cells j - 1 and j. In the first and the last interval both cells are the same one (the clamped border), both
-distances are equal and the weights are one half each; the coordinates still run linearly. This also settles the centre of the last
-cell, where both distances vanish and the areas' ratio is undefined.
+What remains before the GELU is bilinear in the position inside one INTERVAL between neighbouring LR centres: the area
+weights are those of bilinear interpolation, and each relative coordinate is linear. Along an axis of n cells there are
+n + 1 intervals; interval j lies between the cells j - 1 and j. In the first and the last interval both cells are the
+same one (the clamped border), both distances are equal and the weights are one half each; the coordinates still run
+linearly. This also settles the centre of the last cell, where both distances vanish and the areas' ratio is undefined.
 
-So a frame is rendered in slabs of output rows: the LR rows that a slab touches are multiplied by the corner matrices, blended along
-y at LR width, then along x, then GELU and the last layer. Nothing larger than a slab is ever held.
+So a frame is rendered in slabs of output rows: the LR rows that a slab touches are multiplied by the corner matrices,
+blended along y at LR width, then along x, then GELU and the last layer. Nothing larger than a slab is ever held.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-SLAB_PIXELS = {"cpu": 4096, "cuda": 1 << 18}  # output pixels in work at a time: stay in a core's cache; fill the device
-TRAINING_SLAB_PIXELS = 1 << 16
+SLAB_PIXELS = {"cpu": 2048, "cuda": 1 << 18}  # output pixels in work at a time: stay in a core's cache; fill the device
+TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
 
 
 class Axis(NamedTuple):
@@ -55,7 +57,9 @@ def locate(outputs: int, cells: int) -> Axis:
 
 
 def end_distances(intervals: Tensor, cells: int, like: Tensor) -> Tensor:
-    """Relative coordinates (one LR pixel is 2) of both ends of each interval to its lower and upper cell: (intervals, end, cell)."""
+    """Relative coordinates (one LR pixel is 2) of both ends of each interval to its lower and upper cell: (intervals,
+    end, cell).
+    """
     table = like.new_tensor([[0.0, -2.0], [2.0, 0.0]]).repeat(len(intervals), 1, 1)
     table[intervals == cells] = like.new_tensor([[0.0, 0.0], [2.0, 2.0]])
     table[intervals == 0] = like.new_tensor([[-2.0, -2.0], [0.0, 0.0]])
@@ -79,7 +83,9 @@ class Slab(NamedTuple):
 
 
 def plan_slabs(axis: Axis, rows: int) -> list[Slab]:
-    """At most `rows` rows (at least one) in each slab; whole intervals stay together where they fit, so that their maps are made once."""
+    """At most `rows` rows (at least one) in each slab; whole intervals stay together where they fit, so that their maps
+    are made once.
+    """
     counts = torch.bincount(axis.interval, minlength=axis.cells + 1).tolist()
     slabs, start, stop = [], 0, 0
     for count in counts:
@@ -114,7 +120,8 @@ class Query(nn.Module):
         height, width = size
         y, x = locate(height, features.shape[-2]), locate(width, features.shape[-1])
         training = torch.is_grad_enabled()
-        limit = slab_pixels or (TRAINING_SLAB_PIXELS if training else SLAB_PIXELS.get(features.device.type, 1 << 18))
+        device = "cpu" if features.device.type == "cpu" else "cuda"
+        limit = slab_pixels or (TRAINING_SLAB_PIXELS if training else SLAB_PIXELS)[device]
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.mix.weight.dtype)
             folded = self._fold(y, x)
@@ -138,7 +145,9 @@ class Query(nn.Module):
         return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
 
     def _render(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab, training: bool) -> Tensor:
-        """One slab, (N, rows, W, 3). In training its inner maps are recomputed in the backward pass instead of being kept."""
+        """One slab, (N, rows, W, 3). In training its inner maps are recomputed in the backward pass instead of being
+        kept.
+        """
         if training:
             return checkpoint(self._slab, features, folded, y, x, slab, use_reentrant=False, preserve_rng_state=False)
         return self._slab(features, folded, y, x, slab)
@@ -160,7 +169,7 @@ class Query(nn.Module):
     def _interval_maps(
         self, features: Tensor, folded: Folded, intervals: Tensor, y: Axis, x: Axis
     ) -> list[tuple[Tensor, Tensor]]:
-        """At the upper and at the lower end of each y interval: value at the left end of every x interval, and the step to its right end.
+        """For the upper and the lower end of each y interval: value at the left end of every x interval, step to its right.
 
         Each (N, intervals, w + 1, width).
         """
@@ -168,8 +177,8 @@ class Query(nn.Module):
         columns = torch.arange(x.cells + 1)
         near = (columns - 1).clamp_min(0).to(device), columns.clamp_max(x.cells - 1).to(device)
         cells = (intervals - 1).clamp_min(0).to(device), intervals.clamp_max(y.cells - 1).to(device)
-        maps = [[features.index_select(1, cells[i]).index_select(2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
-        for j in (0, 1):
+        maps = [[features.index_select(1, cells[i]).index_select(2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for
+        i in (0, 1)] for j in (0, 1):
             share_where((intervals == 0) | (intervals == y.cells), (maps[0][j], maps[1][j]), axis=1)
         shift_x = end_distances(columns.to(device), x.cells, features) @ folded.dx  # (w + 1, end, width)
         shift_y = end_distances(intervals.to(device), y.cells, features) @ folded.dy + folded.constant

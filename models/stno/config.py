@@ -1,0 +1,57 @@
+"""Sizes and switches of an STNO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from errors import InputError
+
+
+@dataclass
+class STNOConfig:
+    """Sizes of an STNO; the defaults are the paper's (9,368,146 parameters)."""
+
+    name: str = "stno"
+    channels: int = 64  # of the propagation and of the query's input
+    blocks: int = 30  # residual blocks per branch
+    embedding: int = 128  # of the Galerkin blocks, divided over the heads
+    heads: int = 8
+    hidden: int = 512  # of the Galerkin blocks' feed-forward
+    pyramid: list[int] = field(default_factory=lambda: [36, 54, 72])  # widths at 1/2, 1/4, 1/8
+    head_widths: list[int] = field(default_factory=lambda: [144, 162, 108])  # of the decoders from 1/8, 1/4, 1/2
+    side_channels: int = 24  # of the heads' residual blocks
+    frame_features: int = 29  # beside the in-between frame, before the last convolution of the operator
+    query_width: int = 256
+    residual: str = (
+        "none"  # "none" (paper) or "bicubic": the upscaled key or in-between LR frame is added to the output
+    )
+    times_mode: str = (
+        "exact"  # "exact": each time has its own key-frame recurrence; "shared": all use that of the first time
+    )
+    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device
+
+    def __post_init__(self) -> None:
+        numbers = {"channels": 1, "blocks": 0, "embedding": 1, "heads": 1, "hidden": 1, "side_channels": 1}
+        numbers |= {"frame_features": 1, "query_width": 1, "slab_pixels": 0}
+        for key, least in numbers.items():
+            if getattr(self, key) < least:
+                raise InputError(f"network.{key} is {getattr(self, key)}, expected an integer of at least {least}")
+        for key in ("pyramid", "head_widths"):
+            widths = getattr(self, key)
+            if len(widths) != 3 or min(widths) < 1:
+                raise InputError(f"network.{key} is {widths}, expected three widths, e.g. [36, 54, 72]")
+        if self.embedding % self.heads or self.embedding // self.heads < 2:
+            raise InputError(
+                f"network.embedding is {self.embedding}, must be a multiple of network.heads ({self.heads}), twice it or more"
+            )
+        if self.side_channels >= min(self.head_widths):
+            raise InputError(
+                f"network.side_channels is {self.side_channels}, must be below all of network.head_widths {self.head_widths}"
+            )
+        one_of("network.residual", self.residual, ("none", "bicubic"))
+        one_of("network.times_mode", self.times_mode, ("exact", "shared"))
+
+
+def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
