@@ -112,11 +112,17 @@ def names(report: ClipReport, clip: Clip) -> None:
     step = usual[0][0] if usual else 1
     doubled = [clip.frame_names[i + 1] for i, found in enumerate(steps) if found == 0]
     if doubled:
-        report.add(FAULT, "doubled-number", "two files for the same frame; remove one of them", doubled)
+        message = f"{_folder(clip)}: two files for the same frame; remove one of them"
+        report.add(FAULT, "doubled-number", message, doubled)
     before_gap = [clip.frame_names[i] for i, found in enumerate(steps) if found > step]
     if before_gap:
         missing = sum(found // step - 1 for found in steps if found > step)
-        report.add(FAULT, "gap", f"{missing} frame(s) missing after the named; add them or split the clip", before_gap)
+        message = f"{_folder(clip)}: {missing} frame(s) missing after the named; add them or split the clip"
+        report.add(FAULT, "gap", message, before_gap)
+
+
+def _folder(clip: Clip) -> str:
+    return str(Path(clip.source(0)).parent)
 
 
 def headers(report: ClipReport, clip: Clip) -> set[int]:
@@ -140,7 +146,10 @@ def headers(report: ClipReport, clip: Clip) -> set[int]:
             shape = "{1}x{0}".format(*usual[0][0]) if kind == "size" else f"{usual[0][0]} bits"
             frames = [clip.frame_names[index] for index in odd]
             report.add(
-                FAULT, kind, f"{len(odd)} frame(s) differ from the clip's usual {shape}; all must be alike", frames
+                FAULT,
+                kind,
+                f"{_folder(clip)}: {len(odd)} frame(s) differ from the clip's usual {shape}; all must be alike",
+                frames,
             )
             bad.update(odd)
     return bad
