@@ -42,11 +42,11 @@ class STNOConfig:
                 raise InputError(f"network.{key} is {widths}, expected three widths, e.g. [36, 54, 72]")
         if self.embedding % self.heads or self.embedding // self.heads < 2:
             raise InputError(
-                f"network.embedding is {self.embedding}, must be a multiple of network.heads ({self.heads}), twice it or more"
+                f"network.embedding is {self.embedding}, must be two or more times network.heads ({self.heads})"
             )
         if self.side_channels >= min(self.head_widths):
             raise InputError(
-                f"network.side_channels is {self.side_channels}, must be below all of network.head_widths {self.head_widths}"
+                f"network.side_channels is {self.side_channels}, must be below all head_widths {self.head_widths}"
             )
         one_of("network.residual", self.residual, ("none", "bicubic"))
         one_of("network.times_mode", self.times_mode, ("exact", "shared"))

@@ -169,7 +169,7 @@ class Query(nn.Module):
     def _interval_maps(
         self, features: Tensor, folded: Folded, intervals: Tensor, y: Axis, x: Axis
     ) -> list[tuple[Tensor, Tensor]]:
-        """For the upper and the lower end of each y interval: value at the left end of every x interval, step to its right.
+        """For both ends of each y interval: the value at the left end of every x interval, and the step to its right end.
 
         Each (N, intervals, w + 1, width).
         """
@@ -177,8 +177,9 @@ class Query(nn.Module):
         columns = torch.arange(x.cells + 1)
         near = (columns - 1).clamp_min(0).to(device), columns.clamp_max(x.cells - 1).to(device)
         cells = (intervals - 1).clamp_min(0).to(device), intervals.clamp_max(y.cells - 1).to(device)
-        maps = [[features.index_select(1, cells[i]).index_select(2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for
-        i in (0, 1)] for j in (0, 1):
+        rows = [features.index_select(1, cell) for cell in cells]
+        maps = [[rows[i].index_select(2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
+        for j in (0, 1):
             share_where((intervals == 0) | (intervals == y.cells), (maps[0][j], maps[1][j]), axis=1)
         shift_x = end_distances(columns.to(device), x.cells, features) @ folded.dx  # (w + 1, end, width)
         shift_y = end_distances(intervals.to(device), y.cells, features) @ folded.dy + folded.constant
