@@ -173,6 +173,8 @@ class VideoWriter:
             options["x265-params"] = "log-level=error" + (":lossless=1" if self.lossless else "")
         elif self.codec == "h264" and self.lossless:
             options["qp"] = "0"
+        elif self.codec == "ffv1":
+            options = {"level": "3", "slicecrc": "1"}  # checksums, for tools that heed them
         elif self.codec == "vp9":
             options |= {"lossless": "1"} if self.lossless else {"b": "0"}
         stream.options = options

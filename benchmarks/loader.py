@@ -1,0 +1,122 @@
+"""Training samples per second: the loader with its cache against reading every PNG each time through Pillow.
+
+    python -m benchmarks.loader [--root FOLDER] [--workers 2]
+
+Both ways give the same kind of crops: five LR frames and the ground truth of the middle one. The published code decodes
+five LR files and one GT file per sample, converts them whole and crops then; the cached loader crops views of decoded
+frames. Without --root, synthetic clips are written to a temporary folder first. All in one process (plus the loader's
+workers), interleaved, best of three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from data.cache import cache_pairs
+from data.clips import FolderClip, neighbours
+from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
+from data.layouts import Pair, open_layout
+from data.media import write_image
+
+BATCH, PATCH, SCALE, FRAMES = 8, 64, 4, 5
+
+
+def synthetic(root: Path, clips: int = 2, frames: int = 30, side: int = 640) -> Path:
+    """Textured clips in the jilin layout, GT 640x640 and LR 160x160 as in Jilin-189."""
+    random = np.random.default_rng(0)
+    for clip in range(clips):
+        ground = cv2.GaussianBlur(random.normal(128, 90, (side + frames, side + frames, 3)), (0, 0), 1.5) * 2 - 128
+        ground = np.clip(ground + random.normal(0, 4, ground.shape), 0, 255).astype(np.uint8)
+        for frame in range(frames):
+            gt = ground[frame : frame + side, frame : frame + side]
+            write_image(root / "GT" / f"{clip:03d}" / f"{frame:08d}.png", gt)
+            low = cv2.resize(gt, None, fx=1 / SCALE, fy=1 / SCALE, interpolation=cv2.INTER_AREA)
+            write_image(root / "LR4x" / f"{clip:03d}" / f"{frame:08d}.png", low)
+    return root
+
+
+def read_each_time(pairs: list[Pair], samples: int, seed: int) -> None:
+    """As the published code does: decode whole files through Pillow, convert to float, crop."""
+    random = np.random.default_rng(seed)
+
+    def load(path: str) -> torch.Tensor:
+        with Image.open(path) as image:
+            return torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255).permute(2, 0, 1)
+
+    for _ in range(samples):
+        pair = pairs[random.integers(len(pairs))]
+        assert pair.gt is not None
+        centre = int(random.integers(len(pair)))
+        low = torch.stack([load(pair.lr.source(k)) for k in neighbours(centre, FRAMES, len(pair))])
+        high = load(pair.gt.source(centre))
+        top, left = (int(random.integers(side - PATCH + 1)) for side in pair.lr.size)
+        low[:, :, top : top + PATCH, left : left + PATCH].contiguous()
+        high[:, top * SCALE : (top + PATCH) * SCALE, left * SCALE : (left + PATCH) * SCALE].contiguous()
+
+
+def read_all(dataset: Any, samples: int, seed: int, workers: int) -> Callable[[], None]:
+    def run() -> None:
+        steps = samples // BATCH
+        for batch in build_loader(dataset, StepBatches(dataset, BATCH, seed, 0, steps), workers=workers):
+            assert batch["lr"].dtype == torch.uint8
+
+    return run
+
+
+def rate(run: Callable[[], None], samples: int) -> float:
+    start = time.perf_counter()
+    run()
+    return samples / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="data set with LR files (jilin layout); default synthetic")
+    parser.add_argument("--split", help="its split")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(arguments.root) if arguments.root else synthetic(Path(folder))
+        pairs = open_layout(root, scale=SCALE, split=arguments.split).pairs
+        if not all(isinstance(pair.lr, FolderClip) for pair in pairs):
+            parser.error(f"{root} has no LR files for scale {SCALE}")
+        measure(pairs, Path(folder) / "cache", arguments.workers)
+
+
+def measure(pairs: list[Pair], folder: Path, workers: int) -> None:
+    ways: dict[str, tuple[Callable[[], None], int]] = {
+        "PNG through Pillow each time": (lambda: read_each_time(pairs, 32, 0), 32)
+    }
+    plain = WindowDataset(pairs, SCALE, FRAMES, PATCH)
+    ways["our decoder, no cache"] = (read_all(plain, 32, 0, 0), 32)
+    for kind in ("ram", "file"):
+        kept = cache_pairs(pairs, kind, 4, folder)
+        window = WindowDataset(kept, SCALE, FRAMES, PATCH)
+        read_all(window, 800, 1, 0)()  # warm: every frame decoded once
+        ways[f"cache {kind}, in this process"] = (read_all(window, 800, 0, 0), 800)
+        ways[f"cache {kind}, {workers} workers"] = (read_all(window, 1600, 0, workers), 1600)
+        if kind == "ram":
+            sequence = SequenceDataset(kept, (2.0, 4.0), frames=3, strides=(2,), patch=32)
+            ways["cache ram, STNO sequences, LR made per crop"] = (read_all(sequence, 160, 0, 0), 160)
+    best = dict.fromkeys(ways, 0.0)
+    for _ in range(3):
+        for name, (run, samples) in ways.items():
+            best[name] = max(best[name], rate(run, samples))
+    base = best["PNG through Pillow each time"]
+    for name, value in best.items():
+        print(f"{name:45s} {value:9.1f} samples/s  {value / base:6.1f} x")
+
+
+if __name__ == "__main__":
+    main()

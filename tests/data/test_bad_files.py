@@ -1,0 +1,254 @@
+"""Damaged films and folders, and random damage to every kind of file: a usable result or one clear line, nothing else.
+
+Deeper: FUZZ_EXAMPLES=20000 pytest tests/data/test_bad_files.py -k damage
+"""
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from data import open_layout
+from data.clips import TiffStackClip, VideoClip
+from data.media import probe, read_geo, read_image, to_tensor
+from data.tiff import GeoTags, write_page
+from data.video import VideoFile
+from data.video_writer import VideoWriter
+from errors import InputError
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
+RANDOM = np.random.default_rng(0)
+
+
+def picture(height: int = 24, width: int = 32) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([(4 * x) % 256, (5 * y) % 256, (x * y) % 256], -1).astype(np.uint8)
+
+
+def image_bytes(kind: str, mode: str = "RGB", **options) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture()).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def stack_bytes(folder: Path) -> bytes:
+    import tifffile
+
+    geo = GeoTags(
+        {33550: (12, (1.0, 1.0, 0.0)), 33922: (12, (0.0, 0, 0, 5, 5, 0)), 34735: (3, (1, 1, 0, 1, 1025, 0, 1, 1))}
+    )
+    with tifffile.TiffWriter(folder / "stack.tif") as writer:
+        for _ in range(3):
+            write_page(writer, picture().astype(np.uint16) * 100, geo)
+    return (folder / "stack.tif").read_bytes()
+
+
+def film_bytes(folder: Path, name: str, frames: int = 12, **options) -> bytes:
+    with VideoWriter(folder / name, fps=25, **options) as writer:
+        for number in range(frames):
+            writer.write(np.roll(picture(48, 64), number, 1))
+    return (folder / name).read_bytes()
+
+
+# --- films ------------------------------------------------------------------------------------------------------------
+
+
+def read_all(path: Path) -> int:
+    film = VideoFile(path)
+    for number in range(len(film)):
+        film.array(number)
+    return len(film)
+
+
+def test_films_cut_short(tmp_path):
+    """MP4 keeps its index at the end: nothing is readable. Matroska has no need of it: what is there is read."""
+    mp4, mkv = film_bytes(tmp_path, "a.mp4"), film_bytes(tmp_path, "a.mkv", codec="ffv1")
+    (tmp_path / "half.mp4").write_bytes(mp4[: len(mp4) * 2 // 3])
+    with pytest.raises(InputError, match=r"half.mp4: cannot be read as a video"):
+        VideoFile(tmp_path / "half.mp4")
+    (tmp_path / "half.mkv").write_bytes(mkv[: len(mkv) * 2 // 3])
+    try:
+        assert 1 <= read_all(tmp_path / "half.mkv") < 12
+    except InputError as error:
+        assert "half.mkv" in str(error)
+
+
+def test_films_with_a_broken_index(tmp_path):
+    """AVI's index points to nowhere: FFmpeg falls back to the packets themselves."""
+    avi = bytearray(film_bytes(tmp_path, "a.avi", codec="ffv1"))
+    at = avi.rfind(b"idx1")
+    assert at > 0
+    avi[at + 8 : at + 8 + 160] = RANDOM.bytes(160)
+    (tmp_path / "broken.avi").write_bytes(avi)
+    good = VideoFile(tmp_path / "a.avi")
+    broken = VideoFile(tmp_path / "broken.avi")
+    assert len(broken) == len(good)
+    for number in (11, 3, 7):
+        assert np.array_equal(broken.array(number), good.array(number))
+
+
+def test_a_film_without_pictures(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        audio = container.add_stream("aac", rate=44100)
+        audio.layout = "mono"
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(audio.encode(sound))
+        container.mux(audio.encode(None))
+    with pytest.raises(InputError, match="no video stream"):
+        VideoFile(tmp_path / "a.mp4")
+
+
+def test_damage_that_the_decoder_sees_is_reported(tmp_path):
+    """H.264 hides small damage; where the decoder says that a picture is broken, so do we."""
+    good = film_bytes(tmp_path, "a.mkv", 30)
+    reports = []
+    for seed in range(8):
+        random, content = np.random.default_rng(seed), bytearray(good)
+        at = int(len(content) * random.uniform(0.2, 0.9))
+        content[at : at + 60] = random.bytes(60)
+        (tmp_path / "b.mkv").write_bytes(content)
+        try:
+            read_all(tmp_path / "b.mkv")
+        except InputError as error:
+            reports.append(str(error))
+    assert reports and all("b.mkv: frame" in report for report in reports)
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_unreadable_folders(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a").chmod(0)
+    try:
+        list((tmp_path / "a").iterdir())
+        pytest.skip("this user may read everything")
+    except PermissionError:
+        with pytest.raises(InputError, match="cannot be listed"):
+            open_layout(tmp_path)
+    finally:
+        (tmp_path / "a").chmod(0o755)
+
+
+def test_loops_of_links(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(InputError, match="nowhere"):
+        open_layout(tmp_path)
+    with pytest.raises(InputError):
+        open_layout(tmp_path / "a")
+
+
+# --- random damage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> dict[str, bytes]:
+    """One good file of each kind, small."""
+    folder = tmp_path_factory.mktemp("corpus")
+    files = {f"{kind.lower()}.{kind.lower()}": image_bytes(kind) for kind in ("PNG", "JPEG", "BMP", "WEBP", "GIF")}
+    files |= {
+        "palette.png": image_bytes("PNG", "P"),
+        "bit.png": image_bytes("PNG", "1"),
+        "cmyk.jpg": image_bytes("JPEG", "CMYK"),
+    }
+    for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
+        files[f"{compression}.tif"] = image_bytes("TIFF", compression=compression)
+    files |= {
+        "cmyk.tif": image_bytes("TIFF", "CMYK"),
+        "palette.tif": image_bytes("TIFF", "P"),
+        "stack.tiff": stack_bytes(folder),
+    }
+    films = {
+        "a.mp4": {},
+        "b.mkv": {"codec": "ffv1"},
+        "c.avi": {"codec": "ffv1"},
+        "d.webm": {},
+        "e.mp4": {"codec": "h265"},
+    }
+    return files | {name: film_bytes(folder, name, 4, **options) for name, options in films.items()}
+
+
+DAMAGE = st.lists(
+    st.tuples(
+        st.sampled_from(["cut", "flip", "write", "insert", "remove", "repeat"]),
+        st.floats(0, 1),
+        st.binary(min_size=1, max_size=8),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def apply(content: bytes, damage: list[tuple[str, float, bytes]]) -> bytes:
+    for kind, place, data in damage:
+        at, length = int(place**2 * len(content)), len(data)  # squared: headers are hit more often
+        if kind == "cut":
+            content = content[:at]
+        elif kind == "flip":
+            content = (
+                content[:at]
+                + bytes(a ^ b for a, b in zip(content[at : at + length], data, strict=False))
+                + content[at + length :]
+            )
+        elif kind == "write":
+            content = content[:at] + data + content[at + length :]
+        elif kind == "insert":
+            content = content[:at] + data + content[at:]
+        elif kind == "remove":
+            content = content[:at] + content[at + length :]
+        else:
+            content = content[:at] + content[max(at - 64, 0) : at] + content[at:]
+    return content
+
+
+def use(path: Path) -> None:
+    """Everything that the product does with a file."""
+    if path.suffix in (".mp4", ".mkv", ".avi", ".webm"):
+        clip = VideoClip(path)
+        frames = [clip.frame(number) for number in (len(clip) - 1, 0)]
+        assert all(frame.shape[-2:] == clip.size for frame in frames)
+        return
+    info, array = probe(path), None
+    if info.pages == 1:
+        array = read_image(path)
+        assert array.shape[:2] == info.size and array.dtype in (np.uint8, np.uint16, np.float32)
+        if array.shape[-1] <= 4:
+            assert to_tensor(array).isfinite().all()
+    elif path.suffix == ".tiff":
+        clip = TiffStackClip(path)
+        clip.array(len(clip) - 1)
+    read_geo(path)
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(which=st.integers(0, 10_000), damage=DAMAGE)
+def test_random_damage_gives_a_result_or_one_line(which, damage, corpus, tmp_path):
+    name = sorted(corpus)[which % len(corpus)]
+    path = tmp_path / name
+    path.write_bytes(apply(corpus[name], damage))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            use(path)
+        except InputError as error:
+            message = str(error)
+            assert str(path) in message and "\n" not in message and len(message) < 600
+
+
+def test_the_corpus_itself_is_good(corpus, tmp_path):
+    for name, content in corpus.items():
+        (tmp_path / name).write_bytes(content)
+        use(tmp_path / name)
