@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-
 SLAB_PIXELS = {"cpu": 2048, "cuda": 1 << 18}  # output pixels in work at a time: stay in a core's cache; fill the device
 TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
 
@@ -36,7 +35,7 @@ class Axis(NamedTuple):
     interval: Tensor  # (outputs,) int64 on the CPU, ascending, 0 .. cells
     fraction: Tensor  # (outputs,) float64 on the CPU, position inside the interval, 0 .. 1
     cells: int
-    cell_size: float  # size of an output pixel, at most a quarter of an LR pixel's zoom, in half LR pixels
+    cell_size: float  # of an output pixel, in half LR pixels; never below a quarter LR pixel
 
 
 class Folded(NamedTuple):
@@ -169,7 +168,7 @@ class Query(nn.Module):
     def _interval_maps(
         self, features: Tensor, folded: Folded, intervals: Tensor, y: Axis, x: Axis
     ) -> list[tuple[Tensor, Tensor]]:
-        """For both ends of each y interval: the value at the left end of every x interval, and the step to its right end.
+        """For both ends of each y interval: the value at the left of every x interval, and the step to its right.
 
         Each (N, intervals, w + 1, width).
         """

@@ -1,0 +1,205 @@
+"""Times STNO on this machine: `python benchmarks/stno.py [clip query times galerkin] [--threads 2] [--rounds 3] [--plot
+FILE]`.
+
+Every part is measured in one process beside the machine's own matrix product, in turn, and the best of the rounds
+counts: ratios then survive a machine that is busy or throttled. Memory is what the process's peak grows by. Random
+weights; the times do not depend on them.
+
+    clip      4 LR frames of 128x128, x4 in space, x2 in time: fp32 and bf16, counted on the published form's 784 GMAC
+    times     x8 in time: seven times at once, `shared`, against seven single calls
+    query     one frame from 320x180 to 1280x720 against the straightforward form
+    galerkin  seconds per token from 1,000 to 60,000 tokens; `--plot` draws them beside softmax attention
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from models.stno import STNO
+from models.stno.galerkin import GalerkinBlock
+from tests.models.plain_query import plain_query
+
+PUBLISHED_GMAC = 784  # of the straightforward network for 4 frames of 128x128, x4, one time per gap
+TOKENS = [(25, 40), (50, 60), (75, 100), (120, 125), (150, 200), (240, 250)]
+ALLOCATOR = {  # glibc otherwise returns large blocks to the kernel after every operation, and page faults dominate
+    "MALLOC_MMAP_THRESHOLD_": "2000000000",
+    "MALLOC_TRIM_THRESHOLD_": "8000000000",
+    "MALLOC_TOP_PAD_": "200000000",
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+
+
+def best(rounds: int, *runs: Callable[[], object]) -> list[float]:
+    """Least seconds of each contender; they take turns."""
+    taken = [math.inf] * len(runs)
+    for turn in range(rounds + 1):
+        for index, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            if turn:  # the first turn warms up
+                taken[index] = min(taken[index], time.perf_counter() - start)
+    return taken
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def matrix_product() -> Callable[[], Tensor]:
+    """100 GFLOP, about half a second."""
+    a, b = torch.randn(2, 3684, 3684)
+    return lambda: a @ b
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return -10 * math.log10((a - b).square().mean().item())
+
+
+def clip(rounds: int) -> None:
+    network, frames = STNO().eval(), torch.rand(1, 4, 3, 128, 128)
+
+    def run(kind: torch.dtype | None = None) -> Tensor:
+        with torch.autocast("cpu", kind) if kind else contextlib.nullcontext():
+            return network(frames, [0.5], (512, 512))
+
+    before = peak_mb()
+    run()
+    print(f"clip: peak memory {peak_mb():.0f} MB, of which {before:.0f} MB before the call")
+    product, exact, half = best(rounds, matrix_product(), run, lambda: run(torch.bfloat16))
+    rate = 2 * 3684**3 / product / 1e9
+    for name, seconds in (("fp32", exact), ("bf16", half)):
+        share = 2 * PUBLISHED_GMAC / seconds / rate
+        print(f"clip: {name} {seconds:.2f} s, {share:.0%} of the fp32 matrix product's rate ({rate:.0f} GFLOP/s)")
+    print(f"clip: bf16 to fp32 {psnr(run(), run(torch.bfloat16)):.1f} dB (random weights)")
+
+
+def times(rounds: int) -> None:
+    network, frames = STNO().eval(), torch.rand(1, 2, 3, 64, 64)
+    eighths = [k / 8 for k in range(1, 8)]
+
+    def single() -> None:
+        for t in eighths:
+            network(frames, [t], (256, 256))
+
+    together, alone = best(rounds, lambda: network(frames, eighths, (256, 256), times_mode="shared"), single)
+    print(f"times: x8 in time, 2 frames of 64x64: shared {together:.2f} s, seven single calls {alone:.2f} s")
+    print(f"times: shared is {alone / together:.2f} times as fast")
+
+
+def query(rounds: int) -> None:
+    layer = STNO().eval().query
+    features = torch.randn(1, 64, 180, 320).contiguous(memory_format=torch.channels_last)
+    before = peak_mb()
+    folded = layer(features, (720, 1280))
+    print(f"query: 1280x720, extra memory {peak_mb() - before:.0f} MB")
+    fast, plain = best(rounds, lambda: layer(features, (720, 1280)), lambda: plain_query(layer, features, (720, 1280)))
+    difference = (plain_query(layer, features, (720, 1280)) - folded).abs().max()
+    print(f"query: folded {fast:.2f} s, straightforward {plain:.2f} s: {plain / fast:.1f} times as fast")
+    print(f"query: greatest difference {difference:.1e}")
+
+
+def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
+    """The same projections with softmax attention in the place of the Galerkin products."""
+    attention = block.attention
+
+    def run(tokens: Tensor) -> Tensor:
+        key, value = attention.key_value(tokens).chunk(2, dim=-1)
+        heads = (x.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for x in (attention.query(tokens), key, value))
+        return attention.appearance(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
+
+    return run
+
+
+def galerkin(rounds: int, plot: Path | None) -> None:
+    block = GalerkinBlock(128, 8, 512).eval()
+    other = softmax_block(block)
+    linear, quadratic = [], []
+    for height, width in TOKENS:
+        tokens = torch.randn(2, height * width, 128)
+        count = height * width
+        repeats = max(1, 20_000 // count)
+        (seconds,) = best(2 * rounds, lambda: [block(tokens, height, width) for _ in range(repeats)])  # noqa: B023
+        linear.append((count, seconds / repeats / count * 1e6))
+        line = f"galerkin: {count:6d} tokens, {linear[-1][1]:.2f} us a token"
+        if count <= 15_000:
+            (seconds,) = best(1, lambda: other(tokens))  # noqa: B023
+            quadratic.append((count, seconds / count * 1e6))
+            line += f" (softmax attention alone {quadratic[-1][1]:.2f})"
+        print(line)
+    values = [value for _, value in linear]
+    print(f"galerkin: time per token varies by {max(values) / min(values) - 1:.0%}")
+    if plot:
+        draw(plot, {"Galerkin block": linear, "softmax attention alone": quadratic})
+
+
+def draw(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
+    """Microseconds per token over tokens, both axes logarithmic, as a small PNG."""
+    width, height, margin = 520, 320, 48
+    image = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(image)
+    points = [point for curve in curves.values() for point in curve]
+    low_x, high_x = math.log10(800), math.log10(80_000)
+    low_y = math.floor(math.log10(min(y for _, y in points)))
+    high_y = math.ceil(math.log10(max(y for _, y in points)))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (math.log10(x) - low_x) / (high_x - low_x)
+        up = (math.log10(y) - low_y) / (high_y - low_y)
+        return margin + across * (width - 2 * margin), height - margin - up * (height - 2 * margin)
+
+    for exponent in range(low_y, high_y + 1):
+        left, right = place(800, 10**exponent), place(80_000, 10**exponent)
+        pen.line([left, right], fill="#dddddd")
+        pen.text((6, left[1] - 6), f"{10.0**exponent:g}", fill="black")
+    for x in (1000, 3000, 10_000, 30_000, 60_000):
+        bottom = place(x, 10**low_y)
+        pen.line([bottom, place(x, 10**high_y)], fill="#eeeeee")
+        pen.text((bottom[0] - 14, bottom[1] + 6), f"{x}", fill="black")
+    pen.text((6, 8), "microseconds per token, two frames, over tokens per frame", fill="black")
+    for (name, curve), colour in zip(curves.items(), ("#1f5fa8", "#c05020"), strict=True):
+        places = [place(*point) for point in curve]
+        pen.line(places, fill=colour, width=2)
+        for x, y in places:
+            pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
+        pen.text((places[-1][0] - 60, places[-1][1] - 18), name, fill=colour)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["clip", "times", "query", "galerkin"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--plot", type=Path)
+    arguments = parser.parse_args()
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    measures = {"clip": clip, "times": times, "query": query}
+    with torch.inference_mode():
+        for part in arguments.parts:
+            if part == "galerkin":
+                galerkin(arguments.rounds, arguments.plot)
+            else:
+                measures[part](arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
