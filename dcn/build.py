@@ -159,9 +159,12 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
     longest_first = sorted(commands, key=["cuda", "cpu", "operator", "avx512", "avx2", "baseline"].index)
+    extra = os.environ.get("DCN_CXXFLAGS", "").split()  # of the C++ compiler, for sanitizers and trials; part of the library's name
+    for name in commands.keys() - {"cuda"}:
+        commands[name] += extra
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         list(pool.map(lambda name: _run([*commands[name], "-o", str(work / f"{name}.o")]), longest_first))
-    _run([compiler, "-shared", *openmp, *objects, "-o", str(work / "dcn.so"), *_libraries(cuda)])
+    _run([compiler, "-shared", *openmp, *extra, *objects, "-o", str(work / "dcn.so"), *_libraries(cuda)])
 
 
 def cuda_flags(architectures: list[str]) -> list[str]:

@@ -103,7 +103,7 @@ Tensor pack_weight(const Problem& p, const Kernels& k, const Tensor& weight, boo
 
 void pack_map(const Problem& p, const Kernels& k, const Tensor& input, int64_t sample, void* maps) {
   at::parallel_for(0, p.slices * (p.height + 2 * kBorder), 16,
-                   [&](int64_t begin, int64_t end) { k.pack_map(p, map_of(input, sample), maps, begin, end); });
+                   [&](int64_t begin, int64_t end) { k.pack_map(p, map_of(input, sample), maps, 0, begin, end); });
 }
 
 }  // namespace
@@ -197,53 +197,53 @@ struct BackwardPass {
   at::TensorOptions options;
   Tensor grad, input, offset, weight, mask;
   std::array<bool, 4> wanted;
-  int64_t pieces, tasks, at_once, maps_size;
-  Tensor maps, weights, grad_maps, grad_weights, grad_input;
+  int64_t pieces, tasks, at_once;
+  Tensor weights, grad_weights, grad_input;
   PlaneGradient grad_offset, grad_mask;
 
   void allocate() {
-    pieces = pieces_per_group(p), tasks = p.deform_groups * pieces, maps_size = p.slices * p.map_size();
+    pieces = pieces_per_group(p), tasks = p.deform_groups * pieces;
     at_once = std::max<int64_t>(1, std::min<int64_t>(input.size(0), at::get_num_threads() / tasks));
-    maps = at::empty({at_once, maps_size}, options);
     weights = pack_weight(p, k, weight, true, options);
-    if (wanted[0]) {
-      grad_input = at::empty(input.sizes(), input.options().memory_format(at::MemoryFormat::Contiguous));
-      grad_maps = at::empty({at_once, maps_size}, options);
-    }
+    if (wanted[0]) grad_input = at::empty(input.sizes(), input.options().memory_format(at::MemoryFormat::Contiguous));
     if (wanted[2]) grad_weights = at::zeros({at_once, p.backward_weights()}, options);
     if (!wanted[1] && !wanted[3]) return;
     grad_offset = PlaneGradient(offset, p, at_once, pieces, options);
     if (mask.defined()) grad_mask = PlaneGradient(mask, p, at_once, pieces, options);
   }
 
+  // Elements that a thread needs: the maps and map gradients of one task, so only those in work take memory, and the kernel's scratch.
+  int64_t task_maps() const { return round_up(p.slices / tasks * p.map_size(), 64); }
+  int64_t scratch() const { return 2 * task_maps() + k.backward_scratch(p); }
+
   // One piece of a deformable group of one sample: nobody else writes there.
-  void run_task(int64_t slot, int64_t sample, int64_t task, void* scratch) const {
+  void run_task(int64_t slot, int64_t sample, int64_t task, char* memory) const {
+    const int64_t first = p.slices / tasks * task, last = p.slices / tasks * (task + 1);
+    const int64_t map_bytes = task_maps() * static_cast<int64_t>(options.dtype().itemsize());
+    void *maps = memory, *grad_maps = memory + map_bytes;
+    k.pack_map(p, map_of(input, sample), maps, first, 0, (last - first) * (p.height + 2 * kBorder));
     Backward b{};
-    b.maps = at_element(maps, slot * maps_size);
+    b.maps = maps;
     b.weights = weights.const_data_ptr();
     b.offset = map_of(offset, sample);
     if (mask.defined()) b.mask = map_of(mask, sample);
     b.grad_out = map_of(grad, sample);
-    b.grad_maps = wanted[0] ? at_element(grad_maps, slot * maps_size) : nullptr;
+    b.grad_maps = wanted[0] ? grad_maps : nullptr;
     b.grad_weights = wanted[2] ? at_element(grad_weights, slot * p.backward_weights()) : nullptr;
     b.grad_offset = grad_offset.place(sample, slot, task / pieces, task % pieces);
     b.grad_mask = grad_mask.place(sample, slot, task / pieces, task % pieces);
     if (b.grad_offset) b.grad_offset_type = grad_offset.type();
     if (b.grad_mask) b.grad_mask_type = grad_mask.type();
-    const int64_t slices = p.slices / tasks;
-    k.backward(p, b, scratch, task * slices, (task + 1) * slices);
+    k.backward(p, b, memory + 2 * map_bytes, first, last);
+    if (!wanted[0]) return;
+    void* to = at_element(grad_input, sample * p.channels * p.height * p.width);
+    k.unpack_map(p, grad_maps, to, type_of(grad_input), first, last);
   }
 
   void run_samples(const Threads& threads, int64_t first, int64_t samples) const {
-    for (int64_t slot = 0; slot < samples; ++slot) pack_map(p, k, input, first + slot, at_element(maps, slot * maps_size));
     threads.run(samples * tasks, [&](int64_t begin, int64_t end, void* scratch) {
-      for (int64_t index = begin; index < end; ++index) run_task(index / tasks, first + index / tasks, index % tasks, scratch);
+      for (int64_t index = begin; index < end; ++index) run_task(index / tasks, first + index / tasks, index % tasks, static_cast<char*>(scratch));
     });
-    for (int64_t slot = 0; slot < samples && wanted[0]; ++slot)
-      at::parallel_for(0, p.channels, 1, [&](int64_t begin, int64_t end) {
-        void* to = at_element(grad_input, (first + slot) * p.channels * p.height * p.width);
-        k.unpack_map(p, at_element(grad_maps, slot * maps_size), to, type_of(grad_input), begin, end);
-      });
     grad_offset.finish(first, samples);
     grad_mask.finish(first, samples);
   }
@@ -263,7 +263,7 @@ Gradients cpu_backward(const Tensor& grad, const Tensor& input, const Tensor& of
   BackwardPass pass{p, k, options, with_flat_planes(grad), input, with_flat_planes(offset), weight.contiguous(),
                     mask ? with_flat_planes(*mask) : Tensor(), wanted};
   pass.allocate();
-  const Threads threads(k.backward_scratch(p), options);
+  const Threads threads(pass.scratch(), options);
   for (int64_t first = 0; first < input.size(0); first += pass.at_once)
     pass.run_samples(threads, first, std::min(pass.at_once, input.size(0) - first));
   const auto result = [&](bool want, const Tensor& tensor) { return want ? tensor : at::empty({0}, input.options()); };

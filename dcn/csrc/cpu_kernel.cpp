@@ -26,11 +26,12 @@ void with_width(int64_t width, const Body& body) {
 
 // ---- working layouts
 
+// Rows are counted over the slices from `first_slice` on, which is where `maps` begins.
 template <class S>
-void pack_map(const Problem& p, const Map& input, void* maps, int64_t begin, int64_t end) {
+void pack_map(const Problem& p, const Map& input, void* maps, int64_t first_slice, int64_t begin, int64_t end) {
   const int64_t rows = p.height + 2 * dcn::kBorder, width = p.slice_width, row_size = p.map_width() * width;
   for (int64_t index = begin; index < end; ++index) {
-    const int64_t slice = index / rows, y = index % rows - dcn::kBorder;
+    const int64_t slice = first_slice + index / rows, y = index % rows - dcn::kBorder;
     S* to = static_cast<S*>(maps) + index * row_size;
     if (y < 0 || y >= p.height) {
       std::memset(to, 0, row_size * sizeof(S));
@@ -47,10 +48,10 @@ void pack_map(const Problem& p, const Map& input, void* maps, int64_t begin, int
 }
 
 template <class S>
-void unpack_map(const Problem& p, const void* maps, void* out, Type type, int64_t begin, int64_t end) {
+void unpack_map(const Problem& p, const void* maps, void* out, Type type, int64_t first_slice, int64_t last_slice) {
   const int64_t width = p.slice_width;
-  for (int64_t channel = begin; channel < end; ++channel) {
-    const S* from = static_cast<const S*>(maps) + channel / width * p.map_size() + channel % width;
+  for (int64_t channel = first_slice * width; channel < last_slice * width; ++channel) {
+    const S* from = static_cast<const S*>(maps) + (channel / width - first_slice) * p.map_size() + channel % width;
     from += (dcn::kBorder * p.map_width() + dcn::kBorder) * width;
     for (int64_t y = 0; y < p.height; ++y)
       store_row(from + y * p.map_width() * width, width, out, type, (channel * p.height + y) * p.width, 1, p.width);
@@ -183,8 +184,9 @@ void finish_point(const Problem& p, const Backward& b, const BackwardScratch<S>&
 }
 
 template <class S, int WIDTH>
-void backward_block(const Problem& p, const Backward& b, const BackwardScratch<S>& s, int64_t slice, int64_t first, int64_t count, bool add) {
-  const S* map = static_cast<const S*>(b.maps) + slice * p.map_size();
+void backward_block(const Problem& p, const Backward& b, const BackwardScratch<S>& s, int64_t slice, int64_t index, int64_t first,
+                    int64_t count) {
+  const S* map = static_cast<const S*>(b.maps) + index * p.map_size();
   const int64_t weight_size = p.outs_tiled * p.columns_padded, row = p.columns_padded;
   std::memset(s.grad_columns, 0, kBlock * row * sizeof(S));
   multiply(round_up(count, kRowTile), row, p.outs, s.grad_out, 1, kBlock, static_cast<const S*>(b.weights) + slice * weight_size, row,
@@ -194,9 +196,9 @@ void backward_block(const Problem& p, const Backward& b, const BackwardScratch<S
     place(p, b.offset, b.mask, p.deform_group(slice), point, first, count, true, *s.at);
     if (b.grad_offset) {
       dot_corners<S, WIDTH>(p, map, *s.at, count, grad, row, s.dots);
-      finish_point(p, b, s, point, first, count, add);
+      finish_point(p, b, s, point, first, count, index > 0);
     }
-    if (b.grad_maps) scatter<S, WIDTH>(p, static_cast<S*>(b.grad_maps) + slice * p.map_size(), *s.at, count, grad, row);
+    if (b.grad_maps) scatter<S, WIDTH>(p, static_cast<S*>(b.grad_maps) + index * p.map_size(), *s.at, count, grad, row);
     if (b.grad_weights) sample<S, WIDTH>(p, map, *s.at, count, s.columns + point * p.slice_width, row);
   }
   if (b.grad_weights)
@@ -208,7 +210,7 @@ template <class S>
 void backward(const Problem& p, const Backward& b, void* memory, int64_t first_slice, int64_t last_slice) {
   const BackwardScratch<S> s(p, memory);
   if (b.grad_maps)
-    std::memset(static_cast<S*>(b.grad_maps) + first_slice * p.map_size(), 0, (last_slice - first_slice) * p.map_size() * sizeof(S));
+    std::memset(b.grad_maps, 0, (last_slice - first_slice) * p.map_size() * sizeof(S));
   for (int64_t first = 0; first < p.pixels(); first += kBlock) {
     const int64_t count = smaller(kBlock, p.pixels() - first);
     start_block(p, first, count, *s.at);
@@ -220,7 +222,7 @@ void backward(const Problem& p, const Backward& b, void* memory, int64_t first_s
           load_row(b.grad_out.data, b.grad_out.type, (group * p.outs + o) * b.grad_out.channel + first, 1, to, 1, count);
           std::memset(to + count, 0, (kBlock - count) * sizeof(S));
         }
-      with_width<S>(p.slice_width, [&](auto width) { backward_block<S, width>(p, b, s, slice, first, count, slice != first_slice); });
+      with_width<S>(p.slice_width, [&](auto width) { backward_block<S, width>(p, b, s, slice, slice - first_slice, first, count); });
     }
   }
 }

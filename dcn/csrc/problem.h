@@ -44,7 +44,8 @@ struct Problem {
   int64_t backward_weights() const { return slices * outs_tiled * columns_padded; }
 };
 
-// Everything below is of the working type (float or double) unless it is a Map or has a Type beside it.
+// Everything below is of the working type (float or double) unless it is a Map or has a Type beside it. `maps` of a backward task hold
+// its own slices alone.
 struct Forward {
   const void* maps;
   const void* weights;  // [slice][column][outs_padded]
@@ -59,7 +60,7 @@ struct Backward {
   const void* weights;  // [slice][outs_tiled][columns_padded]
   Map offset, mask;
   Map grad_out;
-  void* grad_maps;     // the kernel zeroes its part; null: not wanted
+  void* grad_maps;     // as maps, zeroed by the kernel; null: not wanted
   void* grad_weights;  // as weights, to be added to; null: not wanted
   void* grad_offset;   // (2 * points, pixels) of this deformable group; null: neither it nor grad_mask is wanted
   void* grad_mask;     // (points, pixels); null without mask
@@ -72,8 +73,8 @@ struct Kernels {
   int64_t lanes, row_tile;
   int64_t (*forward_scratch)(const Problem&);  // elements of the working type
   int64_t (*backward_scratch)(const Problem&);
-  void (*pack_map)(const Problem&, const Map& input, void* maps, int64_t begin, int64_t end);  // rows of all slices
-  void (*unpack_map)(const Problem&, const void* maps, void* out, Type, int64_t begin, int64_t end);  // channels
+  void (*pack_map)(const Problem&, const Map& input, void* maps, int64_t first_slice, int64_t begin, int64_t end);  // rows
+  void (*unpack_map)(const Problem&, const void* maps, void* out, Type, int64_t first_slice, int64_t last_slice);
   void (*pack_weight)(const Problem&, const void* weight, Type, void* packed, bool backward, int64_t begin, int64_t end);
   void (*unpack_weight)(const Problem&, const void* packed, int64_t copies, void* out, Type, int64_t begin, int64_t end);
   void (*forward)(const Problem&, const Forward&, void* scratch, int64_t begin, int64_t end);  // blocks
