@@ -174,7 +174,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     lines = [
         ("protocol", _protocol(report, config)),
         ("baseline", str(report.get("baseline") or "bicubic")),
-        ("data", ", ".join(f"{key} {value}" for key, value in data.items() if value not in (None, ""))),
+        ("data", _data(data)),
         ("network", str(network.get("name") or "")),
         ("parameters", f"{network['parameters']:,}" if network.get("parameters") else ""),
         ("cost", f"{network['gmac_per_frame']:,.1f} GMAC per frame" if network.get("gmac_per_frame") else ""),
@@ -193,6 +193,14 @@ def _protocol(report: Report, config: Mapping[str, Any]) -> str:
     name = str(report.get("protocol") or "")
     crop = report.get("crop", config.get("crop"))
     return f"{name}, {crop} pixels of border left out" if name and crop is not None else name
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    words = [str(data["kind"])] if data.get("kind") else []
+    if data.get("clips"):
+        words.append(f"{data['clips']} clip{'s' if data['clips'] != 1 else ''}")
+    root, rest = str(data.get("root") or ""), ", ".join(words)
+    return f"{root} ({rest})" if root and rest else root or rest
 
 
 def _machine(machine: Mapping[str, Any]) -> list[str]:

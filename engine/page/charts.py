@@ -61,8 +61,9 @@ def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
 def heat_map(title: str, grid: Grid, rows: Sequence[str], columns: Sequence[str], style: str) -> Markup:
     """Numbers in coloured cells: rows are scales, columns times; an empty cell has no number."""
     low, high = extent(grid)
-    wide, tall, left, top = 74, 30, 52, 28
-    parts = [
+    wide, tall, left, top = 74, 30, 78, 28
+    parts = [element("text", "scale, time", x=left - 8, y=18, _class="axis end")]
+    parts += [
         element("text", name, x=left + wide * (j + 0.5), y=18, _class="axis middle") for j, name in enumerate(columns)
     ]
     for i, name in enumerate(rows):

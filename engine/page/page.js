@@ -37,9 +37,10 @@ function start(viewer) {
     if (marks) {
       marks.style.width = `${width}px`;
       marks.style.transform = place;
+      marks.style.strokeWidth = `${1.5 / scale()}px`;
     }
     stage.classList.toggle("zoomed", scale() > fit() * 1.001);
-    stage.classList.toggle("sharp", scale() >= 2);
+    stage.classList.toggle("sharp", scale() >= 3);
     divider.style.left = `${state.split}%`;
     divider.setAttribute("aria-valuenow", Math.round(state.split));
     for (const side of ["left", "right"]) {
@@ -47,6 +48,7 @@ function start(viewer) {
       input.checked = true;
       viewer.querySelector(`.tag.${side}`).textContent = input.nextElementSibling.textContent;
     }
+    divider.setAttribute("aria-valuetext", `${Math.round(state.split)} % ${viewer.querySelector(".tag.left").textContent}`);
     viewer.querySelector(".level").textContent = `${Math.round(scale() * 100)} %`;
   }
 
@@ -82,7 +84,7 @@ function start(viewer) {
     drag(event, move => set({split: at(move)}));
   });
   stage.addEventListener("pointerdown", event => {
-    if (event.button) return;
+    if (event.button || event.target.closest(".zoom")) return;
     if (!stage.classList.contains("zoomed")) {
       set({split: at(event)});
       drag(event, move => set({split: at(move)}));
@@ -112,6 +114,7 @@ function start(viewer) {
     set({split: to});
   });
   stage.addEventListener("keydown", event => {
+    if (event.target.closest(".zoom") && event.key.startsWith("Arrow")) return;
     const wide = stage.clientWidth / scale() / 10, tall = stage.clientHeight / scale() / 10;
     const act = {
       "+": () => step(1), "=": () => step(1), "-": () => step(-1), "0": () => set({zoom: 0}),

@@ -99,25 +99,16 @@ def viewer(comparison: Comparison, part: Place, index: int, count: int, names: N
         marks(comparison, part),
         divider,
         tags,
+        zoom_buttons(bool(comparison.boxes)),
         _class="stage",
         tabindex=0,
         role="group",
         aria_label=hint,
         style=f"aspect-ratio:{part.width}/{part.height}",
     )
-    bar = [
-        choice("left", index, names, "bicubic"),
-        choice("right", index, names, "ours"),
-        zoom_buttons(bool(comparison.boxes)),
-    ]
-    return element(
-        "div",
-        element("div", bar, _class="bar"),
-        area,
-        _class="viewer",
-        data_width=part.width,
-        data_height=part.height,
-    )
+    bar = [choice("left", index, names, "bicubic"), choice("right", index, names, "ours")]
+    size = {"data_width": part.width, "data_height": part.height}
+    return element("div", element("div", bar, _class="bar"), area, _class="viewer", **size)
 
 
 def choice(side: str, index: int, names: Names, chosen: str) -> Markup:
