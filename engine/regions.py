@@ -23,12 +23,15 @@ class Window(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """STNO's job: key frames (T, 3, h, w), between which of them (both included) the outputs are wanted, how many of
-    those are known already."""
+    """STNO's job.
+
+    keys: key frames (T, 3, h, w).   keep: first and last of those between which outputs are wanted.   whole: the last
+    one belongs to this chunk; only the clip's very last key frame does, others begin the next chunk.
+    """
 
     keys: Tensor
     keep: tuple[int, int]
-    skip: int
+    whole: bool
 
 
 def turned(x: Tensor, turn: int) -> Tensor:
@@ -63,12 +66,14 @@ class SpaceTimeWork:
 
     def __init__(self, network: Any, device: torch.device, region: Region, turn: int, times: Sequence[float]) -> None:
         self.network, self.device, self.region, self.turn = network, device, region, turn
-        self.times = list(times)
+        self.times, self.keys_alone = list(times) or [0.5], not times
 
     def __call__(self, job: Chunk) -> Tensor:
         """-> (n, 3, H, W), float32 on the CPU."""
         keys = turned(self.region.crop(job.keys), self.turn).to(self.device)
         height, width = self.region.out_size
         size = (width, height) if self.turn % 2 else (height, width)
-        frames = self.network(keys[None], times=self.times, size=size, keep=job.keep)[0, job.skip :]
+        frames = self.network(keys[None], times=self.times, size=size, keep=job.keep)[0]
+        frames = frames if job.whole else frames[:-1]
+        frames = frames[:: 1 + len(self.times)] if self.keys_alone else frames
         return turned_back(frames, self.turn).float().cpu()

@@ -59,10 +59,10 @@ def restore(
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
     MTDO: one per frame of `clip` (or of `frames`, in their order), neighbours beyond the ends as `padding` says. STNO:
-    the key frames and, between each two, one per entry of `times`, at `size` = (H, W), None: four times as large; with
-    `frames` (first .. last + 1) only the outputs from key frame `first` to key frame `last`. A clip of any length
-    takes the same memory. `note` gets a line when memory runs out and smaller tiles are taken (default: standard
-    error). The network is put into eval mode. Raises InputError for a clip that is too short.
+    the key frames and, between each two, one per entry of `times` (none: key frames alone), at `size` = (H, W), None:
+    four times as large; with `frames` (a range of key frames) those and the in-between frames that follow each. A clip
+    of any length takes the same memory. `note` gets a line when memory runs out and smaller tiles are taken (default:
+    standard error). The network is put into eval mode. Raises InputError for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
     network.to(device).eval()
@@ -106,20 +106,22 @@ def windows(clip: Clip, count: int, padding: str, frames: Sequence[int]) -> Iter
 
 
 def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chunk]:
-    """Overlapping stretches of key frames; chunks start at multiples of `options.chunk` wherever `frames` starts."""
-    if len(clip) < 2:
+    """Stretches of key frames, each with its context. They begin at multiples of `options.chunk` whatever `frames` asks
+    for: what is made of a frame does not depend on where the work began.
+    """
+    last = len(clip) - 1
+    if last < 1:
         raise InputError(f"clip '{clip.name}' has {len(clip)} frame(s): STNO needs at least 2 key frames")
-    start, last = frames[0], frames[-1]
+    start, end = frames[0], frames[-1] + 1
     held: dict[int, Tensor] = {}
-    fresh = True
-    while start < last or fresh:
-        stop = min((start // options.chunk + 1) * options.chunk, last)
-        base = min(start, len(clip) - 2) // options.chunk * options.chunk
-        first = max(base - options.context, 0)
-        end = min(max(base + options.chunk, stop) + options.context, len(clip) - 1)
-        held = {n: held[n] if n in held else clip.frame(n) for n in range(first, end + 1)}
-        yield Chunk(torch.stack(list(held.values())), (start - first, stop - first), skip=0 if fresh else 1)
-        start, fresh = stop, False
+    while start < end:
+        base = start // options.chunk * options.chunk
+        stop = min(base + options.chunk, end)
+        seen = range(max(base - options.context, 0), min(base + options.chunk + options.context, last) + 1)
+        held = {number: held[number] if number in held else clip.frame(number) for number in seen}
+        keep = (start - seen[0], min(stop, last) - seen[0])
+        yield Chunk(torch.stack(list(held.values())), keep, whole=stop > last)
+        start = stop
 
 
 class Worker:

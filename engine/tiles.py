@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from torch import Tensor
 OVERLAP = 32  # LR pixels that neighbouring tiles share
 BLIND = 1 / 4  # share of the overlap at a tile's edge that is not used at all: there the tile saw its padding
 SHARE = 0.5  # of the free memory that a frame may take
+MAPS_PER_TOKEN, MAPS_PER_FRAME = 40, 10  # of MTDO
+MAPS_PER_KEY, MAPS_BESIDE = 5, 20  # of STNO
 SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
 
 
@@ -129,6 +132,17 @@ def automatic(size: tuple[int, int], bytes_per_pixel: float, free: float, multip
     if size[0] * size[1] <= affordable:
         return None
     return max(int(affordable**0.5) // multiple * multiple, min(SMALLEST, max(size)))
+
+
+def bytes_per_pixel(config: Any, in_between: int, keys: int) -> float:
+    """Memory that one LR pixel takes while a frame (MTDO) or a chunk of `keys` key frames (STNO) is worked on, float32.
+
+    Counted in maps that exist at once; the counts were fitted to measured peaks (benchmarks/restore.py).
+    """
+    if config.name == "stno":
+        return 4.0 * config.channels * (MAPS_PER_KEY * keys * (1 + in_between) + MAPS_BESIDE)
+    width = config.hat.embed if config.reconstruction == "hat" else config.channels
+    return 4.0 * (MAPS_PER_TOKEN * width + config.channels * (MAPS_PER_FRAME * config.frames + 4 * config.scale**2))
 
 
 def halved(regions: Sequence[Region], overlap: int = OVERLAP) -> int | None:

@@ -1,0 +1,191 @@
+"""What upscaling writes: frames, TIFF stacks with georeference, films, comparisons.
+
+Films are made of pieces, each a short film of its own in the final codec: a piece that is finished needs no more room
+than its share of the result, and `join` puts the pieces together without decoding, with exact times and the source's
+sound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import imagecodecs
+import numpy as np
+import tifffile
+import torch
+from torch import Tensor
+
+from data import tiff
+from data.clips import Clip
+from data.degrade import imresize
+from data.media import replacing, write_image
+from data.video import VideoFile
+from data.video_writer import VideoWriter, _Sound
+from errors import InputError
+
+FILM_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
+STACK_SUFFIXES = (".tif", ".tiff")
+TICKS = 90_000  # per second: the least fine time base of a joined film
+
+
+@dataclass(frozen=True)
+class FilmStyle:
+    """How films are encoded. like: the source film, whose colours, pixel shape and depth are kept."""
+
+    fps: Fraction
+    like: VideoFile | None
+    codec: str
+    crf: int
+    lossless: bool
+    bits: int
+
+
+# --- frames that wait for their piece ---------------------------------------------------------------------------------
+
+
+def store_frame(path: Path, array: np.ndarray) -> None:
+    """Keep (H, W, C) losslessly and fast; a reader never sees half a file."""
+    with replacing(path) as temporary:
+        rows = imagecodecs.delta_encode(np.ascontiguousarray(array), axis=1)
+        temporary.write_bytes(imagecodecs.zstd_encode(rows.tobytes(), level=1))
+
+
+def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
+    """What `store_frame` wrote."""
+    rows = np.frombuffer(imagecodecs.zstd_decode(path.read_bytes()), dtype).reshape(shape)
+    return imagecodecs.delta_decode(rows, axis=1)
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None) -> None:
+    """One frame as an image file; `geo` (of the output's size) is for TIFF."""
+    if path.suffix.lower() in STACK_SUFFIXES:
+        with replacing(path) as temporary:
+            tiff.write(temporary, array, geo)
+    else:
+        write_image(path, array)
+
+
+def write_stack(path: Path, frames: Iterable[np.ndarray], total_bytes: int, geo: tiff.GeoTags | None) -> None:
+    """All frames as the pages of one TIFF; above 2 GiB as BigTIFF."""
+    with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
+        for array in frames:
+            tiff.write_page(writer, array, geo)
+
+
+# --- films ------------------------------------------------------------------------------------------------------------
+
+
+def write_piece(path: Path, frames: Iterable[np.ndarray], times: Sequence[float], style: FilmStyle) -> None:
+    """A short film without sound; `times` in seconds, the first one counts as zero."""
+    with VideoWriter(
+        path, style.fps, style.like, style.codec, style.crf, style.lossless, style.bits, sound=False
+    ) as film:
+        for array, time in zip(frames, times, strict=True):
+            film.write(array, time - times[0])
+
+
+def join(path: Path, pieces: Sequence[Path], times: Sequence[float], last: float, like: VideoFile | None) -> None:
+    """Pieces one after the other, without decoding: `times` of all frames in seconds, the last frame is shown `last`
+    seconds.
+
+    `like`: the source film; its sound and its metadata are copied.
+    """
+    base = like.info.time_base if like else Fraction(1, TICKS)
+    base /= max(-(-TICKS * base.numerator // base.denominator), 1)
+    stamps = [round(Fraction(time) / base) for time in times]
+    with replacing(path) as temporary:
+        try:
+            with av.open(str(temporary), "w") as film, av.open(str(pieces[0])) as first:
+                stream = film.add_stream_from_template(first.streams.video[0])
+                stream.time_base = base
+                _copy_metadata(like, film)
+                sound = _Sound.of(like, film) if like else None
+                film.start_encoding()
+                _copy_packets(film, stream, pieces, stamps, round(Fraction(last) / base), sound)
+        except av.error.FFmpegError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); choose another container (.mkv takes all)"
+            ) from error
+
+
+def _copy_metadata(like: VideoFile | None, film: Any) -> None:
+    if like is None:
+        return
+    with av.open(str(like.path)) as source:
+        technical = ("major_brand", "minor_version", "compatible_brands", "encoder")
+        film.metadata.update({key: value for key, value in source.metadata.items() if key not in technical})
+
+
+def _copy_packets(
+    film: Any, stream: Any, pieces: Sequence[Path], stamps: list[int], last: int, sound: _Sound | None
+) -> None:
+    """Times are given anew: a frame's is that of its place in the film; decoding times run behind by the codec's
+    delay.
+    """
+    base, delay, start = stream.time_base, max(map(_delay, pieces)), 0
+    step = stamps[1] - stamps[0] if len(stamps) > 1 else last
+    for piece in pieces:
+        with av.open(str(piece)) as source:
+            packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
+            place = {pts: start + k for k, pts in enumerate(sorted(int(packet.pts or 0) for packet in packets))}
+            for number, packet in enumerate(packets, start):
+                shown = place[int(packet.pts or 0)]
+                behind = number - delay
+                packet.pts = stamps[shown]
+                packet.dts = stamps[behind] if behind >= 0 else stamps[0] + behind * step
+                packet.time_base, packet.stream = base, stream
+                packet.duration = stamps[shown + 1] - stamps[shown] if shown + 1 < len(stamps) else last
+                if sound:
+                    sound.copy(float(packet.dts * base))
+                film.mux(packet)
+            start += len(packets)
+    if start != len(stamps):
+        raise InputError(f"{pieces[0].parent}: the pieces hold {start} frames, expected {len(stamps)}: start anew")
+    if sound:
+        sound.copy(float("inf"))
+
+
+def _delay(piece: Path) -> int:
+    """By how many frames decoding order runs ahead of the order of showing."""
+    with av.open(str(piece)) as source:
+        shown = [int(packet.pts or 0) for packet in source.demux(source.streams.video[0]) if packet.size]
+    rank = {pts: k for k, pts in enumerate(sorted(shown))}
+    return max(number - rank[pts] for number, pts in enumerate(shown))
+
+
+# --- beside bicubic ---------------------------------------------------------------------------------------------------
+
+
+class Bicubic:
+    """What anyone has without a network: frames enlarged by bicubic interpolation, in-between frames blended."""
+
+    def __init__(self, clip: Clip, size: tuple[int, int]) -> None:
+        self.clip, self.size = clip, size
+        self._kept: dict[int, Tensor] = {}
+
+    def __call__(self, key: int, time: float) -> Tensor:
+        """Key frame `key`, or the frame at `time` in (0, 1) between it and the next: (3, H, W) in [0, 1]."""
+        self._kept = {number: frame for number, frame in self._kept.items() if number >= key}
+        return torch.lerp(self._frame(key), self._frame(key + 1), time) if time else self._frame(key)
+
+    def _frame(self, key: int) -> Tensor:
+        if key not in self._kept:
+            self._kept[key] = imresize(self.clip.frame(key), size=self.size).clamp(0, 1)
+        return self._kept[key]
+
+
+def beside(bicubic: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """The left half of the picture from bicubic, the right from ours, full width each: (H, 2W, C)."""
+    return np.concatenate([bicubic, ours], axis=1)
+
+
+def pairs(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    return (beside(a, b) for a, b in zip(left, right, strict=True))

@@ -1,0 +1,185 @@
+"""What upscale.py is asked to do: the request, and from its words to networks, clips and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from data.clips import Clip, FolderClip, VideoClip
+from data.clips.files import TiffStackClip, image_files
+from data.media import IMAGE_SUFFIXES, probe
+from data.naming import natural_key
+from engine import output, precision
+from engine.checkpoint import load_network, sha256
+from engine.restore import output_size
+from engine.task import Task
+from engine.testing import WEIGHTS
+from errors import InputError
+
+FILMS = frozenset(
+    (*output.FILM_SUFFIXES, ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".y4m", ".ogv", ".3gp")
+)
+CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; names as upscale.py's options."""
+
+    source: Path
+    out: Path
+    weight: Path | None = None
+    scale: float | None = None
+    fps: str | None = None  # "x2": twice as many; a number: frames per second, a whole multiple of the source's
+    times: tuple[float, ...] = ()
+    precision: str = "auto"
+    tile: int | None = None
+    exact: bool = False
+    ensemble: bool = False
+    compile: bool = False
+    device: str = "auto"
+    padding: str = "reflect"
+    context: int = CONTEXT
+    input_fps: float | None = None
+    image_format: str | None = None
+    codec: str | None = None
+    crf: int = 16
+    lossless: bool = False
+    compare: bool = False
+    preview: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+def open_network(request: Request) -> tuple[Any, Path]:
+    """The network and the file it came from: the weights asked for, or the small released ones that fit the task."""
+    space_time = bool(request.fps or request.times)
+    path = request.weight or WEIGHTS["stno" if space_time else "mtdo"]
+    if request.weight is None and not path.is_file():
+        raise InputError(
+            f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
+        )
+    network: Any = load_network(path)
+    if space_time and network.config.name == "mtdo":
+        raise InputError(
+            f"'{path}' holds MTDO weights, which make no frames in between: leave --fps and --times out, or take STNO"
+        )
+    if network.config.name == "mtdo" and request.scale and request.scale != network.config.scale:
+        raise InputError(
+            f"'{path}' is for scale {network.config.scale}, asked for is {request.scale:g}: say --scale "
+            f"{network.config.scale} "
+            "or take other weights (STNO takes any scale)"
+        )
+    if request.compile:
+        precision.compile_parts(network)
+    return network, path
+
+
+def in_between(request: Request, network: Any, clip: Clip) -> tuple[float, ...]:
+    """Times of the new frames in each gap; empty if there are none."""
+    if request.times:
+        if list(request.times) != sorted(set(request.times)) or not all(0 < time < 1 for time in request.times):
+            raise InputError("--times: expected rising numbers between 0 and 1, such as 0.25,0.5,0.75")
+        return request.times
+    if not request.fps:
+        return ()
+    try:
+        factor = Fraction(request.fps.removeprefix("x"))
+        factor = factor if request.fps.startswith("x") else factor / Fraction(source_fps(clip, request))
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--fps '{request.fps}': expected a multiple such as x2, or frames per second") from None
+    whole = round(factor)
+    if whole < 1 or abs(factor - whole) > 1e-3:
+        raise InputError(
+            f"--fps {request.fps} is {float(factor):.3f} times the source's: whole multiples work, such as x2"
+        )
+    return tuple(k / whole for k in range(1, whole))
+
+
+def source_fps(clip: Clip, request: Request) -> Fraction:
+    if isinstance(clip, VideoClip):
+        return clip.film.info.fps
+    return Fraction(request.input_fps or clip.fps or 25).limit_denominator(1001)
+
+
+def open_clips(request: Request) -> list[tuple[Clip, Path]]:
+    """The clip in the source, or all clips of a folder of clips, each with its output."""
+    source, out = request.source, request.out
+    if not source.exists():
+        raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
+    if source.is_file() or image_files(source):
+        return [(open_clip(source, request), out)]
+    members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
+    if not members:
+        raise InputError(f"'{source}' holds no frames, videos or folders of frames")
+    if out.suffix.lower() in (*output.FILM_SUFFIXES, *output.STACK_SUFFIXES):
+        raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
+    return [(open_clip(path, request), out / member_name(path)) for path in members]
+
+
+def is_clip(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*FILMS, *output.STACK_SUFFIXES)
+
+
+def member_name(path: Path) -> str:
+    """The output of one clip of many: of the same kind as the source."""
+    if path.is_dir() or path.suffix.lower() in (*output.FILM_SUFFIXES, *output.STACK_SUFFIXES):
+        return path.name
+    return f"{path.stem}.mp4"
+
+
+def open_clip(path: Path, request: Request) -> Clip:
+    if path.is_dir():
+        return FolderClip(path, fps=request.input_fps)
+    if path.suffix.lower() in output.STACK_SUFFIXES:
+        return TiffStackClip(path, fps=request.input_fps)
+    if path.suffix.lower() in IMAGE_SUFFIXES and probe(path).pages == 1:
+        return FolderClip([path], fps=request.input_fps)
+    return VideoClip(path)
+
+
+def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequence[float], weights: Path) -> Task:
+    """What is to be made of `clip`. Unusable clips are found here, before any work."""
+    suffix = out.suffix.lower()
+    kind = "film" if suffix in output.FILM_SUFFIXES else "stack" if suffix in output.STACK_SUFFIXES else "frames"
+    if kind == "frames" and suffix in IMAGE_SUFFIXES | FILMS:
+        known = ", ".join((*output.FILM_SUFFIXES, ".tif"))
+        raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
+    wanted = None
+    if network.config.name == "stno":
+        scale = request.scale or 4.0
+        wanted = (round(scale * clip.size[0]), round(scale * clip.size[1]))
+        if min(wanted) < 1:
+            raise InputError(
+                f"scale {scale:g} leaves nothing of {clip.size[1]}x{clip.size[0]} pixels: take a larger one"
+            )
+    facts = {
+        "weights": sha256(weights),
+        "padding": request.padding,
+        "context": request.context,
+        "ensemble": request.ensemble,
+    }
+    codec = request.codec or ("vp9" if suffix == ".webm" else "h264")
+    return Task(
+        clip, out, kind, output_size(network, clip.size, wanted), tuple(times), image_suffix(clip, request),
+        request.compare, codec, request.crf, request.lossless, source_fps(clip, request) * (len(times) + 1), facts,
+    )  # fmt: skip
+
+
+def image_suffix(clip: Clip, request: Request) -> str:
+    """How single frames are written: as asked for; TIFF where the source is one or has floats; else PNG."""
+    if request.image_format:
+        return f".{request.image_format}"
+    first = clip.paths[0].suffix.lower() if isinstance(clip, FolderClip) else ""
+    tiff = first in output.STACK_SUFFIXES or isinstance(clip, TiffStackClip) or clip.bit_depth == 32
+    return ".tif" if tiff else ".png"
+
+
+def finished(task: Task, request: Request) -> bool:
+    """With --resume, an output without a work folder is complete."""
+    return request.resume and task.out.exists() and not task.work.exists()

@@ -1,0 +1,257 @@
+"""Upscale clips: what upscale.py does. Tasks are shared out over ranks piece by piece, and every result is put
+together.
+
+A piece is a fixed stretch of a clip. Which rank makes it, before or after how many interruptions, changes nothing in
+it: so the result of N processes, and of a resumed run, equals that of one undisturbed process.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import dcn
+from data.clips import Clip, RegionClip, SubClip
+from data.media import from_tensor, write_image
+from engine import distributed, output, precision, tiles
+from engine.request import Request, finished, in_between, make_task, open_clips, open_network
+from engine.restore import Options, multiple, restore
+from engine.streaming import WriteBehind
+from engine.task import Task, check_free
+from engine.testing import say
+from errors import InputError
+
+
+def upscale(request: Request) -> list[Path]:
+    """Do what `request` says; every rank works, the first one writes the results. Returns the files and folders
+    written.
+
+    Raises InputError for input that cannot be used, for outputs in the way and for an output that is not finite.
+    """
+    device = distributed.choose_device(request.device)
+    precision.check(request.precision, device)
+    distributed.start(device)
+    dcn.ensure_built(log=say)
+    network, weights = open_network(request)
+    clips = open_clips(request)
+    times = in_between(request, network, clips[0][0])
+    if request.preview is not None:
+        return [preview(network, weights, clips[0], request, times, device)]
+    tasks = [make_task(clip, out, request, network, times, weights) for clip, out in clips]
+    tasks = [task for task in tasks if not finished(task, request)]
+    if not tasks:
+        say("nothing to do: every output is complete")
+        return []
+    plan_numbers(tasks, network, request, device)
+    begin(tasks, request)
+    try:
+        with patient_exit():
+            work(tasks, network, request, device)
+    except KeyboardInterrupt:
+        say("interrupted: what is finished is kept; the same command with --resume goes on")
+        raise
+    distributed.barrier()
+    written = [path for task in tasks for path in task.finish()] if distributed.is_main() else []
+    distributed.stop()
+    return written
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def plan_numbers(tasks: list[Task], network: Any, request: Request, device: torch.device) -> None:
+    """Decide on precision and tiles, once for all ranks; an interrupted run goes on with what it began with."""
+    chosen: dict[str, Any] = {}
+    if distributed.is_main():
+        kept = next((task.begun_with() for task in tasks if request.resume and task.begun_with()), {})
+        chosen["precision"] = request.precision
+        if request.precision == "auto":
+            chosen["precision"] = kept.get("precision") or choose_precision(tasks[0], network, request, device)
+        for number, task in enumerate(tasks):
+            before = task.begun_with() if request.resume else {}
+            chosen[str(number)] = (
+                before["tile"] if "tile" in before and not request.tile else choose_tile(task, network, request, device)
+            )
+    chosen = distributed.broadcast(chosen)
+    for number, task in enumerate(tasks):
+        task.facts |= {"precision": chosen["precision"], "tile": chosen[str(number)]}
+
+
+def choose_precision(task: Task, network: Any, request: Request, device: torch.device) -> str:
+    """Measured on the middle of the first frames of the first clip."""
+    clip = SubClip(task.clip, range(min(len(task.clip), 3)))
+    scale = task.size[0] / clip.size[0]
+    sample = middle(clip, precision.SAMPLE)
+    size = round(scale * sample.size[0]), round(scale * sample.size[1])
+
+    def restore_sample(name: str) -> Tensor:
+        frames = range(len(clip) // 2, len(clip) // 2 + 1)
+        options = Options(precision=name)
+        return torch.stack(list(restore(network, sample, device=device, frames=frames, size=size, options=options)))
+
+    name, reason = precision.choose(restore_sample, device)
+    say(reason)
+    return name
+
+
+def middle(clip: Clip, side: int) -> RegionClip:
+    """At most `side` x `side` pixels of every frame."""
+    height, width = clip.size
+    h, w = min(side, height), min(side, width)
+    top, left = (height - h) // 2, (width - w) // 2
+    return RegionClip(clip, top, left, top + h, left + w)
+
+
+def choose_tile(task: Task, network: Any, request: Request, device: torch.device) -> int | None:
+    if request.exact:
+        return None
+    if request.tile:
+        return request.tile
+    keys = min(Options().chunk + 2 * request.context, len(task.clip))
+    needed = tiles.bytes_per_pixel(network.config, len(task.times) or 1, keys)
+    tile = tiles.automatic(task.clip.size, needed, tiles.free_memory(device), multiple(network))
+    if tile:
+        say(f"clip '{task.clip.name}': frames of {task.clip.size[1]}x{task.clip.size[0]} in tiles of {tile} LR pixels")
+    return tile
+
+
+# --- the work ---------------------------------------------------------------------------------------------------------
+
+
+def begin(tasks: list[Task], request: Request) -> None:
+    """Work folders, made by the first rank."""
+    if distributed.is_main():
+        for task in tasks:
+            check_free(task.out, task.kind, request.overwrite or task.work.exists())
+        for task in tasks:
+            task.begin(request.resume, request.overwrite)
+    distributed.barrier()
+
+
+def work(tasks: list[Task], network: Any, request: Request, device: torch.device) -> None:
+    """This rank's share of the pieces of all clips."""
+    pieces = [(task, number) for task in tasks for number in range(task.pieces)]
+    mine = pieces[distributed.rank() :: distributed.world()]
+    total = sum(len(task.frames_of(number)) for task, number in mine)
+    ready = sum(done(task, number) for task, number in mine)
+    quiet = not distributed.is_main()
+    with tqdm(total=total, initial=ready, unit="frame", disable=quiet, dynamic_ncols=True, smoothing=0.05) as bar:
+        for task in tasks:
+            numbers = [number for owner, number in mine if owner is task and not task.complete(number)]
+            bar.set_description(task.clip.name)
+            for run in runs(numbers):
+                make_pieces(task, run, network, request, device, bar)
+
+
+def done(task: Task, number: int) -> int:
+    """Finished frames of a piece."""
+    indices = task.frames_of(number)
+    return len(indices) if task.complete(number) else sum(task.has(index) for index in indices)
+
+
+def runs(numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Stretches of consecutive pieces: features are kept across their borders."""
+    run: list[int] = []
+    for number in numbers:
+        if run and number != run[-1] + 1:
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
+def make_pieces(task: Task, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any) -> None:
+    """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
+    ends = {task.frames_of(number)[-1]: number for number in numbers}
+
+    def write(item: tuple[int, Tensor | None]) -> None:
+        torch.set_num_threads(1)  # of this thread: the cores are the network's
+        index, frame = item
+        if frame is not None:
+            task.keep(index, frame)
+            bar.update()
+        if index in ends:
+            task.finish_piece(ends[index])
+
+    with WriteBehind(write) as behind:
+        for index, frame in missing_frames(task, numbers, network, request, device):
+            if frame is not None and not torch.isfinite(frame).all():
+                raise InputError(
+                    f"{task.source(index)}: the output is not finite: check the weights, or try --precision fp32"
+                )
+            behind.put((index, frame))
+
+
+def missing_frames(
+    task: Task, numbers: list[int], network: Any, request: Request, device: torch.device
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
+    facts = task.facts
+    options = Options(facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context)
+    first, last = task.frames_of(numbers[0])[0], task.frames_of(numbers[-1])[-1]
+    there = {index for index in range(first, last + 1) if task.has(index)}
+    keys = range(first // task.per_gap, last // task.per_gap + 1)
+    incomplete = [key for key in keys if not there.issuperset(task.outputs_of(key))]
+    restored: dict[int, Iterator[Tensor]] = {}
+    for run in runs(incomplete):
+        frames = restore(network, task.clip, device=device, padding=request.padding, frames=range(run[0], run[-1] + 1),
+                         times=task.times, size=task.size, options=options, note=say)  # fmt: skip
+        restored |= dict.fromkeys(run, frames)
+    for key in keys:
+        for index in task.outputs_of(key):
+            frame = next(restored[key]) if key in restored else None
+            yield index, None if index in there else frame
+
+
+@contextmanager
+def patient_exit() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does: what is finished is written, and resumed later."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def preview(
+    network: Any,
+    weights: Path,
+    clip_and_out: tuple[Clip, Path],
+    request: Request,
+    times: Sequence[float],
+    device: torch.device,
+) -> Path:
+    """One frame, bicubic beside ours, as PNG: for a look before the long work."""
+    clip, out = clip_and_out
+    index = request.preview if request.preview is not None and request.preview >= 0 else len(clip) // 2
+    if index >= len(clip):
+        raise InputError(f"--preview {index}: clip '{clip.name}' has frames 0 to {len(clip) - 1}")
+    task = make_task(clip, out.with_suffix(""), request, network, times, weights)
+    path = out if out.suffix.lower() == ".png" else out.with_name(f"{out.stem or out.name}_preview.png")
+    check_free(path, "preview", request.overwrite)
+    name = "fp32" if request.precision == "auto" else request.precision
+    options = Options(
+        name, choose_tile(task, network, request, device), ensemble=request.ensemble, context=request.context
+    )
+    ours = next(restore(network, clip, device=device, padding=request.padding, frames=range(index, index + 1),
+                        times=times, size=task.size, options=options, note=say))  # fmt: skip
+    bicubic = output.Bicubic(clip, task.size)(index, 0.0)
+    write_image(path, from_tensor(torch.cat([bicubic, ours], dim=-1), np.dtype(np.uint8)))
+    return path
