@@ -17,9 +17,11 @@ from data.clips import Clip, frame_numbers
 from data.doctor import checks
 from data.doctor.findings import FAULT, NOTE, WARNING, ClipReport, Diagnosis, Finding
 from data.layouts import Entry, Query, find_entries, read_boxes
+from data.layouts.splits import ALIASES
 from data.media import probe
 from errors import InputError
 
+SPLIT_FOLDERS = {name for names in ALIASES.values() for name in names}
 SAMPLED_PAIRS = 4  # pairs of neighbouring frames that are decoded per clip unless everything is
 CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged unless everything is
 STILL = 0.02  # mean difference in grey levels below which a frame repeats the one before ...
@@ -346,7 +348,8 @@ def twins(clips: list[ClipReport]) -> list[Finding]:
             seen.setdefault(digest, clip.name)
     found = []
     for (first, second), count in shared.items():
-        across = "/" in first and "/" in second and first.split("/")[0] != second.split("/")[0]
+        tops = [name.split("/")[0].lower() for name in (first, second)]
+        across = tops[0] != tops[1] and all(top in SPLIT_FOLDERS for top in tops)
         tail = " across the splits: results on it are worthless" if across else ""
         message = f"{count} of the frames looked at are those of {first}{tail}; remove one of the clips"
         found.append(Finding(FAULT if across else WARNING, "duplicate", second, message))

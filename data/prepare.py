@@ -1,0 +1,282 @@
+"""`python -m data.prepare ROOT OUT`: any data set or films as the jilin layout: GT, LR, Bicubic, lists, splits.
+
+A clip is written frame by frame into hidden folders and takes its place in one go when it is complete, GT last: whoever
+looks into OUT sees whole clips alone. The same command goes on where an earlier run stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.degrade import imresize
+from data.layouts import Layout, Pair, open_layout
+from data.layouts.splits import ALIASES
+from data.media import replacing, rgb, write_image
+from errors import InputError
+
+EXAMPLE = """examples:
+  python -m data.prepare ../films OUT --shares 0.8 0.1 0.1
+  python -m data.prepare ../REDS/train_sharp OUT --scale 4 --jobs 8
+
+Stop it at any time; the same command goes on. Afterwards: python -m data.doctor OUT"""
+FOLDERS = {"train": "training_set", "val": "validation_set", "test": "test_set"}
+CHUNK = 32  # frames per piece of work
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be made of what. Its values must stay the same from one run to the next into the same folder."""
+
+    root: str
+    kind: str = "auto"
+    scale: int = 4
+    shares: tuple[float, float, float] | None = None  # train, val, test; None: the source's own splits or 0.8, 0.1, 0.1
+    seed: int = 0
+    bicubic: bool = True
+    allow_gaps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale < 2:
+            raise InputError(f"scale: expected a whole number from 2, got {self.scale}")
+        if self.shares is not None and (min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+            raise InputError(f"shares: expected three shares that sum to 1, got {' '.join(map(str, self.shares))}")
+
+
+def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = False) -> dict[str, list[str]]:
+    """Make the data set; returns the clips of each split. InputError: a source or folder that cannot be used."""
+    out = Path(out)
+    _layout.cache_clear()  # the source may have changed since an earlier call
+    layout = _layout(plan)
+    if out.resolve() == layout.root.resolve():
+        raise InputError(f"{out}: is the source itself; choose another folder for the output")
+    _remember(plan, out)
+    splits = assign(layout, plan)
+    places = {name: out / FOLDERS[split] for split, names in splits.items() for name in names}
+    waiting = [pair for pair in layout if not (places[pair.name] / "GT" / flat(pair.name)).is_dir()]
+    total = sum(map(len, layout))
+    done = total - sum(map(len, waiting))
+    with tqdm(total=total, initial=done, unit="frame", desc="prepare", disable=quiet, dynamic_ncols=True) as bar:
+        for pair, frames in _worked(plan, waiting, places, jobs or os.cpu_count() or 1):
+            bar.update(frames)
+            if pair is not None:
+                _finish(pair, places[pair.name])
+    _write_lists(layout, splits, out)
+    return splits
+
+
+def assign(layout: Layout, plan: Plan) -> dict[str, list[str]]:
+    """Split -> clip names: the source's own splits unless shares are asked for, else drawn by the seed."""
+    known = {folder: split for split, folders in reversed(ALIASES.items()) for folder in folders}
+    names = [pair.name for pair in layout]
+    own = [known.get(name.split("/")[0].lower()) for name in names]
+    if plan.shares is None and all(own):
+        return {split: [name for name, mine in zip(names, own, strict=True) if mine == split] for split in FOLDERS}
+    _, val, test = plan.shares or (0.8, 0.1, 0.1)
+    order = np.random.default_rng(plan.seed).permutation(len(names))
+    counts = [round(len(names) * share) for share in (val, test)]
+    if len(names) >= 3:  # a share that was asked for is never left without a clip
+        counts = [max(count, 1) if share > 0 else 0 for count, share in zip(counts, (val, test), strict=True)]
+    bounds = np.cumsum(counts)
+    chosen = {"val": order[: bounds[0]], "test": order[bounds[0] : bounds[1]], "train": order[bounds[1] :]}
+    return {split: [names[index] for index in sorted(chosen[split])] for split in FOLDERS}
+
+
+def flat(name: str) -> str:
+    """A clip's name as one folder."""
+    return name.replace("/", "_")
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _layout(plan: Plan) -> Layout:
+    layout = open_layout(plan.root, plan.kind, scale=plan.scale, split="all", allow_gaps=plan.allow_gaps)
+    names = [flat(pair.name) for pair in layout]
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise InputError(f"{plan.root}: two clips would both be named {doubled}; rename one of them")
+    return layout
+
+
+def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int) -> Iterator[tuple[Pair | None, int]]:
+    """Frames written so far, piece by piece; with the pair when its last piece is done."""
+    pieces = [
+        (pair, range(start, min(start + CHUNK, len(pair)))) for pair in waiting for start in range(0, len(pair), CHUNK)
+    ]
+    left = {pair.name: -(-len(pair) // CHUNK) for pair in waiting}
+    if jobs == 1 or len(pieces) <= 1:
+        for pair, indices in pieces:
+            write_piece(plan, pair.name, indices, places[pair.name])
+            left[pair.name] -= 1
+            yield (None if left[pair.name] else pair), len(indices)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads half alive
+    pool = ProcessPoolExecutor(min(jobs, len(pieces)), mp_context=context, initializer=_start_worker)
+    try:
+        futures: dict[Future, tuple[Pair, range]] = {
+            pool.submit(write_piece, plan, pair.name, indices, places[pair.name]): (pair, indices)
+            for pair, indices in pieces
+        }
+        for future in as_completed(futures):
+            future.result()
+            pair, indices = futures[future]
+            left[pair.name] -= 1
+            yield (None if left[pair.name] else pair), len(indices)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+
+
+def write_piece(plan: Plan, name: str, indices: Sequence[int], place: Path) -> None:
+    """Write some frames of a clip into its hidden folders; those that are there already stay."""
+    pair = next(pair for pair in _layout(plan) if pair.name == name)
+    assert pair.gt is not None
+    folders = {kind: _hidden(place, kind, pair) for kind in kinds(plan)}
+    for index in indices:
+        missing = [kind for kind, folder in folders.items() if not _frame(folder, index, pair.gt.bit_depth).exists()]
+        if not missing:
+            continue
+        gt, low = rgb(pair.gt.array(index)), rgb(pair.lr.array(index))
+        for kind in missing:
+            array = gt if kind == "GT" else low if kind.startswith("LR") else enlarged(low, plan.scale)
+            write_image(_frame(folders[kind], index, pair.gt.bit_depth), np.ascontiguousarray(array))
+
+
+def kinds(plan: Plan) -> list[str]:
+    """The folders, in the order in which a clip's parts take their places."""
+    return [f"Bicubic{plan.scale}x"] * plan.bicubic + [f"LR{plan.scale}x", "GT"]
+
+
+def enlarged(low: np.ndarray, scale: int) -> np.ndarray:
+    """(h, w, 3) -> (scale h, scale w, 3) by bicubic, in the same type."""
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(low, -1, 0)).astype(np.float32))
+    large = np.moveaxis(imresize(planes, scale=scale).numpy(), 0, -1)
+    if low.dtype == np.float32:
+        return large
+    return np.clip(np.floor(large + 0.5), 0, np.iinfo(low.dtype).max).astype(low.dtype)
+
+
+def _frame(folder: Path, index: int, bits: int) -> Path:
+    return folder / f"{index:08d}{'.png' if bits <= 16 else '.tif'}"
+
+
+def _hidden(place: Path, kind: str, pair: Pair) -> Path:
+    return place / kind / f".{flat(pair.name)}.part"
+
+
+def _finish(pair: Pair, place: Path) -> None:
+    """All frames are there: boxes, then the folders take their places, ground truth last."""
+    name = flat(pair.name)
+    if pair.boxes is not None:
+        lines = [
+            f"{index},{box.track},{box.x:g},{box.y:g},{box.w:g},{box.h:g},{box.label}\n"
+            for index, boxes in enumerate(pair.boxes)
+            for box in boxes
+        ]
+        with replacing(place / "boxes" / f"{name}.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+    for hidden in sorted(place.glob(f"*/.{name}.part"), key=lambda path: path.parent.name == "GT"):
+        final = hidden.with_name(name)
+        if final.exists():  # a run that was stopped in this very loop
+            shutil.rmtree(final)
+        hidden.replace(final)
+
+
+def _remember(plan: Plan, out: Path) -> None:
+    """Write the plan beside the output, or make sure that it is the one that the output was begun with."""
+    path = out / "prepare.json"
+    wanted = json.loads(json.dumps({**asdict(plan), "root": str(Path(plan.root).resolve())}))
+    wanted["clips"] = _fingerprint(_layout(plan))
+    if path.is_file():
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{path}: is damaged; delete it together with {out} and start again") from None
+        changed = [key for key in wanted if begun.get(key) != wanted[key]]
+        if changed:
+            raise InputError(
+                f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder or delete this one"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+def _fingerprint(layout: Layout) -> str:
+    """Changes with the names and lengths of the clips: then the splits would change too."""
+    return hashlib.sha256(json.dumps([(pair.name, len(pair)) for pair in layout]).encode()).hexdigest()[:16]
+
+
+def _write_lists(layout: Layout, splits: dict[str, list[str]], out: Path) -> None:
+    lengths = {pair.name: (len(pair), pair.gt.bit_depth if pair.gt else 8) for pair in layout}
+    for split, names in splits.items():
+        lines = []
+        for name in names:
+            length, bits = lengths[name]
+            lines += [f"{flat(name)}/{_frame(Path(), index, bits).name}\n" for index in range(length)]
+        with replacing(out / f"{split}.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+# --- command ----------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.prepare",
+        description="Write any data set or films as training_set, validation_set and test_set with GT, LR and Bicubic.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", help="data set, folder of films, or one film")
+    parser.add_argument("out", help="folder to write to (new, or one of this program to go on with)")
+    parser.add_argument("--kind", default="auto", help="layout of the source, if its detection fails")
+    parser.add_argument("--scale", type=int, default=4, help="GT pixels per LR pixel (default: 4)")
+    parser.add_argument(
+        "--shares", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="of the clips (default: 0.8 0.1 0.1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw of the clips (default: 0)")
+    parser.add_argument("--no-bicubic", action="store_true", help="leave out the enlarged LR, which takes most space")
+    parser.add_argument("--allow-gaps", action="store_true", help="take clips whose frame numbers have gaps")
+    parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
+    options = parser.parse_args(arguments)
+    try:
+        shares = tuple(options.shares) if options.shares else None
+        plan = Plan(
+            options.root, options.kind, options.scale, shares, options.seed, not options.no_bicubic, options.allow_gaps
+        )
+        splits = prepare(plan, options.out, options.jobs)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command goes on. Whole clips so far: {options.out}", file=sys.stderr)
+        return 130
+    counts = ", ".join(f"{split} {len(names)}" for split, names in splits.items())
+    print(f"{options.out}: clips: {counts}; lists train.txt, val.txt, test.txt")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

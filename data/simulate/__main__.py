@@ -1,0 +1,146 @@
+"""`python -m data.simulate --out DIR`: simulated clips as files, with their true boxes and, if asked for, true flow."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tqdm import tqdm
+
+from data.degrade import Degradation
+from data.layouts import Box
+from data.media import replacing, write_image
+from data.simulate.clips import SimulatedClip, simulate
+from data.simulate.settings import settings_from
+from errors import InputError
+
+EXAMPLE = """examples:
+  python -m data.simulate --out SIM                               train and test clips in the jilin layout
+  python -m data.simulate --out SIM clips=8 frames=30 size=[256,384] objects.ships=3 objects.planes=1 sky.cover=[0,0.3]
+  python -m data.simulate --out VISO --layout viso stills=[../photos]
+  python -m data.simulate --out SIM --flow motion.rolling=0.5
+
+Settings: data/simulate/settings.py, explained in docs/simulator.md."""
+PLACES = {"train": "training_set", "test": "test_set"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.simulate",
+        description="Make satellite video out of aerial stills.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the simulator, as in a config")
+    parser.add_argument("--out", required=True, type=Path, help="new folder")
+    parser.add_argument("--layout", choices=("jilin", "viso"), default="jilin", help="jilin: GT and LR; viso: raw VISO")
+    parser.add_argument("--scale", type=int, default=4, help="GT pixels per LR pixel (jilin; default: 4)")
+    parser.add_argument(
+        "--split", choices=("train", "test", "both"), default="both", help="regions of the stills to use"
+    )
+    parser.add_argument("--flow", action="store_true", help="write the true flow to the next frame as .flo files")
+    options = parser.parse_args(arguments)
+    try:
+        settings = settings_from(_mapping(options.settings))
+        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+            raise InputError(f"{options.out}: exists and is not empty; choose a new folder")
+        splits = tuple(PLACES) if options.split == "both" else (options.split,)
+        clips = [clip for split in splits for clip in simulate(None, settings, split)]
+
+        def write(clip: SimulatedClip) -> None:
+            if options.layout == "viso":
+                write_viso(clip, options.out, options.flow)
+            else:
+                write_jilin(clip, options.out, options.scale, options.flow)
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {len(clips)} clips of {settings.frames} frames {settings.size[1]}x{settings.size[0]}")
+    return 0
+
+
+def write_jilin(clip: SimulatedClip, out: Path, scale: int, flow: bool = False) -> None:
+    """OUT/{training_set, test_set}/{GT, LR4x}/CLIP/FRAME.png, boxes/CLIP.txt, flow/CLIP/FRAME.flo."""
+    place = out / PLACES[clip.split]
+    degradation = Degradation().for_depth(clip.bit_depth)
+    height, width = (side - side % scale for side in clip.size)
+    for index, name in enumerate(clip.frame_names):
+        frame = clip.array(index)[:height, :width]
+        low = degradation.array(frame, scale, name=clip.name, index=index)
+        write_image(place / f"LR{scale}x" / clip.name / f"{name}.png", low)
+        write_image(place / "GT" / clip.name / f"{name}.png", frame)
+    write_boxes(place / "boxes" / f"{clip.name}.txt", clip.boxes, 0)
+    if flow:
+        write_flow(place / "flow" / clip.name, clip)
+
+
+def write_viso(clip: SimulatedClip, out: Path, flow: bool = False) -> None:
+    """OUT/mot/CLASS/CLIP/{img/000001.jpg, gt/gt.txt}, as raw VISO; CLASS is that of most boxes. Train and test names differ."""
+    labels = Counter(box.label for boxes in clip.boxes for box in boxes)
+    label = labels.most_common(1)[0][0] if labels else "car"
+    place = out / "mot" / label / f"{clip.split}_{clip.name}"
+    for index in range(len(clip)):
+        frame = clip.array(index)
+        frame = frame if frame.dtype == np.uint8 else (frame >> 8).astype(np.uint8)
+        write_image(place / "img" / f"{index + 1:06d}.jpg", frame, quality=98)
+    write_boxes(place / "gt" / "gt.txt", clip.boxes, 1)
+    if flow:
+        write_flow(place / "flow", clip)
+
+
+def write_boxes(path: Path, boxes: Sequence[list[Box]], first: int) -> None:
+    """Lines frame, track, x, y, w, h, class; frames are numbered from `first`."""
+    lines = [
+        f"{index + first},{box.track},{box.x:.3f},{box.y:.3f},{box.w:.3f},{box.h:.3f},{box.label}\n"
+        for index, frame in enumerate(boxes)
+        for box in frame
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def write_flow(folder: Path, clip: SimulatedClip) -> None:
+    """Flow from every frame to the next as Middlebury .flo: b"PIEH", width, height (int32), then (u, v) float32 by rows."""
+    scene = clip.scene
+    height, width = clip.size
+    for index in range(len(clip) - 1):
+        flow = scene.flow(index, index + 1).astype("<f4")
+        head = b"PIEH" + np.array([width, height], "<i4").tobytes()
+        with replacing(folder / f"{clip.frame_names[index]}.flo") as temporary:
+            temporary.write_bytes(head + flow.tobytes())
+
+
+def _mapping(assignments: Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` (YAML values) as nested dicts."""
+    mapping: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator or not key:
+            raise InputError(f"'{assignment}': expected key=value, for example clips=8")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise InputError(f"'{assignment}': the value is not valid YAML") from None
+        *groups, last = key.split(".")
+        target = mapping
+        for group in groups:
+            target = target.setdefault(group, {})
+            if not isinstance(target, dict):
+                raise InputError(f"'{assignment}': '{group}' was given a single value before")
+        target[last] = value
+    return mapping
+
+
+if __name__ == "__main__":
+    sys.exit(main())
