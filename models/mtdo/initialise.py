@@ -8,8 +8,7 @@ from torch import nn
 from dcn import DCNv2Pack
 from models.mtdo.attention import OverlapAttention, WindowAttention
 
-NEAR_BICUBIC = 0.01  # scale of the last convolution with `residual: bicubic`: the output starts near the bicubic frame
-
+UPSAMPLER_START = 0.2  # factor on the upsampler's convolutions, which no activation follows, with `residual: bicubic`
 
 def initialise(network: nn.Module) -> None:
     """Kaiming normal (fan-in) convolutions, truncated normal 0.02 linear layers and position tables, zero biases.
@@ -28,7 +27,19 @@ def initialise(network: nn.Module) -> None:
         elif isinstance(module, (WindowAttention, OverlapAttention)):
             nn.init.trunc_normal_(module.table, std=0.02)
     if network.config.residual == "bicubic":
-        with torch.no_grad():
-            network.reconstruction.last.weight.mul_(NEAR_BICUBIC)
+        _start_at_bicubic(network.reconstruction)
     if network.config.ctdm == "as_shipped" and network.ctdm is not None:
         network.ctdm.requires_grad_(False)  # never read; kept because the published weights hold it
+
+
+def _start_at_bicubic(reconstruction: nn.Module) -> None:
+    """The output starts AT the bicubic frame, with features in front of the last convolution that are about as large as pixels are.
+
+    From a small start instead of zero, or from features ten times larger, the quickest way down is to make the last two layers
+    vanish together, and training stays at that saddle (docs/mtdo.md).
+    """
+    nn.init.zeros_(reconstruction.last.weight)
+    with torch.no_grad():
+        for module in reconstruction.upsample.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.mul_(UPSAMPLER_START)
