@@ -91,18 +91,11 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def write(
-        self,
-        frame: Tensor | np.ndarray,
-        time: float | None = None,
-        name: str | None = None,
-        index: int | None = None,
-    ) -> None:
+    def write(self, frame: Tensor | np.ndarray, time: float | None = None) -> None:
         """Add one frame: a (3, H, W) tensor in [0, 1], or an (H, W, 3) uint8 or uint16 array.
 
         time: seconds from the first frame, rising; None: that of the n-th frame of `like` where the rates agree, else
             n / fps.
-        name, index: of no use here, see `data.writers.Writer`.
         """
         array = (
             from_tensor(frame, np.dtype(np.uint16 if self.bits > 8 else np.uint8))

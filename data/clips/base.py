@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data.bands import BandMap
-from data.media import to_tensor
+from data.media import from_tensor, to_tensor
 from data.tiff import GeoTags
 from errors import InputError
 
@@ -75,7 +75,7 @@ class Clip(ABC):
 
     @property
     def band_map(self) -> BandMap | None:
-        """How `array` was made of stored values where bands were chosen or stretched; writers undo it."""
+        """How `array` was made of stored values where bands were chosen or stretched; `stored` undoes it."""
         return None
 
     def geo(self, index: int) -> GeoTags | None:
@@ -89,6 +89,13 @@ class Clip(ABC):
     def frame(self, index: int) -> Tensor:
         """(3, H, W) float32 in [0, 1]."""
         return to_tensor(self.array(index))
+
+    def stored(self, frame: Tensor) -> np.ndarray:
+        """(3, H, W) in [0, 1] of any size -> (H, W, bands) in the type, bands and units of this clip's files."""
+        if self.band_map is not None:
+            return self.band_map.invert(from_tensor(frame, np.dtype(np.float32), self.channels))
+        dtype = {8: np.uint8, 32: np.float32}.get(self.bit_depth, np.uint16)
+        return from_tensor(frame, np.dtype(dtype), self.channels)
 
     def window(self, index: int, frames: int, padding: str = "reflect") -> Tensor:
         """(frames, 3, H, W) float32 in [0, 1] around `index`; `padding` as in `neighbours`."""

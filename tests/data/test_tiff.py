@@ -6,10 +6,9 @@ from PIL import Image
 
 from data import tiff
 from data.bands import Bands
-from data.clips import ArrayClip, CroppedClip, DegradedClip, FolderClip, TiffStackClip
+from data.clips import CroppedClip, DegradedClip, FolderClip, TiffStackClip
 from data.degrade import Degradation
 from data.media import read_image, write_image
-from data.writers import FolderWriter, TiffStackWriter, open_writer
 from errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -77,9 +76,12 @@ def test_a_16_bit_stack_with_georeference_goes_through(tmp_path):
     clip = TiffStackClip(tmp_path / "in.tif", bands=Bands(limits=(0, 2047)))
     assert len(clip) == 3 and clip.size == (20, 30) and clip.bit_depth == 32 and clip.channels == 1
     assert clip.frame(1)[0, 2, 3] == pytest.approx(pages[1][2, 3, 0] / 2047)
-    with open_writer(tmp_path / "out.tif", clip) as out:
+    with tifffile.TiffWriter(tmp_path / "out.tif") as writer:
         for index in range(3):
-            out.write(torch.nn.functional.interpolate(clip.frame(index)[None], scale_factor=2)[0])
+            twice = torch.nn.functional.interpolate(clip.frame(index)[None], scale_factor=2)[0]
+            source = clip.geo(index)
+            assert source is not None
+            tiff.write_page(writer, clip.stored(twice), source.scaled(2, 2))
     with Image.open(tmp_path / "out.tif") as image:
         assert image.n_frames == 3 and image.mode == "I;16" and image.size == (60, 40)
         assert image.tag_v2[tiff.PIXEL_SCALE][:2] == (1.0, 1.0)
@@ -98,9 +100,8 @@ def test_percentiles_are_stretched_and_inverted_exactly(tmp_path):
     low, high = np.percentile(chosen.reshape(-1, 3), (2, 98), axis=0)
     expected = (frames[0][..., [2, 1, 0]] - low) / (high - low)
     assert np.allclose(shown.permute(1, 2, 0), expected, atol=1e-6)
-    with FolderWriter(tmp_path / "out", clip) as out:
-        out.write(shown)
-    assert np.array_equal(read_image(tmp_path / "out" / "0.tif"), frames[0][..., [2, 1, 0]])
+    write_image(tmp_path / "out.tif", clip.stored(shown))
+    assert np.array_equal(read_image(tmp_path / "out.tif"), frames[0][..., [2, 1, 0]])
 
 
 def test_signed_and_float_values_need_a_stretch(tmp_path):
@@ -110,9 +111,8 @@ def test_signed_and_float_values_need_a_stretch(tmp_path):
         FolderClip([tmp_path / "a.tif"]).array(0)
     clip = FolderClip([tmp_path / "a.tif"], bands=Bands(limits=(-3000, 3000)))
     assert clip.array(0).min() >= 0 and clip.array(0).max() <= 1
-    with open_writer(tmp_path / "out", clip) as out:
-        out.write(clip.frame(0))
-    assert np.array_equal(tifffile.imread(tmp_path / "out" / "a.tif"), signed)
+    write_image(tmp_path / "out.tif", clip.stored(clip.frame(0)))
+    assert np.array_equal(tifffile.imread(tmp_path / "out.tif"), signed)
 
 
 def test_bands_without_a_choice_are_refused(tmp_path):
@@ -175,23 +175,6 @@ def test_kinds_of_tiff(tmp_path, layout):
 def test_derived_clips_keep_the_georeference(tmp_path):
     tiff.write(tmp_path / "a.tif", deep(1, (22, 33)), geo())
     low = DegradedClip(CroppedClip(FolderClip([tmp_path / "a.tif"]), 4), Degradation(), 4)
-    with TiffStackWriter(tmp_path / "low.tif", low) as out:
-        out.write(low.frame(0))
+    tiff.write(tmp_path / "low.tif", low.stored(low.frame(0)), low.geo(0))
     assert ground(tmp_path / "low.tif", 5, 5) == pytest.approx(ground(tmp_path / "a.tif", 20, 20))
     assert tiff.read(tmp_path / "low.tif").dtype == np.uint16
-
-
-def test_writers_leave_nothing_half(tmp_path):
-    clip = ArrayClip("a", np.zeros((1, 4, 4, 3), np.uint8))
-    with pytest.raises(RuntimeError), open_writer(tmp_path / "a.tif", clip) as out:
-        out.write(clip.frame(0))
-        raise RuntimeError
-    with pytest.raises(InputError, match="no frames"), open_writer(tmp_path / "a.tif", clip):
-        pass
-    assert list(tmp_path.iterdir()) == []
-    with open_writer(tmp_path / "folder", clip) as out:
-        out.write(clip.frame(0))
-        out.write(clip.frame(0), name="between")
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["00000000.png", "between.png"]
-    with pytest.raises(InputError, match="image type"):
-        open_writer(tmp_path / "folder", clip, suffix=".gif")
