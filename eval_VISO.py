@@ -11,8 +11,12 @@ EXAMPLE = """  python eval_VISO.py --datapath VISO/mot                raw VISO: 
 def main() -> None:
     from engine import testing
 
-    options = cli.parse(testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO"))
-    testing.evaluate_and_report(options, "mtdo", ["data.val.kind=viso"] if options.datapath else ["data.val.kind=simulated"])
+    options = cli.parse(
+        testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
+    )
+    testing.evaluate_and_report(
+        options, "mtdo", ["data.val.kind=viso"] if options.datapath else ["data.val.kind=simulated"]
+    )
 
 
 if __name__ == "__main__":

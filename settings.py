@@ -62,7 +62,9 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, where)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool) != any(a is value for a in arguments if isinstance(a, bool)):
+        if value not in arguments or isinstance(value, bool) != any(
+            a is value for a in arguments if isinstance(a, bool)
+        ):
             raise InputError(f"config key '{where}': expected one of {', '.join(map(str, arguments))}, got {value!r}")
         return value
     if dataclasses.is_dataclass(kind):

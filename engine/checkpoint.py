@@ -34,7 +34,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
     try:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write '{path}': {error}: free some space or choose another folder") from None
     finally:
@@ -96,7 +96,9 @@ def load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     ]
     if problems:
         shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
-        raise InputError(f"the weights in '{source}' do not fit this network: {shown}: use the config they were trained with")
+        raise InputError(
+            f"the weights in '{source}' do not fit this network: {shown}: use the config they were trained with"
+        )
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     bad = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
@@ -123,7 +125,10 @@ def _load_published(path: Path) -> nn.Module:
 def _guess_name(state: Mapping[str, Tensor], path: Path) -> str:
     """Which network a published state dict belongs to, by names that only one of them has."""
     names = {name.removeprefix("module.").split(".")[0] for name in state}
-    for name, marks in {"mtdo": {"hat", "msd", "A_tdm"}, "stno": {"flownet", "forward_branch", "backward_branch"}}.items():
+    for name, marks in {
+        "mtdo": {"hat", "msd", "A_tdm"},
+        "stno": {"flownet", "forward_branch", "backward_branch"},
+    }.items():
         if names & marks:
             return name
     raise InputError(f"'{path}' holds neither MTDO nor STNO weights (its first tensor is '{next(iter(state), None)}')")

@@ -32,7 +32,10 @@ def run(main: Callable[[], int | None]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        print(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder", file=sys.stderr)
+        print(
+            f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder",
+            file=sys.stderr,
+        )
         code = 2
     sys.exit(code)
 

@@ -142,7 +142,9 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
 
     for index, ours in zip(frames, clock.timed(outputs), strict=True):
         if not torch.isfinite(ours).all():
-            raise InputError(f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights")
+            raise InputError(
+                f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"
+            )
         kind = "" if not stride else "between" if index % stride else "key"
         yield Shot(index, ours, baseline(index), gt.frame(index), kind)
 
@@ -203,7 +205,9 @@ class ClipMeter:
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     """Column means of per-frame rows; names, times and kinds are left out."""
-    columns = dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, float) and key != "time")
+    columns = dict.fromkeys(
+        key for row in rows for key, value in row.items() if isinstance(value, float) and key != "time"
+    )
     return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
 
 

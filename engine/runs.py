@@ -60,7 +60,9 @@ def state_file(resume: str) -> Path:
 def run_folder(config: Config) -> Path:
     """RUNS/NAME, or RUNS/NAME-2, -3, ... where a run of that name lies already: nothing is overwritten."""
     if not re.fullmatch(r"[\w.+-]+", config.name):
-        raise InputError(f"config key 'name': '{config.name}' cannot name a folder: use letters, digits, '-', '_' and '.'")
+        raise InputError(
+            f"config key 'name': '{config.name}' cannot name a folder: use letters, digits, '-', '_' and '.'"
+        )
     root = Path(config.runs)
     folder, number = root / config.name, 1
     while folder.exists() and any(folder.iterdir()):

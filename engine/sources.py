@@ -29,7 +29,9 @@ def open_source(config: Config, part: str) -> Layout:
         split = source.split or ("train" if part == "train" else "test")
         layout = simulated_layout(source.simulate, split, scale=config.scale, degradation=source.degradation)
     elif not source.root:
-        raise InputError(f"config key 'data.{part}.root' is empty: name the folder of your clips, data.{part}.root=FOLDER")
+        raise InputError(
+            f"config key 'data.{part}.root' is empty: name the folder of your clips, data.{part}.root=FOLDER"
+        )
     else:
         layout = open_layout(
             source.root,
@@ -62,7 +64,9 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
         first, stop = source.frames
         indices = range(len(pair))[first:stop]
         if not indices:
-            raise InputError(f"clip '{pair.name}' has {len(pair)} frames: none of them lies in 'frames: [{first}, {stop}]'")
+            raise InputError(
+                f"clip '{pair.name}' has {len(pair)} frames: none of them lies in 'frames: [{first}, {stop}]'"
+            )
         gt = SubClip(pair.gt, indices) if pair.gt else None
         boxes = [pair.boxes[i] for i in indices] if pair.boxes else None
         listed = [i - indices[0] for i in pair.listed if i in indices] if pair.listed else None
@@ -77,7 +81,9 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
     height, width = pair.lr.size
     left, top, right, bottom = (round(f * side) for f, side in zip(region, (width, height, width, height), strict=True))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise InputError(f"config key 'region': expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1, got {list(region)}")
+        raise InputError(
+            f"config key 'region': expected 0 <= left < right <= 1 and 0 <= top < bottom <= 1, got {list(region)}"
+        )
     low = RegionClip(pair.lr, top, left, bottom, right)
     if pair.gt is None:
         return replace(pair, lr=low)
@@ -99,7 +105,9 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
         dataset = build_dataset(pairs, config, stage, cuts)
         world = distributed.world()
         if settings.batch_size % world:
-            raise InputError(f"config key 'train.batch_size': {settings.batch_size} cannot be shared by {world} processes")
+            raise InputError(
+                f"config key 'train.batch_size': {settings.batch_size} cannot be shared by {world} processes"
+            )
         share = settings.batch_size // world
         batches = StepBatches(dataset, share, config.seed, begin, end - begin, distributed.rank(), world)
         yield from build_loader(dataset, batches, data.workers, pin_memory=config.device != "cpu" and data.workers > 0)

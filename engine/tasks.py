@@ -44,7 +44,9 @@ class SpaceTimeTask(nn.Module):
         terms = {config.kind: pixel_loss(output.frames.float(), gt, config)}
         if config.lr_between or config.lr_census:
             between = output.between.float()
-            target = imresize(in_between(gt, times.shape[1]).flatten(0, 1), size=lr.shape[-2:]).clamp(0, 1).view_as(between)
+            target = (
+                imresize(in_between(gt, times.shape[1]).flatten(0, 1), size=lr.shape[-2:]).clamp(0, 1).view_as(between)
+            )
             if config.lr_between:
                 terms["lr_between"] = config.lr_between * losses.charbonnier(between, target, config.epsilon)
             if config.lr_census:
@@ -72,7 +74,10 @@ def build_task(network: nn.Module, config: Config) -> nn.Module:
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Tensors to `device`; uint8 pictures to float in [0, 1] there (a quarter of the transfer)."""
-    return {key: _to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) else value for key, value in batch.items()}
+    return {
+        key: _to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def _to_float(tensor: Tensor) -> Tensor:

@@ -34,14 +34,18 @@ KEYS = {
 def parser(description: str, example: str, out: str) -> argparse.ArgumentParser:
     """The options that all evaluation scripts have."""
     result = cli.parser(description, example)
-    result.add_argument("--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)")
+    result.add_argument(
+        "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
+    )
     result.add_argument("--config", help="experiment whose data and eval settings are taken (default: none needed)")
     result.add_argument("--datapath", help="folder of test clips in any known layout (default: simulated clips)")
     result.add_argument("--outputpath", default=out, help=f"where reports and frames go (default: {out})")
     result.add_argument("--kind", help="layout of the folder (default: found out)")
     result.add_argument("--split", help="split of a layout that has several, such as test")
     result.add_argument("--list", help="list file of CLIP or CLIP/FRAME lines")
-    result.add_argument("--protocol", choices=["standard", "paper_mtdo"], help="how PSNR and SSIM are taken (docs/metrics.md)")
+    result.add_argument(
+        "--protocol", choices=["standard", "paper_mtdo"], help="how PSNR and SSIM are taken (docs/metrics.md)"
+    )
     result.add_argument("--frames", help="only the first so many frames of each clip")
     result.add_argument("--device", help="auto, cpu, cuda")
     result.add_argument("--save-frames", action="store_true", help="write the restored frames as PNG")
@@ -54,7 +58,9 @@ def weights_path(options: argparse.Namespace, network: str) -> Path:
         return Path(options.weight)
     default = WEIGHTS[network]
     if not default.is_file():
-        raise InputError(f"no weights: '{default}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors")
+        raise InputError(
+            f"no weights: '{default}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
+        )
     return default
 
 
@@ -64,10 +70,14 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     model = load_network(weights)
     name = model.config.name
     if name != network:
-        raise InputError(f"'{weights}' holds {name.upper()} weights: this script tests {network.upper()}: take other weights")
+        raise InputError(
+            f"'{weights}' holds {name.upper()} weights: this script tests {network.upper()}: take other weights"
+        )
     mapping = read_yaml(options.config) if options.config else {"name": weights.stem, "data": {"val": {"kind": "auto"}}}
     mapping["network"] = to_mapping(model.config)
-    given = [f"{key}={getattr(options, option)}" for option, key in KEYS.items() if getattr(options, option) is not None]
+    given = [
+        f"{key}={getattr(options, option)}" for option, key in KEYS.items() if getattr(options, option) is not None
+    ]
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
     if not config.data.val.root and config.data.val.kind == "auto":

@@ -186,7 +186,9 @@ class Trainer:
             mean = report["mean"]
             names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "gain_psnr_y")
             self.log.scalars(self.step, {f"val/{name}": mean[name] for name in names if name in mean})
-            self.log.say(f"step {self.step}: {mean['psnr_y']:.2f} dB, {mean['gain_psnr_y']:+.2f} dB over {report['baseline']}")
+            self.log.say(
+                f"step {self.step}: {mean['psnr_y']:.2f} dB, {mean['gain_psnr_y']:+.2f} dB over {report['baseline']}"
+            )
             self.log.flush()
             if mean["psnr_y"] > self.best:
                 self.best = mean["psnr_y"]
@@ -201,7 +203,9 @@ class Trainer:
             if distributed.is_main():
                 save_weights(self.folder / FINAL, network, step=self.step)
             distributed.barrier()
-            report = evaluate(network, self.val, self.config, device=self.device, folder=self.folder, weights=self.folder / FINAL)
+            report = evaluate(
+                network, self.val, self.config, device=self.device, folder=self.folder, weights=self.folder / FINAL
+            )
             if report["mean"]["psnr_y"] > self.best and distributed.is_main():
                 save_weights(self.folder / BEST, network, step=self.step, psnr_y=report["mean"]["psnr_y"])
         return report
@@ -216,7 +220,13 @@ class Trainer:
         tensors |= optimizer_tensors(self.optimizer)
         config = config_to_mapping(self.config)
         best = self.best if math.isfinite(self.best) else None
-        header = {"step": self.step, "best": best, "scaler": self.scaler.state_dict(), "config": config, "network": config["network"]}
+        header = {
+            "step": self.step,
+            "best": best,
+            "scaler": self.scaler.state_dict(),
+            "config": config,
+            "network": config["network"],
+        }
         save_tensors(self.folder / STATE, tensors, header)
 
     def load(self, path: Path) -> None:

@@ -35,7 +35,15 @@ class Outer:
 def test_values_arrive_with_their_types() -> None:
     built = from_mapping(
         Outer,
-        {"name": "x", "inner": {"window": 8.0, "ratio": 1}, "kind": "b", "pair": [2, 4], "sizes": [1, 2], "limit": 3, "flag": True},
+        {
+            "name": "x",
+            "inner": {"window": 8.0, "ratio": 1},
+            "kind": "b",
+            "pair": [2, 4],
+            "sizes": [1, 2],
+            "limit": 3,
+            "flag": True,
+        },
     )
     assert built == Outer("x", Inner(8, 1.0), "b", (2.0, 4.0), [1, 2], 3, True)
     assert isinstance(built.inner.ratio, float) and isinstance(built.inner.window, int)

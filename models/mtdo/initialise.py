@@ -10,6 +10,7 @@ from models.mtdo.attention import OverlapAttention, WindowAttention
 
 UPSAMPLER_START = 0.2  # factor on the upsampler's convolutions, which no activation follows, with `residual: bicubic`
 
+
 def initialise(network: nn.Module) -> None:
     """Kaiming normal (fan-in) convolutions, truncated normal 0.02 linear layers and position tables, zero biases.
 
@@ -33,10 +34,10 @@ def initialise(network: nn.Module) -> None:
 
 
 def _start_at_bicubic(reconstruction: nn.Module) -> None:
-    """The output starts AT the bicubic frame, with features in front of the last convolution that are about as large as pixels are.
+    """The output starts AT the bicubic frame, and the features before the last convolution are about as large as pixels.
 
-    From a small start instead of zero, or from features ten times larger, the quickest way down is to make the last two layers
-    vanish together, and training stays at that saddle (docs/mtdo.md).
+    From a small start instead of zero, or from features ten times larger, the quickest way down is to make the last two
+    layers vanish together, and training stays at that saddle (docs/mtdo.md).
     """
     nn.init.zeros_(reconstruction.last.weight)
     with torch.no_grad():

@@ -59,7 +59,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_pickled_code_is_not_run(tmp_path: Path) -> None:
     class Harm:
-        def __reduce__(self):  # noqa: ANN204
+        def __reduce__(self):
             return (Path.touch, (tmp_path / "harmed",))
 
     torch.save({"state_dict": Harm()}, tmp_path / "w.pth")

@@ -23,7 +23,9 @@ def test_shipped_configs_load_and_come_back_from_their_dump(path: Path, tmp_path
 
 def test_overrides_reach_their_key() -> None:
     path = Path(__file__).parents[2] / "configs" / "mtdo_demo.yaml"
-    changed = load_config(path, ["train.steps=7", "data.val.region=[0,0,0.5,1]", "network.hat.window=4", "train.lr=2e-4"])
+    changed = load_config(
+        path, ["train.steps=7", "data.val.region=[0,0,0.5,1]", "network.hat.window=4", "train.lr=2e-4"]
+    )
     assert (changed.train.steps, changed.data.val.region) == (7, (0.0, 0.0, 0.5, 1.0))
     assert (changed.network.hat.window, changed.train.lr) == (4, 2e-4)
 

@@ -106,7 +106,11 @@ def test_split_batch_keeps_every_sample() -> None:
 def test_not_finite_loss_names_step_files_and_state(tiny: Config, tmp_path: Path) -> None:
     trainer = Trainer(tiny, tmp_path / "run", torch.device("cpu"))
     good = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
-    batch = {"lr": torch.rand(2, 3, 3, 12, 12), "gt": torch.full((2, 3, 24, 24), float("nan")), "source": ["a.png", "b.png"]}
+    batch = {
+        "lr": torch.rand(2, 3, 3, 12, 12),
+        "gt": torch.full((2, 3, 24, 24), float("nan")),
+        "source": ["a.png", "b.png"],
+    }
     with pytest.raises(InputError) as caught:
         trainer.update(batch)
     for part in ("step 1", "a.png, b.png", STATE):
@@ -147,7 +151,9 @@ def test_sigterm_saves_and_the_resumed_run_goes_on_exactly(tmp_path: Path) -> No
     assert process.returncode == 128 + signal.SIGTERM and b"--resume" in errors
     stopped = load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"]
     assert 2 <= stopped < 40
-    subprocess.run([*command[:2], "--resume", "runs/tiny"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        [*command[:2], "--resume", "runs/tiny"], cwd=tmp_path, env=environment, check=True, capture_output=True
+    )
     fitted(config_from_mapping(mapping), tmp_path / "whole")
     assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "whole" / STATE)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
