@@ -5,6 +5,8 @@ Tokens are a map (B, H, W, embed) throughout; a permuted view of it is the chann
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -132,8 +134,9 @@ class HAT(nn.Module):
         self.window = config.window
         self.enter = nn.Conv2d(channels, config.embed, 3, padding=1)
         self.norm_enter = nn.LayerNorm(config.embed)
-        rates = torch.linspace(0, config.drop_path, sum(config.depths)).split(config.depths)
-        self.groups = nn.ModuleList(Group(config, rate.tolist()) for rate in rates)
+        blocks = sum(config.depths)
+        rates = iter([config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)])
+        self.groups = nn.ModuleList(Group(config, list(islice(rates, depth))) for depth in config.depths)
         self.norm_leave = nn.LayerNorm(config.embed)
         self.after_body = nn.Conv2d(config.embed, config.embed, 3, padding=1)
         self.leave = nn.Conv2d(config.embed, channels, 3, padding=1)
