@@ -131,6 +131,7 @@ class EvalConfig:
     save_frames: bool = False
     scale: float | None = None  # space-time only; default: data.scales[0]
     stride: int | None = None  # space-time only: true frames from one key frame to the next; default: data.strides[0]
+    times: list[float] | None = None  # space-time only: in-between times measured; default: all true frames
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:

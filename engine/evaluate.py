@@ -107,39 +107,48 @@ def evaluate(
     return report
 
 
-def shown_frames(pair: Pair, config: Config) -> range:
-    """The ground-truth frames that are restored and measured; with a stride between key frames the last one is a key frame."""
+def shown_frames(pair: Pair, config: Config) -> list[int]:
+    """The ground-truth frames that are restored and measured, in time order; space-time: the last one is a key frame."""
     if pair.gt is None:
         raise InputError(f"clip '{pair.name}' has no ground truth: evaluation needs it; upscale.py does without")
     count = min(len(pair.gt), config.eval.frames or len(pair.gt))
     if not config.space_time:
-        return range(count)
+        return [index for index in pair.listed or range(count) if index < count]
     stride = config.stride
     if count < stride + 1:
         raise InputError(
             f"clip '{pair.name}' has {count} frames: a key frame every {stride} frames needs at least {stride + 1}: "
             f"use a smaller stride or longer clips"
         )
-    return range((count - 1) // stride * stride + 1)
+    last = (count - 1) // stride * stride
+    steps = [0, *(round(time * stride) for time in in_between_times(config))]
+    return [*(key + step for key in range(0, last, stride) for step in steps), last]
+
+
+def in_between_times(config: Config) -> list[float]:
+    """Where between two key frames there are true frames to compare with, in (0, 1)."""
+    if config.eval.times is None:
+        return [k / config.stride for k in range(1, config.stride)]
+    for time_ in config.eval.times:
+        if not 0 < time_ < 1 or abs(time_ * config.stride - round(time_ * config.stride)) > 1e-6:
+            raise InputError(
+                f"config key 'eval.times': no true frame at {time_:g} between key frames {config.stride} frames apart"
+            )
+    return sorted(config.eval.times)
 
 
 def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
     """The clip restored, frame by frame, each beside its baseline and truth."""
-    lr, gt, frames = pair.lr, pair.gt, shown_frames(pair, config)
-    assert lr is not None and gt is not None
-    if config.space_time:
-        stride = config.stride
-        keys: Clip = SubClip(lr, frames[::stride])
-        times = [k / stride for k in range(1, stride)]
+    gt, frames = pair.gt, shown_frames(pair, config)
+    assert gt is not None
+    stride = config.stride if config.space_time else 0
+    if stride:
+        keys = SubClip(pair.lr, range(0, frames[-1] + 1, stride))
         baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size)
-        outputs = restore(network, keys, device=device, times=times, size=gt.size)
+        outputs = restore(network, keys, device=device, times=in_between_times(config), size=gt.size)
     else:
-        stride = 0
-        outputs = restore(network, lr, device=device, padding=config.data.padding, frames=frames)
-
-        def baseline(index: int) -> Tensor:
-            return imresize(lr.frame(index), size=gt.size)
-
+        baseline = Enlarged(pair.lr, gt.size)
+        outputs = restore(network, pair.lr, device=device, padding=config.data.padding, frames=frames)
     for index, ours in zip(frames, clock.timed(outputs), strict=True):
         if not torch.isfinite(ours).all():
             raise InputError(
@@ -147,6 +156,16 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
             )
         kind = "" if not stride else "between" if index % stride else "key"
         yield Shot(index, ours, baseline(index), gt.frame(index), kind)
+
+
+class Enlarged:
+    """The baseline of super-resolution in space: bicubic frames."""
+
+    def __init__(self, clip: Clip, size: tuple[int, int]) -> None:
+        self.clip, self.size = clip, size
+
+    def __call__(self, index: int) -> Tensor:
+        return imresize(self.clip.frame(index), size=self.size)
 
 
 class Blend:

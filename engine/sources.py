@@ -88,8 +88,9 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
     if pair.gt is None:
         return replace(pair, lr=low)
     high = RegionClip(pair.gt, *(round(scale * side) for side in (top, left, bottom, right)))
-    made = isinstance(pair.lr, DegradedClip) and float(scale).is_integer()
-    return replace(pair, gt=high, lr=DegradedClip(high, pair.lr.asked, scale) if made else low)
+    if isinstance(pair.lr, DegradedClip) and float(scale).is_integer():
+        return replace(pair, gt=high, lr=DegradedClip(high, pair.lr.asked, scale))
+    return replace(pair, gt=high, lr=low)
 
 
 def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:

@@ -15,25 +15,25 @@ from data.degrade import imresize
 from engine.config import Config, LossConfig
 
 
-class SpaceTask(nn.Module):
-    """MTDO: a window of LR frames to the centre GT frame."""
+class Task(nn.Module):
+    """A network and how it is judged; `forward` takes a batch and returns weighted loss terms, whose sum is minimised."""
 
-    def __init__(self, network: nn.Module, config: LossConfig) -> None:
+    def __init__(self, network: Any, config: LossConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
 
+
+class SpaceTask(Task):
+    """MTDO: a window of LR frames to the centre GT frame."""
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Weighted loss terms of a batch {"lr": (B, N, 3, h, w), "gt": (B, 3, H, W)} in [0, 1]; their sum is minimised."""
+        """Terms of a batch {"lr": (B, N, 3, h, w), "gt": (B, 3, H, W)} in [0, 1]."""
         output = self.network(batch["lr"]).float()
         return {self.config.kind: pixel_loss(output, batch["gt"], self.config)}
 
 
-class SpaceTimeTask(nn.Module):
-    """STNO: LR key frames to all GT frames, and the in-between LR frames to the downscaled truth (SPEC: gives flows a signal)."""
-
-    def __init__(self, network: nn.Module, config: LossConfig) -> None:
-        super().__init__()
-        self.network, self.config = network, config
+class SpaceTimeTask(Task):
+    """STNO: LR key frames to all GT frames, and the in-between LR frames to the downscaled truth, which gives the flows a signal."""
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Weighted terms of {"lr": (B, T, 3, h, w), "gt": (B, T_out, 3, H, W), "times": (B, K)}, in [0, 1]."""
@@ -41,7 +41,7 @@ class SpaceTimeTask(nn.Module):
         times = batch["times"]
         output = self.network.forward_training(lr, times=times, size=gt.shape[-2:])
         config = self.config
-        terms = {config.kind: pixel_loss(output.frames.float(), gt, config)}
+        terms: dict[str, Tensor] = {config.kind: pixel_loss(output.frames.float(), gt, config)}
         if config.lr_between or config.lr_census:
             between = output.between.float()
             target = (
@@ -68,7 +68,7 @@ def in_between(frames: Tensor, per_gap: int) -> Tensor:
     return frames[:, keep]
 
 
-def build_task(network: nn.Module, config: Config) -> nn.Module:
+def build_task(network: nn.Module, config: Config) -> Task:
     return SpaceTimeTask(network, config.loss) if config.space_time else SpaceTask(network, config.loss)
 
 

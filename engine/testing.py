@@ -13,6 +13,7 @@ from engine import cli, distributed
 from engine.checkpoint import load_network
 from engine.config import Config, config_from_mapping, read_yaml
 from engine.evaluate import evaluate
+from engine.page.grid import write_grid
 from engine.report import console_table, write_report
 from engine.sources import open_source
 from errors import InputError
@@ -67,7 +68,7 @@ def weights_path(options: argparse.Namespace, network: str) -> Path:
 def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] = ()) -> tuple[Any, Config, Path]:
     """The network, the config made of weights, --config and options, and the weights' path."""
     weights = weights_path(options, network)
-    model = load_network(weights)
+    model: Any = load_network(weights)
     name = model.config.name
     if name != network:
         raise InputError(
@@ -85,6 +86,66 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights
+
+
+def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate STNO weights over scales and times: one table, one report, frames in a folder per setting."""
+    folder = Path(options.outputpath)
+    columns = [(time, *stride_and_times(time)) for time in options.times]
+    sweep: dict[str, list[list[float | None]]] = {}
+    report: dict[str, Any] = {}
+    for scale in options.scales:
+        cells: dict[str, list[float | None]] = {}
+        for time, stride, times in columns:
+            settings = [
+                f"eval.scale={scale}",
+                f"eval.stride={stride}",
+                f"eval.times={'null' if times is None else times}",
+            ]
+            model, config, weights = prepare(options, "stno", settings)
+            device = distributed.choose_device(config.device)
+            distributed.start(device)
+            place = folder / f"space_x{scale:g}_time_{time:g}"
+            part = evaluate(model, open_source(config, "val"), config, device=device, folder=place, weights=weights)
+            say(
+                f"space x{scale:g}, time {time:g}: {part['mean']['psnr_y']:.2f} dB, {part['mean']['gain_psnr_y']:+.2f} dB"
+            )
+            report = report or part
+            for key, value in sweep_values(part).items():
+                cells.setdefault(key, []).append(value)
+        for key, row in cells.items():
+            sweep.setdefault(key, []).append(row)
+    report |= {"sweep": {"scales": options.scales, "times": options.times, **sweep}}
+    report["title"] = f"{report['config']['name']}: scales and times (clips: the first setting)"
+    finish(report, folder)
+    if options.grid and distributed.is_main():
+        write_grid(report, folder / "grid.png")
+        print(f"grid:   {folder / 'grid.png'}")
+    return report
+
+
+def stride_and_times(time: float) -> tuple[int, list[float] | None]:
+    """Frames from key to key and in-between times for one `--times` value: 4 is four times the frame rate, 0.25 one time."""
+    if time >= 2 and float(time).is_integer():
+        return int(time), None
+    if not 0 < time < 1:
+        raise InputError(
+            f"--times {time:g}: expected whole numbers from 2 (times the frame rate) or times between 0 and 1"
+        )
+    for stride in range(2, 65):
+        if abs(time * stride - round(time * stride)) < 1e-6:
+            return stride, [time]
+    raise InputError(f"--times {time:g}: no true frame lies there: use fractions such as 0.25 or 0.375")
+
+
+def sweep_values(report: dict[str, Any]) -> dict[str, float | None]:
+    """The cells that one setting gives to the sweep's tables."""
+    cells = {
+        key: report["mean"].get(key) for key in ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y", "gain_psnr_y")
+    }
+    for kind, values in report["groups"].items():
+        cells |= {f"{kind}_{key}": values.get(key) for key in ("psnr_y", "bicubic_psnr_y", "gain_psnr_y")}
+    return cells
 
 
 def evaluate_and_report(options: argparse.Namespace, network: str, defaults: Sequence[str] = ()) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class Trainer:
             load_state(self.network, load_network(config.train.init).state_dict(), config.train.init)
         self.network.to(device)
         if config.train.channels_last:
-            self.network.to(memory_format=torch.channels_last)
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = AveragedWeights(self.network, config.train.ema) if config.train.ema else None
         fp16 = config.train.precision == "fp16"
