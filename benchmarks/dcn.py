@@ -1,8 +1,9 @@
 """Times the deformable convolution: `python benchmarks/dcn.py [--threads 2] [--device cpu] [--dtype float32] [--sizes 64x64 ...]`.
 
-64 -> 64 channels, 3x3, 8 deformable groups, mask. Every implementation that is there runs in turn, in one process, beside F.conv2d of the same
-shape (the floor); numbers are medians over the rounds, as multiples of F.conv2d's time. Extra memory (CPU, forward) is what the operator
-allocates besides its result, in per cent of the full column buffer of the batch's one sample (9 * C * H * W floats).
+64 -> 64 channels, 3x3, 8 deformable groups, mask. Every implementation that is there runs in turn, in one process, beside
+F.conv2d of the same shape (the floor); numbers are medians over the rounds, as multiples of F.conv2d's time. Extra memory
+(CPU) is what the compiled operator holds at once besides its results, forward and backward alone, in per cent of one
+sample's full column buffer (9 * C * H * W floats).
 """
 
 from __future__ import annotations

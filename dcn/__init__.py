@@ -1,8 +1,9 @@
 """Modulated deformable convolution (DCNv2) as one operator with several implementations.
 
-`deform_conv2d` is the operator, `DCNv2Pack` the layer. `backends()` lists the implementations that work here, best first;
-`set_backend` or the environment variable DCN_BACKEND force one. `plain.deform_conv2d` is the operator in standard PyTorch operators,
-to export. Nothing is built or loaded by importing; `ensure_built()` builds the compiled kernels where a compiler is.
+`deform_conv2d` is the operator, `DCNv2Pack` the layer. `backends()` lists the implementations that work here, best
+first; `set_backend` or the environment variable DCN_BACKEND force one. `plain.deform_conv2d` is the operator in standard
+PyTorch operators, to export. Nothing is built or loaded by importing; `ensure_built()` builds the compiled kernels where
+a compiler is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds the compiled kernels in place, for the Python that runs this: `python -m dcn.build` (see setup_dcn.sh).
+"""Builds the compiled kernels in place, for the Python that runs this (see setup_dcn.sh).
 
 Plain calls of the C++ compiler, side by side: neither ninja nor Python's headers are needed. The library is named after everything it
 depends on, so a stale one is never loaded, and it appears by a rename, so a half-written one neither.
@@ -27,7 +27,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 # -fno-trapping-math lets comparisons be vectorised; NaN and infinity keep their meaning (no -ffast-math).
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
-VARIANTS = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
+VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
 
 
 class BuildError(RuntimeError):
@@ -127,7 +127,7 @@ def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object
             raise
         note = f"for CPU and CUDA ({', '.join(cuda.architectures)})" if cuda.nvcc else f"for CPU only: {cuda.why_not}"
         library.with_suffix(".txt").write_text(note)
-        os.replace(work / "dcn.so", library)
+        (work / "dcn.so").replace(library)
     log(f"dcn: built {note}")
 
 
@@ -159,7 +159,9 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
     longest_first = sorted(commands, key=["cuda", "cpu", "operator", "avx512", "avx2", "baseline"].index)
-    extra = os.environ.get("DCN_CXXFLAGS", "").split()  # of the C++ compiler, for sanitizers and trials; part of the library's name
+    extra = os.environ.get(
+        "DCN_CXXFLAGS", ""
+    ).split()  # of the C++ compiler, for sanitizers and trials; part of the library's name
     for name in commands.keys() - {"cuda"}:
         commands[name] += extra
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:

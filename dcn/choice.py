@@ -35,8 +35,8 @@ def deform_conv2d(
     input (B, C, H, W), weight (O, C/groups, kh, kw), bias (O,). offset (B, G*2*kh*kw, Ho, Wo) in pixels, per deformable group and kernel
     point (row by row) dy then dx; mask (B, G*kh*kw, Ho, Wo) multiplies the samples (None: ones). groups and G follow from the shapes.
     Sampling is bilinear; each corner outside the map counts 0, so far, infinite and NaN positions give 0.
-    -> (B, O, Ho, Wo). float32, float64, float16, bfloat16 (sums in float32); offset and mask may be float32 beside half types; under autocast
-    the result has autocast's type. Differentiable once. Raises InputError (one line) for shapes, types or devices that do not fit.
+    -> (B, O, Ho, Wo). float32, float64, float16, bfloat16 (sums in float32); offset and mask may be float32 beside half types; under
+    autocast the result has autocast's type. Differentiable once. Raises InputError (one line) for shapes, types or devices that do not fit.
     """
     strides, paddings, dilations = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     check(input, offset, weight, bias, mask, strides, paddings, dilations)

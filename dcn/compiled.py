@@ -91,7 +91,7 @@ def _backward_shapes(grad, input, offset, weight, mask, stride, padding, dilatio
 
 
 def _setup(ctx, inputs, output) -> None:
-    input, offset, weight, bias, mask, ctx.stride, ctx.padding, ctx.dilation = inputs
+    input, offset, weight, _, mask, ctx.stride, ctx.padding, ctx.dilation = inputs
     ctx.save_for_backward(input, offset, weight, mask)
 
 

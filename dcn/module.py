@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from dcn.choice import deform_conv2d
 
 log = logging.getLogger("dcn")
-LARGE_OFFSET = (
-    50.0  # mean |offset| in pixels beyond which alignment has diverged (the value that EDVR's authors warn at)
-)
+LARGE_OFFSET = 50.0  # mean |offset| in pixels beyond which alignment has diverged (EDVR's authors warn there too)
 CHECK_EVERY = 100  # the check reads a number back from the device, so not at every call
 
 
 class DCNv2Pack(nn.Module):
-    """DCNv2 whose offsets and masks a 3x3-like convolution predicts from another feature (EDVR, CVPRW 2019, section 3.2).
+    """DCNv2 whose offsets and masks a convolution predicts from another feature (EDVR, CVPRW 2019, section 3.2).
 
     `conv_offset_mask` gives G*3*kh*kw channels: offsets (group, kernel point, (dy, dx)) first, then mask logits (group, kernel point).
     It starts at zero: no offset and masks of one half. `max_offset` (pixels) limits the offsets; None leaves them free.
@@ -51,7 +49,7 @@ class DCNv2Pack(nn.Module):
         """Weight uniform in +-1/sqrt(fan_in), everything else zero."""
         bound = 1 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.weight, -bound, bound)
-        for parameter in (self.bias, self.conv_offset_mask.weight, self.conv_offset_mask.bias):
+        for parameter in (self.bias, *self.conv_offset_mask.parameters()):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:

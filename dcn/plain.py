@@ -1,7 +1,8 @@
 """Modulated deformable convolution (DCNv2) in standard PyTorch operators.
 
-The reference for the compiled kernels, the path that needs no compiler, and the one to export: no Python decision depends on data or on the
-map's size, so it traces with dynamic shapes and every step is a standard ONNX operator (GridSample from opset 16).
+The reference for the compiled kernels, the path that needs no compiler, and the one to export: no Python decision depends
+on data or on the map's size, so it traces with dynamic shapes, and every step is a standard ONNX operator (GridSample from
+opset 16).
 
 Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, equation 1.
 """
@@ -29,8 +30,8 @@ def deform_conv2d(
 ) -> Tensor:
     """As `dcn.deform_conv2d` (shapes there), without its checks and for non-empty maps.
 
-    One kernel point at a time, so that without gradients only 1/(kh*kw) of the column buffer exists at once. Coordinates, samples and
-    sums are float32 (float64 for float64 input); the products follow autocast.
+    One kernel point at a time, so that without gradients only 1/(kh*kw) of the column buffer exists at once. Coordinates,
+    samples and sums are float32 (float64 for float64 input); the products follow autocast.
     """
     device = input.device.type
     product = autocast_type(device) or input.dtype
@@ -61,7 +62,7 @@ def deform_conv2d(
 
 
 def _grids(offset: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> list[Tensor]:
-    """Sampling grids in [-1, 1] (pixel edges), one (B*G, Ho, Wo, 2) per kernel point, row by row; G deformable groups."""
+    """Grids in [-1, 1] (pixel edges), one (B*G, Ho, Wo, 2) per kernel point, row by row; G deformable groups."""
     height, width = size
     count = kernel[0] * kernel[1]
     out_height, out_width = offset.shape[-2:]
@@ -72,7 +73,7 @@ def _grids(offset: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair
     for point in range(count):
         y = moves[2 * point] + (rows + point // kernel[1] * dilation[0])
         x = moves[2 * point + 1] + (cols + point % kernel[1] * dilation[1])
-        # Far outside, infinite and NaN alike become one place whose four corners all lie outside: a zero sample with zero gradient.
+        # Far outside, infinite and NaN alike become one place whose corners all lie outside: zero sample, zero gradient.
         y = torch.where((y > -2) & (y < height + 1), y, -2.0)
         x = torch.where((x > -2) & (x < width + 1), x, -2.0)
         grids.append(torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1))

@@ -27,7 +27,9 @@ class Case(NamedTuple):
         settings = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in settings]
 
-    def tensors(self, dtype: torch.dtype = torch.float64, spread: float = 2.0, seed: int = 0) -> dict[str, Tensor | None]:
+    def tensors(
+        self, dtype: torch.dtype = torch.float64, spread: float = 2.0, seed: int = 0
+    ) -> dict[str, Tensor | None]:
         """Keyword arguments input, offset (std `spread` px), weight, bias, mask."""
         generator = torch.Generator().manual_seed(seed)
 

@@ -17,7 +17,13 @@ import dcn
 from tests.dcn.cases import SWEEP, Case
 
 HOSTILE = [1e4, -1e4, 2.0**31, 1e30, float("inf"), float("-inf"), float("nan"), -0.0, 1e-40]
-CASES = [*SWEEP, Case(batch=0), Case(size=(0, 5), padding=(2, 1)), Case(size=(2, 5), padding=(0, 0)), Case(channels=16, size=(33, 9))]
+CASES = [
+    *SWEEP,
+    Case(batch=0),
+    Case(size=(0, 5), padding=(2, 1)),
+    Case(size=(2, 5), padding=(0, 0)),
+    Case(channels=16, size=(33, 9)),
+]
 
 
 def main() -> None:

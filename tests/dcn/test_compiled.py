@@ -20,7 +20,10 @@ def _compiled_backend():
     dcn.set_backend(None)
 
 
-def leaves(dtype=torch.float32, case=Case(channels=8)):
+DEFAULT = Case(channels=8)
+
+
+def leaves(dtype=torch.float32, case=DEFAULT):
     tensors = case.tensors(dtype)
     return [tensors[name].requires_grad_() for name in ("input", "offset", "weight", "bias", "mask")]
 
@@ -33,9 +36,7 @@ def test_opcheck(dtype):
     plain = [tensor.detach() for tensor in arguments]
     grad = torch.ones(2, 3, 7, 6, dtype=dtype)
     for wanted in ([True] * 4, [False, True, False, True]):
-        torch.library.opcheck(
-            torch.ops.dcn.deform_conv2d_backward, (grad, *plain[:3], plain[4], *PAIRS, wanted)
-        )
+        torch.library.opcheck(torch.ops.dcn.deform_conv2d_backward, (grad, *plain[:3], plain[4], *PAIRS, wanted))
 
 
 def test_second_derivative_says_that_there_is_none():

@@ -16,7 +16,9 @@ FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-saniti
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ on Linux")
 def test_no_access_out_of_bounds_and_nothing_undefined():
-    asan = subprocess.run(["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    asan = subprocess.run(
+        ["g++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     if not Path(asan).is_absolute():
         pytest.skip("g++ comes without libasan")
     # torch.* libraries are not instrumented: leaks at exit are theirs, and they load before the runtime unless it is preloaded.
@@ -26,6 +28,8 @@ def test_no_access_out_of_bounds_and_nothing_undefined():
     subprocess.run([sys.executable, "-c", build], cwd=root, env=environment, capture_output=True, check=False)
     environment |= {"LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0"}
     stress = Path(__file__).with_name("stress.py")
-    result = subprocess.run([sys.executable, str(stress)], cwd=root, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, str(stress)], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "ok" in result.stdout
