@@ -19,22 +19,16 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from errors import InputError
 
 KEPT_FRAMES = 12  # decoded frames at hand: a window of 7 that slides costs one decode a frame
 THREADS = 4
-# FFmpeg's numbers for the YUV matrix (AVColorSpace) -> the ones that its scaler takes
-MATRICES = {
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-}
-MATRICES |= {9: Colorspace.BT2020, 10: Colorspace.BT2020}
-FINE = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND  # chroma is interpolated
+# FFmpeg's numbers (plain ones: PyAV names all of them in its newest releases only). YUV matrix of a stream -> the one that
+# the scaler takes: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020 (two names).
+MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+STUDIO, FULL = 1, 2  # ranges: 16..235 and 0..255
+FINE = 4 | 8192 | 262144  # bicubic, chroma interpolated at full width, accurate rounding
 
 
 @dataclass(frozen=True)
@@ -240,8 +234,8 @@ def _matrix(frame: Any) -> int:
 
 def _full_range(frame: Any) -> bool:
     if not _is_yuv(frame):
-        return int(frame.color_range) != int(ColorRange.MPEG)
-    return frame.format.name.startswith("yuvj") or int(frame.color_range) == int(ColorRange.JPEG)
+        return int(frame.color_range) != STUDIO
+    return frame.format.name.startswith("yuvj") or int(frame.color_range) == FULL
 
 
 def _quarter_turns(frame: Any) -> int:
@@ -256,8 +250,8 @@ def _to_array(frame: Any, info: VideoInfo) -> np.ndarray:
         frame = frame.reformat(
             format=name,
             src_colorspace=MATRICES[info.matrix],
-            src_color_range=ColorRange.JPEG if info.full_range else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
+            src_color_range=FULL if info.full_range else STUDIO,
+            dst_color_range=FULL,
             interpolation=FINE,
         )
     array = frame.to_ndarray()

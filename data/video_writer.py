@@ -11,11 +11,10 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange
 from torch import Tensor
 
 from data.media import from_tensor
-from data.video import FINE, MATRICES, VideoFile
+from data.video import FINE, FULL, MATRICES, STUDIO, VideoFile
 from errors import InputError
 
 # codec -> encoder for lossy 4:2:0 YUV, encoder for exact RGB of 8 bits and its pixel format
@@ -25,6 +24,7 @@ CODECS = {
     "vp9": ("libvpx-vp9", "libvpx-vp9", "gbrp"),
     "ffv1": ("ffv1", "ffv1", "bgr0"),
 }
+COLOURS = {1: (1, 1), 9: (9, 14), 10: (9, 14)}  # matrix -> primaries and transfer of BT.709 and BT.2020; else BT.601
 FINEST_TICK = 90_000  # ticks per second at least, so that in-between frames have their exact times
 
 
@@ -174,8 +174,8 @@ class VideoWriter:
         if not self.lossless:
             context = stream.codec_context
             context.colorspace = self._matrix(size)
-            context.color_primaries = context.color_trc = {1: 1, 9: 9, 10: 9}.get(self._matrix(size), 6)
-            context.color_range = int(ColorRange.JPEG if self._full_range() else ColorRange.MPEG)
+            context.color_primaries, context.color_trc = COLOURS.get(self._matrix(size), (6, 6))
+            context.color_range = FULL if self._full_range() else STUDIO
 
     def _pixel_format(self, size: tuple[int, ...]) -> str:
         if self.lossless:
@@ -197,11 +197,12 @@ class VideoWriter:
         )
         if self.lossless:
             return picture.reformat(format=self._stream.pix_fmt)
+        picture.colorspace = self._matrix(array.shape)  # PyAV 17 passes BT.2020 on in this way only
         return picture.reformat(
             format=self._stream.pix_fmt,
             dst_colorspace=MATRICES[self._matrix(array.shape)],
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.JPEG if self._full_range() else ColorRange.MPEG,
+            src_color_range=FULL,
+            dst_color_range=FULL if self._full_range() else STUDIO,
             interpolation=FINE,
         )
 
