@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from errors import InputError
+
 BATCH, SAMPLE = 1, 2  # streams of random numbers: per batch, per sample
 
 
@@ -63,11 +65,21 @@ class StepBatches:
             yield [self.dataset.draw(self.seed, step, slot, total) for slot in range(first, first + self.batch_size)]
 
 
+class Loader(DataLoader[dict[str, Any]]):
+    """A DataLoader whose workers' InputErrors arrive as the one line that they were, without the worker's traceback."""
+
+    def __iter__(self) -> Any:
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            raise InputError(str(error).rpartition("InputError: ")[2]) from None
+
+
 def build_loader(
     dataset: Dataset[dict[str, Any]], batches: StepBatches, workers: int = 2, pin_memory: bool = False
-) -> DataLoader[dict[str, Any]]:
+) -> Loader:
     """Batches as dicts of tensors, in order. workers: 0 reads in the calling process."""
-    return DataLoader(
+    return Loader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,

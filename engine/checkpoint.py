@@ -110,9 +110,8 @@ def _load_published(path: Path) -> nn.Module:
         raise InputError(f"weights file '{path}' does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"'{path}' is not a readable weights file ({reason}): expected a state dict") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+        raise InputError(f"'{path}' is damaged or holds more than tensors: expected a state dict of published weights") from None
     for key in ("state_dict", "model", "params_ema", "params", "net"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -117,7 +117,7 @@ def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chun
     while start < end:
         base = start // options.chunk * options.chunk
         stop = min(base + options.chunk, end)
-        seen = range(max(base - options.context, 0), min(base + options.chunk + options.context, last) + 1)
+        seen = range(min(max(base - options.context, 0), last - 1), min(base + options.chunk + options.context, last) + 1)
         held = {number: held[number] if number in held else clip.frame(number) for number in seen}
         keep = (start - seen[0], min(stop, last) - seen[0])
         yield Chunk(torch.stack(list(held.values())), keep, whole=stop > last)

@@ -112,7 +112,8 @@ def reduced(gt: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Sub-pixel translation (x, y) of `after` against `before`; (0, 0) where they have nothing in common."""
     window = cv2.createHanningWindow(before.shape[1::-1], cv2.CV_32F)
-    a, b = (np.ascontiguousarray(picture - picture.mean(), dtype=np.float32) for picture in (before, after))
+    smooth = [cv2.GaussianBlur(np.float32(picture), (0, 0), 1.0) for picture in (before, after)]
+    a, b = (picture - picture.mean() for picture in smooth)
     (x, y), response = cv2.phaseCorrelate(a, b, window)
     if response < 0.1 or max(abs(x), abs(y)) > min(before.shape) / 4:
         return 0.0, 0.0
@@ -123,20 +124,21 @@ def refine(a: np.ndarray, b: np.ndarray, start: tuple[float, float]) -> tuple[fl
     """Least squares on the gradient (Lucas and Kanade, one window: the picture) from a first guess."""
     x, y = start
     gy, gx = np.gradient(a)
-    inner = np.s_[4:-4, 4:-4]
+    rim = int(np.clip(min(a.shape) // 8, 4, 12))  # where the border has been filled up
+    inner = np.s_[rim:-rim, rim:-rim]
     normal = np.array(
         [[(gx * gx)[inner].sum(), (gx * gy)[inner].sum()], [(gx * gy)[inner].sum(), (gy * gy)[inner].sum()]]
     )
     if np.linalg.det(normal) < 1e-6:
         return start
-    for _ in range(6):
+    for _ in range(8):
+        x, y = (round(32 * place) / 32 for place in (x, y))  # OpenCV's remapping knows 32nds of a pixel
         matrix = np.array([[1, 0, x], [0, 1, y]], np.float64)
-        back = cv2.warpAffine(
-            b, matrix, b.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
-        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # OpenCV's cubic (a = -0.75) misplaces by up to 0.05 pixels
+        back = cv2.warpAffine(b, matrix, b.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
         rest = (back - a)[inner]
         step = np.linalg.solve(normal, np.array([(gx[inner] * rest).sum(), (gy[inner] * rest).sum()]))
         x, y = x - float(step[0]), y - float(step[1])
-        if np.abs(step).max() < 1e-3:
+        if np.abs(step).max() < 1 / 64:
             break
     return x, y

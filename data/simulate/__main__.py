@@ -86,7 +86,7 @@ def write_jilin(clip: SimulatedClip, out: Path, scale: int, flow: bool = False) 
 
 
 def write_viso(clip: SimulatedClip, out: Path, flow: bool = False) -> None:
-    """OUT/mot/CLASS/CLIP/{img/000001.jpg, gt/gt.txt}, as raw VISO; CLASS is that of most boxes. Train and test names differ."""
+    """OUT/mot/CLASS/SPLIT_CLIP/{img/000001.jpg, gt/gt.txt}, as raw VISO; CLASS is that of most boxes."""
     labels = Counter(box.label for boxes in clip.boxes for box in boxes)
     label = labels.most_common(1)[0][0] if labels else "car"
     place = out / "mot" / label / f"{clip.split}_{clip.name}"
@@ -111,7 +111,7 @@ def write_boxes(path: Path, boxes: Sequence[list[Box]], first: int) -> None:
 
 
 def write_flow(folder: Path, clip: SimulatedClip) -> None:
-    """Flow from every frame to the next as Middlebury .flo: b"PIEH", width, height (int32), then (u, v) float32 by rows."""
+    """Flow from every frame to the next as Middlebury .flo: b"PIEH", width, height (int32), rows of (u, v) float32."""
     scene = clip.scene
     height, width = clip.size
     for index in range(len(clip) - 1):

@@ -156,15 +156,19 @@ def find_stills(places: Sequence[str | Path]) -> list[Path]:
     return found
 
 
-@lru_cache(maxsize=8)
 def load_still(path: Path) -> np.ndarray:
     """(H, W, 3) uint8, or float32 in [0, 1] for deeper images: their 0.2 to 99.8 percent range becomes 0 to 1."""
+    return _decoded(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _decoded(path: Path, changed: int) -> np.ndarray:
     array = rgb(read_image(path))
     if array.dtype == np.uint8:
         return array
     values = array.astype(np.float32)
     low, high = np.percentile(values[::4, ::4], [0.2, 99.8])
-    return np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    return np.ascontiguousarray(np.clip((values - low) / max(high - low, 1e-6), 0, 1), dtype=np.float32)
 
 
 def split_region(still: np.ndarray, split: str, test_share: float, path: Path) -> np.ndarray:

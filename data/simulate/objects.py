@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
 
 from data.simulate import sprites
@@ -33,12 +35,25 @@ class Path:
 
 @dataclass
 class Part:
-    """One rigid piece: `lag` pixels behind the head on the path."""
+    """One rigid piece, `lag` pixels behind the head on the path; `fine` sprite pixels make one ground-truth pixel."""
 
     sprite: np.ndarray
-    length: float
-    width: float
+    fine: float
     lag: float = 0.0
+
+    @property
+    def length(self) -> float:
+        return self.sprite.shape[1] / self.fine
+
+    @cached_property
+    def outline(self) -> np.ndarray:
+        """Convex hull (n, 2) of the sprite around its centre, nose to the right, in ground-truth pixels."""
+        rows, columns = np.nonzero(self.sprite[..., 3] > 0.5)
+        edges = np.concatenate(
+            [np.stack([columns + right, rows + down], axis=1) for right in (0, 1) for down in (0, 1)]
+        )
+        hull = cv2.convexHull(edges.astype(np.int32))[:, 0]
+        return (hull - np.array(self.sprite.shape[1::-1]) / 2) / self.fine
 
 
 @dataclass
@@ -64,12 +79,10 @@ class Mover:
         return ground, heading + (np.pi if self.backward else 0.0)
 
 
-def corners(part: Part, centre: np.ndarray, heading: float) -> np.ndarray:
-    """The four corners (4, 2) of a part in the frame."""
+def outline(part: Part, centre: np.ndarray, heading: float) -> np.ndarray:
+    """The outline (n, 2) of a part in the frame."""
     forward = np.array([np.cos(heading), np.sin(heading)])
-    right = np.array([-forward[1], forward[0]])
-    along, across = part.length / 2 * forward, part.width / 2 * right
-    return centre + np.stack([along + across, along - across, -along - across, -along + across])
+    return centre + part.outline @ np.stack([forward, [-forward[1], forward[0]]])
 
 
 def crossing(size: tuple[int, int], margin: float, rng: np.random.Generator, bend: float = 0.25) -> Path:
@@ -117,7 +130,7 @@ class Traffic:
             parts = []
             for index in range(int(self.rng.integers(3, 6))):
                 picture = sprites.wagon(length * self.grain, width * self.grain, self.rng, paint)
-                parts.append(Part(picture, length, width, lag=index * (length + 0.8)))
+                parts.append(Part(picture, self.grain * sprites.GRAIN, lag=index * (length + 0.8)))
             backward = bool(self.rng.random() < 0.5)
             speed = draw(self.settings.speed, self.rng) / 2
             self._add("train", railway, self._start(railway, speed, backward), speed, parts, backward=backward)
@@ -137,7 +150,7 @@ class Traffic:
             self._add("plane", route, self._start(route, speed, False), speed, [part], height=self.rng.uniform(6, 20))
 
     def _part(self, picture, length: float, width: float) -> Part:
-        return Part(picture(length * self.grain, width * self.grain, self.rng), length, width)
+        return Part(picture(length * self.grain, width * self.grain, self.rng), self.grain * sprites.GRAIN)
 
     def _start(self, path: Path, speed: float, backward: bool) -> float:
         """A start such that the mover is in the middle stretch of the path in the middle of the clip."""

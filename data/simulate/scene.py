@@ -15,7 +15,7 @@ import numpy as np
 
 from data.simulate import sensor, world
 from data.simulate.motion import Field, Platform, draw
-from data.simulate.objects import Part, Traffic, corners, crossing
+from data.simulate.objects import Part, Traffic, crossing, outline
 from data.simulate.settings import SimulatorSettings
 from data.simulate.sky import Sky
 from data.simulate.sprites import GRAIN
@@ -71,6 +71,7 @@ class Scene:
         streets = world.roads(self.canvas, wanted.roads, rng)
         lines = railways + [road for road, _ in streets]
         self.buildings = world.buildings(self.canvas, wanted, lines, rng)
+        self.canvas.refine(world.REFINED)
         traffic = Traffic(wanted, settings.frames, self.grain, rng)
         traffic.trains(railways)
         if wanted.vehicles:
@@ -130,8 +131,8 @@ class Scene:
         x, y, field = self._grid
         shift_x, shift_y = self.platform.with_field(field, y, time)
         columns, rows = (self.canvas.place(place).astype(np.float32) for place in (x - shift_x, y - shift_y))
-        picture = cv2.remap(self.canvas.picture, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-        return np.clip(picture, 0, 1).astype(np.float32, copy=False)
+        picture = cv2.remap(self.canvas.picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return np.asarray(picture, np.float32)
 
     def _draw(self, view: View, number: int, centre: np.ndarray, heading: float) -> None:
         mover, part = self.parts[number]
@@ -157,7 +158,7 @@ class Scene:
         sprite[..., 3] = foam
         forward = np.array([np.cos(heading), np.sin(heading)])
         linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
-        _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.3))
+        _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.2))
 
     def _raise(self, view: View, building: world.Building, time: float) -> None:
         """Walls that can be seen, then the roof, shifted by height times tilt."""
@@ -210,11 +211,11 @@ class Scene:
         found = []
         for mover in self.movers:
             numbers = [number for number, (owner, _) in enumerate(self.parts) if owner is mover]
-            outline = np.concatenate([corners(self.parts[number][1], *poses[number]) for number in numbers]) + 0.5
+            edge = np.concatenate([outline(self.parts[number][1], *poses[number]) for number in numbers]) + 0.5
             whole = sum(float(part.sprite[..., 3].sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
             visible = min(float(seen[numbers].sum()) / max(whole, 1e-6), 1.0)
-            left, top = np.clip(outline.min(axis=0), 0, [width, height]).tolist()
-            right, bottom = np.clip(outline.max(axis=0), 0, [width, height]).tolist()
+            left, top = np.clip(edge.min(axis=0), 0, [width, height]).tolist()
+            right, bottom = np.clip(edge.max(axis=0), 0, [width, height]).tolist()
             if visible >= 1 / 3 and min(right - left, bottom - top) > 0:
                 found.append(TrueBox(mover.track, left, top, right - left, bottom - top, mover.label, visible))
         return found

@@ -19,9 +19,10 @@ def expose(
     Returns (H, W, 3) uint8 or uint16.
     """
     height, width = (side // grain for side in light.shape[:2])
-    frame = cv2.resize(light, (width, height), interpolation=cv2.INTER_AREA) if grain > 1 else light.copy()
-    if settings.mtf > 0:
-        cv2.GaussianBlur(frame, (0, 0), settings.mtf, dst=frame, borderType=cv2.BORDER_REFLECT_101)
+    frame = light
+    if settings.mtf > 0:  # on the fine grid, where the sampled kernel still is a Gaussian
+        frame = cv2.GaussianBlur(frame, (0, 0), settings.mtf * grain, borderType=cv2.BORDER_REFLECT_101)
+    frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     frame *= np.float32(1 + settings.flicker * rng.standard_normal())
     if sigma > 0:
         noise = rng.standard_normal((height, width, 4), dtype=np.float32)

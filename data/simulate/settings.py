@@ -75,7 +75,7 @@ class SkySettings:
 class SensorSettings:
     """From light to numbers. The defaults give spectrum and noise of real Jilin-1 clips (docs/simulator.md)."""
 
-    mtf: float = 0.5  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
+    mtf: float = 0.45  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
     shot: float = 0.5  # share of the noise power that grows with the light
     correlation: float = 0.7  # between the noise of two colour channels

@@ -9,6 +9,7 @@ from data.simulate.motion import Platform, draw
 from data.simulate.settings import SkySettings
 from data.simulate.world import fractal
 
+SIZE = 120.0  # ground-truth pixels of the largest clouds and gaps, about
 TEXEL = 2  # ground-truth pixels per pixel of the cloud picture, which repeats after 256
 FALL = np.array([23.0, -17.0])  # from a cloud to its shadow, ground-truth pixels
 
@@ -21,7 +22,7 @@ class Sky:
         self.cover = draw(settings.cover, rng)
         angle = rng.uniform(0, 2 * np.pi)
         self.wind = draw(settings.wind, rng) * np.array([np.cos(angle), np.sin(angle)])
-        thickness = fractal((256, 256), 1.8, rng)
+        thickness = fractal((256, 256), 1.8, rng, largest=SIZE / TEXEL)
         edge = np.quantile(thickness, 1 - self.cover)
         self.density = np.clip((thickness - edge) * 1.8 + 0.5, 0, 1) if self.cover > 0 else np.zeros_like(thickness)
 

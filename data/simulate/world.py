@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
+from data.degrade import imresize
 from data.simulate import sprites
 from data.simulate.motion import draw
 from data.simulate.objects import Path, crossing
 from data.simulate.settings import ObjectSettings, SimulatorSettings
 
+REFINED = 4  # pixels of the finished canvas per ground-truth pixel
 SUN = np.array([0.55, -0.4])  # where the tip of the shadow of a thing of height 1 falls
 
 
@@ -52,6 +55,16 @@ class Canvas:
         sides = [_normals(path) * width / 2 for path in paths]
         bands = [np.concatenate([path + right, (path - right)[::-1]]) for path, right in zip(paths, sides, strict=True)]
         return self.mask(*bands)
+
+    def refine(self, grain: int) -> None:
+        """Enlarge the painted picture to `grain` pixels per ground-truth pixel.
+
+        Frames are then taken from it by linear interpolation: on so fine a grid it neither blurs nor misplaces.
+        (OpenCV's cubic, a = -0.75, misplaces everything by up to 0.05 pixels, whatever its wavelength.)
+        """
+        planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.picture, -1, 0)))
+        large = imresize(planes, scale=grain / self.grain).clamp_(0, 1).numpy()
+        self.picture, self.grain = np.ascontiguousarray(np.moveaxis(large, 0, -1)), grain
 
     def paint(self, colour: np.ndarray, coverage: np.ndarray) -> None:
         """Lay `colour` (RGB or a picture of the canvas' size) over the canvas where `coverage` is."""
@@ -91,10 +104,9 @@ def spread(canvas: Canvas, region: np.ndarray, settings: SimulatorSettings, rng:
     middle = (np.array([canvas.picture.shape[1], canvas.picture.shape[0]]) - 1) / 2
     matrix = np.concatenate([linear, (centre - linear @ middle)[:, None]], axis=1)
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    cv2.warpAffine(
-        region, matrix, canvas.picture.shape[1::-1], dst=canvas.picture, flags=flags, borderMode=cv2.BORDER_REFLECT_101
-    )
-    np.clip(canvas.picture, 0, 1, out=canvas.picture)
+    size = canvas.picture.shape[1::-1]
+    window = cv2.warpAffine(region, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    canvas.picture[:] = np.clip(window, 0, 1)
 
 
 def water(canvas: Canvas, count: int, rng: np.random.Generator) -> list[Path]:
@@ -201,12 +213,14 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     return np.rint(points * 64).astype(np.int32)
 
 
-def fractal(shape: tuple[int, int], smoothness: float, rng: np.random.Generator) -> np.ndarray:
-    """Noise of deviation 1 whose amplitude falls with frequency as 1 / f ** smoothness; periodic."""
+def fractal(shape: tuple[int, int], smoothness: float, rng: np.random.Generator, largest: float = 256) -> np.ndarray:
+    """Noise of deviation 1 whose amplitude falls with frequency as 1 / f ** smoothness; periodic after 256 pixels.
+
+    largest: wavelength in pixels beyond which it does not grow any more.
+    """
     side = 256
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
-    frequency[0, 0] = 1
-    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * frequency**-smoothness
+    spectrum = np.fft.rfft2(rng.standard_normal((side, side))) * np.maximum(frequency, 1 / largest) ** -smoothness
     spectrum[0, 0] = 0
     tile = np.fft.irfft2(spectrum, (side, side))
     repeats = [-(-length // side) for length in shape]

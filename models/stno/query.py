@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-SLAB_PIXELS = {"cpu": 2048, "cuda": 1 << 18}  # output pixels in work at a time: stay in a core's cache; fill the device
+SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels in work at a time: near the cache; fill the device
 TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
 
 
@@ -56,8 +56,9 @@ def locate(outputs: int, cells: int) -> Axis:
 
 
 def end_distances(intervals: Tensor, cells: int, like: Tensor) -> Tensor:
-    """Relative coordinates (one LR pixel is 2) of both ends of each interval to its lower and upper cell: (intervals,
-    end, cell).
+    """Relative coordinates of both ends of each interval to its lower and upper cell (one LR pixel is 2).
+
+    Returns (intervals, end, cell).
     """
     table = like.new_tensor([[0.0, -2.0], [2.0, 0.0]]).repeat(len(intervals), 1, 1)
     table[intervals == cells] = like.new_tensor([[0.0, 0.0], [2.0, 2.0]])
@@ -75,7 +76,7 @@ def share_where(border: Tensor, ends: tuple[Tensor, Tensor], axis: int) -> None:
 
 
 class Slab(NamedTuple):
-    """Output rows start .. stop - 1, and the y intervals that they fall into."""
+    """Output rows start .. stop - 1."""
 
     start: int
     stop: int

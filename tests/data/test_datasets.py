@@ -142,6 +142,17 @@ def test_low_resolution_from_files_is_used(tmp_path: Path):
     assert torch.equal(255 - item["lr"], item["gt"][::2, :, ::2, ::2])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_frame_is_one_line_from_any_worker(tmp_path, workers):
+    for i, frame in enumerate(frames(5)):
+        write_image(tmp_path / "c" / f"{i:03d}.png", frame)
+    (tmp_path / "c" / "002.png").write_bytes(b"broken")
+    dataset = WindowDataset(open_layout(tmp_path, scale=2).pairs, 2, patch=8)
+    with pytest.raises(InputError) as caught:
+        list(build_loader(dataset, StepBatches(dataset, 4, 0, 0, 2), workers=workers))
+    assert str(caught.value).startswith(f"{tmp_path / 'c' / '002.png'}: cannot be read as an image")
+
+
 def test_deep_clips_give_floats():
     deep = (frames(5).astype(np.uint16) * 257)[..., :1]
     gt = ArrayClip("deep", deep)
