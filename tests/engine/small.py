@@ -1,0 +1,38 @@
+"""Small networks and clips for the tests of restoring and upscaling."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from data.clips import ArrayClip
+from models.mtdo.config import MTDOConfig
+from models.mtdo.network import MTDO
+from models.stno.network import STNO, STNOConfig
+
+
+def small_mtdo(**changes) -> MTDO:
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "residual": "bicubic"}
+    sizes |= {"reconstruction": "residual", "reconstruction_blocks": 1, "scale": 2, "frames": 3}
+    network = MTDO(MTDOConfig(**(sizes | changes))).eval()
+    for parameter in network.reconstruction.last.parameters():
+        parameter.data *= 0.05
+    return network
+
+
+def small_stno(**changes) -> STNO:
+    torch.manual_seed(0)
+    sizes = {"channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16}
+    sizes |= {"pyramid": [8, 12, 16], "head_widths": [24, 24, 24], "side_channels": 4, "frame_features": 5}
+    return STNO(STNOConfig(**(sizes | {"residual": "bicubic"} | changes))).eval()
+
+
+def moving_clip(frames: int, height: int, width: int, name: str = "clip") -> ArrayClip:
+    """A smooth moving pattern, 8 bit."""
+    y, x = np.mgrid[:height, :width]
+    pictures = [
+        np.stack([127 + 100 * np.sin(x / 5 + t / 3), 127 + 90 * np.cos(y / 4 - t / 4), 127 + 80 * np.sin((x + y) / 6)], -1)
+        for t in range(frames)
+    ]
+    return ArrayClip(name, np.stack(pictures).astype(np.uint8), fps=25)

@@ -1,0 +1,41 @@
+"""The choice of a precision."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from engine import precision
+from errors import InputError
+
+CPU = torch.device("cpu")
+
+
+def sample(error: float, seconds: float):
+    def restore_sample(name: str) -> torch.Tensor:
+        time.sleep(0.02 if name == "fp32" else seconds)
+        return torch.full((1, 3, 8, 8), 0.5) + (error if name != "fp32" else 0)
+
+    return restore_sample
+
+
+def test_auto_takes_the_faster_one_only_if_it_is_good():
+    assert precision.choose(sample(1e-4, 0.001), CPU)[0] == "bf16"
+    assert precision.choose(sample(1e-2, 0.001), CPU)[0] == "fp32"
+    assert precision.choose(sample(1e-4, 0.06), CPU)[0] == "fp32"
+    assert precision.choose(sample(float("nan"), 0.001), CPU)[0] == "fp32"
+
+
+def test_largest_error_costs_what_it_says():
+    own = 10 ** (-precision.TYPICAL_PSNR / 10)
+    loss = 10 * torch.log10(torch.tensor((own + precision.largest_error()) / own))
+    assert loss.item() == pytest.approx(precision.LARGEST_LOSS, rel=1e-3)
+
+
+def test_unusable_precisions_are_named():
+    with pytest.raises(InputError, match="fp8"):
+        precision.check("fp8", CPU)
+    with pytest.raises(InputError, match="for GPUs"):
+        precision.check("fp16", CPU)
