@@ -18,6 +18,8 @@ from data.simulate import SimulatorSettings
 from errors import InputError
 from settings import from_mapping, to_mapping
 
+MAX_SCALE = 32  # beyond it nothing is restored, only memory filled
+
 
 @dataclass
 class SourceConfig:
@@ -136,6 +138,12 @@ class EvalConfig:
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise InputError(f"'frames' must be at least 1, got {self.frames}")
+        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
+            raise InputError(f"'scale' must lie between 1 and {MAX_SCALE}, got {self.scale:g}")
+        if self.stride is not None and self.stride < 2:
+            raise InputError(
+                f"'stride' must be at least 2, so that a true frame lies between two key frames, got {self.stride}"
+            )
 
 
 def _parse_network(value: Any, where: str) -> Any:

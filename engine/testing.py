@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dcn
+from data import samples
 from engine import cli, distributed
 from engine.checkpoint import load_network
 from engine.config import Config, config_from_mapping, read_yaml
@@ -39,7 +40,9 @@ def parser(description: str, example: str, out: str) -> argparse.ArgumentParser:
         "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
     )
     result.add_argument("--config", help="experiment whose data and eval settings are taken (default: none needed)")
-    result.add_argument("--datapath", help="folder of test clips in any known layout (default: simulated clips)")
+    result.add_argument(
+        "--datapath", help="folder of test clips in any known layout (default: what comes with the repository)"
+    )
     result.add_argument("--outputpath", default=out, help=f"where reports and frames go (default: {out})")
     result.add_argument("--kind", help="layout of the folder (default: found out)")
     result.add_argument("--split", help="split of a layout that has several, such as test")
@@ -82,7 +85,8 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
     if not config.data.val.root and config.data.val.kind == "auto":
-        config.data.val = replace(config.data.val, kind="simulated")
+        own = {"kind": "simulated"} if network == "mtdo" else {"root": str(samples.natural("test")), "kind": "file"}
+        config.data.val = replace(config.data.val, **own)
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights

@@ -1,0 +1,76 @@
+"""What the `data` group of a config gives: regions, frames and clips held out, the same batches after a resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.degrade import imresize
+from data.media import write_image
+from engine.config import Config, config_from_mapping
+from engine.sources import open_source, training_batches
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for index in range(4):
+            write_image(
+                tmp_path / "clips" / name / f"{index:03d}.png", random.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            )
+    return tmp_path / "clips"
+
+
+def config_for(folder: Path, tmp_path: Path, **source: object) -> Config:
+    mapping = tiny_mapping(tmp_path)
+    mapping["data"] = {"patch": 6, "train": {"root": str(folder), **source}, "val": {"root": str(folder)}}
+    return config_from_mapping(mapping)
+
+
+def test_region_and_frames_are_all_that_is_seen(clips: Path, tmp_path: Path) -> None:
+    config = config_for(clips, tmp_path, region=[0.5, 0.0, 1.0, 1.0], frames=[1, 3], clips=["b"])
+    (pair,) = open_source(config, "train").pairs
+    whole = open_source(config, "val").pairs[1]
+    assert (pair.name, pair.gt.size, pair.lr.size, len(pair)) == ("b", (40, 24), (20, 12), 2)
+    assert torch.equal(pair.gt.frame(0), whole.gt.frame(1)[:, :, 24:])
+    expected = imresize(pair.gt.frame(0), scale=0.5).mul(255).round().clamp(0, 255) / 255
+    torch.testing.assert_close(pair.lr.frame(0), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"clips": ["c"]}, "no clip 'c'"),
+        ({"region": [0.6, 0, 0.5, 1]}, "left < right"),
+        ({"frames": [9, 12]}, "none of them"),
+        ({"root": ""}, "data.train.root"),
+        ({"root": "nowhere"}, "nowhere"),
+        ({"kind": "jilinn"}, "jilinn"),
+    ],
+)
+def test_wrong_sources_are_named(clips: Path, tmp_path: Path, source: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        open_source(config_for(clips, tmp_path, **source), "train")
+
+
+def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path) -> None:
+    config = config_for(clips, tmp_path)
+    config = replace(config, data=replace(config.data, cache="none"))
+    whole = list(training_batches(config, 0))
+    rest = list(training_batches(config, 2))
+    assert len(whole) == 4 and len(rest) == 2
+    for a, b in zip(whole[2:], rest, strict=True):
+        assert torch.equal(a["lr"], b["lr"]) and torch.equal(a["gt"], b["gt"]) and a["source"] == b["source"]
+
+
+def test_batch_that_cannot_be_shared(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.distributed.world", lambda: 3)
+    with pytest.raises(InputError, match="cannot be shared by 3"):
+        next(training_batches(config_for(clips, tmp_path), 0))
