@@ -10,15 +10,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 
-from data.degrade import imresize
 from data.simulate import sprites
 from data.simulate.motion import draw
 from data.simulate.objects import Path, crossing
 from data.simulate.settings import ObjectSettings, SimulatorSettings
 
-REFINED = 4  # pixels of the finished canvas per ground-truth pixel
+REFINED = 4  # pixels of the finished canvas per ground-truth pixel; a power of 2
 SUN = np.array([0.55, -0.4])  # where the tip of the shadow of a thing of height 1 falls
 
 
@@ -62,9 +60,9 @@ class Canvas:
         Frames are then taken from it by linear interpolation: on so fine a grid it neither blurs nor misplaces.
         (OpenCV's cubic, a = -0.75, misplaces everything by up to 0.05 pixels, whatever its wavelength.)
         """
-        planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(self.picture, -1, 0)))
-        large = imresize(planes, scale=grain / self.grain).clamp_(0, 1).numpy()
-        self.picture, self.grain = np.ascontiguousarray(np.moveaxis(large, 0, -1)), grain
+        while self.grain < grain:
+            self.picture, self.grain = doubled(self.picture), 2 * self.grain
+        np.clip(self.picture, 0, 1, out=self.picture)
 
     def paint(self, colour: np.ndarray, coverage: np.ndarray) -> None:
         """Lay `colour` (RGB or a picture of the canvas' size) over the canvas where `coverage` is."""
@@ -194,6 +192,18 @@ def buildings(canvas: Canvas, settings: ObjectSettings, lines: list[Path], rng: 
         shadow = cv2.convexHull(hull.astype(np.float32))[:, 0]
         canvas.paint(canvas.picture * 0.35, canvas.mask(shadow))
     return found
+
+
+def doubled(picture: np.ndarray) -> np.ndarray:
+    """(h, w, 3) float32 -> (2 h, 2 w, 3) by cubic convolution (a = -0.5), pixel areas in place."""
+    before = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125, 0])  # a quarter of a pixel up or to the left
+    height, width = picture.shape[:2]
+    large = np.empty((2 * height, 2 * width, picture.shape[2]), np.float32)
+    for row, down in enumerate((before, before[::-1])):
+        for column, across in enumerate((before, before[::-1])):
+            part = cv2.sepFilter2D(picture, cv2.CV_32F, across, down, borderType=cv2.BORDER_REFLECT)
+            large[row::2, column::2] = part
+    return large
 
 
 def _normals(path: np.ndarray) -> np.ndarray:
