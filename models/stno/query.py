@@ -18,7 +18,7 @@ blended along y at LR width, then along x, then GELU and the last layer. Nothing
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,9 @@ from torch.utils.checkpoint import checkpoint
 
 SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels in work at a time: near the cache; fill the device
 TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
+KEPT_VALUES = (
+    1 << 25
+)  # training: hidden maps of up to 128 MB each are kept for the backward pass, larger ones recomputed
 
 
 class Axis(NamedTuple):
@@ -128,9 +131,11 @@ class Query(nn.Module):
             out = F.interpolate(self.shortcut(features), size=size, mode="bilinear", align_corners=False)
             frames_at_once = max(1, limit // (height * width))
             slabs = plan_slabs(y, max(1, limit // width))
+            recompute = training and len(features) * height * width * len(folded.constant) > KEPT_VALUES
+            render = self._recomputed if recompute else self._slab
             parts = []
             for group in features.permute(0, 2, 3, 1).split(frames_at_once):
-                rows = [self._render(group, folded, y, x, slab, training) for slab in slabs]
+                rows = [render(group, folded, y, x, slab) for slab in slabs]
                 parts.append(torch.cat(rows, dim=1))
             return out + torch.cat(parts).permute(0, 3, 1, 2)
 
@@ -144,15 +149,12 @@ class Query(nn.Module):
         constant = cell + mix @ self.gather.bias + self.mix.bias
         return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
 
-    def _render(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab, training: bool) -> Tensor:
-        """One slab, (N, rows, W, 3). In training its inner maps are recomputed in the backward pass instead of being
-        kept.
-        """
-        if training:
-            return checkpoint(self._slab, features, folded, y, x, slab, use_reentrant=False, preserve_rng_state=False)
-        return self._slab(features, folded, y, x, slab)
+    def _recomputed(self, *arguments: Any) -> Tensor:
+        """A slab whose inner maps are computed again in the backward pass instead of being kept."""
+        return checkpoint(self._slab, *arguments, use_reentrant=False, preserve_rng_state=False)
 
     def _slab(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab) -> Tensor:
+        """Features (N, h, w, C) -> the slab's output rows (N, rows, W, 3), without the shortcut."""
         start, stop = slab
         rows, columns = y.interval[start:stop], x.interval
         intervals = torch.arange(int(rows[0]), int(rows[-1]) + 1)

@@ -36,7 +36,9 @@ def test_any_size_and_slab(shape, size, slab):
 
 
 @pytest.mark.parametrize("slab", [1, 100, 10**6])
-def test_gradients_equal_the_straightforward_form(slab):
+@pytest.mark.parametrize("kept", [0, 10**9], ids=["recomputed", "kept"])
+def test_gradients_equal_the_straightforward_form(slab, kept, monkeypatch):
+    monkeypatch.setattr("models.stno.query.KEPT_VALUES", kept)
     query = make()
     features = torch.randn(2, 6, 5, 4, dtype=torch.float64, requires_grad=True)
     target = torch.randn(2, 3, 15, 13, dtype=torch.float64)
