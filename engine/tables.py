@@ -68,7 +68,11 @@ def baseline_name(report: Report) -> str:
 
 
 def number(value: Any, style: str) -> str:
-    return MISSING if value is None else format(value, style)
+    """A figure as text; a gain that rounds to nothing has no sign."""
+    if value is None:
+        return MISSING
+    text = format(value, style)
+    return text[1:] if style.startswith("+") and not text.strip("+-0.") else text
 
 
 def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEMPORAL)) -> Table:

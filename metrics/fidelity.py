@@ -98,12 +98,13 @@ def similarity_map(pred: Tensor, gt: Tensor, protocol: str = "standard") -> Tens
     window = WINDOWS[protocol]
     spread = _data_range(gt, protocol)
     c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
-    mean_pred, mean_gt = _filter(pred, window), _filter(gt, window)
+    # Only the sum of the two variances is needed: four planes to filter instead of five, and all in one go.
+    together = torch.stack((pred, gt, pred.square() + gt.square(), pred * gt))
+    mean_pred, mean_gt, mean_squares, mean_product = _filter(together, window)
     means_product = mean_pred * mean_gt
     means_square = mean_pred.square() + mean_gt.square()
-    # Only the sum of the two variances is needed: four filtered planes instead of five.
-    variances = window.covariance * (_filter(pred.square() + gt.square(), window) - means_square)
-    covariance = window.covariance * (_filter(pred * gt, window) - means_product)
+    variances = window.covariance * (mean_squares - means_square)
+    covariance = window.covariance * (mean_product - means_product)
     return ((2 * means_product + c1) * (2 * covariance + c2)) / ((means_square + c1) * (variances + c2))
 
 

@@ -224,7 +224,7 @@ def card(comparison: Comparison, box: Mapping[str, Any], row: Mapping[str, Any],
     frame = element("i", _class="box", style=outline(box, place), aria_hidden="true")
     told = {"bicubic": _object_figures(row, "bicubic_"), "ours": _object_figures(row, ""), "gt": ""}
     panels = [panel(place.of(comparison.pictures[key]), names[key], told[key], frame) for key in SHOWN]
-    size = f"{box['w']:g}x{box['h']:g} px at ({box['x']:g}, {box['y']:g})"
+    size = f"{box['w']:.3g}x{box['h']:.3g} px at ({box['x']:.0f}, {box['y']:.0f})"
     heading = element("h4", f"{box['label']} {box['track']}", element("small", f" {size}"))
     return element("div", heading, element("div", panels, _class="panels three"), _class="card")
 

@@ -12,6 +12,7 @@ import torch
 
 from engine.page.grid import write_grid
 from engine.report import console_table, tidy, write_report
+from engine.tables import number
 from errors import InputError
 
 
@@ -182,6 +183,16 @@ def test_missing_figures_are_dashes_not_crashes(tmp_path):
     write_report(report, tmp_path)
     assert "30.00" in console_table(report)
     assert strict((tmp_path / "report.json").read_text())["clips"]["one"]["bicubic_psnr_y"] is None
+
+
+def test_a_gain_that_rounds_to_nothing_has_no_sign():
+    assert [number(value, "+.2f") for value in (-0.001, 0.001, -0.006, 0.5, None)] == [
+        "0.00",
+        "0.00",
+        "-0.01",
+        "+0.50",
+        "–",
+    ]
 
 
 def objects():
