@@ -210,7 +210,7 @@ class ClipMeter:
             row |= {prefix + key: value.item() for key, value in values.items()}
         row["gain_psnr_y"] = row["psnr_y"] - row["bicubic_psnr_y"]
         if self.temporal:
-            row |= self.temporal.add(shot.ours, shot.gt) or {}
+            row |= self.temporal.add(shot.ours, shot.gt, shot.baseline) or {}
         self.rows.append(row)
         if self.objects and self.pair.boxes:
             self.objects.add(shot.ours, shot.gt, shot.baseline, self.pair.boxes[shot.index], name)
