@@ -38,7 +38,7 @@ def arguments(batch: int, height: int, width: int, device: str, dtype: torch.dty
     return [tensor.to(device, dtype).requires_grad_() for tensor in made]
 
 
-def contenders(values: list[torch.Tensor]) -> dict[str, Callable[[], torch.Tensor]]:
+def contenders(values: list[torch.Tensor], names: list[str]) -> dict[str, Callable[[], torch.Tensor]]:
     input, offset, weight, bias, mask = values
 
     def deformable(name: str) -> Callable[[], torch.Tensor]:
@@ -49,26 +49,28 @@ def contenders(values: list[torch.Tensor]) -> dict[str, Callable[[], torch.Tenso
         return run
 
     floor = {"conv2d": lambda: F.conv2d(input, weight, bias, padding=1)}
-    return floor | {name: deformable(name) for name in dcn.backends()}
+    return floor | {name: deformable(name) for name in names}
 
 
-def times(values: list[torch.Tensor], rounds: int) -> dict[str, tuple[float, float]]:
+def times(
+    values: list[torch.Tensor], names: list[str], rounds: int, clock: Callable[[], float]
+) -> dict[str, tuple[float, float]]:
     """Median seconds (forward, forward + backward) of each contender, in turn within each round."""
     device = values[0].device.type
     grad = torch.randn_like(values[0]).detach()
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     taken: dict[str, tuple[list[float], list[float]]] = {}
     for turn in range(rounds + 1):
-        for name, run in contenders(values).items():
+        for name, run in contenders(values, names).items():
             wait()
-            start = time.perf_counter()
+            start = clock()
             with torch.no_grad():
                 run()
             wait()
-            middle = time.perf_counter()
+            middle = clock()
             run().backward(grad)
             wait()
-            end = time.perf_counter()
+            end = clock()
             if turn:  # the first round warms up
                 forward, both = taken.setdefault(name, ([], []))
                 forward.append(middle - start)
@@ -105,9 +107,15 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["64x64", "160x160", "180x320"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--operators", nargs="+", help="default: all that are there")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="processor time instead of time passed: for a busy machine, 1 thread"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     dcn.ensure_built()
+    names = options.operators or dcn.backends()
+    clock = time.process_time if options.cpu_time else time.perf_counter
     print(f"torch {torch.__version__}, {options.device}, {options.dtype}, {options.threads} threads, {dcn.backends()}")
     print("| map | batch | operator | forward ms | x conv2d | forward+backward ms | x conv2d |")
     print("|---|---|---|---|---|---|---|")
@@ -115,7 +123,7 @@ def main() -> None:
         height, width = map(int, size.split("x"))
         for batch in options.batches:
             values = arguments(batch, height, width, options.device, getattr(torch, options.dtype))
-            found = times(values, options.rounds)
+            found = times(values, names, options.rounds, clock)
             for name, (forward, both) in found.items():
                 ratios = forward / found["conv2d"][0], both / found["conv2d"][1]
                 cells = f"{forward * 1e3:.1f} | {ratios[0]:.2f} | {both * 1e3:.1f} | {ratios[1]:.2f}"

@@ -78,6 +78,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
     facts = [
+        *_extra_flags(),
         torch.__version__,
         torch.version.git_version,
         torch.compiled_with_cxx11_abi(),
@@ -159,9 +160,7 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
     longest_first = sorted(commands, key=["cuda", "cpu", "operator", "avx512", "avx2", "baseline"].index)
-    extra = os.environ.get(
-        "DCN_CXXFLAGS", ""
-    ).split()  # of the C++ compiler, for sanitizers and trials; part of the library's name
+    extra = _extra_flags()
     for name in commands.keys() - {"cuda"}:
         commands[name] += extra
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
@@ -185,6 +184,11 @@ def cuda_flags(architectures: list[str]) -> list[str]:
         if architecture.endswith("+PTX"):
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     return flags
+
+
+def _extra_flags() -> list[str]:
+    """More flags of the C++ compiler, from DCN_CXXFLAGS, for sanitizers and trials; part of the library's name."""
+    return os.environ.get("DCN_CXXFLAGS", "").split()
 
 
 def _libraries(cuda: Cuda) -> list[str]:

@@ -90,6 +90,9 @@ def test_library_is_named_after_what_it_depends_on(monkeypatch, tmp_path):
     (sources / "cpu.cpp").write_text("// changed")
     assert build.library_path().name != first.name
     monkeypatch.undo()
+    monkeypatch.setenv("DCN_CXXFLAGS", "-fsanitize=address")
+    assert build.library_path().name != first.name
+    monkeypatch.undo()
     monkeypatch.setattr(torch, "__version__", "2.99.0")
     assert build.library_path().name != first.name
 

@@ -26,6 +26,13 @@ def test_no_access_out_of_bounds_and_nothing_undefined():
     build = "import dcn, sys; sys.exit(not dcn.ensure_built())"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", build], cwd=root, env=environment, capture_output=True, check=False)
+    where = "from dcn import build; print(build.library_path())"
+    library = subprocess.run(
+        [sys.executable, "-c", where], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    assert b"__asan_report_load" in Path(library.stdout.strip()).read_bytes(), (
+        "the library under test is not instrumented"
+    )
     environment |= {"LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0"}
     stress = Path(__file__).with_name("stress.py")
     result = subprocess.run(
