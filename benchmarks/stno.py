@@ -30,9 +30,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
 from tests.models.plain_query import plain_query
+from tests.parity import seeded_state
 
 PUBLISHED_GMAC = 784  # of the straightforward network for 4 frames of 128x128, x4, one time per gap
 TOKENS = [(25, 40), (50, 60), (75, 100), (120, 125), (150, 200), (240, 250)]
@@ -71,7 +73,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 def clip(rounds: int) -> None:
-    network, frames = STNO().eval(), torch.rand(1, 4, 3, 128, 128)
+    network, frames = load_official("stno", seeded_state("stno")), torch.rand(1, 4, 3, 128, 128)
 
     def run(kind: torch.dtype | None = None) -> Tensor:
         with torch.autocast("cpu", kind) if kind else contextlib.nullcontext():
@@ -85,7 +87,7 @@ def clip(rounds: int) -> None:
     for name, seconds in (("fp32", exact), ("bf16", half)):
         share = 2 * PUBLISHED_GMAC / seconds / rate
         print(f"clip: {name} {seconds:.2f} s, {share:.0%} of the fp32 matrix product's rate ({rate:.0f} GFLOP/s)")
-    print(f"clip: bf16 to fp32 {psnr(run(), run(torch.bfloat16)):.1f} dB (random weights)")
+    print(f"clip: bf16 to fp32 {psnr(run(), run(torch.bfloat16)):.1f} dB (seeded weights)")
 
 
 def times(rounds: int) -> None:
