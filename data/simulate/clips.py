@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from data.naming import natural_key
 from data.simulate.scene import SPLITS, Scene
 from data.simulate.settings import SimulatorSettings, settings_from
 from errors import InputError
+
+KEPT_CLIPS = 64  # rendered clips that a process holds; more clips than that want the frame cache (data.cache: ram)
 
 
 class SimulatedClip(Clip):
@@ -68,15 +70,25 @@ class SimulatedClip(Clip):
         )
         return hashlib.sha256(key.encode()).hexdigest()
 
-    @cached_property
+    @property
     def _rendered(self) -> tuple[np.ndarray, list[list[Box]]]:
-        scene = self.scene
-        frames, boxes = [], []
-        for number in range(len(self)):
-            view = scene.view(number)
-            frames.append(scene.frame(number, view))
-            boxes.append([Box(box.track, box.x, box.y, box.w, box.h, box.label) for box in scene.boxes(number, view)])
-        return np.stack(frames), boxes
+        return _render(self.still, self.still.stat().st_mtime_ns, self.settings, self.split, self.index)
+
+
+@lru_cache(maxsize=KEPT_CLIPS)
+def _render(
+    still: Path, changed: int, settings: SimulatorSettings, split: str, index: int
+) -> tuple[np.ndarray, list[list[Box]]]:
+    """All frames (T, H, W, 3) and boxes of a clip; `changed` is the time of the still's last change."""
+    scene = SimulatedClip(still, settings, split, index).scene
+    frames, boxes = [], []
+    for number in range(settings.frames):
+        view = scene.view(number)
+        frames.append(scene.frame(number, view))
+        boxes.append([Box(box.track, box.x, box.y, box.w, box.h, box.label) for box in scene.boxes(number, view)])
+    stacked = np.stack(frames)
+    stacked.flags.writeable = False
+    return stacked, boxes
 
 
 class _Boxes(Sequence):

@@ -94,7 +94,7 @@ class SensorSettings:
 class SimulatorSettings:
     """One set of simulated clips; the group `simulate` of a data source with `kind: simulated` in a config."""
 
-    stills: list[str] = field(default_factory=list)  # files or folders of overhead images; none: data/samples/stills
+    stills: tuple[str, ...] = ()  # files or folders of overhead images; none: data/samples/stills
     seed: int = 0
     clips: int = 24
     frames: int = 9
