@@ -155,6 +155,8 @@ class SequenceDataset(_Samples):
         between: in-between frames per gap, drawn per batch from the true ones; None for all of them.
         patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
         degradation: how LR is made from GT crops.
+        pan: half of the samples move their crop by up to this many whole LR pixels a frame on each axis, as a panning camera
+            would: motion for footage that has little of its own.
 
     Items: {"lr": (T, 3, patch, patch), "gt": (T + (T - 1) * n, 3, P, P), "times": (n,) in (0, 1), "source": str} with
     P = round(scale * patch); types as in `WindowDataset`.
@@ -173,8 +175,10 @@ class SequenceDataset(_Samples):
         flips: bool = True,
         turns: bool = True,
         reversal: bool = True,
+        pan: int = 0,
     ) -> None:
         super().__init__(pairs, patch, flips, turns, reversal)
+        self.pan = pan
         self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
         self.frames, self.strides, self.between = frames, tuple(strides), between
         self.degradation = degradation or Degradation()
@@ -250,11 +254,16 @@ class SequenceDataset(_Samples):
         keys = [position for position, offset in enumerate(offsets) if offset % key.stride == 0]
         corner = random.random(2)
         turn, backwards = self._draw_turn(random)
+        velocity = (
+            random.integers(-self.pan, self.pan + 1, 2) * int(random.integers(2)) if self.pan else np.zeros(2, int)
+        )
         numbers = [key.frame + (span - offset if backwards else offset) for offset in offsets]
         if self.from_files:
-            low, high = self._from_files(key, numbers, keys, corner)
+            corners = _path(corner, self.pairs[key.clip].lr.size, self.patch, velocity, offsets)
+            low, high = self._from_files(key, numbers, keys, corners)
         else:
-            low, high = self._from_crops(key, numbers, keys, corner)
+            side, speed = round(self.patch * key.scale), velocity * round(key.scale)
+            low, high = self._from_crops(key, numbers, keys, _path(corner, gt.size, side, speed, offsets), side)
         return {
             "lr": self._tensor(turn(low)),
             "gt": self._tensor(turn(high)),
@@ -263,21 +272,22 @@ class SequenceDataset(_Samples):
         }
 
     def _from_files(
-        self, key: SampleKey, numbers: list[int], keys: list[int], corner: np.ndarray
+        self, key: SampleKey, numbers: list[int], keys: list[int], corners: list[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         lr, gt, scale = self.pairs[key.clip].lr, self._gt(key.clip), int(key.scale)
-        top, left = _corner(corner, lr.size, self.patch)
-        low = [_crop(lr, numbers[position], top, left, self.patch) for position in keys]
-        high = [_crop(gt, number, top * scale, left * scale, self.patch * scale) for number in numbers]
+        low = [_crop(lr, numbers[position], *corners[position], self.patch) for position in keys]
+        side = self.patch * scale
+        high = [
+            _crop(gt, number, top * scale, left * scale, side)
+            for number, (top, left) in zip(numbers, corners, strict=True)
+        ]
         return np.stack(low), np.stack(high)
 
     def _from_crops(
-        self, key: SampleKey, numbers: list[int], keys: list[int], corner: np.ndarray
+        self, key: SampleKey, numbers: list[int], keys: list[int], corners: list[tuple[int, int]], side: int
     ) -> tuple[np.ndarray, np.ndarray]:
         gt = self._gt(key.clip)
-        side = round(self.patch * key.scale)
-        top, left = _corner(corner, gt.size, side)
-        high = np.stack([_crop(gt, number, top, left, side) for number in numbers])
+        high = np.stack([_crop(gt, number, *corner, side) for number, corner in zip(numbers, corners, strict=True)])
         degradation = self.degradation.for_depth(gt.bit_depth)
         size, name = (self.patch, self.patch), gt.name
         low = [
@@ -287,6 +297,18 @@ class SequenceDataset(_Samples):
         return np.stack(low), high
 
 
-def _corner(unit: np.ndarray, size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Two numbers in [0, 1) -> upper left corner of a crop of `side` that lies inside."""
-    return int(unit[0] * (size[0] - side + 1)), int(unit[1] * (size[1] - side + 1))
+def _path(
+    unit: np.ndarray, size: tuple[int, int], side: int, velocity: np.ndarray, offsets: list[int]
+) -> list[tuple[int, int]]:
+    """Upper left corners of a crop of `side` at frame offsets, moving by `velocity` pixels a frame and never leaving the frame.
+
+    unit: two numbers in [0, 1) that place it. Along an axis too short for the movement the crop stands still.
+    """
+    axes = []
+    for place, length, speed in zip(unit, size, velocity, strict=True):
+        travel = int(speed) * max(offsets)
+        if abs(travel) > length - side:
+            speed = travel = 0
+        start = int(place * (length - side - abs(travel) + 1)) + max(-travel, 0)
+        axes.append([start + int(speed) * offset for offset in offsets])
+    return list(zip(*axes, strict=True))

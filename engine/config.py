@@ -54,6 +54,7 @@ class DataConfig:
     scales: tuple[float, float] = (4.0, 4.0)  # drawn uniformly per batch
     strides: list[int] = field(default_factory=lambda: [2])  # true frames from one key frame to the next
     times_per_gap: int = 1  # in-between frames drawn per gap
+    pan: int = 0  # half of the samples pan by up to this many LR pixels a frame
 
 
 @dataclass

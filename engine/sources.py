@@ -132,5 +132,6 @@ def build_dataset(
         patch,
         cuts,
         data.train.degradation,
+        pan=data.pan,
         **augment,
     )

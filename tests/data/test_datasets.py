@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +186,30 @@ def test_deep_clips_give_floats():
 def test_impossible_settings_show_at_construction(build, message):
     with pytest.raises(InputError, match=message):
         build()
+
+
+def test_panned_sequences_show_the_same_scene_at_moving_places() -> None:
+    random = np.random.default_rng(0)
+    still = random.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    gt = ArrayClip("still", [still] * 5)
+    pair = Pair("still", gt, DegradedClip(gt, Degradation(), 4))
+    dataset = SequenceDataset([pair], frames=3, patch=8, flips=False, turns=False, reversal=False, pan=2)
+    moved = 0
+    for step in range(12):
+        item = dataset[dataset.draw(1, step, 0, 1)]
+        places = [_find(still, frame.permute(1, 2, 0).numpy()) for frame in item["gt"]]
+        steps = {(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(places)}
+        assert len(steps) == 1 and all(value % 4 == 0 and abs(value) <= 8 for value in steps.pop())
+        moved += places[0] != places[1]
+        low = pair.lr.array(0)
+        for key, (top, left) in zip(item["lr"], places[::2], strict=True):
+            assert np.array_equal(key.permute(1, 2, 0).numpy(), low[top // 4 : top // 4 + 8, left // 4 : left // 4 + 8])
+    assert 2 <= moved <= 10
+
+
+def _find(still: np.ndarray, crop: np.ndarray) -> tuple[int, int]:
+    """Where a crop of a picture of noise was taken."""
+    tops, lefts = np.nonzero((still[: 97 - 32, : 129 - 32] == crop[0, 0]).all(-1))
+    found = [(t, x) for t, x in zip(tops, lefts, strict=True) if np.array_equal(still[t : t + 32, x : x + 32], crop)]
+    assert len(found) == 1
+    return int(found[0][0]), int(found[0][1])
