@@ -142,7 +142,10 @@ def _copy_packets(
                 packet.pts = stamps[shown]
                 packet.dts = stamps[behind] if behind >= 0 else stamps[0] + behind * step
                 packet.time_base, packet.stream = base, stream
-                packet.duration = stamps[shown + 1] - stamps[shown] if shown + 1 < len(stamps) else last
+                end = (
+                    len(stamps) - 1
+                )  # mp4 counts the length from the packet decoded last, others from the one shown last
+                packet.duration = last if end in (shown, number) else stamps[shown + 1] - stamps[shown]
                 if sound:
                     sound.copy(float(packet.dts * base))
                 film.mux(packet)

@@ -185,13 +185,19 @@ class Task:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished frames to be of use."""
-        return {
+        what = {
             "source": [self.clip.identity(0), self.clip.identity(len(self.clip) - 1), len(self.clip)],
             "size": list(self.size),
             "times": list(self.times),
-            "kind": [self.kind, self.image_suffix, self.codec, self.crf, self.lossless, self.compare, str(self.fps)],
+            "kind": self.kind,
+            "compare": self.compare,
             **self.facts,
         }
+        if self.kind == "film" or self.compare:
+            what |= {"codec": self.codec, "crf": self.crf, "lossless": self.lossless, "fps": str(self.fps)}
+        if self.kind != "film":
+            what["image-format"] = self.image_suffix
+        return what
 
     def begin(self, resume: bool, overwrite: bool) -> None:
         """Make the work folder, or take up the one that is there. Raises InputError where the output or the folder is

@@ -34,7 +34,7 @@ def partition(x: Tensor, window: int) -> Tensor:
 def join(windows: Tensor, height: int, width: int) -> Tensor:
     """The inverse of `partition`: (windows, B, window**2, C) -> (B, height, width, C)."""
     batch, tokens, channels = windows.shape[1:]
-    window = round(tokens**0.5)
+    window = round(int(tokens) ** 0.5)  # int: a tensor while tracing
     windows = windows.view(height // window, width // window, batch, window, window, channels)
     return windows.permute(2, 0, 3, 1, 4, 5).reshape(batch, height, width, channels)
 

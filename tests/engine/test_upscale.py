@@ -1,0 +1,212 @@
+"""Upscaling in the process: kinds of input and output, resume, what stands in the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from data.media import read_image, write_image
+from engine import task as task_module
+from engine import upscale as upscale_module
+from engine.checkpoint import save_weights
+from engine.request import Request
+from engine.upscale import upscale
+from errors import InputError
+from tests.engine.small import moving_clip, small_mtdo, small_stno
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    for name, network in (("mtdo", small_mtdo()), ("stno", small_stno())):
+        save_weights(folder / f"{name}.safetensors", network)
+    return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
+
+
+def film(path: Path, frames: int = 5, sound: bool = True) -> Path:
+    clip = moving_clip(frames, 16, 24)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
+        voice = container.add_stream("aac", rate=48000, layout="stereo") if sound else None
+        container.metadata["title"] = "a film"
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(clip.array(index), format="rgb24")))
+        container.mux(stream.encode(None))
+        if voice:
+            wave = np.sin(np.arange(48000 * frames // 25) / 20).astype(np.float32)
+            for start in range(0, len(wave), 1024):
+                sound_frame = av.AudioFrame.from_ndarray(np.stack([wave[start : start + 1024]] * 2), "fltp", "stereo")
+                sound_frame.sample_rate, sound_frame.pts = 48000, start
+                container.mux(voice.encode(sound_frame))
+            container.mux(voice.encode(None))
+    return path
+
+
+def folder(path: Path, frames: int = 5, suffix: str = ".png") -> Path:
+    clip = moving_clip(frames, 16, 24)
+    for index in range(frames):
+        write_image(path / f"{index:03d}{suffix}", clip.array(index))
+    return path
+
+
+def request(source: Path, out: Path, weight: Path, **more) -> Request:
+    return Request(source, out, weight, **{"precision": "fp32", **more})
+
+
+def sound_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
+
+
+@pytest.mark.parametrize(("fps", "frames"), [(None, 5), ("x2", 9)])
+def test_film_keeps_sound_times_and_metadata(weights, tmp_path, fps, frames):
+    source, out = film(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    upscale(request(source, out, weights["stno" if fps else "mtdo"], fps=fps, scale=2, compare=fps is None))
+    assert sound_packets(out) == sound_packets(source)
+    with av.open(str(source)) as before, av.open(str(out)) as after:
+        assert after.metadata["title"] == "a film"
+        stream = after.streams.video[0]
+        assert (stream.width, stream.height) == (48, 32)
+        assert float(stream.duration * stream.time_base) == pytest.approx(5 / 25, abs=1e-4)
+        assert after.duration == before.duration
+        times = [float(frame.pts * frame.time_base) for frame in after.decode(video=0)]
+    assert times == pytest.approx([k / 25 * 4 / (frames - 1) for k in range(frames)], abs=1e-4)
+    assert not (tmp_path / ".out.mp4.upscaling").exists()
+    assert (tmp_path / "out_compare.mp4").exists() == (fps is None)
+
+
+def test_frames_keep_their_names_and_equal_the_network(weights, tmp_path):
+    source, out = folder(tmp_path / "in"), tmp_path / "out"
+    upscale(request(source, out, weights["mtdo"]))
+    assert sorted(path.name for path in out.iterdir()) == [f"{k:03d}.png" for k in range(5)]
+    with torch.no_grad():
+        expected = small_mtdo()(moving_clip(5, 16, 24).window(2, 3)[None])[0]
+    expected = (expected.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert np.abs(read_image(out / "002.png").astype(float) - expected).max() <= 1
+
+
+def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
+    source, out = tmp_path / "in.tif", tmp_path / "out.tif"
+    tags = [(33550, "d", 3, (2.0, 2.0, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 100.0, 200.0, 0.0), True)]
+    with tifffile.TiffWriter(source) as writer:
+        for index in range(3):
+            page = moving_clip(3, 16, 24).array(index)[..., :1].astype(np.uint16) * 200
+            writer.write(page[..., 0], contiguous=False, metadata=None, extratags=tags)
+    upscale(request(source, out, weights["mtdo"]))
+    with tifffile.TiffFile(out) as file:
+        assert [page.shape for page in file.pages] == [(32, 48)] * 3
+        assert file.pages[0].dtype == np.uint16
+        assert file.pages[0].tags[33550].value == (1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("network", "out", "fps"), [("mtdo", "out.mp4", None), ("mtdo", "out", None), ("stno", "out", "x2")]
+)
+def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monkeypatch, network, out, fps):
+    monkeypatch.setattr(task_module, "PIECE", 8)
+    source = film(tmp_path / "in.mp4", frames=19)
+    common = {"fps": fps, "scale": 2}
+    upscale(request(source, tmp_path / "whole" / out, weights[network], **common))
+    keep, kept = task_module.Task.keep, []
+
+    def failing_keep(self, index, frame):
+        if len(kept) >= 11:
+            raise KeyboardInterrupt
+        kept.append(index)
+        keep(self, index, frame)
+
+    monkeypatch.setattr(task_module.Task, "keep", failing_keep)
+    broken = request(source, tmp_path / "broken" / out, weights[network], **common)
+    with pytest.raises(KeyboardInterrupt):
+        upscale(broken)
+    monkeypatch.setattr(task_module.Task, "keep", keep)
+    with pytest.raises(InputError, match="--resume"):
+        upscale(broken)
+    made = []
+    monkeypatch.setattr(task_module.Task, "keep", lambda self, i, frame: (made.append(i), keep(self, i, frame))[1])
+    resumed = request(source, tmp_path / "broken" / out, weights[network], resume=True, **common)
+    with pytest.raises(InputError, match="begun with another ensemble"):
+        upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
+    upscale(resumed)
+    assert not set(made) & set(kept)
+    assert contents(tmp_path / "broken" / out) == contents(tmp_path / "whole" / out)
+    assert upscale(resumed) == []
+
+
+def test_folder_of_clips(weights, tmp_path):
+    folder(tmp_path / "in" / "a", frames=2)
+    film(tmp_path / "in" / "b.mp4", frames=3)
+    written = upscale(request(tmp_path / "in", tmp_path / "out", weights["mtdo"]))
+    assert [path.name for path in written] == ["a", "b.mp4"]
+
+
+def test_preview(weights, tmp_path):
+    upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"], preview=-1))
+    assert read_image(tmp_path / "out_preview.png").shape == (32, 96, 3)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_that_is_not_finite_is_named(weights, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        yield torch.zeros(3, 32, 48)
+        yield torch.full((3, 32, 48), float("nan"))
+
+    monkeypatch.setattr(upscale_module, "restore", broken)
+    with pytest.raises(InputError, match=r"frame '001': the output is not finite"):
+        upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
+
+
+def test_disk_that_is_full(weights, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.png")
+
+    monkeypatch.setattr(upscale_module.Task, "keep", full)
+    with pytest.raises((InputError, OSError), match="No space left"):
+        upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
+
+
+def test_inputs_that_cannot_be_used(weights, tmp_path):
+    source, out = folder(tmp_path / "in"), tmp_path / "out"
+    cases = {
+        "does not exist": {"source": tmp_path / "nothing"},
+        "is for scale 2": {"scale": 3.0},
+        "make no frames in between": {"fps": "x2"},
+        "no weights|does not exist": {"weight": tmp_path / "none.safetensors"},
+        "cannot write .wmv": {"out": tmp_path / "out.wmv"},
+    }
+    for message, changes in cases.items():
+        how = {"source": source, "out": out, "weight": weights["mtdo"], **changes}
+        with pytest.raises(InputError, match=message):
+            upscale(request(**how))
+    with pytest.raises(InputError, match="whole multiples"):
+        upscale(request(source, out, weights["stno"], fps="x1.5"))
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"zero\.mp4"):
+        upscale(request(tmp_path / "zero.mp4", out, weights["mtdo"]))
+    write_image(source / "005.png", np.zeros((20, 24, 3), np.uint8))
+    with pytest.raises(InputError, match=r"005\.png: 24x20 pixels"):
+        upscale(request(source, out, weights["mtdo"]))
+
+
+def test_an_output_that_exists_is_safe(weights, tmp_path):
+    source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
+    folder(out, frames=1)
+    with pytest.raises(InputError, match="--overwrite"):
+        upscale(request(source, out, weights["mtdo"]))
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        upscale(request(source, out, weights["mtdo"], overwrite=True))
+    (out / "notes.txt").unlink()
+    upscale(request(source, out, weights["mtdo"], overwrite=True))
+    assert len(list(out.iterdir())) == 2 and read_image(out / "000.png").shape == (32, 48, 3)

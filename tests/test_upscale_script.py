@@ -1,0 +1,73 @@
+"""upscale.py as a user calls it: exit codes, one-line errors, death by SIGKILL, two processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data.media import write_image
+from engine.checkpoint import save_weights
+from tests.engine.small import moving_clip, small_mtdo
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_weights(folder / "weights.safetensors", small_mtdo())
+    for name, frames in (("a", 60), ("b", 3)):
+        clip = moving_clip(frames, 16, 24)
+        for index in range(frames):
+            write_image(folder / "clips" / name / f"{index:03d}.png", clip.array(index))
+    return folder
+
+
+def command(inputs: Path, source: Path, out: Path, *more: str) -> list[str]:
+    return [str(ROOT / "upscale.py"), str(source), str(out), "--weight", str(inputs / "weights.safetensors"), *more]
+
+
+def run(arguments: list[str], *before: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *before, *arguments], capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment
+    )
+
+
+def frames(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
+    result = run(command(inputs, tmp_path / "missing.mp4", tmp_path / "out.mp4"))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "missing.mp4" in result.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_and_a_killed_run_give_the_files_of_one_process(inputs, tmp_path):
+    source, options = inputs / "clips", ("--precision", "fp32")
+    whole = run(command(inputs, source, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stderr
+    assert len(frames(tmp_path / "whole")) == 63
+    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533")
+    shared = run(command(inputs, source, tmp_path / "shared", *options), *torchrun)
+    assert shared.returncode == 0, shared.stderr
+    assert frames(tmp_path / "shared") == frames(tmp_path / "whole")
+
+    arguments = command(inputs, source, tmp_path / "killed", *options)
+    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    work = tmp_path / "killed" / ".a.upscaling" / "frames"
+    while process.poll() is None and not (work.is_dir() and len(list(work.glob("*.png"))) > 10):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert run(arguments).returncode == 2  # asks for --resume
+    assert run([*arguments, "--resume"]).returncode == 0
+    assert frames(tmp_path / "killed") == frames(tmp_path / "whole")
