@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from engine import cli
 from engine.checkpoint import load_network
 from engine.restore import multiple
 from errors import InputError
+from models.mtdo import hat
 
 OPSET = 20
 TOLERANCE = 1e-4  # largest difference to PyTorch, of values in [0, 1]
@@ -70,7 +71,7 @@ def export(
     if space_time:
         graph = SpaceTimeGraph(network, list(times), (round(scale * size[0]), round(scale * size[1])))
     frames = torch.rand(1, keys if space_time else network.config.frames, 3, *size, generator=torch.manual_seed(0))
-    with plain_operators(), replacing(out) as temporary:
+    with plain_operators(), replacing(out) as temporary, constant_plans(lambda: graph(frames)):
         write(graph, frames, temporary)
         difference = compare(graph, temporary, torch.rand_like(frames))
         if not difference <= TOLERANCE:
@@ -87,6 +88,27 @@ def plain_operators() -> Iterator[None]:
             yield
     finally:
         dcn.set_backend(None)
+
+
+@contextmanager
+def constant_plans(run: Callable[[], Any]) -> Iterator[None]:
+    """The plans of attention windows depend on the size alone: they are made by `run` and become constants of the
+    graph.
+    """
+    made, plan = {}, hat.window_plan
+
+    def recorded(height: int, width: int, window: int, like: Tensor) -> Any:
+        size = int(height), int(width), window
+        if size not in made:
+            made[size] = plan(*size, like)
+        return made[size]
+
+    hat.window_plan = recorded
+    try:
+        run()
+        yield
+    finally:
+        hat.window_plan = plan
 
 
 def write(graph: nn.Module, frames: Tensor, path: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from math import log10
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,20 @@ def check(name: str, device: torch.device) -> None:
         raise InputError("precision fp16 is for GPUs: on a CPU say bf16, fp32 or auto")
 
 
-@contextmanager
-def numbers(name: str, device: torch.device) -> Iterator[None]:
-    """Inference in the given precision; without gradients, and without autocast's copies of weights being lost between
-    calls.
+def prepare(network: Any, name: str) -> Any:
+    """The network for inference in `name`: itself, or a copy whose weights are of that type (MTDO; STNO uses
+    autocast).
     """
-    kind = TYPES[name]
-    with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind != torch.float32, cache_enabled=True):
+    if name == "fp32" or network.config.name != "mtdo" or next(network.tsa.parameters()).dtype == TYPES[name]:
+        return network
+    return deepcopy(network).set_inference_dtype(TYPES[name])
+
+
+@contextmanager
+def numbers(name: str, device: torch.device, network: Any) -> Iterator[None]:
+    """Inference in the given precision, without gradients, with a network that went through `prepare`."""
+    autocast = name != "fp32" and network.config.name != "mtdo"
+    with torch.inference_mode(), torch.autocast(device.type, TYPES[name], enabled=autocast):
         yield
 
 

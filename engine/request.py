@@ -12,7 +12,7 @@ from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.media import IMAGE_SUFFIXES, probe
 from data.naming import natural_key
-from engine import output, precision
+from engine import output
 from engine.checkpoint import load_network, sha256
 from engine.restore import output_size
 from engine.task import Task
@@ -73,8 +73,6 @@ def open_network(request: Request) -> tuple[Any, Path]:
             f"{network.config.scale} "
             "or take other weights (STNO takes any scale)"
         )
-    if request.compile:
-        precision.compile_parts(network)
     return network, path
 
 

@@ -65,7 +65,7 @@ def restore(
     standard error). The network is put into eval mode. Raises InputError for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
-    network.to(device).eval()
+    network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, output_size(network, clip.size, size))
     if network.config.name == "stno":
         jobs: Iterator[Any] = chunks(clip, options, range(len(clip)) if frames is None else frames)
@@ -78,7 +78,7 @@ def restore(
         def start(region: tiles.Region, turn: int) -> Any:
             return SpaceWork(network, device, region, turn)
 
-    worker = Worker(start, shape, multiple(network), device, options, note or _to_stderr)
+    worker = Worker(start, shape, network, device, options, note or _to_stderr)
     for job in read_ahead(jobs):
         yield from worker(job)
 
@@ -117,7 +117,9 @@ def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chun
     while start < end:
         base = start // options.chunk * options.chunk
         stop = min(base + options.chunk, end)
-        seen = range(min(max(base - options.context, 0), last - 1), min(base + options.chunk + options.context, last) + 1)
+        seen = range(
+            min(max(base - options.context, 0), last - 1), min(base + options.chunk + options.context, last) + 1
+        )
         held = {number: held[number] if number in held else clip.frame(number) for number in seen}
         keep = (start - seen[0], min(stop, last) - seen[0])
         yield Chunk(torch.stack(list(held.values())), keep, whole=stop > last)
@@ -131,17 +133,17 @@ class Worker:
         self,
         start: Callable[[tiles.Region, int], Any],
         shape: Shape,
-        multiple: int,
+        network: Any,
         device: torch.device,
         options: Options,
         note: Callable[[str], None],
     ) -> None:
-        self.start, self.shape, self.multiple = start, shape, multiple
+        self.start, self.shape, self.network = start, shape, network
         self.device, self.options, self.note = device, options, note
         self._cut(options.tile)
 
     def _cut(self, tile: int | None) -> None:
-        self.regions = tiles.plan(self.shape.lr, self.shape.out, tile, self.multiple, self.options.overlap)
+        self.regions = tiles.plan(self.shape.lr, self.shape.out, tile, multiple(self.network), self.options.overlap)
         self.canvas = tiles.Canvas(self.regions, self.shape.out)
         turns = range(8) if self.options.ensemble else (0,)
         self.works = [[self.start(region, turn) for turn in turns] for region in self.regions]
@@ -149,7 +151,7 @@ class Worker:
     def __call__(self, job: Window | Chunk) -> Tensor:
         """One job -> its restored frames (n, 3, H, W), float32 on the CPU."""
         while True:
-            with precision.numbers(self.options.precision, self.device):
+            with precision.numbers(self.options.precision, self.device, self.network):
                 try:
                     return self.canvas.blend([self._mean(works, job) for works in self.works])
                 except (RuntimeError, MemoryError) as error:

@@ -52,6 +52,9 @@ def upscale(request: Request) -> list[Path]:
         say("nothing to do: every output is complete")
         return []
     plan_numbers(tasks, network, request, device)
+    network = precision.prepare(network, tasks[0].facts["precision"])
+    if request.compile:
+        precision.compile_parts(network)
     begin(tasks, request)
     try:
         with patient_exit():

@@ -1,0 +1,169 @@
+"""Time and memory of restoring: python benchmarks/restore.py [--out FOLDER] [--sizes 64x64 ...] [--seconds 20].
+
+For MTDO and STNO, in the paper's and a small size: seconds per frame, peak memory, and achieved FLOP/s as a share of
+the machine's own GEMM rate, measured in the same process in turn with the frames. The published form's operations are
+counted, whatever is saved of them. Every case runs in a process of its own, so that peaks are its own. Writes
+restore.json, restore.md and restore.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+import models
+from data.clips import ArrayClip
+from engine.cli import tune_allocator
+from engine.cost import gmac_per_frame
+from engine.facts import machine
+from engine.restore import Options, restore
+
+SMALL_HAT = {"embed": 48, "depths": [2, 2], "heads": 4, "window": 8, "squeeze": 8}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "mtdo": {"name": "mtdo"},
+    "mtdo small": {
+        "name": "mtdo", "channels": 24, "feature_blocks": 2, "correction_blocks": 2, "residual": "bicubic", "hat": SMALL_HAT
+    },
+    "stno": {"name": "stno"},
+    "stno small": {"name": "stno", "channels": 24, "blocks": 5, "query_width": 64, "residual": "bicubic"},
+}  # fmt: skip
+# 10^9 multiplications a frame at LR size, of the published form (STNO: 784 for 7 frames out of four of 128x128)
+PUBLISHED = {"mtdo": 876 / 160**2, "stno": 784 / 7 / 128**2}
+
+
+def gemm_rate(size: int = 1536, rounds: int = 3) -> float:
+    """fp32 FLOP/s of a matrix product on this machine, now."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / min(seconds)
+
+
+def measure(name: str, size: tuple[int, int], precision: str, seconds: float) -> dict[str, Any]:
+    """One case in this process."""
+    torch.manual_seed(0)
+    network: Any = models.build(NETWORKS[name]).eval()
+    clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (9, *size, 3), dtype=np.uint8))
+    before = peak()
+    options = Options(precision=precision, chunk=4, context=0)
+    frames = restore(network, clip, options=options)
+    steady, rates, start = [], [], time.perf_counter()
+    space_time = name.startswith("stno")
+    while time.perf_counter() - start < seconds or len(steady) < 2:
+        rates.append(gemm_rate())
+        begun, count = time.perf_counter(), 8 if space_time else 1
+        for _ in range(count):
+            if next(frames, None) is None:
+                frames = restore(network, clip, options=options)
+                next(frames)
+        steady.append((time.perf_counter() - begun) / count)
+    per_frame = min(steady[1:]) if not space_time else min(steady)
+    gmac = (
+        PUBLISHED[name] * size[0] * size[1]
+        if name in PUBLISHED
+        else gmac_per_frame(network) * size[0] * size[1] / 64**2
+    )
+    rate = max(rates)
+    return {
+        "network": name, "size": f"{size[1]}x{size[0]}", "precision": precision, "seconds_per_frame": per_frame,
+        "peak_memory_mb": peak(), "peak_added_mb": peak() - before, "gmac_per_frame": gmac, "gemm_gflops": rate / 1e9,
+        "share_of_gemm": 2e9 * gmac / per_frame / rate, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | LR size | precision | s per frame | frames/s | peak memory, MB | GMAC a frame | share of fp32 GEMM rate |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['network']} | {r['size']} | {r['precision']} | {r['seconds_per_frame']:.3f} | {1 / r['seconds_per_frame']:.2f} "
+        f"| {r['peak_memory_mb']:.0f} | {r['gmac_per_frame']:.1f} | {100 * r['share_of_gemm']:.0f} % |"
+        for r in results
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Seconds per frame over LR pixels, both logarithmic; one line per network and precision."""
+    width, height, margin = 900, 560, 70
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    pixels = [float(np.prod([int(n) for n in r["size"].split("x")])) for r in results]
+    seconds = [r["seconds_per_frame"] for r in results]
+    (x0, x1), (y0, y1) = (
+        np.log([min(pixels) / 1.2, max(pixels) * 1.2]),
+        np.log([min(seconds) / 1.5, max(seconds) * 1.5]),
+    )
+
+    def place(pixel: float, second: float) -> tuple[float, float]:
+        x = margin + (np.log(pixel) - x0) / (x1 - x0) * (width - 4 * margin)
+        return x, height - margin - (np.log(second) - y0) / (y1 - y0) * (height - 2 * margin)
+
+    draw.line([(margin, margin), (margin, height - margin), (width - 3 * margin, height - margin)], fill="black")
+    for pixel, result in sorted({(p, r["size"]) for p, r in zip(pixels, results, strict=True)}):
+        draw.text((place(pixel, 1)[0] - 20, height - margin + 8), result, fill="black")
+    for power in range(-3, 3):
+        if y0 < np.log(10.0**power) < y1:
+            draw.text((20, place(1e4, 10.0**power)[1] - 6), f"{10.0**power:g} s", fill="black")
+    colours = ["#1b6ca8", "#7fb6dc", "#c0392b", "#e59a90", "#2e8b57", "#8fcfa8", "#8e44ad", "#c9a3d9"]
+    names = list(dict.fromkeys((r["network"], r["precision"]) for r in results))
+    for colour, name in zip(colours * 2, names, strict=False):
+        line = sorted((p, r["seconds_per_frame"]) for p, r in zip(pixels, results, strict=True)
+                      if (r["network"], r["precision"]) == name)  # fmt: skip
+        points = [place(*point) for point in line]
+        draw.line(points, fill=colour, width=3)
+        for x, y in points:
+            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
+        draw.text((points[-1][0] + 10, points[-1][1] - 6), " ".join(name), fill=colour)
+    draw.text((margin, 20), "seconds per frame over LR size (logarithmic)", fill="black")
+    image.save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory of restoring.")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--sizes", nargs="+", default=["64x64", "160x160", "320x180"], help="LR width x height")
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--seconds", type=float, default=10.0, help="least time for each case")
+    parser.add_argument("--one", nargs=3, metavar=("NETWORK", "SIZE", "PRECISION"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    tune_allocator()
+    if options.one:
+        width, height = map(int, options.one[1].split("x"))
+        print(json.dumps(measure(options.one[0], (height, width), options.one[2], options.seconds)))
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for case in [(n, s, p) for n in options.networks for s in options.sizes for p in options.precisions]:
+        command = [sys.executable, __file__, "--seconds", str(options.seconds), "--one", *case]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+        print(table(results[-1:]).splitlines()[-1], flush=True)
+        (options.out / "restore.json").write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
+    (options.out / "restore.md").write_text(table(results))
+    plot(results, options.out / "restore.png")
+
+
+if __name__ == "__main__":
+    main()
