@@ -112,11 +112,14 @@ def constant_plans(run: Callable[[], Any]) -> Iterator[None]:
 
 
 def write(graph: nn.Module, frames: Tensor, path: Path) -> None:
-    """The ONNX file, by tracing: what depends on sizes alone becomes constants."""
+    """The ONNX file. MTDO goes through torch.export; STNO is traced, because its query decides on slabs by numbers in
+    tensors.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's remarks on such constants
+        warnings.simplefilter("ignore")  # the exporters' remarks on what becomes a constant
         torch.onnx.export(
-            graph, (frames,), str(path), input_names=["frames"], output_names=["restored"], opset_version=OPSET, dynamo=False
+            graph, (frames,), str(path), input_names=["frames"], output_names=["restored"], opset_version=OPSET,
+            dynamo=not isinstance(graph, SpaceTimeGraph), external_data=False, verbose=False,
         )  # fmt: skip
 
 
