@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 from errors import InputError
 
 T = TypeVar("T")
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "") -> T:
@@ -44,7 +45,8 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
     try:
         return cls(**values)
     except InputError as error:
-        raise InputError(f"config group '{where}': {error}" if where else str(error)) from None
+        named = not where or f"{where}." in str(error)
+        raise InputError(str(error) if named else f"config group '{where}': {error}") from None
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
@@ -112,10 +114,12 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
             return float(value)
         except ValueError:
             pass
+    if kind is str and value is False:  # and `off` as a truth value
+        return "off"
     if kind is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"config key '{where}': expected {kind.__name__}, got {value!r}")
+        raise InputError(f"config key '{where}': expected {WORDS.get(kind, kind.__name__)}, got {value!r}")
     return value
 
 

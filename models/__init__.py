@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from errors import InputError
-from models.configuration import from_mapping
 from models.mtdo.config import MTDOConfig
 from models.mtdo.network import MTDO
 from models.mtdo.official import mtdo_official
 from models.stno.network import STNO, STNOConfig
 from models.stno.official import stno_official
+from settings import from_mapping
 
 
 class Entry(NamedTuple):
@@ -32,7 +32,7 @@ NETWORKS = {
 
 def config_from_mapping(mapping: Mapping[str, Any]) -> Any:
     """A mapping with "name" -> that network's dataclass. InputError for an unknown key, a wrong type or value."""
-    if "name" not in mapping:
+    if not isinstance(mapping, Mapping) or "name" not in mapping:
         raise InputError(f"network.name is missing; expected one of {', '.join(NETWORKS)}: add it to the config")
     return from_mapping(_entry(mapping["name"]).config, mapping, "network")
 

@@ -58,21 +58,25 @@ def test_scientific_notation_as_yaml_1_1_reads_it() -> None:
     assert from_mapping(Inner, {"ratio": "1e-4"}).ratio == 1e-4
 
 
+def test_off_as_yaml_1_1_reads_it() -> None:
+    assert from_mapping(Outer, {"name": False}).name == "off"
+
+
 @pytest.mark.parametrize(
     ("mapping", "parts"),
     [
         ({"name": "x", "iner": {}}, ["'iner'", "did you mean 'inner'"]),
         ({"name": "x", "inner": {"windw": 8}}, ["'inner.windw'", "did you mean 'window'"]),
         ({"name": "x", "inner": 3}, ["'inner'", "group of keys"]),
-        ({"name": 3}, ["'name'", "expected str", "3"]),
-        ({"name": "x", "flag": 1}, ["'flag'", "expected bool"]),
-        ({"name": "x", "inner": {"window": True}}, ["'inner.window'", "expected int"]),
-        ({"name": "x", "inner": {"window": 8.5}}, ["'inner.window'", "expected int"]),
-        ({"name": "x", "inner": {"ratio": "much"}}, ["'inner.ratio'", "expected float", "much"]),
+        ({"name": 3}, ["'name'", "expected a word", "3"]),
+        ({"name": "x", "flag": 1}, ["'flag'", "expected true or false"]),
+        ({"name": "x", "inner": {"window": True}}, ["'inner.window'", "expected a whole number"]),
+        ({"name": "x", "inner": {"window": 8.5}}, ["'inner.window'", "expected a whole number"]),
+        ({"name": "x", "inner": {"ratio": "much"}}, ["'inner.ratio'", "expected a number", "much"]),
         ({"name": "x", "kind": "c"}, ["'kind'", "one of a, b"]),
         ({"name": "x", "pair": [1, 2, 3]}, ["'pair'", "expected 2 values"]),
-        ({"name": "x", "sizes": [1, "two"]}, ["'sizes[1]'", "expected int"]),
-        ({"name": "x", "limit": "many"}, ["'limit'", "expected int"]),
+        ({"name": "x", "sizes": [1, "two"]}, ["'sizes[1]'", "expected a whole number"]),
+        ({"name": "x", "limit": "many"}, ["'limit'", "expected a whole number"]),
         ({"name": "x", "limit": -1}, ["'limit' must not be negative"]),
         ({}, ["lacks the key 'name'"]),
         ([1], ["group of keys"]),

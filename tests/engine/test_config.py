@@ -35,7 +35,7 @@ def test_overrides_reach_their_key() -> None:
     [
         ("train.stpes=7", ["train.stpes", "did you mean 'steps'"]),
         ("network.hat.windw=8", ["windw", "window"]),
-        ("train.steps=many", ["train.steps", "int"]),
+        ("train.steps=many", ["train.steps", "whole number"]),
         ("train.steps=0", ["steps", "at least 1"]),
         ("train.accumulate=3", ["accumulate", "multiple"]),
         ("steps", ["key.sub=value"]),

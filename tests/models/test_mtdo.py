@@ -314,12 +314,12 @@ def test_training_under_autocast():
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"chanels": 64}, "unknown key network.chanels; did you mean network.channels"),
-    ({"hat": {"windows": 8}}, "unknown key network.hat.windows; did you mean network.hat.window"),
-    ({"frames": "five"}, "network.frames is 'five'; expected a whole number"),
-    ({"frames": True}, "network.frames is True; expected a whole number"),
-    ({"hat": {"depths": [2, "x"]}}, r"network.hat.depths\[1\] is 'x'; expected a whole number"),
-    ({"hat": 3}, "network.hat is 3; expected keys and values"),
+    ({"chanels": 64}, "unknown config key 'network.chanels': did you mean 'channels'"),
+    ({"hat": {"windows": 8}}, "unknown config key 'network.hat.windows': did you mean 'window'"),
+    ({"frames": "five"}, "'network.frames': expected a whole number, got 'five'"),
+    ({"frames": True}, "'network.frames': expected a whole number, got True"),
+    ({"hat": {"depths": [2, "x"]}}, r"'network.hat.depths\[1\]': expected a whole number, got 'x'"),
+    ({"hat": 3}, "'network.hat': expected a group of keys, got 3"),
     ({"frames": 4}, "network.frames is 4; expected an odd number from 3"),
     ({"scale": 5}, "network.scale is 5; expected 2, 3, 4 or 8"),
     ({"ctdm": "on"}, "network.ctdm is 'on'; expected one of paper, as_shipped, off"),
