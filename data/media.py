@@ -94,9 +94,15 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def read_page(path: str | Path, page: int) -> np.ndarray:
-    """One page of a TIFF stack, (H, W, C) as stored; InputError as in `read_image`."""
+    """One page of a TIFF stack by its number in the file, (H, W, C) as stored; InputError as in `read_image`."""
     with _naming(path):
         return tiff.read(path, page)
+
+
+def page_numbers(path: str | Path) -> list[int]:
+    """Numbers in the file of a TIFF stack's images."""
+    with _naming(path):
+        return tiff.page_numbers(path)
 
 
 def read_geo(path: str | Path) -> tiff.GeoTags | None:

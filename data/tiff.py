@@ -5,7 +5,11 @@ Georeference: the tags of GeoTIFF that hold pixel sizes are divided by the scale
 
 from __future__ import annotations
 
+import logging
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +27,42 @@ def is_tiff(head: bytes) -> bool:
     return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
+class _Complaints(logging.Filter):
+    """tifffile logs damage and reads on; here its messages are kept, per thread, instead of being printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept = threading.local()
+
+    @property
+    def messages(self) -> list[str]:
+        if not hasattr(self._kept, "messages"):
+            self._kept.messages = []
+        return self._kept.messages
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.messages.append(record.getMessage())
+        return False
+
+
+COMPLAINTS = _Complaints()
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tifffile.TiffFile]:
+    """The file, tifffile's log silenced. ValueError where the chain of pages breaks off: it must not pass for a short one."""
+    logging.getLogger("tifffile").addFilter(COMPLAINTS)  # once: adding it again changes nothing
+    COMPLAINTS.messages.clear()
+    with tifffile.TiffFile(path) as file:
+        yield file
+    broken = [message for message in COMPLAINTS.messages if "TiffPages" in message]
+    if broken:
+        raise ValueError(f"its chain of pages is broken: {broken[0]}")
+
+
 def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
     """(H, W), value type, bands, alpha among them or not, number of pages, from the headers alone."""
-    with tifffile.TiffFile(path) as file:
+    with _opened(path) as file:
         page = _first(file)
         alpha = any(sample in ALPHA for sample in page.extrasamples)
         converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
@@ -36,16 +73,22 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
 def read(path: str | Path, page: int | None = None) -> np.ndarray:
     """One page as (H, W, C): uint8, uint16 or float32 (other integer types and float64 become float32).
 
-    page: which one of a stack; None for a file that must hold exactly one.
+    page: number in the file (`page_numbers`); None for a file that must hold exactly one image.
     Raises ValueError for damage, NaN and complex values.
     """
-    with tifffile.TiffFile(path) as file:
-        pages = _pages(file)
-        if page is None and len(pages) > 1:
-            raise ValueError(f"it holds {len(pages)} pages: a stack is a clip of its own, not one frame")
-        if page is not None and not 0 <= page < len(pages):
-            raise ValueError(f"it has {len(pages)} pages, no page {page}")
-        return _decode(file.pages[pages[page or 0]], file.filehandle.size)
+    with _opened(path) as file:
+        if page is None:
+            pages = _pages(file)
+            if len(pages) != 1:
+                raise ValueError(f"it holds {len(pages)} pages: a stack is a clip of its own, not one frame")
+            page = pages[0]
+        return _decode(file.pages[page], file.filehandle.size)
+
+
+def page_numbers(path: str | Path) -> list[int]:
+    """Where in the file the images of a stack are: overviews and masks between them are no frames."""
+    with _opened(path) as file:
+        return _pages(file)
 
 
 def _first(file: tifffile.TiffFile) -> tifffile.TiffPage:
@@ -175,7 +218,7 @@ def _scaled_matrix(numbers: list[float], scale_y: float, scale_x: float, centre:
 
 def read_geo(path: str | Path) -> GeoTags | None:
     """The georeference of the first page, or None."""
-    with tifffile.TiffFile(path) as file:
+    with _opened(path) as file:
         tags = _first(file).tags
         found = {code: (int(tags[code].dtype), tags[code].value) for code in GEO_TAGS if code in tags}
     values = {

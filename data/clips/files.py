@@ -15,7 +15,7 @@ import numpy as np
 from data import tiff
 from data.bands import BandMap, Bands
 from data.clips.base import Clip
-from data.media import IMAGE_SUFFIXES, ImageInfo, probe, read_geo, read_image, read_page
+from data.media import IMAGE_SUFFIXES, ImageInfo, page_numbers, probe, read_geo, read_image, read_page
 from data.naming import natural_key
 from data.video import VideoFile
 from errors import InputError
@@ -152,15 +152,16 @@ class TiffStackClip(_StoredClip):
     ) -> None:
         self.path, self.fps, self.bands = Path(path), fps, bands
         self.name = name or self.path.stem
-        self.frame_names = [f"{page:08d}" for page in range(self._info.pages)]
-        self.times = [page / fps if fps else float(page) for page in range(self._info.pages)]
+        self._pages = page_numbers(self.path)
+        self.frame_names = [f"{page:08d}" for page in range(len(self._pages))]
+        self.times = [page / fps if fps else float(page) for page in range(len(self._pages))]
 
     @cached_property
     def _info(self) -> ImageInfo:
         return probe(self.path)
 
     def _stored(self, index: int) -> np.ndarray:
-        return read_page(self.path, index)
+        return read_page(self.path, self._pages[index])
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.path)

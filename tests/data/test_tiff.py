@@ -178,3 +178,24 @@ def test_derived_clips_keep_the_georeference(tmp_path):
     tiff.write(tmp_path / "low.tif", low.stored(low.frame(0)), low.geo(0))
     assert ground(tmp_path / "low.tif", 5, 5) == pytest.approx(ground(tmp_path / "a.tif", 20, 20))
     assert tiff.read(tmp_path / "low.tif").dtype == np.uint16
+
+
+def stack(path, pages=5):
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(pages):
+            tiff.write_page(writer, deep())
+            writer.write(deep()[::2, ::2, 0], subfiletype=1)  # an overview after each page
+    return path
+
+
+def test_overviews_between_pages_are_no_frames(tmp_path):
+    clip = TiffStackClip(stack(tmp_path / "a.tif"))
+    assert len(clip) == 5 and all(clip.array(index).shape == (20, 30, 1) for index in range(5))
+
+
+def test_a_broken_chain_of_pages_is_no_short_stack(tmp_path, caplog):
+    content = stack(tmp_path / "a.tif").read_bytes()
+    (tmp_path / "cut.tif").write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match=r"cut.tif: .*chain of pages is broken"):
+        TiffStackClip(tmp_path / "cut.tif")
+    assert not caplog.records  # one line, nothing printed beside it
