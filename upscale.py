@@ -89,8 +89,8 @@ def _count(text: str) -> int:
 
 def _tile(text: str) -> int:
     value = int(text)
-    if value < 32:
-        raise argparse.ArgumentTypeError(f"{value} is too small: a tile needs at least 32 LR pixels a side")
+    if value < 64:
+        raise argparse.ArgumentTypeError(f"{value} is too small: a tile needs at least 64 LR pixels a side")
     return value
 
 

@@ -148,7 +148,7 @@ def bytes_per_pixel(config: Any, in_between: int, keys: int) -> float:
 def halved(regions: Sequence[Region], overlap: int = OVERLAP) -> int | None:
     """The next smaller tile after an out-of-memory error, or None if there is no sense in a smaller one."""
     side = max(max(r.y.stop - r.y.start, r.x.stop - r.x.start) for r in regions)
-    return side // 2 if side // 2 >= max(SMALLEST // 2, overlap) else None
+    return side // 2 if side // 2 >= 2 * overlap else None
 
 
 def free_memory(device: torch.device) -> float:
