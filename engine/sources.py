@@ -97,7 +97,7 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
     """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume."""
     data, settings = config.data, config.train
     pairs = cache_pairs(open_source(config, "train").pairs, data.cache, data.cache_gb, CACHE)
-    cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts") if config.space_time else None
+    cuts = find_cuts(pairs) if config.space_time else None
     stages = settings.stages or [StageConfig(settings.steps)]
     for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
         begin = max(start, end - stage.steps)
@@ -112,6 +112,20 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
         share = settings.batch_size // world
         batches = StepBatches(dataset, share, config.seed, begin, end - begin, distributed.rank(), world)
         yield from build_loader(dataset, batches, data.workers, pin_memory=config.device != "cpu" and data.workers > 0)
+
+
+def find_cuts(pairs: list[Pair]) -> list[list[int]]:
+    """Scene cuts of every clip, found once and kept; said to the user, because sequences do not cross them."""
+    cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts")
+    if any(cuts) and distributed.is_main():
+        places = [
+            f"{pair.name} before frame {pair.lr.frame_names[cut]}"
+            for pair, found in zip(pairs, cuts, strict=True)
+            for cut in found
+        ]
+        shown = "; ".join(places[:5]) + (f"; and {len(places) - 5} more" if len(places) > 5 else "")
+        print(f"scene cuts, which no training sequence crosses: {shown}")
+    return cuts
 
 
 def build_dataset(

@@ -85,8 +85,10 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
     if not config.data.val.root and config.data.val.kind == "auto":
-        own = {"kind": "simulated"} if network == "mtdo" else {"root": str(samples.natural("test")), "kind": "file"}
-        config.data.val = replace(config.data.val, **own)
+        if network == "mtdo":
+            config.data.val = replace(config.data.val, kind="simulated")
+        else:
+            config.data.val = replace(config.data.val, kind="file", root=str(samples.natural("test")))
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights
