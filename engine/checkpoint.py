@@ -34,6 +34,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
     try:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write '{path}': {error}: free some space or choose another folder") from None
