@@ -114,7 +114,9 @@ def _load_published(path: Path) -> nn.Module:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
-        raise InputError(f"'{path}' is damaged or holds more than tensors: expected a state dict of published weights") from None
+        raise InputError(
+            f"'{path}' is damaged or holds more than tensors: expected a state dict of published weights"
+        ) from None
     for key in ("state_dict", "model", "params_ema", "params", "net"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

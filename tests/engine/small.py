@@ -32,7 +32,9 @@ def moving_clip(frames: int, height: int, width: int, name: str = "clip") -> Arr
     """A smooth moving pattern, 8 bit."""
     y, x = np.mgrid[:height, :width]
     pictures = [
-        np.stack([127 + 100 * np.sin(x / 5 + t / 3), 127 + 90 * np.cos(y / 4 - t / 4), 127 + 80 * np.sin((x + y) / 6)], -1)
+        np.stack(
+            [127 + 100 * np.sin(x / 5 + t / 3), 127 + 90 * np.cos(y / 4 - t / 4), 127 + 80 * np.sin((x + y) / 6)], -1
+        )
         for t in range(frames)
     ]
     return ArrayClip(name, np.stack(pictures).astype(np.uint8), fps=25)
