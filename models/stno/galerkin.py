@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CHUNK = (
+    4096  # tokens in work at a time: what is made of them stays in the cache, so a token costs the same in a large map
+)
 SMALLEST_VARIANCE = (
     1e-30  # keeps the gradient of the root finite for constant channels; far below anything the result can see
 )
@@ -42,8 +45,9 @@ class HeadNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., heads, n, channels) -> same shape."""
-        variance, mean = torch.var_mean(x, dim=-1, keepdim=True)
-        return (x - mean) / (variance.clamp_min(SMALLEST_VARIANCE).sqrt() + 1e-5) * self.weight + self.bias
+        centred = x - x.mean(dim=-1, keepdim=True)
+        variance = centred.square().sum(dim=-1, keepdim=True) / (x.shape[-1] - 1)  # twice as fast as torch.var here
+        return centred / (variance.clamp_min(SMALLEST_VARIANCE).sqrt() + 1e-5) * self.weight + self.bias
 
 
 class GalerkinAttention(nn.Module):
@@ -66,15 +70,27 @@ class GalerkinAttention(nn.Module):
 
     def forward(self, tokens: Tensor, other: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         """tokens, other (2B, n, c), both normalised; coordinates (n, 2) -> appearance, motion (2B, n, c)."""
-        count = tokens.shape[1]
+        seen, moved = self._moments(other, coordinates)
+        pieces = zip(tokens.split(CHUNK, dim=1), coordinates.split(CHUNK), strict=True)
+        answers = [self._answer(piece, place, seen, moved) for piece, place in pieces]
+        appearance, motion = zip(*answers, strict=True)
+        return torch.cat(appearance, dim=1), torch.cat(motion, dim=1)
+
+    def _moments(self, other: Tensor, coordinates: Tensor) -> tuple[Tensor, Tensor]:
+        """k^T v / n and k^T c / n: sums over all tokens, each (2B, heads, c / heads, c / heads)."""
+        seen, moved, count = [], [], other.shape[1]
+        for piece, place in zip(other.split(CHUNK, dim=1), coordinates.split(CHUNK), strict=True):
+            key, value = (self._split(x) for x in self.key_value(piece).chunk(2, dim=-1))
+            key = self.key_norm(key).transpose(-1, -2) / count
+            seen.append(key @ self.value_norm(value))
+            moved.append(key @ self.coordinate_norm(self._split(self.coordinate(place))))
+        return torch.stack(seen).sum(0), torch.stack(moved).sum(0)
+
+    def _answer(self, tokens: Tensor, coordinates: Tensor, seen: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
         query = self._split(self.query(tokens))
-        key, value = (self._split(x) for x in self.key_value(other).chunk(2, dim=-1))
-        position = self.coordinate(coordinates)
-        key = self.key_norm(key).transpose(-1, -2) / count
-        appearance = query @ (key @ self.value_norm(value))  # the bracket is (2B, heads, c / heads, c / heads)
-        motion = query @ (key @ self.coordinate_norm(self._split(position)))
-        appearance = appearance.transpose(1, 2).flatten(2) + tokens
-        return self.appearance(appearance) + tokens, self.motion(motion.transpose(1, 2).flatten(2) - position)
+        appearance = (query @ seen).transpose(1, 2).flatten(2) + tokens
+        motion = (query @ moved).transpose(1, 2).flatten(2) - self.coordinate(coordinates)
+        return self.appearance(appearance) + tokens, self.motion(motion)
 
 
 class FeedForward(nn.Module):
@@ -87,8 +103,15 @@ class FeedForward(nn.Module):
         self.reduce = nn.Linear(hidden, embedding)
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        maps = self.expand(tokens).transpose(1, 2).unflatten(2, (height, width))
-        return self.reduce(F.gelu(self.depthwise(maps).flatten(2).transpose(1, 2)))
+        """Tokens (N, height * width, embedding) -> same shape; in slabs of rows, each with the rows that it touches."""
+        rows = max(1, CHUNK // width)
+        slabs = []
+        for start in range(0, height, rows):
+            stop, first, last = min(start + rows, height), max(start - 1, 0), min(start + rows + 1, height)
+            maps = self.expand(tokens[:, first * width : last * width]).transpose(1, 2).unflatten(2, (-1, width))
+            inside = self.depthwise(maps)[:, :, start - first : stop - first]
+            slabs.append(self.reduce(F.gelu(inside.flatten(2).transpose(1, 2))))
+        return torch.cat(slabs, dim=1)
 
 
 class TokenEmbedding(nn.Module):
