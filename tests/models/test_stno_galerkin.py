@@ -55,3 +55,15 @@ def test_swapping_the_frames_swaps_the_results():
         swapped = block(second, first)
     for actual, expected in zip(swapped, (look1, look0, motion1, motion0), strict=True):
         assert max_difference(actual, expected) < 1e-6
+
+
+def test_chunks_do_not_matter(monkeypatch):
+    torch.manual_seed(0)
+    block = InterFrame(5, 8, 2, 16).double()
+    first, second = torch.randn(2, 3, 5, 7, 6, dtype=torch.float64)
+    with torch.no_grad():
+        whole = block(first, second)
+        for chunk in (1, 5, 13, 41):
+            monkeypatch.setattr("models.stno.galerkin.CHUNK", chunk)
+            for actual, expected in zip(block(first, second), whole, strict=True):
+                assert max_difference(actual, expected) < 1e-12
