@@ -26,7 +26,7 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     for name, start in (("one", [sys.executable]), ("two", launch)):
         command = [*start, str(ROOT / "main.py"), "--config", str(file), f"name={name}"]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (load_tensors(tmp_path / "runs" / name / "weights.safetensors")[0] for name in ("one", "two"))
     assert all((one[key] - two[key]).abs().max().item() < 1e-5 for key in one)
