@@ -100,7 +100,15 @@ def _first(file: tifffile.TiffFile) -> tifffile.TiffPage:
 
 def _pages(file: tifffile.TiffFile) -> list[int]:
     """Numbers of the full images: overviews and masks (NewSubfileType) are no frames."""
-    return [number for number, page in enumerate(file.pages) if not page.aspage().subfiletype & 0b101]
+    numbers, offsets = [], set()
+    for number, frame in enumerate(file.pages):
+        page = frame.aspage()
+        if page.offset in offsets:
+            raise ValueError(f"its chain of pages goes round in a circle at page {number}")
+        offsets.add(page.offset)
+        if not page.subfiletype & 0b101:
+            numbers.append(number)
+    return numbers
 
 
 def _dtype(page: tifffile.TiffPage) -> np.dtype:

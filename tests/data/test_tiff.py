@@ -199,3 +199,19 @@ def test_a_broken_chain_of_pages_is_no_short_stack(tmp_path, caplog):
     with pytest.raises(InputError, match=r"cut.tif: .*chain of pages is broken"):
         TiffStackClip(tmp_path / "cut.tif")
     assert not caplog.records  # one line, nothing printed beside it
+
+
+def test_a_chain_of_pages_that_goes_round_ends(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(3):
+            tiff.write_page(writer, deep())
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[2]
+        link = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray(path.read_bytes())
+    assert content[link : link + 4] == bytes(4)
+    content[link : link + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="circle"):
+        TiffStackClip(path)
