@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from data import scenes
 from data.degrade import imresize
 from data.media import LEVELS, rgb
 
@@ -61,26 +62,17 @@ def detail(y: np.ndarray) -> float | None:
 
 @dataclass
 class Change:
-    """From one frame to the next: mean absolute and median difference in grey levels, correlation, share of the
-    histogram's mass that changes."""
+    """From one frame to the next: mean absolute and median difference in grey levels, and what cuts are told by."""
 
     mean: float
     median: float
-    correlation: float
-    mass: float
+    scene: scenes.Change
 
 
-def change(before: np.ndarray, after: np.ndarray, counts: tuple[np.ndarray, np.ndarray]) -> Change:
-    """Two frames (H, W) of luma; counts: their histograms (3, n), rows that sum to 1."""
+def change(before: np.ndarray, after: np.ndarray, looks: tuple[scenes.Look, scenes.Look]) -> Change:
+    """Two frames (H, W) of luma, and what is remembered of them."""
     difference = after - before
-    a, b = (picture[::4, ::4] - picture[::4, ::4].mean() for picture in (before, after))
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return Change(
-        mean=float(np.abs(difference).mean()),
-        median=float(np.median(difference[::2, ::2])),
-        correlation=float((a * b).sum()) / norm if norm > 0 else 1.0,
-        mass=float(np.abs(counts[1] - counts[0]).sum()) / 6,
-    )
+    return Change(float(np.abs(difference).mean()), float(np.median(difference[::2, ::2])), scenes.change(*looks))
 
 
 @dataclass

@@ -29,7 +29,6 @@ STILL = 0.02  # mean difference in grey levels below which a frame repeats the o
 STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a film encoder leaves it
 JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, that still show the same
 ALIKE = 0.8  # correlation of two frames that show the same
-UNLIKE = 0.5  # ... and of two that do not
 
 
 def examine(
@@ -171,7 +170,7 @@ def _cut_off(path: Path) -> bool:
 
 def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None:
     """Decode the frames and judge them alone and against the frame before."""
-    previous: tuple[int, np.ndarray, np.ndarray] | None = None
+    previous: tuple[int, np.ndarray, scenes.Look] | None = None
     pairs: list[int] = []
     changes: list[checks.Change] = []
     judged = []
@@ -185,13 +184,13 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
         y = checks.luma(levels)
         if y.std() > 1:  # empty frames are alike without being copies
             report.digests.setdefault(hashlib.sha256(levels.tobytes()).hexdigest(), clip.frame_names[index])
-        counts = scenes.histogram(levels / np.float32(255))
+        seen = scenes.look(levels / np.float32(255))
         if previous is not None and previous[0] == index - 1 and previous[1].shape == y.shape:
             pairs.append(index)
-            changes.append(checks.change(previous[1], y, (previous[2], counts)))
+            changes.append(checks.change(previous[1], y, (previous[2], seen)))
         if index in close:
             judged.append((index, float(y.std()), checks.blockiness(y), checks.detail(y)))
-        previous = (index, y, counts)
+        previous = (index, y, seen)
     if pairs:
         motion(report, clip, pairs, changes)
     quality(report, clip, judged)
@@ -211,19 +210,14 @@ def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[check
     elif frozen:
         message = "repeats the frame before; remove it, or the motion around it is wrong"
         report.add(WARNING, "frozen", message, named(frozen))
-    cuts: set[int] = set()
-    if len(pairs) == len(clip) - 1:  # the rule of training looks at the frames around, so it needs them all
-        cuts = {pairs[cut - 1] for cut in scenes.cuts_in(np.array([change.mass for change in changes]))}
+    cuts = {pairs[cut - 1] for cut in scenes.cuts_in([change.scene for change in changes])}
     if cuts:
-        message = "a new scene begins here; training does not cross it, evaluation does: better split the clip"
+        message = (
+            "a new scene begins here; space-time training does not cross it, windows and evaluation do: split the clip"
+        )
         report.add(WARNING, "scene-cut", message, named(cuts))
-    typical = float(np.median([change.mass for change in changes]))
-    unlike = {i for i, change in known if change.correlation < UNLIKE and change.mass > max(0.1, 4 * typical)} - cuts
-    if unlike:
-        message = "shows something else than the frame before, perhaps a new scene: training crosses it; split the clip"
-        report.add(WARNING, "scene-cut", message, named(unlike))
     limit = max(JUMP, 6 * float(np.median([abs(change.median) for change in changes])))
-    jumps = {i: c.median for i, c in known if abs(c.median) > limit and c.correlation > ALIKE and i not in cuts}
+    jumps = {i: c.median for i, c in known if abs(c.median) > limit and c.scene.correlation > ALIKE and i not in cuts}
     if jumps:
         message = f"the brightness jumps by {max(jumps.values(), key=abs):+.1f} grey levels while the scene stays"
         report.add(WARNING, "exposure", message, named(jumps))

@@ -9,8 +9,10 @@ import warnings
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,9 +40,20 @@ def image_bytes(kind: str, mode: str = "RGB", **options) -> bytes:
     return file.getvalue()
 
 
-def stack_bytes(folder: Path) -> bytes:
-    import tifffile
+def tiff_bytes(array: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array, **options)
+    return file.getvalue()
 
+
+def deep_png() -> bytes:
+    """16 bits a value, which Pillow does not write."""
+    done, encoded = cv2.imencode(".png", picture().astype(np.uint16) * 200)
+    assert done
+    return encoded.tobytes()
+
+
+def stack_bytes(folder: Path) -> bytes:
     geo = GeoTags(
         {33550: (12, (1.0, 1.0, 0.0)), 33922: (12, (0.0, 0, 0, 5, 5, 0)), 34735: (3, (1, 1, 0, 1, 1025, 0, 1, 1))}
     )
@@ -166,6 +179,16 @@ def corpus(tmp_path_factory) -> dict[str, bytes]:
         "cmyk.tif": image_bytes("TIFF", "CMYK"),
         "palette.tif": image_bytes("TIFF", "P"),
         "stack.tiff": stack_bytes(folder),
+        "progressive.jpg": image_bytes("JPEG", progressive=True),
+        "lossless.webp": image_bytes("WEBP", lossless=True),
+        "deep.png": deep_png(),
+    }
+    deep = np.repeat(picture(48, 64), 2, axis=2).astype(np.uint16) * 100
+    files |= {
+        "tiles.tif": tiff_bytes(deep[..., :3], photometric="rgb", tile=(16, 16), compression="deflate", predictor=True),
+        "bands.tif": tiff_bytes(deep, photometric="minisblack", planarconfig="contig", bigtiff=True),
+        "planes.tif": tiff_bytes(np.moveaxis(deep, 2, 0), photometric="minisblack", planarconfig="separate"),
+        "float.tif": tiff_bytes(deep[..., 0].astype(np.float32) / 65535, compression="lzw", predictor=True),
     }
     films = {
         "a.mp4": {},

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from data.clips import ArrayClip
-from data.scenes import all_scene_cuts, histogram, scene_cuts
+from data import samples
+from data.clips import ArrayClip, VideoClip
+from data.media import read_image
+from data.scenes import all_scene_cuts, changes, histogram, scene_cuts
 
 RANDOM = np.random.default_rng(1)
 
@@ -20,6 +22,32 @@ def test_cuts_are_found_where_they_are():
     assert scene_cuts(ArrayClip("flat", flat)) == [4]
     dark = [frame // 4 for frame in scene(7, 2)]
     assert scene_cuts(ArrayClip("two", scene(9, 1) + dark + scene(5, 3))) == [9, 16]
+
+
+def test_scenes_of_like_colours_are_told_apart():
+    """As pictures of one film are: the histograms share four fifths of their mass."""
+    one, two = scene(8, 1), [np.clip(frame * 0.93 + 12, 0, 255).astype(np.uint8) for frame in scene(8, 11)]
+    masses = [found.mass for found in changes(ArrayClip("like", one + two))]
+    assert masses[7] < 0.3 and max(masses[:7] + masses[8:]) < 0.05
+    assert scene_cuts(ArrayClip("like", one + two)) == [8]
+
+
+def test_real_pictures_joined():
+    """Pieces of the samples: a film, aerial stills that drift, the same at four times the speed."""
+    film = VideoClip(sorted(samples.natural("train").glob("*.mp4"))[0])
+    stills = [read_image(path)[:360, :656] for path in samples.stills()]
+    drift = [[still[:, shift : shift + 640] for shift in range(8)] for still in stills]
+    for step in (1, 4):
+        pieces = [[film.array(index) for index in range(0, 6 * step, step)], *drift]
+        joined = ArrayClip("joined", [frame for piece in pieces for frame in piece])
+        assert scene_cuts(joined) == [6, 14]
+
+
+def test_black_between_two_scenes():
+    black = [np.zeros((64, 96, 3), np.uint8)] * 4
+    assert scene_cuts(ArrayClip("black", scene(8, 1) + black + scene(8, 3))) == [8, 12]
+    grey = [np.full((64, 96, 3), 15 + number % 2, np.uint8) for number in range(8)]  # across a histogram's edge
+    assert scene_cuts(ArrayClip("grey", grey[:4])) == scene_cuts(ArrayClip("grey", grey[3:5])) == []
 
 
 @pytest.mark.parametrize("shift", [0, 3, 16])
