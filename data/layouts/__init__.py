@@ -130,8 +130,8 @@ def find_entries(root: Path, kind: str, query: Query) -> tuple[str, list[Entry],
 
 
 def _find_here(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str] | None:
-    for name in DETECTION if kind == "auto" else (kind,):
-        found = FINDERS[name](root, query)
+    for name, find in (DETECTION if kind == "auto" else {kind: FINDERS[kind]}).items():
+        found = find(root, query)
         if found is not None:
             entries, reason = found
             if not entries:

@@ -270,24 +270,40 @@ def is_viso(root: Path) -> bool:
     return bool(names & {"car", "plane", "ship"})
 
 
-def find_viso(root: Path, query: Query) -> Found:
-    """Raw VISO: ROOT/mot/car/SEQ/img/FRAME.jpg with SEQ/gt/gt.txt; ROOT may also be mot/ itself."""
-    if not is_viso(root):
+def find_raw_viso(root: Path, query: Query) -> Found:
+    """ROOT/mot/car/SEQ/img/FRAME.jpg with SEQ/gt/gt.txt; the root may be any folder of these from ROOT to SEQ."""
+    if not root.is_dir():
         return None
-    entries = []
-    tops = [path for path in folders(root) if path.name.lower() in ("mot", "sot", "mod", "det")] or [root]
-    for top in tops:
-        for group in folders(top):
-            if group.name.lower() not in VISO_CLASSES:
-                continue
-            for sequence in folders(group):
-                frames = _named(sequence, ("img", "img1", "images"))
-                if frames is None:
-                    raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
-                name = f"{top.name}/{group.name}/{sequence.name}" if len(tops) > 1 else f"{group.name}/{sequence.name}"
-                entries.append(Entry(name, frames, None, _if_file(sequence / "gt" / "gt.txt"), group.name.lower()))
+    entries: list[Entry] = []
+    if is_viso(root):
+        tops = [path for path in folders(root) if path.name.lower() in ("mot", "sot", "mod", "det")] or [root]
+        for top in tops:
+            prefix = f"{top.name}/" if len(tops) > 1 else ""
+            for group in (path for path in folders(top) if path.name.lower() in VISO_CLASSES):
+                entries += [_viso_entry(sequence, f"{prefix}{group.name}/") for sequence in folders(group)]
+    elif root.resolve().name.lower() in VISO_CLASSES and any(_viso_frames(sequence) for sequence in folders(root)):
+        entries = [_viso_entry(sequence) for sequence in folders(root)]
+    elif _viso_frames(root) and (root / "gt" / "gt.txt").is_file():
+        entries = [_viso_entry(root)]
     with_boxes = sum(entry.boxes is not None for entry in entries)
     return (entries, f"{len(entries)} VISO sequences, {with_boxes} with boxes") if entries else None
+
+
+def _viso_frames(sequence: Path) -> Path | None:
+    return _named(sequence, ("img", "img1", "images"))
+
+
+def _viso_entry(sequence: Path, prefix: str = "") -> Entry:
+    frames, group = _viso_frames(sequence), sequence.resolve().parent.name.lower()
+    if frames is None:
+        raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
+    label = group if group in VISO_CLASSES else "object"
+    return Entry(prefix + sequence.resolve().name, frames, None, _if_file(sequence / "gt" / "gt.txt"), label)
+
+
+def find_viso(root: Path, query: Query) -> Found:
+    """VISO asked for by name: raw, or processed (the layout `jilin`, with boxes/CLIP.txt or without)."""
+    return find_raw_viso(root, query) or find_jilin(root, query)
 
 
 def find_adobe240(root: Path, query: Query) -> Found:
@@ -326,4 +342,7 @@ FINDERS: dict[str, Callable[[Path, Query], Found]] = {
     "adobe240": find_adobe240,
     "gopro": find_gopro,
 }
-DETECTION = ("viso", "vimeo90k", "reds", "jilin", "file", "spmcs", "clips")  # in the order of trying
+# in the order of trying; processed VISO is not to be told from jilin
+DETECTION = {"viso": find_raw_viso} | {
+    name: FINDERS[name] for name in ("vimeo90k", "reds", "jilin", "file", "spmcs", "clips")
+}

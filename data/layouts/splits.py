@@ -21,7 +21,7 @@ def enter_split(root: Path, split: str | None, kind: str) -> list[tuple[Path, st
     """
     if split is not None and split not in (*ALIASES, "all"):
         raise InputError(f"split is {split!r}: expected one of {', '.join(ALIASES)} or all")
-    if not root.is_dir() or (root / "sequences").is_dir() or has_own_splits(root) or kind == "viso" or is_viso(root):
+    if not root.is_dir() or (root / "sequences").is_dir() or has_own_splits(root) or is_viso(root):
         return [(root, "", "")]  # vimeo90k and REDS name their splits themselves; a folder `train` of VISO holds trains
     known = {name for names in ALIASES.values() for name in names}
     present = {path.name: path for path in folders(root) if path.name.lower() in known}

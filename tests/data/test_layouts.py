@@ -169,6 +169,30 @@ def test_raw_viso(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("place", "name"), [("mot/ship", "003"), ("mot/ship/003", "003"), ("mot/train", "002"), ("mot/train/002", "002")]
+)
+def test_parts_of_raw_viso(tmp_path, place, name, monkeypatch):
+    """One class, one sequence, also as the working folder; `train` is a class here, not a split."""
+    monkeypatch.chdir(viso(tmp_path) / place)
+    for root in (tmp_path / place, "."):
+        layout = open_layout(root)
+        assert layout.kind == "viso" and names(layout) == [name]
+        assert layout[0].boxes[0][0].label == Path(place).parts[1]
+
+
+def test_processed_viso_by_name(tmp_path):
+    jilin(tmp_path, ("test",), clips=("006", "016"))
+    (tmp_path / "test" / "boxes").mkdir()
+    (tmp_path / "test" / "boxes" / "006.txt").write_text("0,7,1,1,5,5,car")
+    layout = open_layout(tmp_path, "viso", split="test")
+    assert layout.kind == "viso" and names(layout) == ["006", "016"] and isinstance(layout[0].lr, FolderClip)
+    assert layout[0].boxes[0] == [Box(7, 1, 1, 5, 5, "car")]
+    frames(tmp_path / "other" / "a")
+    with pytest.raises(InputError, match="not of the layout 'viso'"):
+        open_layout(tmp_path / "other", "viso")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("1,1,2,3,0,5", "line 1: a box of 0x5"),
