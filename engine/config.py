@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 import models
+from data.bands import Bands
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
@@ -33,13 +34,20 @@ class SourceConfig:
     region: tuple[float, float, float, float] | None = None  # left, top, right, bottom as fractions of the frame
     frames: tuple[int, int] | None = None  # first and one past the last frame
     allow_gaps: bool = False
+    repeat: int = 1  # training: every clip counts as this many
+    bands: Bands | None = None  # images of many bands or of other ranges: which to take, how to stretch
     degradation: Degradation = field(default_factory=Degradation)
     simulate: SimulatorSettings = field(default_factory=SimulatorSettings)
+
+    def __post_init__(self) -> None:
+        if self.repeat < 1:
+            raise InputError(f"'repeat' must be at least 1, got {self.repeat}")
 
 
 @dataclass
 class DataConfig:
     train: SourceConfig = field(default_factory=SourceConfig)
+    also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: int = 64  # LR pixels
     padding: Literal["reflect", "replicate", "circular"] = "reflect"  # neighbours beyond the ends of a clip

@@ -24,9 +24,12 @@ CACHE = Path(".cache")
 
 def open_source(config: Config, part: str) -> Layout:
     """The clips of `data.train` or `data.val` (`part`), at the config's scale. Raises `InputError` naming the config key."""
-    source: SourceConfig = getattr(config.data, part)
+    return _open(config, getattr(config.data, part), part)
+
+
+def _open(config: Config, source: SourceConfig, part: str) -> Layout:
     if source.kind == "simulated":
-        split = source.split or ("train" if part == "train" else "test")
+        split = source.split or ("test" if part == "val" else "train")
         layout = simulated_layout(source.simulate, split, scale=config.scale, degradation=source.degradation)
     elif not source.root:
         raise InputError(
@@ -41,6 +44,7 @@ def open_source(config: Config, part: str) -> Layout:
             list_file=source.list_file,
             degradation=source.degradation,
             allow_gaps=source.allow_gaps,
+            bands=source.bands,
         )
     return replace(layout, pairs=[narrowed(pair, source, config.scale) for pair in chosen(layout.pairs, source, part)])
 
@@ -96,8 +100,10 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
 def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
     """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume."""
     data, settings = config.data, config.train
-    pairs = cache_pairs(open_source(config, "train").pairs, data.cache, data.cache_gb, CACHE)
+    pairs, counts = training_pairs(config)
+    pairs = cache_pairs(pairs, data.cache, data.cache_gb, CACHE)
     cuts = find_cuts(pairs) if config.space_time else None
+    pairs, cuts = _repeated(pairs, counts), _repeated(cuts, counts) if cuts else cuts
     stages = settings.stages or [StageConfig(settings.steps)]
     for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
         begin = max(start, end - stage.steps)
@@ -112,6 +118,20 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
         share = settings.batch_size // world
         batches = StepBatches(dataset, share, config.seed, begin, end - begin, distributed.rank(), world)
         yield from build_loader(dataset, batches, data.workers, pin_memory=config.device != "cpu" and data.workers > 0)
+
+
+def training_pairs(config: Config) -> tuple[list[Pair], list[int]]:
+    """The clips of `data.train` and of every source in `data.also`, and how many clips each counts for."""
+    pairs, counts = [], []
+    for source, part in [(config.data.train, "train"), *((s, f"also[{i}]") for i, s in enumerate(config.data.also))]:
+        opened = _open(config, source, part).pairs
+        pairs += opened
+        counts += [source.repeat] * len(opened)
+    return pairs, counts
+
+
+def _repeated(values: list[Any], counts: list[int]) -> list[Any]:
+    return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
 
 def find_cuts(pairs: list[Pair]) -> list[list[int]]:

@@ -60,6 +60,28 @@ def test_wrong_sources_are_named(clips: Path, tmp_path: Path, source: dict, word
         open_source(config_for(clips, tmp_path, **source), "train")
 
 
+def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path) -> None:
+    mapping = tiny_mapping(tmp_path)
+    mapping["data"] = {
+        "patch": 6,
+        "cache": "none",
+        "train": {"root": str(clips), "clips": ["a"]},
+        "also": [{"root": str(clips), "clips": ["b"], "repeat": 3}],
+        "val": {"root": str(clips)},
+    }
+    mapping["train"] |= {"steps": 8, "batch_size": 2}  # 16 samples: one epoch of 4 frames of a and 3 x 4 of b
+    sources = [source for batch in training_batches(config_from_mapping(mapping), 0) for source in batch["source"]]
+    names = [Path(source).parent.name for source in sources]
+    assert {name: names.count(name) for name in "ab"} == {"a": 4, "b": 12}
+
+    mapping["data"]["also"][0]["root"] = ""
+    with pytest.raises(InputError, match=r"data\.also\[0\]\.root"):
+        next(training_batches(config_from_mapping(mapping), 0))
+    mapping["data"]["also"][0]["repeat"] = 0
+    with pytest.raises(InputError, match="repeat"):
+        config_from_mapping(mapping)
+
+
 def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path)
     config = replace(config, data=replace(config.data, cache="none"))
