@@ -28,11 +28,13 @@ class MSD(nn.Module):
 
     def neighbour_half(self, features: Tensor) -> Tensor:
         """(M, C, h, w) -> (M, C, h, w): the first convolution's part that does not depend on the centre."""
-        return F.conv2d(features, self.pair.weight[:, : features.shape[1]], padding=1)
+        weight = self.pair.weight[:, : features.shape[1]]
+        return F.conv2d(features.to(weight.dtype), weight, padding=1)
 
     def centre_half(self, centre: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w): its part that depends on the centre alone."""
-        return F.conv2d(centre, self.pair.weight[:, centre.shape[1] :], self.pair.bias, padding=1)
+        weight = self.pair.weight[:, centre.shape[1] :]
+        return F.conv2d(centre.to(weight.dtype), weight, self.pair.bias, padding=1)
 
     def forward(self, features: Tensor, neighbour_half: Tensor, centre: Tensor) -> Tensor:
         """Features (B, K, C, h, w), their `neighbour_half`, the centre's (B, C, h, w) -> aligned (B, K, C, h, w)."""
@@ -40,5 +42,5 @@ class MSD(nn.Module):
         pair = F.leaky_relu(neighbour_half + self.centre_half(centre)[:, None], 0.1).flatten(0, 1)
         scales = [F.leaky_relu(conv(pair), 0.1) for conv in (self.scale3, self.scale5, self.scale7)]
         offset_features = add(F.leaky_relu(self.merge(torch.cat(scales, 1)), 0.1), pair)
-        aligned = F.leaky_relu(self.dcn(features.flatten(0, 1), offset_features), 0.1)
+        aligned = F.leaky_relu(self.dcn(features.flatten(0, 1), offset_features.to(features.dtype)), 0.1)
         return aligned.unflatten(0, (batch, frames))

@@ -135,12 +135,14 @@ class MTDO(nn.Module):
     def set_inference_dtype(self, dtype: torch.dtype) -> MTDO:
         """Compute wholly in `dtype` (bfloat16, float16; float32 undoes it up to rounding), for inference.
 
-        Features and alignment (their offsets are coordinates) and the last convolution keep their precision.
+        Features, offsets (they are coordinates) with the deformable convolution, and the last convolution keep theirs.
         """
+        full = self.features[0].conv.weight.dtype
         for name, part in self.named_children():
-            if name not in ("features", "msd"):
+            if name != "features":
                 part.to(dtype)
-        self.reconstruction.last.to(self.msd.pair.weight.dtype)
+        self.msd.dcn.to(full)
+        self.reconstruction.last.to(full)
         return self
 
     def _check(self, frames: Tensor) -> None:
