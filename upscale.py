@@ -8,11 +8,11 @@ from pathlib import Path
 from engine import cli
 
 EXAMPLE = """example:
-  python upscale.py clip.mp4 large.mp4                                 four times as large, with the small released
-  weights python upscale.py clip.mp4 large.mp4 --fps x2                        and twice as many frames per second
-  python upscale.py frames/ large/ --weight runs/mtdo_s/weights.safetensors --compare python upscale.py scene.tif
-  large.tif --exact                        16-bit and georeferenced stacks stay so torchrun --nproc_per_node 2
-  upscale.py clips/ large/                 many clips, or one long one, by several processes"""
+  python upscale.py clip.mp4 large.mp4                        four times as large, with the small released weights
+  python upscale.py clip.mp4 large.mp4 --fps x2               and twice as many frames per second
+  python upscale.py frames/ large/ --weight runs/mtdo_s/weights.safetensors --compare
+  python upscale.py scene.tif large.tif --limits 0,2047       11-bit data stay 11-bit, and georeferenced
+  torchrun --nproc_per_node 2 upscale.py clips/ large/        many clips, or one long one, by several processes"""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -35,6 +35,19 @@ def arguments() -> argparse.ArgumentParser:
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or a number")
     add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
     add("--input-fps", type=_positive, help="frames per second of a folder or a stack (default 25)")
+    add(
+        "--bands",
+        type=_bands,
+        metavar="R,G,B",
+        help="images of many bands: the three to take as colours, or one, from 1",
+    )
+    add("--limits", type=_two, metavar="LOW,HIGH", help="stored values that become black and white, such as 0,2047")
+    add(
+        "--percentiles",
+        type=_two,
+        metavar="LOW,HIGH",
+        help="or these percentiles of the clip; results are in the units of the source",
+    )
     add("--padding", choices=["reflect", "replicate", "circular"], help="neighbours beyond the ends of the clip (MTDO)")
     add("--ensemble", action="store_true", help="mean over eight turned and mirrored versions: slower, slightly better")
 
@@ -71,6 +84,15 @@ def arguments() -> argparse.ArgumentParser:
 
 def _times(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _two(text: str) -> tuple[float, float]:
+    low, high = (float(part) for part in text.split(","))
+    return low, high
 
 
 def _positive(text: str) -> float:

@@ -12,6 +12,8 @@ import numpy as np
 
 from errors import InputError
 
+DARK = 2**14  # 16-bit frames without a value above this are data of fewer bits
+
 
 @dataclass(frozen=True)
 class Bands:
@@ -71,7 +73,10 @@ class BandMap:
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """(H, W, bands) as stored -> (H, W, 1 or 3): float32 where stretched, else as stored."""
-        chosen = array[..., self.choice]
+        return self.stretch(array[..., self.choice])
+
+    def stretch(self, chosen: np.ndarray) -> np.ndarray:
+        """The same of (H, W, 1 or 3) that holds the chosen bands alone, as `invert` returns them."""
         if self.low is None or self.high is None:
             return chosen
         return (chosen.astype(np.float32) - self.low) / (self.high - self.low)
@@ -87,3 +92,15 @@ class BandMap:
             return array.astype(self.dtype)
         limits = np.iinfo(self.dtype)
         return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(self.dtype)
+
+
+def hint(array: np.ndarray) -> str | None:
+    """For 16-bit frames that use a small part of the range: what this means and which limits fit; None for others."""
+    peak = int(array.max())
+    if array.dtype != np.uint16 or peak >= DARK:
+        return None
+    bits = max(peak.bit_length(), 8)
+    return (
+        f"holds values up to {peak} of 65535, as data of {bits} bits do: for a network nearly black; say what is white, "
+        f"for example limits 0 and {2**bits - 1}"
+    )

@@ -105,12 +105,12 @@ def page_numbers(path: str | Path) -> list[int]:
         return tiff.page_numbers(path)
 
 
-def read_geo(path: str | Path) -> tiff.GeoTags | None:
-    """The georeference of a TIFF file; None for other files and for TIFF without one."""
+def read_geo(path: str | Path, page: int | None = None) -> tiff.GeoTags | None:
+    """The georeference of a TIFF file, or of a page of it; None for other files and for TIFF without one."""
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return None
     with _naming(path):
-        return tiff.read_geo(path)
+        return tiff.read_geo(path, page)
 
 
 @contextmanager

@@ -224,10 +224,10 @@ def _scaled_matrix(numbers: list[float], scale_y: float, scale_x: float, centre:
     return (matrix @ change).ravel().tolist()
 
 
-def read_geo(path: str | Path) -> GeoTags | None:
-    """The georeference of the first page, or None."""
+def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
+    """The georeference of a page (`page_numbers`; None: the first image), or None."""
     with _opened(path) as file:
-        tags = _first(file).tags
+        tags = (_first(file) if page is None else file.pages[page].aspage()).tags
         found = {code: (int(tags[code].dtype), tags[code].value) for code in GEO_TAGS if code in tags}
     values = {
         code: (kind, value if isinstance(value, str) else tuple(np.atleast_1d(value)))

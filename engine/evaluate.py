@@ -20,7 +20,7 @@ from data.clips import Clip, SubClip
 from data.degrade import imresize
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
-from engine import distributed, facts
+from engine import distributed, facts, output
 from engine.config import Config
 from engine.restore import restore
 from errors import InputError
@@ -215,7 +215,15 @@ class ClipMeter:
         if self.objects and self.pair.boxes:
             self.objects.add(shot.ours, shot.gt, shot.baseline, self.pair.boxes[shot.index], name)
         if settings.save_frames and self.folder:
-            write_image(self.folder / "frames" / self.pair.name / f"{name}.png", to_uint8(shot.ours))
+            self.keep(shot, self.folder / "frames" / self.pair.name / name)
+
+    def keep(self, shot: Shot, path: Path) -> None:
+        """Write a restored frame in the type and units of the ground truth: georeferenced, stretched or float ones as TIFF."""
+        gt = self.pair.gt
+        assert gt is not None
+        geo = gt.geo(shot.index)
+        suffix = ".tif" if geo or gt.band_map or gt.bit_depth == 32 else ".png"
+        output.write_frame(path.with_name(path.name + suffix), gt.stored(shot.ours), geo)
 
     def result(self) -> dict[str, Any]:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}

@@ -73,10 +73,12 @@ def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None) -> None
         write_image(path, array)
 
 
-def write_stack(path: Path, frames: Iterable[np.ndarray], total_bytes: int, geo: tiff.GeoTags | None) -> None:
-    """All frames as the pages of one TIFF; above 2 GiB as BigTIFF."""
+def write_stack(
+    path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
+) -> None:
+    """All frames as the pages of one TIFF, each with its georeference; above 2 GiB as BigTIFF."""
     with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
-        for array in frames:
+        for array, geo in zip(frames, geos, strict=True):
             tiff.write_page(writer, array, geo)
 
 
@@ -103,7 +105,8 @@ def join(path: Path, pieces: Sequence[Path], times: Sequence[float], last: float
     stamps = [round(Fraction(time) / base) for time in times]
     with replacing(path) as temporary:
         try:
-            with av.open(str(temporary), "w") as film, av.open(str(pieces[0])) as first:
+            exact = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv: the same film, the same bytes
+            with av.open(str(temporary), "w", options=exact) as film, av.open(str(pieces[0])) as first:
                 stream = film.add_stream_from_template(first.streams.video[0])
                 stream.time_base = base
                 _copy_metadata(like, film)

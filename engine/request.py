@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.media import IMAGE_SUFFIXES, probe
@@ -44,6 +45,9 @@ class Request:
     padding: str = "reflect"
     context: int = CONTEXT
     input_fps: float | None = None
+    bands: tuple[int, ...] | None = None  # one or three, from 1
+    limits: tuple[float, float] | None = None  # stored values that become 0 and 1
+    percentiles: tuple[float, float] | None = None
     image_format: str | None = None
     codec: str | None = None
     crf: int = 16
@@ -52,6 +56,11 @@ class Request:
     preview: int | None = None
     resume: bool = False
     overwrite: bool = False
+
+    def stretch(self) -> Bands | None:
+        """How stored bands become colours, where it was said."""
+        asked = Bands(self.bands, self.percentiles, self.limits)
+        return None if asked == Bands() else asked
 
 
 def open_network(request: Request) -> tuple[Any, Path]:
@@ -133,11 +142,13 @@ def member_name(path: Path) -> str:
 
 def open_clip(path: Path, request: Request) -> Clip:
     if path.is_dir():
-        return FolderClip(path, fps=request.input_fps)
+        return FolderClip(path, fps=request.input_fps, bands=request.stretch())
     if path.suffix.lower() in output.STACK_SUFFIXES:
-        return TiffStackClip(path, fps=request.input_fps)
+        return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
     if path.suffix.lower() in IMAGE_SUFFIXES and probe(path).pages == 1:
-        return FolderClip([path], fps=request.input_fps)
+        return FolderClip([path], fps=request.input_fps, bands=request.stretch())
+    if request.stretch():
+        raise InputError(f"'{path}' is a film: bands, limits and percentiles are for TIFF and other images")
     return VideoClip(path)
 
 

@@ -55,6 +55,9 @@ class Task:
         self.dtype = np.dtype(np.float32 if self.clip.bit_depth == 32 else np.uint16 if deep else np.uint8)
         if self.kind == "film" and self.dtype == np.float32:
             self.dtype = np.dtype(np.uint16)
+        self.bands = None if self.kind == "film" else self.clip.band_map  # films show the stretched bands
+        if self.bands is not None:
+            self.dtype = self.bands.dtype
         self.channels = 3 if self.kind == "film" else self.clip.channels
 
     def __len__(self) -> int:
@@ -126,7 +129,7 @@ class Task:
 
     def keep(self, index: int, frame: Any) -> None:
         """Put a restored frame (3, H, W) in [0, 1] into the work folder."""
-        array = from_tensor(frame, self.dtype, self.channels)
+        array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
         if self.kind == "film":
             output.store_frame(self.raw(index), array)
         else:
@@ -143,9 +146,8 @@ class Task:
                 deepcopy(self.clip), self.size
             )  # a decoder of its own: this is the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
-            both = output.pairs(
-                left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in self.stored(indices))
-            )
+            shown = map(self.bands.stretch, self.stored(indices)) if self.bands else self.stored(indices)
+            both = output.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
             output.write_piece(self.piece_beside(number), both, times, style)
         if self.kind == "film":
             output.write_piece(self.piece(number), self.stored(indices), times, self.style())
@@ -251,7 +253,8 @@ class Task:
             self._join(self.out, [self.piece(number) for number in range(self.pieces)])
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
-            output.write_stack(self.out, self.stored(range(len(self))), total, self.geo(0))
+            indices = range(len(self))
+            output.write_stack(self.out, self.stored(indices), total, map(self.geo, indices))
         else:
             if self.out.is_dir():
                 shutil.rmtree(self.out)

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dcn
+from data.bands import hint
 from data.clips import Clip, RegionClip, SubClip
 from data.media import from_tensor, write_image
 from engine import distributed, output, precision, tiles
@@ -43,6 +44,8 @@ def upscale(request: Request) -> list[Path]:
     dcn.ensure_built(log=say)
     network, weights = open_network(request)
     clips = open_clips(request)
+    if (dark := hint(clips[0][0].array(0))) is not None:
+        say(f"clip '{clips[0][0].name}' {dark} (--limits, --percentiles)")
     times = in_between(request, network, clips[0][0])
     if request.preview is not None:
         return [preview(network, weights, clips[0], request, times, device)]

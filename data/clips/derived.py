@@ -145,6 +145,9 @@ class RegionClip(Derived):
     def array(self, index: int) -> np.ndarray:
         return self.clip.array(index)[self.rows, self.columns]
 
+    def geo(self, index: int) -> GeoTags | None:
+        return None  # its corner is another one
+
     def identity(self, index: int) -> str:
         region = f"{self.rows.start}:{self.rows.stop},{self.columns.start}:{self.columns.stop}"
         return f"{self.clip.identity(index)}|{region}"

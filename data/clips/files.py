@@ -164,7 +164,7 @@ class TiffStackClip(_StoredClip):
         return read_page(self.path, self._pages[index])
 
     def geo(self, index: int) -> tiff.GeoTags | None:
-        return read_geo(self.path)
+        return read_geo(self.path, self._pages[index]) or read_geo(self.path)
 
     def source(self, index: int) -> str:
         return f"{self.path} page {index}"
