@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from data import scenes
-from data.clips import Clip, frame_numbers
+from data.bands import hint
+from data.clips import Clip, FolderClip, frame_numbers
 from data.doctor import checks
 from data.doctor.findings import FAULT, WARNING, ClipReport, Diagnosis, Finding
 from data.doctor.pairs import pair
@@ -28,6 +29,7 @@ CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged 
 STILL = 0.02  # mean difference in grey levels below which a frame repeats the one before ...
 STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a film encoder leaves it
 JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, that still show the same
+STRANGERS = 0.3  # median correlation of neighbours below which they are no video
 ALIKE = 0.8  # correlation of two frames that show the same
 
 
@@ -71,29 +73,47 @@ def examine_clip(entry: Entry, full: bool = False) -> ClipReport:
     clip = gt or low
     if clip is None:
         return report
-    report.frames, report.size, report.bits, report.fps = len(clip), clip.size, clip.bit_depth, clip.fps
+    report.frames, report.fps = len(clip), clip.fps
     names(report, clip)
-    bad = headers(report, clip)
-    look(report, clip, [index for index in _sample(len(clip), full) if index not in bad], full)
+    sound, indices = _without(clip, headers(report, clip))
+    if sound is None:
+        return report
+    report.size, report.bits = sound.size, sound.bit_depth
+    look(report, sound, [index for index in _sample(len(sound), full) if index in indices], full)
     if gt is not None and low is not None:
-        report.lr_frames, report.lr_size = len(low), low.size
+        report.lr_frames = len(low)
         names(report, low)
-        headers(report, low)
-        pair(report, gt, low, full)
+        sound_low, _ = _without(low, headers(report, low))
+        report.lr_size = sound_low.size if sound_low else None
+        if sound is gt and sound_low is low:
+            pair(report, gt, low, full)
     if entry.boxes is not None:
-        boxes(report, entry, clip)
+        boxes(report, entry, clip, sound.size)
     return report
 
 
 def _opened(report: ClipReport, open_part: Callable[..., Clip | None]) -> Clip | None:
     try:
         clip = open_part(allow_gaps=True)
-        if clip is not None:
+        if clip is not None and not isinstance(clip, FolderClip):
             _ = clip.size, clip.bit_depth
         return clip
     except InputError as error:
         report.add(FAULT, "unreadable", str(error))
         return None
+
+
+def _without(clip: Clip, bad: set[int]) -> tuple[Clip | None, set[int]]:
+    """A clip that can be looked at, and its usable frames. All frames are read like the first: if that one is bad, the
+    good ones become a clip of their own."""
+    good = [index for index in range(len(clip)) if index not in bad]
+    if not good:
+        return None, set()
+    if 0 not in bad or not isinstance(clip, FolderClip):
+        return clip, set(good)
+    return FolderClip([clip.paths[index] for index in good], clip.name, clip.fps, allow_gaps=True), set(
+        range(len(good))
+    )
 
 
 def _sample(length: int, full: bool) -> list[int]:
@@ -177,7 +197,8 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
     close = set(indices if full else indices[:: max(len(indices) // CLOSE_LOOKS, 1)])
     for index in indices:
         try:
-            levels = checks.grey_levels(clip.array(index))
+            array = clip.array(index)
+            levels = checks.grey_levels(array)
         except InputError as error:
             report.add(FAULT, "unreadable", str(error), [clip.frame_names[index]])
             continue
@@ -188,6 +209,8 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
         if previous is not None and previous[0] == index - 1 and previous[1].shape == y.shape:
             pairs.append(index)
             changes.append(checks.change(previous[1], y, (previous[2], seen)))
+        if index == indices[0] and (message := hint(array)):
+            report.add(WARNING, "range", message)
         if index in close:
             judged.append((index, float(y.std()), checks.blockiness(y), checks.detail(y)))
         previous = (index, y, seen)
@@ -210,6 +233,10 @@ def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[check
     elif frozen:
         message = "repeats the frame before; remove it, or the motion around it is wrong"
         report.add(WARNING, "frozen", message, named(frozen))
+    if float(np.median([change.scene.correlation for change in changes])) < STRANGERS:
+        message = "neighbouring frames have nothing in common: single pictures, not a video (data.simulate takes such)"
+        report.add(WARNING, "stills", message)
+        return
     cuts = {pairs[cut - 1] for cut in scenes.cuts_in([change.scene for change in changes])}
     if cuts:
         message = (
@@ -243,7 +270,7 @@ def quality(report: ClipReport, clip: Clip, judged: list[tuple[int, float, float
         report.add(WARNING, "soft", message)
 
 
-def boxes(report: ClipReport, entry: Entry, clip: Clip) -> None:
+def boxes(report: ClipReport, entry: Entry, clip: Clip, size: tuple[int, int]) -> None:
     """Boxes of moving objects: readable, and inside the frame."""
     assert entry.boxes is not None
     notes: list[str] = []
@@ -255,7 +282,7 @@ def boxes(report: ClipReport, entry: Entry, clip: Clip) -> None:
     for note in notes:
         report.add(WARNING, "boxes", note)
     report.boxes = sum(map(len, found))
-    height, width = clip.size
+    height, width = size
     outside = [
         name
         for name, frame in zip(clip.frame_names, found, strict=True)

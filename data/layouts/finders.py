@@ -118,6 +118,8 @@ def clip_folders(root: Path) -> list[Path]:
     filled = [path for path in found if image_files(path)]
     if filled and len(filled) < len(found):
         empty = next(path for path in found if path not in filled)
+        if any(image_files(path) for path in folders(empty)):
+            raise InputError(f"{empty}: holds folders of frames, {filled[0]} frames; choose one of the two as root")
         raise InputError(f"{empty}: the clip is empty (no image files); remove the folder or fill it")
     return filled
 

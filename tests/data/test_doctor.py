@@ -86,6 +86,16 @@ def test_truncated_file(root: Path, keep: int):
     assert findings and all(f.clip == "001" and "00000002.png" in f.message for f in findings)
 
 
+def test_truncated_first_file_hides_nothing(root: Path):
+    frames = sorted((root / "GT" / "001").iterdir())
+    frames[0].write_bytes(b"")
+    frames[5].write_bytes(frames[4].read_bytes())
+    assert found(root) == {("fault", "unreadable", "001"), ("warning", "frozen", "001")}
+    for path in frames:
+        path.write_bytes(b"")
+    assert len([f for f in examine(root).findings if f.kind == "unreadable"]) == FRAMES
+
+
 def test_foreign_file(root: Path):
     (root / "GT" / "001" / "00000008.png").write_text("no picture")
     assert ("fault", "unreadable", "001") in found(root)
@@ -171,6 +181,35 @@ def test_exposure_jump_is_no_cut_and_a_cut_is_no_jump(root: Path, films: list[np
         write_image(root / "GT" / "001" / f"{index:08d}.png", other)
         write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(other))
     assert only(root, "scene-cut", full=True).frames == ("00000005",)
+
+
+def test_first_frame_of_another_size(root: Path):
+    """The others are judged all the same: the fault is the first one's."""
+    rewrite(root, lambda frame: np.concatenate([frame, frame]), folders=["GT"], index=0)
+    assert only(root, "size").frames == ("00000000",)
+    frames = sorted((root / "GT" / "001").iterdir())
+    frames[4].write_bytes(frames[3].read_bytes())
+    assert {("warning", "frozen", "001"), ("fault", "size", "001")} <= found(root)
+
+
+def test_single_pictures_are_no_video(tmp_path: Path):
+    random = np.random.default_rng(0)
+    for index in range(8):
+        picture = cv2.resize(random.integers(0, 256, (9, 12, 3)).astype(np.uint8), (96, 72))
+        write_image(tmp_path / "a" / f"{index}.png", picture)
+    assert ("stills", "a") in [(f.kind, f.clip) for f in examine(tmp_path).findings]
+
+
+def test_dark_deep_frames(root: Path):
+    rewrite(root, lambda frame: frame.astype(np.uint16) * 8)
+    finding = only(root, "range")
+    assert "limits 0 and 2047" in finding.message and finding.severity == "warning"
+
+
+def test_folders_of_frames_beside_frames(tmp_path: Path, films: list[np.ndarray]):
+    for place in ("stills", "clips/a"):
+        write_image(tmp_path / place / "0.png", films[0][0])
+    assert "choose one of the two as root" in examine(tmp_path).findings[0].message
 
 
 def test_blocks_of_jpeg(root: Path):
