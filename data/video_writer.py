@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from torch import Tensor
 
 from data.media import from_tensor
@@ -25,6 +26,9 @@ CODECS = {
     "ffv1": ("ffv1", "ffv1", "bgr0"),
 }
 COLOURS = {1: (1, 1), 9: (9, 14), 10: (9, 14)}  # matrix -> primaries and transfer of BT.709 and BT.2020; else BT.601
+# x264's AVX-512 code for the rate control of macroblock trees reads memory that nobody has written: the same frames become
+# other bytes in every run. One step down its results are those of all other machines.
+SAME_BYTES = {"x264-params": "asm=avx2"} if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else {}
 FINEST_TICK = 90_000  # ticks per second at least, so that in-between frames have their exact times
 
 
@@ -162,6 +166,7 @@ class VideoWriter:
         if self.like and self.like.info.sample_aspect != 1:
             stream.codec_context.sample_aspect_ratio = self.like.info.sample_aspect
         options = {"crf": str(self.crf)} if not self.lossless else {}
+        options |= SAME_BYTES if self.codec == "h264" else {}
         if self.codec == "h265":
             options["x265-params"] = "log-level=error" + (":lossless=1" if self.lossless else "")
         elif self.codec == "h264" and self.lossless:

@@ -117,6 +117,8 @@ def open_clips(request: Request) -> list[tuple[Clip, Path]]:
     source, out = request.source, request.out
     if not source.exists():
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
+    if out.exists() and out.samefile(source):
+        raise InputError(f"'{out}' is the input itself: name another output")
     if source.is_file() or image_files(source):
         return [(open_clip(source, request), out)]
     members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
@@ -159,6 +161,7 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
     if kind == "frames" and suffix in IMAGE_SUFFIXES | FILMS:
         known = ", ".join((*output.FILM_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
+    check_sizes(clip)
     wanted = None
     if network.config.name == "stno":
         scale = request.scale or 4.0
@@ -178,6 +181,17 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
         clip, out, kind, output_size(network, clip.size, wanted), tuple(times), image_suffix(clip, request),
         request.compare, codec, request.crf, request.lossless, source_fps(clip, request) * (len(times) + 1), facts,
     )  # fmt: skip
+
+
+def check_sizes(clip: Clip) -> None:
+    """Raises InputError if an image of a folder has another size or a damaged header: in the middle it would be late."""
+    for path in clip.paths if isinstance(clip, FolderClip) else ():
+        height, width = probe(path).size
+        if (height, width) != clip.size:
+            raise InputError(
+                f"{path}: {width}x{height} pixels, the clip's first frame has {clip.size[1]}x{clip.size[0]}; all frames "
+                "of a clip must have one size"
+            )
 
 
 def image_suffix(clip: Clip, request: Request) -> str:

@@ -115,6 +115,11 @@ class Task:
     def piece_beside(self, number: int) -> Path:
         return self.work / "pieces" / f"{number:06d}_compare.mkv"
 
+    @property
+    def beside(self) -> Path:
+        """The film of the comparison."""
+        return self.out.with_name(f"{self.out.stem if self.out.suffix else self.out.name}_compare.mp4")
+
     def complete(self, number: int) -> bool:
         """Whether nothing remains to be done for a piece."""
         if self.compare and not self.piece_beside(number).is_file():
@@ -201,22 +206,27 @@ class Task:
             what["image-format"] = self.image_suffix
         return what
 
-    def begin(self, resume: bool, overwrite: bool) -> None:
-        """Make the work folder, or take up the one that is there. Raises InputError where the output or the folder is
-        in the way.
+    def check(self, resume: bool, overwrite: bool) -> None:
+        """Raises InputError where the output or an interrupted run's work folder is in the way."""
+        if self.work.exists() and not (resume or overwrite):
+            raise InputError(
+                f"'{self.work}' holds an interrupted upscaling of this clip: go on with --resume or start "
+                f"anew with --overwrite"
+            )
+        check_free(self.out, self.kind, overwrite or self.work.exists())
+        if self.compare:
+            check_free(self.beside, "film", overwrite or self.work.exists())
+
+    def begin(self, resume: bool) -> None:
+        """Make the work folder, or take up the one that is there. Raises InputError where it is another work's, or
+        cannot be written.
         """
-        if self.work.exists() and not resume:
-            if not overwrite:
-                raise InputError(
-                    f"'{self.work}' holds an interrupted upscaling of this clip: go on with --resume or start "
-                    f"anew with --overwrite"
-                )
-            shutil.rmtree(self.work)
-        if self.work.exists():
+        if self.work.exists() and resume:
             self._check_same()
             return
-        check_free(self.out, self.kind, overwrite)
         try:
+            if self.work.exists():
+                shutil.rmtree(self.work)
             for name in ("raw", "frames", "pieces"):
                 (self.work / name).mkdir(parents=True)
             self._write_identity()
@@ -260,9 +270,8 @@ class Task:
                 shutil.rmtree(self.out)
             (self.work / "frames").replace(self.out)
         if self.compare:
-            path = self.out.with_name(f"{self.out.stem if self.out.suffix else self.out.name}_compare.mp4")
-            self._join(path, [self.piece_beside(number) for number in range(self.pieces)])
-            written.append(path)
+            self._join(self.beside, [self.piece_beside(number) for number in range(self.pieces)])
+            written.append(self.beside)
         shutil.rmtree(self.work)
         return written
 

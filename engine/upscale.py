@@ -54,6 +54,8 @@ def upscale(request: Request) -> list[Path]:
     if not tasks:
         say("nothing to do: every output is complete")
         return []
+    for task in tasks if distributed.is_main() else ():
+        task.check(request.resume, request.overwrite)
     plan_numbers(tasks, network, request, device)
     network = precision.prepare(network, tasks[0].facts["precision"])
     if request.compile:
@@ -137,9 +139,7 @@ def begin(tasks: list[Task], request: Request) -> None:
     """Work folders, made by the first rank."""
     if distributed.is_main():
         for task in tasks:
-            check_free(task.out, task.kind, request.overwrite or task.work.exists())
-        for task in tasks:
-            task.begin(request.resume, request.overwrite)
+            task.begin(request.resume)
     distributed.barrier()
 
 

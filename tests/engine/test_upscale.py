@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,6 +12,7 @@ import tifffile
 import torch
 
 from data.media import read_image, write_image
+from engine import output
 from engine import task as task_module
 from engine import upscale as upscale_module
 from engine.checkpoint import save_weights
@@ -110,6 +112,20 @@ def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
         assert file.pages[0].tags[33550].value == (1.0, 1.0, 0.0)
 
 
+def test_the_same_frames_become_the_same_bytes(tmp_path):
+    """x264 once took memory that nobody had written for the rate control of pieces after the first one."""
+    rng = np.random.default_rng(0)
+    ground = np.kron(rng.integers(0, 255, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    frames = [np.roll(ground, 3 * k, 1)[:180, :320] + rng.integers(0, 9, (180, 320, 3), np.uint8) for k in range(24)]
+    style, made = output.FilmStyle(Fraction(24), None, "h264", 16, False, 8), set()
+    for _ in range(3):
+        del [rng.bytes(3_000_000) for _ in range(10)][:]  # freed memory that the encoder gets, full of something
+        output.write_piece(tmp_path / "piece.mkv", frames, [k / 24 for k in range(24)], style)
+        output.join(tmp_path / "film.mkv", [tmp_path / "piece.mkv"], [k / 24 for k in range(24)], 1 / 24, None)
+        made.add((tmp_path / "film.mkv").read_bytes())
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize(
     ("network", "out", "fps"), [("mtdo", "out.mp4", None), ("mtdo", "out", None), ("stno", "out", "x2")]
 )
@@ -197,6 +213,7 @@ def test_inputs_that_cannot_be_used(weights, tmp_path):
     write_image(source / "005.png", np.zeros((20, 24, 3), np.uint8))
     with pytest.raises(InputError, match=r"005\.png: 24x20 pixels"):
         upscale(request(source, out, weights["mtdo"]))
+    assert not out.exists() and not out.with_name(".out.upscaling").exists()
 
 
 def test_an_output_that_exists_is_safe(weights, tmp_path):
@@ -208,5 +225,10 @@ def test_an_output_that_exists_is_safe(weights, tmp_path):
     with pytest.raises(InputError, match=r"notes\.txt"):
         upscale(request(source, out, weights["mtdo"], overwrite=True))
     (out / "notes.txt").unlink()
+    with pytest.raises(InputError, match="the input itself"):
+        upscale(request(source, source, weights["mtdo"], overwrite=True))
+    (tmp_path / "new_compare.mp4").write_bytes(b"mine")
+    with pytest.raises(InputError, match="new_compare"):
+        upscale(request(source, tmp_path / "new", weights["mtdo"], compare=True))
     upscale(request(source, out, weights["mtdo"], overwrite=True))
     assert len(list(out.iterdir())) == 2 and read_image(out / "000.png").shape == (32, 48, 3)

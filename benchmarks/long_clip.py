@@ -1,0 +1,233 @@
+"""A long film, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
+
+Makes a film with sound by looping a sample clip, and upscales it with upscale.py four times: whole; its first 50 frames; whole
+again but killed twice with SIGKILL and resumed. Resident memory is sampled all the time. Then the files are compared byte by
+byte and frame by frame, their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and
+long_clip.png (memory over time) into --out. Without --weight a tiny network with random weights is taken: what is
+measured here does not depend on what a network has learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+import models
+from data.samples import natural
+from data.video import VideoFile
+from engine.checkpoint import save_weights
+from engine.task import PIECE
+
+ROOT = Path(__file__).parents[1]
+FPS, RATE = 24, 48_000  # pictures and sound samples a second
+SHORT = 50  # frames of the film whose peak memory is compared
+TINY = {
+    "mtdo": {"frames": 3, "scale": 2, "channels": 4, "deformable_groups": 1, "feature_blocks": 1, "residual": "bicubic",
+             "route2": False, "ctdm": "off", "tsa": False, "macu": False, "reconstruction": "residual", "reconstruction_blocks": 1},
+    "stno": {"channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16, "pyramid": [8, 12, 16],
+             "head_widths": [24, 24, 24], "side_channels": 4, "frame_features": 5, "residual": "bicubic"},
+}  # fmt: skip
+
+
+def make_film(path: Path, frames: int, size: tuple[int, int]) -> None:
+    """A film of `frames` pictures of `size` (width, height): a sample clip forwards and backwards; a tone that slides."""
+    source = VideoFile(next(natural("test").glob("*.mp4")))
+    there = list(range(len(source))) + list(range(len(source) - 2, 0, -1))
+    pictures = [np.asarray(Image.fromarray(source.array(k)).resize(size)) for k in range(len(source))]
+    with av.open(str(path), "w") as film:
+        picture, sound = film.add_stream("libx264", rate=FPS), film.add_stream("aac", rate=RATE, layout="stereo")
+        picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
+        seconds = np.arange(RATE * frames // FPS) / RATE
+        wave = (0.3 * np.sin(2 * np.pi * (300 + 10 * seconds) * seconds)).astype(np.float32)
+        for k in range(frames):
+            film.mux(picture.encode(av.VideoFrame.from_ndarray(pictures[there[k % len(there)]], format="rgb24")))
+        film.mux(picture.encode(None))
+        for start in range(0, len(wave), 1024):
+            block = av.AudioFrame.from_ndarray(np.stack([wave[start : start + 1024]] * 2), "fltp", "stereo")
+            block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
+            film.mux(sound.encode(block))
+        film.mux(sound.encode(None))
+
+
+def tiny_weights(path: Path, name: str) -> Path:
+    """A tiny network with random weights that change every frame."""
+    torch.manual_seed(0)
+    network: Any = models.build({"name": name, **TINY[name]}).eval()
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.005)
+    save_weights(path, network)
+    return path
+
+
+# --- running and watching ---------------------------------------------------------------------------------------------
+
+
+def watch(command: list[str], stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+    """Run upscale.py; SIGKILL once `stop()` holds. Returns seconds, samples (second, MB) and peak MB of resident memory."""
+    samples, start = [], time.monotonic()
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while process.poll() is None:
+        try:
+            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
+            status = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
+            samples.append((round(time.monotonic() - start, 1), int(status["VmRSS"]) / 1024))
+            peak = int(status["VmHWM"]) / 1024
+        except (OSError, KeyError):  # it has just ended
+            break
+        if stop and stop():
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.25)
+    if process.wait() not in ((0, -signal.SIGKILL) if stop else (0,)):
+        raise SystemExit(f"failed with exit code {process.returncode}: {' '.join(command)}")
+    return {"seconds": time.monotonic() - start, "samples": samples, "peak_mb": peak, "killed": process.returncode != 0}
+
+
+def finished_frames(out: Path, piece: int) -> int:
+    """Frames that an interrupted upscaling has kept: those of finished pieces and single ones."""
+    work = out.with_name(f".{out.name}.upscaling")
+    return piece * len(list(work.glob("pieces/[0-9]*.mkv"))) + len(list(work.glob("raw/*.zst")))
+
+
+# --- comparing --------------------------------------------------------------------------------------------------------
+
+
+def pictures(path: Path) -> list[str]:
+    """The hash of every decoded picture."""
+    with av.open(str(path)) as film:
+        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in film.decode(video=0)]
+
+
+def sound(path: Path) -> list[bytes]:
+    with av.open(str(path)) as film:
+        return [bytes(packet) for packet in film.demux(audio=0) if packet.size]
+
+
+def duration(path: Path) -> float:
+    with av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        return float(stream.duration * stream.time_base)
+
+
+def compare(source: Path, whole: Path, killed: Path) -> dict[str, Any]:
+    ours, again = pictures(whole), pictures(killed)
+    return {
+        "frames": len(ours), "frames that differ": sum(a != b for a, b in zip(ours, again, strict=True)),
+        "files equal": whole.read_bytes() == killed.read_bytes(), "sound equal": sound(source) == sound(whole),
+        "seconds of film": [duration(source), duration(whole)],
+    }  # fmt: skip
+
+
+def plot(samples: list[tuple[float, float]], path: Path, title: str) -> None:
+    width, height, left, top = 900, 400, 70, 60
+    end, largest = max(samples[-1][0], 1), 100 * (int(max(mb for _, mb in samples) / 100) + 2)
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+
+    def place(second: float, mb: float) -> tuple[float, float]:
+        return left + second / end * (width - 2 * left), height - 40 - mb / largest * (height - 40 - top)
+
+    for mb in range(0, largest + 1, 100):
+        draw.line([place(0, mb), place(end, mb)], fill="#dddddd")
+        draw.text((10, place(0, mb)[1] - 6), f"{mb} MB", fill="black")
+    for quarter in range(5):
+        x, y = place(end * quarter / 4, 0)
+        draw.text((x - 15, y + 8), f"{end * quarter / 4:.0f} s", fill="black")
+    draw.line([place(*sample) for sample in samples], fill="#1b6ca8", width=2)
+    draw.text((left, 20), title, fill="black")
+    image.save(path)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Film, upscaling and comparison, or the part of them that is asked for."""
+    out, size = options.out, tuple(map(int, options.size.split("x")))
+    out.mkdir(parents=True, exist_ok=True)
+    film, short, record = out / "film.mp4", out / "short.mp4", out / "long_clip.json"
+    weight = options.weight or out / "tiny.safetensors"
+
+    def command(source: Path, name: str, *more: str) -> list[str]:
+        rate = ["--fps", options.fps, "--scale", "2"] if options.fps else []
+        script = [sys.executable, str(ROOT / "upscale.py"), str(source.resolve()), str((out / name).resolve())]
+        return [*script, "--weight", str(weight.resolve()), "--precision", "fp32", *rate, *more]
+
+    if options.part != "killed":
+        make_film(film, options.frames, size)
+        make_film(short, SHORT, size)
+        if not options.weight:
+            tiny_weights(weight, "stno" if options.fps else "mtdo")
+        result = {"whole": watch(command(film, "whole.mp4", "--overwrite"))}
+        result["short"] = watch(command(short, "short_large.mp4", "--overwrite"))
+        record.write_text(json.dumps(result))
+    if options.part != "whole":
+        result = json.loads(record.read_text(encoding="utf-8"))
+        result["killed"] = kill_and_resume(command, film, out / "killed.mp4", options)
+        result |= compare(film, out / "whole.mp4", out / "killed.mp4")
+        record.write_text(json.dumps(result))
+        title = f"resident memory while {options.frames} frames of {options.size} are upscaled (1 process)"
+        plot(result["whole"]["samples"], out / "long_clip.png", title)
+        (out / "long_clip.md").write_text(text(result), encoding="utf-8")
+        print(text(result))
+
+
+def kill_and_resume(
+    command: Callable[..., list[str]], film: Path, killed: Path, options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    factor = int(options.fps[1:]) if options.fps else 1
+    runs, more = [], "--overwrite"
+    for share in [*options.kills, None]:
+        wanted = share and int(share * options.frames * factor)
+        stop = (lambda wanted=wanted: finished_frames(killed, PIECE * factor) >= wanted) if wanted else None
+        runs.append(watch(command(film, killed.name, more), stop) | {"at": wanted})
+        more = "--resume"
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A long film, killed and resumed.")
+    parser.add_argument("--out", type=Path, default=Path("runs/long_clip"))
+    parser.add_argument("--frames", type=int, default=1200)
+    parser.add_argument("--size", default="320x180", help="width x height of the film")
+    parser.add_argument("--fps", metavar="x2", help="STNO with twice the frames")
+    parser.add_argument("--weight", type=Path, help="weights (default: a tiny network with random ones)")
+    parser.add_argument("--kills", type=float, nargs="+", default=[0.3, 0.62], help="where it is killed, shares of it")
+    parser.add_argument(
+        "--part", choices=["all", "whole", "killed"], default="all", help="undisturbed, killed, or both"
+    )
+    run(parser.parse_args())
+
+
+def text(result: dict[str, Any]) -> str:
+    """The findings as a table."""
+    kills = ", ".join(f"after {run['at']} frames" for run in result["killed"] if run["killed"])
+    rows = {
+        "peak memory, whole film": f"{result['whole']['peak_mb']:.0f} MB ({result['whole']['seconds']:.0f} s)",
+        f"peak memory, film of {SHORT} frames": f"{result['short']['peak_mb']:.0f} MB",
+        "ratio": f"{result['whole']['peak_mb'] / result['short']['peak_mb']:.3f}",
+        "killed": kills,
+        **{
+            key: str(result[key])
+            for key in ("frames", "frames that differ", "files equal", "sound equal", "seconds of film")
+        },
+    }
+    return "| | |\n|---|---|\n" + "".join(f"| {key} | {value} |\n" for key, value in rows.items())
+
+
+if __name__ == "__main__":
+    main()
