@@ -16,6 +16,7 @@ from engine import output
 from engine import task as task_module
 from engine import upscale as upscale_module
 from engine.checkpoint import save_weights
+from engine.cli import tune_allocator
 from engine.request import Request
 from engine.upscale import upscale
 from errors import InputError
@@ -114,6 +115,7 @@ def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
 
 def test_the_same_frames_become_the_same_bytes(tmp_path):
     """x264 once took memory that nobody had written for the rate control of pieces after the first one."""
+    tune_allocator()
     rng = np.random.default_rng(0)
     ground = np.kron(rng.integers(0, 255, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     frames = [np.roll(ground, 3 * k, 1)[:180, :320] + rng.integers(0, 9, (180, 320, 3), np.uint8) for k in range(24)]
