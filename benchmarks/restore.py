@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+import dcn
 import models
 from data.clips import ArrayClip
 from engine.cli import tune_allocator
@@ -55,6 +56,7 @@ def gemm_rate(size: int = 1536, rounds: int = 3) -> float:
 
 def measure(name: str, size: tuple[int, int], precision: str, seconds: float) -> dict[str, Any]:
     """One case in this process."""
+    dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     torch.manual_seed(0)
     file = NETWORKS[name]
     network: Any = models.build(read_yaml(CONFIGS / file)["network"] if file else {"name": name}).eval()

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,18 @@ def join(path: Path, pieces: Sequence[Path], times: Sequence[float], last: float
             ) from error
 
 
+def last_shown(film: VideoFile) -> float | None:
+    """Seconds for which a film shows its last frame, from the length that its stream gives; None if that makes no sense."""
+    with av.open(str(film.path)) as source:
+        stream = source.streams.video[0]
+        if stream.duration is None or len(film) < 2:
+            return None
+        end = float(((stream.start_time or 0) + stream.duration) * film.info.time_base)
+    longest = max(after - before for before, after in pairwise(film.times))
+    seconds = end - film.start - film.times[-1]
+    return seconds if 0 < seconds <= 2 * longest else None
+
+
 def _copy_metadata(like: VideoFile | None, film: Any) -> None:
     if like is None:
         return
@@ -135,20 +148,21 @@ def _copy_packets(
     """
     base, delay, start = stream.time_base, max(map(_delay, pieces)), 0
     step = stamps[1] - stamps[0] if len(stamps) > 1 else last
+    end = len(stamps) - 1
+    decoded = [stamps[k - delay] if k >= delay else stamps[0] + (k - delay) * step for k in range(len(stamps))]
     for piece in pieces:
         with av.open(str(piece)) as source:
             packets = [packet for packet in source.demux(source.streams.video[0]) if packet.size]
             place = {pts: start + k for k, pts in enumerate(sorted(int(packet.pts or 0) for packet in packets))}
             for number, packet in enumerate(packets, start):
                 shown = place[int(packet.pts or 0)]
-                behind = number - delay
-                packet.pts = stamps[shown]
-                packet.dts = stamps[behind] if behind >= 0 else stamps[0] + behind * step
+                packet.pts, packet.dts = stamps[shown], decoded[min(number, end)]
                 packet.time_base, packet.stream = base, stream
-                end = (
-                    len(stamps) - 1
-                )  # mp4 counts the length from the packet decoded last, others from the one shown last
-                packet.duration = last if end in (shown, number) else stamps[shown + 1] - stamps[shown]
+                packet.duration = last if shown == end else stamps[shown + 1] - stamps[shown]
+                if (
+                    number == end
+                ):  # mp4 counts a film's length from the packet decoded last, others from that shown last
+                    packet.duration = max(stamps[-1] + last - stamps[0] - (decoded[-1] - decoded[0]), 1)
                 if sound:
                     sound.copy(float(packet.dts * base))
                 film.mux(packet)

@@ -276,14 +276,11 @@ class Task:
         return written
 
     def _join(self, path: Path, pieces: list[Path]) -> None:
-        times = [self.time(index) for index in range(len(self))]
-        clip_times = self.clip.times
-        step = (
-            (clip_times[-1] - clip_times[-2])
-            if self.clip.fps and len(clip_times) > 1
-            else float(self.per_gap / self.fps)
-        )
-        output.join(path, pieces, times, step, self.clip.film if isinstance(self.clip, VideoClip) else None)
+        film = self.clip.film if isinstance(self.clip, VideoClip) else None
+        times, last = self.clip.times, output.last_shown(film) if film else None
+        if last is None:  # as long as the one before
+            last = times[-1] - times[-2] if self.clip.fps and len(times) > 1 else float(self.per_gap / self.fps)
+        output.join(path, pieces, [self.time(index) for index in range(len(self))], last, film)
 
 
 def check_free(out: Path, kind: str, overwrite: bool) -> None:

@@ -113,6 +113,27 @@ def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
         assert file.pages[0].tags[33550].value == (1.0, 1.0, 0.0)
 
 
+@pytest.mark.parametrize(("network", "fps"), [("mtdo", None), ("stno", "x2")])
+def test_film_of_uneven_times_keeps_them_and_its_length(weights, tmp_path, network, fps):
+    source, out, stamps = tmp_path / "in.mp4", tmp_path / "out.mp4", [0, 20, 100, 140, 180, 260, 280, 300, 380]
+    clip = moving_clip(len(stamps), 16, 24)
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for index, stamp in enumerate(stamps):
+            picture = av.VideoFrame.from_ndarray(clip.array(index), format="rgb24")
+            picture.pts, picture.time_base = stamp, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    upscale(request(source, out, weights[network], fps=fps, scale=2))
+    with av.open(str(source)) as before, av.open(str(out)) as after:
+        length = before.streams.video[0].duration * before.streams.video[0].time_base
+        assert after.streams.video[0].duration * after.streams.video[0].time_base == length
+        times = [round(1000 * frame.pts * frame.time_base) for frame in after.decode(video=0)]
+    assert times[:: 2 if fps else 1] == stamps
+
+
 def test_the_same_frames_become_the_same_bytes(tmp_path):
     """x264 once took memory that nobody had written for the rate control of pieces after the first one."""
     tune_allocator()
