@@ -60,13 +60,13 @@ def examine(
         except InputError:
             reason = "not understood"
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        reports = pool.map(lambda entry: examine_clip(entry, full), entries)
+        reports = pool.map(lambda entry: examine_clip(entry, scale, full), entries)
         clips = list(progress(reports, len(entries)) if progress else reports)
     findings = general + [finding for clip in clips for finding in clip.findings] + twins(clips)
     return Diagnosis(str(root), kind, reason, full, clips, findings)
 
 
-def examine_clip(entry: Entry, full: bool = False) -> ClipReport:
+def examine_clip(entry: Entry, scale: int = 4, full: bool = False) -> ClipReport:
     """One clip: names, headers, frames, low resolution, boxes."""
     report = ClipReport(entry.name)
     gt, low = (_opened(report, part) for part in (entry.open_gt, entry.open_lr))
@@ -86,7 +86,7 @@ def examine_clip(entry: Entry, full: bool = False) -> ClipReport:
         sound_low, _ = _without(low, headers(report, low))
         report.lr_size = sound_low.size if sound_low else None
         if sound is gt and sound_low is low:
-            pair(report, gt, low, full)
+            pair(report, gt, low, scale, full)
     if entry.boxes is not None:
         boxes(report, entry, clip, sound.size)
     return report
@@ -212,7 +212,7 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
         if index == indices[0] and (message := hint(array)):
             report.add(WARNING, "range", message)
         if index in close:
-            judged.append((index, float(y.std()), checks.blockiness(y), checks.detail(y)))
+            judged.append(checks.Quality.of(index, y))
         previous = (index, y, seen)
     if pairs:
         motion(report, clip, pairs, changes)
@@ -250,24 +250,32 @@ def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[check
         report.add(WARNING, "exposure", message, named(jumps))
 
 
-def quality(report: ClipReport, clip: Clip, judged: list[tuple[int, float, float, float | None]]) -> None:
-    """Empty frames, block artefacts, missing detail. judged: (frame, contrast, blockiness, detail)."""
-    empty = [clip.frame_names[index] for index, contrast, _, _ in judged if contrast < 0.5]
+def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> None:
+    """Empty frames, traces of compression, missing detail."""
+    empty = [clip.frame_names[seen.index] for seen in judged if seen.contrast < 0.5]
     if empty:
         report.add(WARNING, "empty", "nothing to be seen: one grey value all over", empty)
-    alive = [(blocky, detail) for _, contrast, blocky, detail in judged if contrast >= 0.5]
-    if alive and (blocky := float(np.median([value for value, _ in alive]))) > checks.BLOCKY:
-        message = (
-            f"blocks of 8 pixels stand out ({blocky:.2f}, clean images: below 0.13): strong JPEG or video compression"
-        )
-        report.add(WARNING, "blocky", message)
-    details = [value for _, value in alive if value is not None]
-    if details and (detail := float(np.median(details))) < checks.SOFT:
+    alive = [seen for seen in judged if seen.contrast >= 0.5]
+    if not alive:
+        return
+    details = [seen.detail for seen in alive if seen.detail is not None]
+    detail = float(np.median(details)) if details else 1.0
+    if detail < checks.SOFT:
         message = (
             f"holds hardly more than a picture of half the size ({detail:.2f}, native images 0.32 and more): enlarged "
             "or out of focus; as ground truth it teaches blur"
         )
         report.add(WARNING, "soft", message)
+    blocky = float(np.median([seen.blockiness for seen in alive]))
+    rounded = float(np.median([seen.rounded for seen in alive]))
+    if rounded < checks.ROUNDED:
+        message = f"was compressed as JPEG of quality 50 or less: fine structures are multiples of large steps ({rounded:.2f})"
+        report.add(WARNING, "blocky", message)
+    elif blocky > checks.BLOCKY and detail >= checks.SOFT:  # enlarging leaves a grid as well
+        message = (
+            f"blocks of 8 or 4 pixels stand out ({blocky:.2f}, clean images: below 0.13): JPEG or video compression"
+        )
+        report.add(WARNING, "blocky", message)
 
 
 def boxes(report: ClipReport, entry: Entry, clip: Clip, size: tuple[int, int]) -> None:

@@ -10,8 +10,8 @@ from data.doctor.findings import FAULT, NOTE, WARNING, ClipReport
 from errors import InputError
 
 
-def pair(report: ClipReport, gt: Clip, low: Clip, full: bool) -> None:
-    """Low resolution against the bicubic of the ground truth."""
+def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> None:
+    """Low resolution against the bicubic of the ground truth; `wanted`: the scale that was asked for."""
     if len(gt) != len(low):
         report.add(FAULT, "pair-length", f"{len(gt)} frames of ground truth, {len(low)} of low resolution")
     (height, width), (low_height, low_width) = gt.size, low.size
@@ -21,6 +21,11 @@ def pair(report: ClipReport, gt: Clip, low: Clip, full: bool) -> None:
         message = f"ground truth {width}x{height} is {ratios[1]:.3f} times {low_width}x{low_height}: no whole scale"
         report.add(FAULT, "pair-size", message)
         return
+    if scale != wanted:
+        message = (
+            f"ground truth is {scale} times the low resolution of {low_width}x{low_height}, expected {wanted} times"
+        )
+        report.add(FAULT, "pair-size", f"{message}; say --scale {scale} if that is meant")
     count = min(len(gt), len(low))
     chosen = range(count) if full else sorted({0, count // 2, count - 1})
     found = []

@@ -10,7 +10,7 @@ import pytest
 from data.degrade import Degradation
 from data.doctor import Finding, examine
 from data.doctor.__main__ import main as doctor
-from data.doctor.checks import blockiness, detail, displacement
+from data.doctor.checks import blockiness, detail, displacement, rounded
 from data.media import read_image, write_image
 from data.simulate import simulate
 
@@ -129,6 +129,13 @@ def test_pair_of_wrong_ratio(root: Path):
     assert only(root, "pair-size").severity == "fault"
 
 
+def test_pair_of_another_scale(root: Path):
+    for path in (root / "GT" / "001").iterdir():
+        write_image(root / "LR4x" / "001" / path.name, Degradation().for_depth(8).array(read_image(path), 2))
+    finding = only(root, "pair-size")
+    assert "is 2 times" in finding.message and "--scale 2" in finding.message
+
+
 def test_shifted_low_resolution(root: Path, films: list[np.ndarray]):
     def shift(frame: np.ndarray) -> np.ndarray:
         matrix = np.array([[1, 0, 0.5], [0, 1, -0.25]])
@@ -221,6 +228,21 @@ def test_blocks_of_jpeg(root: Path):
     assert blockiness(levels) > 0.3 > 0.13 > blockiness(frame[..., 0].astype(np.float32))
     rewrite(root, lambda frame: cv2.imdecode(cv2.imencode(".jpg", frame, [1, 12])[1], 1), folders=["GT"])
     assert ("warning", "blocky", "001") in found(root)
+
+
+@pytest.mark.parametrize(("quality", "told"), [(30, True), (50, True), (95, False)])
+def test_jpeg_under_noise(root: Path, quality: int, told: bool):
+    """Blocks that nobody sees: noise covers their edges, but not how their contents were rounded."""
+    random = np.random.default_rng(0)
+
+    def compressed(frame: np.ndarray) -> np.ndarray:
+        noisy = np.clip(frame + random.normal(0, 8, frame.shape), 0, 255).astype(np.uint8)
+        return cv2.imdecode(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1)
+
+    rewrite(root, compressed, folders=["GT"])
+    assert (("warning", "blocky", "001") in found(root)) == told
+    y = compressed(read_image(root / "GT" / "000" / "00000000.png"))[3:, 5:, 0].astype(np.float32)
+    assert (rounded(y) < 0.3) == told
 
 
 def test_enlarged_ground_truth(root: Path):
