@@ -1,6 +1,7 @@
 """Training samples per second: the loader with its cache against reading every PNG each time through Pillow.
 
     python -m benchmarks.loader [--root FOLDER] [--workers 2]
+    python -m benchmarks.loader --train configs/mtdo_s.yaml configs/stno_s.yaml      is the loader the bottleneck?
 
 Both ways give the same kind of crops: five LR frames and the ground truth of the middle one. The published code decodes
 five LR files and one GT file per sample, converts them whole and crops then; the cached loader crops views of decoded
@@ -27,6 +28,9 @@ from data.clips import FolderClip, neighbours
 from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Pair, open_layout
 from data.media import write_image
+from engine.config import load_config
+from engine.sources import training_batches
+from engine.train import Trainer
 
 BATCH, PATCH, SCALE, FRAMES = 8, 64, 4, 5
 
@@ -84,10 +88,16 @@ def main() -> None:
     parser.add_argument("--root", help="data set with LR files (jilin layout); default synthetic")
     parser.add_argument("--split", help="its split")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="hold the loader against training steps of these")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    if not arguments.train:
+        torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(arguments.root) if arguments.root else synthetic(Path(folder))
+        if arguments.train:
+            for path in arguments.train:
+                against_training(path, root, arguments.split, Path(folder))
+            return
         pairs = open_layout(root, scale=SCALE, split=arguments.split).pairs
         if not all(isinstance(pair.lr, FolderClip) for pair in pairs):
             parser.error(f"{root} has no LR files for scale {SCALE}")
@@ -116,6 +126,29 @@ def measure(pairs: list[Pair], folder: Path, workers: int) -> None:
     base = best["PNG through Pillow each time"]
     for name, value in best.items():
         print(f"{name:45s} {value:9.1f} samples/s  {value / base:6.1f} x")
+
+
+def against_training(path: str, root: Path, split: str | None, folder: Path, steps: int = 8) -> None:
+    """Samples per second of the loader, in the training process as by default, and of the steps that use them."""
+    source = [f"data.{part}.{key}" for part in ("train", "val") for key in (f"root={root}", "region=null")]
+    source += [f"data.{part}.split={split}" for part in ("train", "val") if split]
+    config = load_config(path, [*source, "train.val_every=0"])
+    trainer = Trainer(config, folder / "run", torch.device("cpu"))
+    batches, size = training_batches(config, 0), config.train.batch_size
+    warm = [next(batches) for _ in range(30)]  # most frames are in the cache then
+    reading = working = 0.0
+    for number in range(steps + 2):
+        start = time.perf_counter()
+        batch = next(batches)
+        middle = time.perf_counter()
+        trainer.update(batch)
+        if number >= 2:
+            reading, working = reading + middle - start, working + time.perf_counter() - middle
+    share = reading / (reading + working)
+    print(
+        f"{path}: loader {steps * size / reading:.0f} samples/s, training step {steps * size / working:.1f} samples/s "
+        f"({len(warm)} batches to warm up, {torch.get_num_threads()} threads): {share:.1%} of the time is the loader's"
+    )
 
 
 if __name__ == "__main__":
