@@ -1,12 +1,12 @@
-"""Export of a network to ONNX: python -m engine.export --weight FILE --out model.onnx [--size H W].
+"""Export of a network to ONNX: python -m engine.export --weight FILE --out model.onnx [--size H W | --free].
 
 The exported graph holds standard operators alone: deformable convolution takes the plain path of `dcn` (GridSample).
 Before the file gets its name, onnxruntime runs it beside PyTorch. Needs the optional packages onnx, onnxscript and
 onnxruntime.
 
-MTDO: `frames` (1, N, 3, h, w) -> `restored` (1, 3, s*h, s*w). STNO: `frames` (1, T, 3, h, w) -> (1, T + (T-1)*K, 3, H,
-W). Sizes, T, times and scale are fixed at export: attention windows and the query's rows are planned for one size.
-Larger frames go in tiles.
+MTDO: `frames` (1, N, 3, h, w) -> `restored` (1, 3, s*h, s*w), of one size or, with --free, of any that are multiples of
+the attention window. STNO: `frames` (1, T, 3, h, w) -> (1, T + (T-1)*K, 3, H, W); sizes, T, times and scale are fixed at
+export: the query's rows and the Galerkin blocks' chunks are planned in Python for one size. Larger frames go in tiles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from engine import cli
 from engine.checkpoint import load_network
 from engine.restore import multiple
 from errors import InputError
+from models import layers
 from models.mtdo import hat
+from models.mtdo.attention import BETWEEN_REGIONS, WindowPlan
 
 OPSET = 20
 TOLERANCE = 1e-4  # largest difference to PyTorch, of values in [0, 1]
@@ -54,16 +56,21 @@ def export(
     keys: int = 2,
     times: tuple[float, ...] = (0.5,),
     scale: float = 4.0,
+    free: bool = False,
 ) -> float:
     """Write `network` as ONNX and return its largest difference to PyTorch in onnxruntime.
 
-    size: (h, w) of the LR frames. keys, times, scale: of STNO. Raises InputError where packages are missing, the size
-    does not fit or the difference exceeds 1e-4.
+    size: (h, w) of the LR frames. keys, times, scale: of STNO. free: MTDO's h and w stay open (compared at two other
+    sizes as well). Raises InputError where packages are missing, the size does not fit or the difference exceeds 1e-4.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export needs the package(s) {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
     space_time = network.config.name == "stno"
+    if free and space_time:
+        raise InputError(
+            "free sizes are for MTDO: STNO's query is planned for one size: leave --free out, say --size H W"
+        )
     step = multiple(network)
     if any(side % step or side <= 0 for side in size):
         raise InputError(f"--size {size[0]} {size[1]}: this network needs multiples of {step}: pad the frames to them")
@@ -71,9 +78,12 @@ def export(
     if space_time:
         graph = SpaceTimeGraph(network, list(times), (round(scale * size[0]), round(scale * size[1])))
     frames = torch.rand(1, keys if space_time else network.config.frames, 3, *size, generator=torch.manual_seed(0))
-    with plain_operators(), replacing(out) as temporary, constant_plans(lambda: graph(frames)):
-        write(graph, frames, temporary)
-        difference = compare(graph, temporary, torch.rand_like(frames))
+    others = [frames[..., :step, :step].repeat(1, 1, 1, 3, 2), frames[..., :step, :step].repeat(1, 1, 1, 2, 5)]
+    with plain_operators(), replacing(out) as temporary:
+        with symbolic_plans() if free else constant_plans(lambda: graph(frames)):
+            write(graph, frames, temporary, step if free else None)
+        samples = [torch.rand_like(each) for each in [frames, *(others if free else [])]]
+        difference = max(compare(graph, temporary, each) for each in samples)
         if not difference <= TOLERANCE:
             raise InputError(f"'{out}': onnxruntime differs by {difference:.1e} from PyTorch, more than {TOLERANCE:g}")
     return difference
@@ -111,15 +121,51 @@ def constant_plans(run: Callable[[], Any]) -> Iterator[None]:
         hat.window_plan = plan
 
 
-def write(graph: nn.Module, frames: Tensor, path: Path) -> None:
-    """The ONNX file. MTDO goes through torch.export; STNO is traced, because its query decides on slabs by numbers in
-    tensors.
+@contextmanager
+def symbolic_plans() -> Iterator[None]:
+    """Window plans and borders in terms of sizes that are not known yet. The same numbers, with one mask per window."""
+    plan, extended = hat.window_plan, layers._extended
+    hat.window_plan, layers._extended = plan_of_any_size, extended_once
+    try:
+        yield
+    finally:
+        hat.window_plan, layers._extended = plan, extended
+
+
+def plan_of_any_size(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
+    """As `window_plan`, without sorting the windows: all are of one kind, whose mask is (windows, 1, L, L)."""
+    rows, columns = height // window, width // window
+    last_row = torch.arange(rows, device=like.device) == rows - 1
+    last_column = torch.arange(columns, device=like.device) == columns - 1
+    late = torch.arange(window, device=like.device) >= window - window // 2  # beyond the cut of the roll
+    apart_y = (late[:, None] != late[None]).repeat_interleave(window, 0).repeat_interleave(window, 1)
+    apart_x = (late[:, None] != late[None]).repeat(window, window)
+    cut = (last_row[:, None, None, None] & apart_y) | (last_column[None, :, None, None] & apart_x)
+    mask = cut.flatten(0, 1)[:, None].to(like) * BETWEEN_REGIONS
+    order = torch.arange(rows * columns, device=like.device)
+    return WindowPlan(order, order, [(rows * columns, mask)])
+
+
+def extended_once(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    """As `layers._extended` where a side is longer than what it is extended by: without a remainder by the size."""
+    index = torch.arange(-before, size + after, device=device)
+    index = torch.where(index < 0, -1 - index, index)
+    return torch.minimum(index, (2 * size - 1) - index)
+
+
+def write(graph: nn.Module, frames: Tensor, path: Path, step: int | None = None) -> None:
+    """The ONNX file; with `step`, sides may be any multiples of it, from two on. MTDO goes through torch.export; STNO is
+    traced, because its query decides on slabs by numbers in tensors.
     """
+    shapes = None
+    if step:
+        rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
+        shapes = {"frames": {3: step * rows, 4: step * columns}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' remarks on what becomes a constant
         torch.onnx.export(
             graph, (frames,), str(path), input_names=["frames"], output_names=["restored"], opset_version=OPSET,
-            dynamo=not isinstance(graph, SpaceTimeGraph), external_data=False, verbose=False,
+            dynamo=not isinstance(graph, SpaceTimeGraph), external_data=False, verbose=False, dynamic_shapes=shapes,
         )  # fmt: skip
 
 
@@ -141,12 +187,14 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
     )
+    parser.add_argument("--free", action="store_true", help="MTDO: any size that is a multiple of its window")
     parser.add_argument("--keys", type=int, default=2, help="STNO: key frames (default 2)")
     parser.add_argument("--times", type=float, nargs="+", default=[0.5], help="STNO: times of new frames (default 0.5)")
     parser.add_argument("--scale", type=float, default=4.0, help="STNO: scale (default 4)")
     options = parser.parse_args()
     difference = export(
         load_network(options.weight), options.out, tuple(options.size), keys=options.keys, times=tuple(options.times), scale=options.scale,
+        free=options.free,
     )  # fmt: skip
     print(f"{options.out}: onnxruntime differs from PyTorch by at most {difference:.1e}")
 

@@ -167,7 +167,7 @@ class WindowAttention(MultiHead):
         bias = self.position_bias()
         if plan is None:
             windows = partition(x, self.window)
-            return join(self.within(windows, [(len(windows), bias)]), height, width)
+            return join(self.within(windows, [(windows.shape[0], bias)]), height, width)
         shift = self.window // 2
         windows = partition(x.roll((-shift, -shift), (1, 2)), self.window).index_select(0, plan.order)
         masked = [(count, bias if mask is None else bias + mask) for count, mask in plan.kinds]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+import torch
 
 import engine.export
 from engine.export import PACKAGES, TOLERANCE, export
 from errors import InputError
 from models.mtdo.config import HATConfig
-from tests.engine.small import small_mtdo, small_stno
+from tests.engine.small import moving_clip, small_mtdo, small_stno
 
 installed = all(importlib.util.find_spec(name) for name in PACKAGES)
 HAT = HATConfig(embed=12, depths=[2], heads=2, window=8, squeeze=4)
@@ -30,6 +31,27 @@ def test_onnxruntime_gives_the_same(network, size, tmp_path):
     out = tmp_path / "model.onnx"
     assert export(network, out, size, scale=2.5) <= TOLERANCE
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
+def test_a_graph_of_free_size_fits_other_sizes(tmp_path):
+    network = small_mtdo(reconstruction="hat", hat=HAT)
+    assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE
+
+
+def test_plans_of_free_size_are_those_of_fixed_ones():
+    network, frames = small_mtdo(reconstruction="hat", hat=HAT), moving_clip(3, 40, 24).window(1, 3)[None]
+    with torch.no_grad():
+        expected = network(frames)
+        with engine.export.symbolic_plans():
+            assert torch.equal(network(frames), expected)
+
+
+def test_free_sizes_are_refused_where_they_cannot_be(tmp_path):
+    if installed:
+        with pytest.raises(InputError, match="for MTDO"):
+            export(small_stno(), tmp_path / "model.onnx", (16, 16), free=True)
 
 
 def test_sizes_that_do_not_fit(tmp_path):

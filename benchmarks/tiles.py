@@ -1,0 +1,90 @@
+"""Tiles against whole frames: python benchmarks/tiles.py [--weights FILE ...] [--tiles 64 96] [--size 160x96].
+
+Restores a few frames of a sample film (bicubic LR of its middle) whole and in tiles, and compares. Writes tiles.md and, for
+every case, the difference as a picture: grey where there is none, `--amplify` levels for one level of 255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dcn
+from data.clips import ArrayClip, Clip, SubClip, VideoClip
+from data.degrade import imresize
+from data.media import to_uint8, write_image
+from data.samples import natural
+from engine import tiles
+from engine.checkpoint import load_network
+from engine.restore import Options, multiple, output_size, restore
+from engine.testing import WEIGHTS
+
+HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the whole frame |\n|---|---|---|---|---|---|\n"
+
+
+def sample(size: tuple[int, int], frames: int, film: Path) -> Clip:
+    """`frames` frames of (h, w): the film, half as large, cut to its middle."""
+    clip = VideoClip(film)
+    pictures = []
+    for index in range(frames):
+        small = imresize(clip.frame(index), scale=0.5).clamp(0, 1)
+        top, left = (small.shape[1] - size[0]) // 2, (small.shape[2] - size[1]) // 2
+        if min(top, left) < 0:
+            raise SystemExit(f"--size: the film has {small.shape[2]}x{small.shape[1]} LR pixels at most")
+        pictures.append(to_uint8(small[:, top : top + size[0], left : left + size[1]]))
+    return ArrayClip(film.stem, np.stack(pictures))
+
+
+def restored(network: Any, clip: Clip, tile: int | None) -> Tensor:
+    """Frames (n, 3, H, W) of the middle of the clip."""
+    if network.config.name == "mtdo":
+        return torch.stack(list(restore(network, clip, frames=[len(clip) // 2], options=Options(tile=tile))))
+    return torch.stack(list(restore(network, SubClip(clip, range(3)), options=Options(tile=tile))))
+
+
+def compare(network: Any, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
+    """One line of the table for every tile, and its picture."""
+    whole, lines = restored(network, clip, None), []
+    size = output_size(network, clip.size)
+    for side in sides:
+        difference = 255 * (restored(network, clip, side) - whole)
+        count = len(tiles.plan(clip.size, size, side, multiple(network)))
+        decibels = 20 * np.log10(255) - 10 * np.log10(difference.double().square().mean().item() or 1e-20)
+        lines.append(
+            f"| {name} | {side} | {count} | {difference.abs().max():.2f} | {difference.abs().mean():.4f} | {decibels:.1f} dB |"
+        )
+        middle = difference[len(difference) // 2] * amplify
+        write_image(out / f"{name}_{side}.png", to_uint8((0.5 + middle / 255).clamp(0, 1)))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tiles against whole frames.")
+    parser.add_argument("--weights", type=Path, nargs="+", default=[WEIGHTS["mtdo"], WEIGHTS["stno"]])
+    parser.add_argument("--film", type=Path, default=next(natural("test").glob("*.mp4")), help="default: a sample film")
+    parser.add_argument("--size", default="160x96", help="LR width x height (default 160x96)")
+    parser.add_argument("--tiles", type=int, nargs="+", default=[64, 96], help="LR pixels a side (default 64 96)")
+    parser.add_argument("--amplify", type=float, default=64.0, help="in the pictures (default 64)")
+    parser.add_argument("--out", type=Path, default=Path("runs/tiles"))
+    options = parser.parse_args()
+    dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
+    width, height = map(int, options.size.split("x"))
+    clip = sample((height, width), 5, options.film)
+    lines = []
+    for path in options.weights:
+        lines += compare(load_network(path).eval(), clip, options.tiles, options.amplify, options.out, path.stem)
+    table = HEADER + "".join(f"{line}\n" for line in lines)
+    (options.out / "tiles.md").write_text(table, encoding="utf-8")
+    print(table, end="")
+
+
+if __name__ == "__main__":
+    main()
