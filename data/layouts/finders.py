@@ -5,123 +5,31 @@ Each finder returns None (not this kind) or (entries, reason). Nothing is decode
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from data.bands import Bands
-from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
+from data.clips import image_files
+from data.layouts.listing import (
+    Entry,
+    Query,
+    clip_folders,
+    files_with,
+    folders,
+    if_file,
+    lr_folder,
+    named,
+    other_scales,
+)
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
-from data.naming import natural_key
 from errors import InputError
 
 VISO_CLASSES = ("car", "plane", "ship", "train")
 GT_NAMES = ("gt", "hr", "truth", "sharp")  # folder of ground truth inside a clip (spmcs, gopro) or above clips (jilin)
-Source = Path | Sequence[Path]  # a folder of frames, a film, or a list of files
-
-
-@dataclass(frozen=True)
-class Query:
-    """What the caller asked for. scale: None where it is not an integer (LR files then do not count)."""
-
-    scale: int | None
-    split: str | None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """Where one clip's files are; `label` is the class of its boxes where the box file has none."""
-
-    name: str
-    gt: Source | None
-    lr: Source | None = None
-    boxes: Path | None = None
-    label: str = "object"
-    fps: float | None = None
-
-    def renamed(self, name: str) -> Entry:
-        return replace(self, name=name)
-
-    def open_gt(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
-        return None if self.gt is None else self._open(self.gt, allow_gaps, bands)
-
-    def open_lr(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
-        return None if self.lr is None else self._open(self.lr, allow_gaps, bands)
-
-    def stems(self) -> Sequence[str]:
-        """Names of the frames, as list files have them."""
-        clip = self.open_gt(allow_gaps=True) or self.open_lr(allow_gaps=True)
-        assert clip is not None
-        return clip.frame_names
-
-    def _open(self, source: Source, allow_gaps: bool, bands: Bands | None) -> Clip:
-        if isinstance(source, Path) and source.is_file():
-            if source.suffix.lower() in VIDEO_SUFFIXES:
-                return VideoClip(source, name=self.name)
-            return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
-        return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
 
 
 Found = tuple[list[Entry], str] | None
-
-
-# --- listing ----------------------------------------------------------------------------------------------------------
-
-
-def folders(root: Path) -> list[Path]:
-    """Sub-folders in natural order, hidden ones left out. InputError for a link that leads nowhere or in a circle."""
-    found = []
-    try:
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
-                    continue
-                if entry.is_symlink() and not Path(entry.path).exists():
-                    raise InputError(f"{entry.path}: a link that leads nowhere; remove or mend it")
-                if entry.is_dir():
-                    found.append(root / entry.name)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be listed ({error.strerror})") from None
-    return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def files_with(root: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Files of a folder with one of `suffixes`, hidden ones left out, in natural order."""
-    found = [path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
-
-
-def _named(root: Path, names: Sequence[str]) -> Path | None:
-    """The first sub-folder whose name, without case, is one of `names` (in their order)."""
-    present = {path.name.lower(): path for path in folders(root)}
-    return next((present[name] for name in names if name in present), None)
-
-
-def _lr_folder(root: Path, scale: int | None) -> Path | None:
-    """LR4x, LRx4, LR_x4, BIx4, X4, LR: the low resolution for this scale, beside a folder of ground truth."""
-    if scale is None:
-        return None
-    wanted = (*(form.format(scale) for form in ("lr{}x", "lrx{}", "lr{}", "bix{}", "bdx{}", "x{}", "input{}")), "lr")
-    present = {re.sub(r"[_\-]", "", path.name.lower()): path for path in folders(root)}
-    return next((present[name] for name in wanted if name in present), None)
-
-
-def _other_scales(root: Path) -> list[str]:
-    return [path.name for path in folders(root) if re.fullmatch(r"(lr|bi|bd)_?x?\d+x?|x\d+", path.name.lower())]
-
-
-def clip_folders(root: Path) -> list[Path]:
-    """Sub-folders that hold frames. One without any image is an error: an empty clip must not pass unseen."""
-    found = folders(root)
-    filled = [path for path in found if image_files(path)]
-    if filled and len(filled) < len(found):
-        empty = next(path for path in found if path not in filled)
-        if any(image_files(path) for path in folders(empty)):
-            raise InputError(f"{empty}: holds folders of frames, {filled[0]} frames; choose one of the two as root")
-        raise InputError(f"{empty}: the clip is empty (no image files); remove the folder or fill it")
-    return filled
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------
@@ -131,8 +39,8 @@ def find_jilin(root: Path, query: Query) -> Found:
     """ROOT/GT/CLIP/FRAME.png, with LR4x/CLIP and Bicubic4x/CLIP beside it or not (splits were entered before)."""
     if not root.is_dir():
         return None
-    gt = _named(root, ("gt", "hr"))
-    lr = _lr_folder(root, query.scale)
+    gt = named(root, ("gt", "hr"))
+    lr = lr_folder(root, query.scale)
     if gt is not None:
         clips = clip_folders(gt)
         if not clips:
@@ -142,12 +50,12 @@ def find_jilin(root: Path, query: Query) -> Found:
         if missing is not None:
             raise InputError(f"{lr}: lacks the clip {missing.name} of {gt}; add it or remove the LR folder")
         boxes = root / "boxes"
-        entries = [Entry(c.name, c, low.get(c.name), _if_file(boxes / f"{c.name}.txt")) for c in clips]
+        entries = [Entry(c.name, c, low.get(c.name), if_file(boxes / f"{c.name}.txt")) for c in clips]
         reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.name}/" if lr else "LR made from GT")
         return entries, reason
     if lr is not None and clip_folders(lr):
         return [Entry(c.name, None, c) for c in clip_folders(lr)], f"LR only, in {lr.name}/"
-    others = _other_scales(root)
+    others = other_scales(root)
     if others:
         raise InputError(
             f"{root}: holds {', '.join(others)} but no GT and no LR for scale {query.scale}; change the scale"
@@ -155,15 +63,20 @@ def find_jilin(root: Path, query: Query) -> Found:
     return None
 
 
-def _if_file(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def belongs_to_gt(folder: Path) -> bool:
+    """Whether a folder beside frames of ground truth is that, its low resolution or its enlargement: not a clip."""
+    return bool(re.fullmatch(r"(gt|hr|truth|sharp|boxes|(lr|bi|bd|bicubic|x|input|blur)[\w-]*)", folder.name.lower()))
 
 
 def find_inside(root: Path, query: Query) -> Found:
     """ROOT/CLIP/truth/FRAME.png (SPMCS; also HR, GT, GoPro's sharp), with CLIP/LRx4 or CLIP/input4 or without."""
     if not root.is_dir():
         return None
-    found = [(clip, _named(clip, GT_NAMES)) for clip in folders(root)]
+    if (own := named(root, GT_NAMES)) and image_files(own) and all(map(belongs_to_gt, folders(root))):
+        lr = lr_folder(root, query.scale)
+        entry = Entry(root.resolve().name, own, lr, if_file(root / "gt" / "gt.txt"))
+        return [entry], f"one clip with frames in {own.name}/" + (f" and {lr.name}/" if lr else "")
+    found = [(clip, named(clip, GT_NAMES)) for clip in folders(root)]
     lacking = [clip for clip, gt in found if gt is None]
     if not found or len(lacking) == len(found):
         return None
@@ -176,8 +89,8 @@ def find_inside(root: Path, query: Query) -> Found:
         assert gt is not None
         if not image_files(gt):
             raise InputError(f"{gt}: the clip is empty (no image files); remove the folder or fill it")
-        lr = _lr_folder(clip, query.scale)
-        entries.append(Entry(clip.name, gt, lr, _if_file(clip / "gt" / "gt.txt")))
+        lr = lr_folder(clip, query.scale)
+        entries.append(Entry(clip.name, gt, lr, if_file(clip / "gt" / "gt.txt")))
         names.append(f"{gt.name}/" + (f" and {lr.name}/" if lr else ""))
     return entries, f"{len(entries)} clips with frames in {', '.join(dict.fromkeys(names))}"
 
@@ -226,7 +139,7 @@ def find_vimeo90k(root: Path, query: Query) -> Found:
         clips = [clip for group in folders(sequences) for clip in folders(group)]
         reason = f"{len(clips)} clips in sequences/"
     frames = [f"im{number}.png" for number in range(1, 8)]
-    low = _lr_folder(root, query.scale)
+    low = lr_folder(root, query.scale)
     entries = []
     for clip in clips:
         name = f"{clip.parent.name}/{clip.name}"
@@ -255,7 +168,7 @@ def find_reds(root: Path, query: Query) -> Found:
     entries, reasons = [], []
     for gt in wanted:
         bicubic = root / f"{gt.name}_bicubic"
-        low = _lr_folder(bicubic, query.scale) if bicubic.is_dir() else None
+        low = lr_folder(bicubic, query.scale) if bicubic.is_dir() else None
         prefix = f"{gt.name}/" if len(wanted) > 1 else ""
         entries += [Entry(prefix + c.name, c, low / c.name if low else None) for c in clip_folders(gt)]
         reasons.append(f"{gt.name}/" + (f" with {bicubic.name}/{low.name}/" if low else ", LR made from GT"))
@@ -292,7 +205,7 @@ def find_raw_viso(root: Path, query: Query) -> Found:
 
 
 def _viso_frames(sequence: Path) -> Path | None:
-    return _named(sequence, ("img", "img1", "images"))
+    return named(sequence, ("img", "img1", "images"))
 
 
 def _viso_entry(sequence: Path, prefix: str = "") -> Entry:
@@ -300,7 +213,7 @@ def _viso_entry(sequence: Path, prefix: str = "") -> Entry:
     if frames is None:
         raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
     label = group if group in VISO_CLASSES else "object"
-    return Entry(prefix + sequence.resolve().name, frames, None, _if_file(sequence / "gt" / "gt.txt"), label)
+    return Entry(prefix + sequence.resolve().name, frames, None, if_file(sequence / "gt" / "gt.txt"), label)
 
 
 def find_viso(root: Path, query: Query) -> Found:

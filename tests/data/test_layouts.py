@@ -115,6 +115,17 @@ def test_spmcs(tmp_path, inside):
     assert isinstance(open_layout(tmp_path, scale=2)[0].lr, DegradedClip)
 
 
+def test_one_clip_of_spmcs(tmp_path):
+    """Ground truth, LR and an enlargement beside each other are one clip, called as the folder above."""
+    for folder, size in (("GT", (16, 24)), ("LR2x", (8, 12)), ("Bicubic2x", (16, 24))):
+        frames(tmp_path / "harbour" / folder, size=size)
+    layout = open_layout(tmp_path / "harbour", scale=2)
+    assert layout.kind == "spmcs" and names(layout) == ["harbour"] and isinstance(layout[0].lr, FolderClip)
+    assert isinstance(open_layout(tmp_path / "harbour", scale=4)[0].lr, DegradedClip)
+    frames(tmp_path / "harbour" / "park")
+    assert len(open_layout(tmp_path / "harbour", "clips", scale=2)) == 4
+
+
 def test_vimeo90k(tmp_path):
     for clip in ("00001/0001", "00001/0002", "00002/0001"):
         for number in range(1, 8):

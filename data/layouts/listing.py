@@ -1,0 +1,117 @@
+"""What a finder returns for each clip, and how folders are listed and told by their names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.bands import Bands
+from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
+from data.media import VIDEO_SUFFIXES
+from data.naming import natural_key
+from errors import InputError
+
+Source = Path | Sequence[Path]  # a folder of frames, a film, or a list of files
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the caller asked for. scale: None where it is not an integer (LR files then do not count)."""
+
+    scale: int | None
+    split: str | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one clip's files are; `label` is the class of its boxes where the box file has none."""
+
+    name: str
+    gt: Source | None
+    lr: Source | None = None
+    boxes: Path | None = None
+    label: str = "object"
+    fps: float | None = None
+
+    def renamed(self, name: str) -> Entry:
+        return replace(self, name=name)
+
+    def open_gt(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
+        return None if self.gt is None else self._open(self.gt, allow_gaps, bands)
+
+    def open_lr(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:
+        return None if self.lr is None else self._open(self.lr, allow_gaps, bands)
+
+    def stems(self) -> Sequence[str]:
+        """Names of the frames, as list files have them."""
+        clip = self.open_gt(allow_gaps=True) or self.open_lr(allow_gaps=True)
+        assert clip is not None
+        return clip.frame_names
+
+    def _open(self, source: Source, allow_gaps: bool, bands: Bands | None) -> Clip:
+        if isinstance(source, Path) and source.is_file():
+            if source.suffix.lower() in VIDEO_SUFFIXES:
+                return VideoClip(source, name=self.name)
+            return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
+        return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
+
+
+def folders(root: Path) -> list[Path]:
+    """Sub-folders in natural order, hidden ones left out. InputError for a link that leads nowhere or in a circle."""
+    found = []
+    try:
+        with os.scandir(root) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                    continue
+                if entry.is_symlink() and not Path(entry.path).exists():
+                    raise InputError(f"{entry.path}: a link that leads nowhere; remove or mend it")
+                if entry.is_dir():
+                    found.append(root / entry.name)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be listed ({error.strerror})") from None
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def files_with(root: Path, suffixes: frozenset[str]) -> list[Path]:
+    """Files of a folder with one of `suffixes`, hidden ones left out, in natural order."""
+    found = [path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
+
+
+def named(root: Path, names: Sequence[str]) -> Path | None:
+    """The first sub-folder whose name, without case, is one of `names` (in their order)."""
+    present = {path.name.lower(): path for path in folders(root)}
+    return next((present[name] for name in names if name in present), None)
+
+
+def lr_folder(root: Path, scale: int | None) -> Path | None:
+    """LR4x, LRx4, LR_x4, BIx4, X4, LR: the low resolution for this scale, beside a folder of ground truth."""
+    if scale is None:
+        return None
+    wanted = (*(form.format(scale) for form in ("lr{}x", "lrx{}", "lr{}", "bix{}", "bdx{}", "x{}", "input{}")), "lr")
+    present = {re.sub(r"[_\-]", "", path.name.lower()): path for path in folders(root)}
+    return next((present[name] for name in wanted if name in present), None)
+
+
+def other_scales(root: Path) -> list[str]:
+    return [path.name for path in folders(root) if re.fullmatch(r"(lr|bi|bd)_?x?\d+x?|x\d+", path.name.lower())]
+
+
+def clip_folders(root: Path) -> list[Path]:
+    """Sub-folders that hold frames. One without any image is an error: an empty clip must not pass unseen."""
+    found = folders(root)
+    filled = [path for path in found if image_files(path)]
+    if filled and len(filled) < len(found):
+        empty = next(path for path in found if path not in filled)
+        if any(image_files(path) for path in folders(empty)):
+            raise InputError(f"{empty}: holds folders of frames, {filled[0]} frames; choose one of the two as root")
+        raise InputError(f"{empty}: the clip is empty (no image files); remove the folder or fill it")
+    return filled
+
+
+def if_file(path: Path) -> Path | None:
+    return path if path.is_file() else None
