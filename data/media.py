@@ -200,7 +200,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
     """Write (H, W, C) or (H, W), RGB order: PNG keeps uint8 and uint16, TIFF everything; JPEG, WebP, BMP are 8-bit.
 
-    quality: of JPEG and WebP. Raises InputError where the format cannot hold the array.
+    quality: of JPEG and WebP; a WebP of 100 is lossless. Raises InputError where the format cannot hold the array.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -221,7 +221,8 @@ def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
         if suffix == ".png":
             temporary.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
         else:
-            Image.fromarray(array).save(temporary, quality=quality)
+            exact = {"lossless": True, "exact": True} if suffix == ".webp" and quality == 100 else {}
+            Image.fromarray(array).save(temporary, quality=quality, **exact)
 
 
 # --- arrays and tensors -----------------------------------------------------------------------------------------------

@@ -151,6 +151,23 @@ def test_unreadable_folders(tmp_path):
         (tmp_path / "a").chmod(0o755)
 
 
+def test_unreadable_folders_for_any_user(tmp_path, monkeypatch):
+    """The administrator may read everything, so the system's refusal is put in place."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(image_bytes("PNG"))
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"b: cannot be listed \(Permission denied\)"):
+        open_layout(tmp_path)
+
+
 def test_loops_of_links(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")

@@ -60,6 +60,13 @@ def test_round_trips_are_exact(tmp_path, suffix, bands, dtype):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("bands", [3, 4])
+def test_lossless_webp_is_exact(tmp_path, bands):
+    array = pixels(bands)
+    write_image(tmp_path / "a.webp", array, quality=100)
+    assert np.array_equal(read_image(tmp_path / "a.webp"), array)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".webp"])
 def test_lossy_formats_are_close(tmp_path, suffix):
     array = np.tile(np.linspace(0, 255, 32, dtype=np.uint8)[:, None, None], (1, 32, 3))

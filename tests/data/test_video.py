@@ -54,6 +54,25 @@ def test_16_bit_films_come_back_bit_for_bit(tmp_path):
     assert all(np.array_equal(film.array(number), frame) for number, frame in enumerate(frames))
 
 
+def test_10_bit_films_are_read_exactly_and_kept(tmp_path):
+    """Every 10-bit value has its own 16-bit one; a lossless copy keeps it."""
+    random = np.random.default_rng(0)
+    levels = [random.integers(0, 1024, (HEIGHT, WIDTH, 3), np.uint16, endpoint=False) for _ in range(3)]
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "gbrp10le"
+        for frame in levels:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gbrp10le")))
+        container.mux(stream.encode(None))
+    film = VideoFile(tmp_path / "a.mkv")
+    assert film.info.bits == 10
+    copied = VideoFile(write(tmp_path / "b.mkv", [film.array(n) for n in range(3)], like=film, lossless=True))
+    for number, frame in enumerate(levels):
+        read = film.array(number)
+        assert np.array_equal(np.rint(read / 65535 * 1023), frame) and read.max() > 65000
+        assert np.array_equal(copied.array(number), read)
+
+
 def test_16_bit_gray_is_read_exactly(tmp_path):
     frames = [frame[..., 0] for frame in noise(dtype=np.uint16)]
     with av.open(str(tmp_path / "g.mkv"), "w") as container:
