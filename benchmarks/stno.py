@@ -21,6 +21,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -128,25 +129,28 @@ def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
 
 
 def galerkin(rounds: int, plot: Path | None) -> None:
+    """All sizes take turns, so that a busy moment of the machine does not fall on one of them."""
     block = GalerkinBlock(128, 8, 512).eval()
-    other = softmax_block(block)
-    linear, quadratic = [], []
-    for height, width in TOKENS:
-        tokens = torch.randn(2, height * width, 128)
-        count = height * width
-        repeats = max(1, 20_000 // count)
-        (seconds,) = best(2 * rounds, lambda: [block(tokens, height, width) for _ in range(repeats)])  # noqa: B023
-        linear.append((count, seconds / repeats / count * 1e6))
-        line = f"galerkin: {count:6d} tokens, {linear[-1][1]:.2f} us a token"
-        if count <= 15_000:
-            (seconds,) = best(1, lambda: other(tokens))  # noqa: B023
-            quadratic.append((count, seconds / count * 1e6))
-            line += f" (softmax attention alone {quadratic[-1][1]:.2f})"
-        print(line)
-    values = [value for _, value in linear]
+    softmax = softmax_block(block)
+    counts = [height * width for height, width in TOKENS]
+    tokens = [torch.randn(2, count, 128) for count in counts]
+    repeats = [max(1, 20_000 // count) for count in counts]
+
+    def linear(index: int) -> None:
+        for _ in range(repeats[index]):
+            block(tokens[index], *TOKENS[index])
+
+    small = [index for index, count in enumerate(counts) if count <= 15_000]
+    taken = best(3 * rounds, *(partial(linear, index) for index in range(len(counts))))
+    compared = best(1, *(partial(softmax, tokens[index]) for index in small))
+    curve = [(n, 1e6 * s / k / n) for n, s, k in zip(counts, taken, repeats, strict=True)]
+    other = [(counts[index], 1e6 * s / counts[index]) for index, s in zip(small, compared, strict=True)]
+    for name, points in (("block", curve), ("softmax attention alone", other)):
+        print(f"galerkin: us a token, {name}: " + ", ".join(f"{count}: {value:.1f}" for count, value in points))
+    values = [value for _, value in curve]
     print(f"galerkin: time per token varies by {max(values) / min(values) - 1:.0%}")
     if plot:
-        draw(plot, {"Galerkin block": linear, "softmax attention alone": quadratic})
+        draw(plot, {"Galerkin block": curve, "softmax attention alone": other})
 
 
 def draw(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:

@@ -72,6 +72,7 @@ class LossConfig:
     # space-time only: weights of the further terms
     lr_between: float = 0.0
     lr_census: float = 0.0
+    lr_warp: float = 0.0  # each key frame warped by its flow alone, against the frame that the flow leads to
     flow_smoothness: float = 0.0
 
 
@@ -94,6 +95,9 @@ class StageConfig:
     strides: list[int] | None = None
     times_per_gap: int | None = None
     patch: int | None = None
+    operator_only: bool = (
+        False  # only STNO's interpolation operator learns, from LR frames: a step takes a tenth of the time
+    )
 
 
 @dataclass
@@ -130,6 +134,15 @@ class TrainConfig:
             raise InputError(f"'ema' must lie in [0, 1), got {self.ema}")
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
+
+    def stage(self, step: int) -> StageConfig:
+        """The stage that step `step` (from 0) belongs to."""
+        end = 0
+        for stage in self.stages:
+            end += stage.steps
+            if step < end:
+                return stage
+        return StageConfig(self.steps)
 
 
 @dataclass

@@ -132,10 +132,11 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step, distributed.rank()))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
+        mode = {"operator_only": True} if config.stage(self.step).operator_only else {}
         losses: dict[str, float] = {}
         for part in split_batch(batch, config.accumulate):
             with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
-                terms = self.model(to_device(part, self.device))
+                terms = self.model(to_device(part, self.device), **mode)
             total = torch.stack(list(terms.values())).sum() / config.accumulate
             for name, term in terms.items():
                 losses[name] = losses.get(name, 0.0) + term.item() / config.accumulate

@@ -87,6 +87,18 @@ class STNO(nn.Module):
         """
         return self._run(frames, times, size, times_mode, None, None, clamp=False)
 
+    def interpolate(self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,)) -> tuple[Tensor, Flows]:
+        """The operator alone: frames (B, T, 3, h, w) -> LR in-between frames (B, (T-1) * K, 3, h, w), not clamped, flows.
+
+        What `forward_training` returns as `between` and `flows`, for a fraction of its cost.
+        """
+        _check(frames, tuple(frames.shape[-2:]), self.config.times_mode)
+        height, width = frames.shape[-2:]
+        padded = pad_to_multiple(frames).transpose(0, 1)
+        between, flows = self._interpolate(padded, _times_tensor(times, frames), clamp=False)
+        between, *flows = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (between, *flows))
+        return between, Flows(*flows)
+
     def _run(
         self,
         frames: Tensor,

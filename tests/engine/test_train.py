@@ -16,12 +16,26 @@ import torch
 import yaml
 
 from engine.checkpoint import load_tensors
-from engine.config import Config, config_from_mapping
+from engine.config import Config, StageConfig, config_from_mapping
 from engine.train import FINAL, STATE, Trainer, split_batch, train
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 
 ROOT = Path(__file__).parents[2]
+SMALL_STNO = {
+    "name": "stno",
+    "channels": 8,
+    "blocks": 1,
+    "embedding": 8,
+    "heads": 2,
+    "hidden": 16,
+    "pyramid": [6, 8, 10],
+    "head_widths": [12, 12, 12],
+    "side_channels": 4,
+    "frame_features": 5,
+    "query_width": 16,
+    "residual": "bicubic",
+}
 
 
 def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:
@@ -52,6 +66,62 @@ def test_stages_resume_exactly(tmp_path: Path) -> None:
     fitted(replace(config, train=replace(config.train, stages=stages)), tmp_path / "part")
     fitted(config, tmp_path / "resumed", tmp_path / "part" / STATE)
     assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
+
+
+def space_time(runs: Path, **train: object) -> Config:
+    """A tiny STNO on simulated clips, learning its operator first, then everything, then any scale and two strides."""
+    mapping = tiny_mapping(runs, **train)
+    clips = {"clips": 2, "frames": 9, "size": [64, 64], "objects": {"buildings": 0, "vehicles": 2}}
+    mapping["network"] = SMALL_STNO
+    mapping["data"] = {
+        "patch": 8,
+        "train": {"kind": "simulated", "simulate": clips},
+        "val": {"kind": "simulated", "simulate": {**clips, "clips": 1}},
+    }
+    mapping["loss"] = {"kind": "charbonnier", "lr_between": 1.0, "lr_census": 0.1, "lr_warp": 2.0}
+    return config_from_mapping(mapping)
+
+
+def test_space_time_stages_resume_exactly(tmp_path: Path) -> None:
+    stages = [
+        {"steps": 2, "operator_only": True},
+        {"steps": 2},
+        {"steps": 2, "scales": [2, 4], "strides": [2, 4]},
+    ]
+    config = space_time(tmp_path, stages=stages)
+    whole = fitted(config, tmp_path / "whole")
+    for stop in (1, 3, 5):  # inside every stage
+        kept = replace(config.train, stages=cut(config.train.stages, stop), schedule=config.train.schedule)
+        fitted(replace(config, train=kept), tmp_path / f"{stop}")
+        fitted(config, tmp_path / f"{stop}_on", tmp_path / f"{stop}" / STATE)
+        assert same_tensors(tmp_path / "whole" / STATE, tmp_path / f"{stop}_on" / STATE), stop
+    assert whole.step == 6
+
+
+def cut(stages: list[StageConfig], steps: int) -> list[StageConfig]:
+    """The first `steps` steps of these stages."""
+    kept = []
+    for stage in stages:
+        taken = min(stage.steps, steps)
+        steps -= taken
+        if taken:
+            kept.append(replace(stage, steps=taken))
+    return kept
+
+
+def test_an_operator_stage_teaches_the_operator_alone(tmp_path: Path) -> None:
+    config = space_time(tmp_path, stages=[{"steps": 2, "operator_only": True}])
+    before = Trainer(config, tmp_path / "a", torch.device("cpu")).network.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    after = fitted(config, tmp_path / "b").network.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"operator"}
+
+    with pytest.raises(InputError, match="operator_only is for stno"):
+        fitted(config_from_mapping(tiny_mapping(tmp_path, stages=[{"steps": 1, "operator_only": True}])), tmp_path)
+    silent = replace(config, loss=replace(config.loss, lr_between=0.0, lr_census=0.0, lr_warp=0.0))
+    with pytest.raises(InputError, match=r"set loss\.lr_warp"):
+        fitted(silent, tmp_path / "c")
 
 
 def test_training_writes_report_weights_and_log(tiny: Config, tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_frozen_clip_is_finite():
     assert output.isfinite().all()
 
 
+def test_the_operator_alone_gives_what_training_sees():
+    network, frames = make(), clip(height=13, width=21, batch=2)
+    times = torch.tensor([[0.25, 0.5], [0.4, 0.7]])
+    between, flows = network.interpolate(frames, times)
+    whole = network.forward_training(frames, times=times)
+    assert max_difference(between, whole.between) == 0
+    assert all(max_difference(a, b) == 0 for a, b in zip(flows, whole.flows, strict=True))
+
+
 def test_the_in_between_frame_is_clamped_at_inference_only():
     network, frames = make(), clip(2)
     network.operator.merge[0].bias.fill_(2.0)
