@@ -19,7 +19,7 @@ from PIL import Image
 
 from data import open_layout
 from data.clips import TiffStackClip, VideoClip
-from data.media import probe, read_geo, read_image, to_tensor
+from data.media import probe, read_geo, read_image, to_tensor, write_image
 from data.tiff import GeoTags, write_page
 from data.video import VideoFile
 from data.video_writer import VideoWriter
@@ -286,6 +286,30 @@ def test_random_damage_gives_a_result_or_one_line(which, damage, corpus, tmp_pat
         except InputError as error:
             message = str(error)
             assert str(path) in message and "\n" not in message and len(message) < 600
+
+
+NUMBER = st.one_of(
+    st.integers(-3, 12).map(str), st.floats().map(str), st.sampled_from(["", "a", "1e400", "nan", "٣", "0x1"])
+)
+LINE = st.one_of(st.lists(NUMBER, max_size=8).map(",".join), st.text(max_size=20))
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=st.lists(LINE, max_size=5), tail=st.binary(max_size=6))
+def test_any_text_as_boxes_or_list_gives_a_result_or_one_line(lines, tail, tmp_path):
+    clip = tmp_path / "mot" / "car" / "001"
+    if not clip.exists():
+        (clip / "gt").mkdir(parents=True)
+        for number in (1, 2):
+            write_image(clip / "img" / f"{number:06d}.png", picture())
+    for file, options in (("gt.txt", {}), ("list.txt", {"list_file": clip / "gt" / "list.txt"})):
+        (clip / "gt" / "gt.txt").write_text("1,1,2,3,4,5")
+        (clip / "gt" / file).write_bytes("\n".join(lines).encode("utf-8", "surrogatepass") + tail)
+        try:
+            layout = open_layout(tmp_path, **options)
+            assert all(len(pair.boxes or ()) in (0, 2) for pair in layout)
+        except InputError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
 
 
 def test_the_corpus_itself_is_good(corpus, tmp_path):
