@@ -83,6 +83,7 @@ class ScheduleConfig:
     every: int = 0  # step: multiply by gamma after this many steps
     gamma: float = 0.5
     period: int = 0  # cosine: steps of one cycle (0: all steps of the run)
+    per_stage: bool = False  # warm-up and cycle begin anew with every stage
     min_lr: float = 0.0
 
 
@@ -137,12 +138,15 @@ class TrainConfig:
 
     def stage(self, step: int) -> StageConfig:
         """The stage that step `step` (from 0) belongs to."""
-        end = 0
+        return self.within_stage(step)[0]
+
+    def within_stage(self, step: int) -> tuple[StageConfig, int]:
+        """The stage that step `step` (from 0) belongs to, and the step's number in it."""
         for stage in self.stages:
-            end += stage.steps
-            if step < end:
-                return stage
-        return StageConfig(self.steps)
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return (self.stages[-1], self.stages[-1].steps) if self.stages else (StageConfig(self.steps), step)
 
 
 @dataclass

@@ -28,13 +28,16 @@ def is_offset(name: str) -> bool:
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """The learning rate of step `step` (from 0): a pure function, so that a resumed run needs no scheduler state."""
-    schedule = config.schedule
+    schedule, steps = config.schedule, config.steps
+    if schedule.per_stage:
+        stage, step = config.within_stage(step)
+        steps = stage.steps
     if step < schedule.warmup:
         return config.lr * (step + 1) / schedule.warmup
     if schedule.kind == "step" and schedule.every > 0:
         return max(config.lr * schedule.gamma ** (step // schedule.every), schedule.min_lr)
     if schedule.kind == "cosine":
-        period = schedule.period or max(config.steps - schedule.warmup, 1)
+        period = schedule.period or max(steps - schedule.warmup, 1)
         phase = ((step - schedule.warmup) % period) / period
         return schedule.min_lr + 0.5 * (config.lr - schedule.min_lr) * (1 + math.cos(math.pi * phase))
     return config.lr

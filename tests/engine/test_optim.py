@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.config import ScheduleConfig, TrainConfig
+from engine.config import ScheduleConfig, StageConfig, TrainConfig
 from engine.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
 
 
@@ -31,6 +31,14 @@ def test_cosine_falls_from_lr_to_the_smallest() -> None:
 def test_cosine_begins_anew_every_period() -> None:
     values = rates(8, kind="cosine", period=4)
     assert values[:4] == values[4:]
+
+
+def test_schedule_begins_anew_with_every_stage() -> None:
+    schedule = ScheduleConfig(kind="cosine", warmup=2, per_stage=True)
+    config = TrainConfig(lr=1.0, schedule=schedule, stages=[StageConfig(6), StageConfig(4)])
+    values = [learning_rate(step, config) for step in range(10)]
+    assert values[:6] == rates(6, kind="cosine", warmup=2)
+    assert values[6:] == rates(4, kind="cosine", warmup=2)
 
 
 def test_warm_up_is_linear() -> None:
