@@ -1,5 +1,11 @@
 """From any layout to the jilin layout: right values, right splits, resumable, never half a clip."""
 
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +93,22 @@ def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_p
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     prepare(plan, out, jobs=1, quiet=True)
     assert all(path.stat().st_mtime_ns == time for path, time in times.items() if path.exists())
+    assert tree(out) == tree(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "data.prepare", str(source), str(out), "--jobs", "2"]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True, stderr=subprocess.PIPE)
+    while process.poll() is None and len(list(out.rglob("*.png"))) < 10:
+        time.sleep(0.005)
+    with contextlib.suppress(ProcessLookupError):  # it may have been faster
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert len(list(out.rglob("*.png"))) > 0
+    prepare(Plan(str(source)), out, jobs=2, quiet=True)
+    prepare(Plan(str(source)), tmp_path / "undisturbed", jobs=1, quiet=True)
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
