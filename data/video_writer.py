@@ -167,8 +167,10 @@ class VideoWriter:
             stream.codec_context.sample_aspect_ratio = self.like.info.sample_aspect
         options = {"crf": str(self.crf)} if not self.lossless else {}
         options |= SAME_BYTES if self.codec == "h264" else {}
+        if self.codec == "h264":
+            stream.codec_context.thread_count = 1  # by default as many as there are CPUs, and the bytes depend on it
         if self.codec == "h265":
-            options["x265-params"] = "log-level=error" + (":lossless=1" if self.lossless else "")
+            options["x265-params"] = "log-level=error:frame-threads=1" + (":lossless=1" if self.lossless else "")
         elif self.codec == "h264" and self.lossless:
             options["qp"] = "0"
         elif self.codec == "ffv1":
