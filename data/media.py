@@ -221,8 +221,8 @@ def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
         if suffix == ".png":
             temporary.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
         else:
-            exact = {"lossless": True, "exact": True} if suffix == ".webp" and quality == 100 else {}
-            Image.fromarray(array).save(temporary, quality=quality, **exact)
+            exact = suffix == ".webp" and quality == 100  # other formats ignore the two
+            Image.fromarray(array).save(temporary, quality=quality, lossless=exact, exact=exact)
 
 
 # --- arrays and tensors -----------------------------------------------------------------------------------------------
