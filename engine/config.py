@@ -97,7 +97,7 @@ class StageConfig:
     times_per_gap: int | None = None
     patch: int | None = None
     operator_only: bool = (
-        False  # only STNO's interpolation operator learns, from LR frames: a step takes a tenth of the time
+        False  # only STNO's interpolation operator learns, from LR frames: a step is much cheaper
     )
 
 

@@ -37,8 +37,7 @@ def flow_smoothness(flow: Tensor, image: Tensor, edge: float = 10.0) -> Tensor:
 def warping(image: Tensor, flow: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
     """Charbonnier between target (N, 3, h, w) and image (N, 3, h, w) sampled at pixel + flow (N, 2, h, w), (x, y).
 
-    The sampling is bicubic: bilinear samples between pixels are blurred, and to avoid the blur flows would be learnt too
-    short (by a quarter, with low-resolution frames and shifts of half a pixel).
+    The sampling is bicubic: bilinear samples between pixels are blurred, which favours flows that are too short.
     """
     height, width = flow.shape[-2:]
     with torch.autocast(image.device.type, enabled=False):
