@@ -96,9 +96,7 @@ class StageConfig:
     strides: list[int] | None = None
     times_per_gap: int | None = None
     patch: int | None = None
-    operator_only: bool = (
-        False  # only STNO's interpolation operator learns, from LR frames: a step is much cheaper
-    )
+    operator_only: bool = False  # only STNO's interpolation operator learns, from LR frames: a step is much cheaper
 
 
 @dataclass
