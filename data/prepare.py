@@ -65,6 +65,8 @@ def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = 
     if out.resolve() == layout.root.resolve():
         raise InputError(f"{out}: is the source itself; choose another folder for the output")
     _remember(plan, out)
+    for half in out.rglob(".*.tmp.*"):  # what a killed run was writing
+        half.unlink(missing_ok=True)
     splits = assign(layout, plan)
     places = {name: out / FOLDERS[split] for split, names in splits.items() for name in names}
     waiting = [pair for pair in layout if not (places[pair.name] / "GT" / flat(pair.name)).is_dir()]
