@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SLAB = 1_600_000  # bytes of attention scores that are computed together, to stay in the cache
+SLAB = 2_400_000  # bytes of attention scores that are computed together, to stay in the cache
 BETWEEN_REGIONS = -100.0  # added to scores between pixels that only the roll made neighbours
 
 
