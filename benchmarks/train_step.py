@@ -75,7 +75,7 @@ def main() -> None:
     config = load_config(options.config, options.overrides)
     size = options.batch or config.train.batch_size
     total = 0.0
-    for number, stage in enumerate(config.train.stages or [StageConfig(config.train.steps)]):
+    for number, stage in enumerate(config.train.all_stages):
         seconds, memory = measure(config, stage, size, options.steps)
         hours = seconds * config.train.batch_size / size * stage.steps / 3600
         total += hours

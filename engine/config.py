@@ -134,17 +134,18 @@ class TrainConfig:
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
 
-    def stage(self, step: int) -> StageConfig:
-        """The stage that step `step` (from 0) belongs to."""
-        return self.within_stage(step)[0]
+    @property
+    def all_stages(self) -> list[StageConfig]:
+        """The stages, or the one that the whole run is."""
+        return self.stages or [StageConfig(self.steps)]
 
-    def within_stage(self, step: int) -> tuple[StageConfig, int]:
+    def stage(self, step: int) -> tuple[StageConfig, int]:
         """The stage that step `step` (from 0) belongs to, and the step's number in it."""
-        for stage in self.stages:
+        for stage in self.all_stages:
             if step < stage.steps:
-                return stage, step
+                break
             step -= stage.steps
-        return (self.stages[-1], self.stages[-1].steps) if self.stages else (StageConfig(self.steps), step)
+        return stage, step
 
 
 @dataclass

@@ -30,7 +30,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     """The learning rate of step `step` (from 0): a pure function, so that a resumed run needs no scheduler state."""
     schedule, steps = config.schedule, config.steps
     if schedule.per_stage:
-        stage, step = config.within_stage(step)
+        stage, step = config.stage(step)
         steps = stage.steps
     if step < schedule.warmup:
         return config.lr * (step + 1) / schedule.warmup

@@ -104,7 +104,7 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
     pairs = cache_pairs(pairs, data.cache, data.cache_gb, CACHE)
     cuts = find_cuts(pairs) if config.space_time else None
     pairs, cuts = _repeated(pairs, counts), _repeated(cuts, counts) if cuts else cuts
-    stages = settings.stages or [StageConfig(settings.steps)]
+    stages = settings.all_stages
     for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
         begin = max(start, end - stage.steps)
         if begin >= end:

@@ -14,7 +14,7 @@ import losses
 from data.degrade import imresize
 from engine.config import Config, LossConfig
 from errors import InputError
-from models.stno.interpolation import Flows
+from models.stno.interpolation import Flows, warp
 
 
 class Task(nn.Module):
@@ -77,15 +77,17 @@ def pixel_loss(output: Tensor, gt: Tensor, config: LossConfig) -> Tensor:
 def warping_loss(keys: Tensor, between: Tensor, flows: Flows, epsilon: float) -> Tensor:
     """How far each LR key frame, warped by each of its flows alone, is from the frame that the flow leads to.
 
-    The in-between frame can be had without flows, as a blend, and training stays there; this cannot. keys (B, T, 3, h, w),
-    the true in-between frames (B, (T-1) * K, 3, h, w), flows as `STNOOutput` has them.
+    The in-between frame can be had without flows, as a blend, and training stays there; this cannot. The warp is bicubic:
+    bilinear samples between pixels are blurred, which favours flows that are too short. keys (B, T, 3, h, w), the true
+    in-between frames (B, (T-1) * K, 3, h, w), flows as `STNOOutput` has them.
     """
     per_gap = between.shape[1] // (keys.shape[1] - 1)
     first, second = (part.repeat_interleave(per_gap, 1).flatten(0, 1) for part in (keys[:, :-1], keys[:, 1:]))
     true = between.flatten(0, 1)
     t_0, one_0, t_1, zero_1 = (flow.flatten(0, 1) for flow in flows)
     ways = ((first, t_0, true), (second, t_1, true), (first, one_0, second), (second, zero_1, first))
-    return torch.stack([losses.warping(*way, epsilon) for way in ways]).mean()
+    terms = [losses.charbonnier(warp(image, flow, "bicubic"), wanted, epsilon) for image, flow, wanted in ways]
+    return torch.stack(terms).mean()
 
 
 def in_between(frames: Tensor, per_gap: int) -> Tensor:

@@ -132,7 +132,7 @@ class Trainer:
         torch.manual_seed(step_seed(self.config.seed, self.step, distributed.rank()))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        mode = {"operator_only": True} if config.stage(self.step).operator_only else {}
+        mode = {"operator_only": True} if config.stage(self.step)[0].operator_only else {}
         losses: dict[str, float] = {}
         for part in split_batch(batch, config.accumulate):
             with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):

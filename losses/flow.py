@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from losses.census import census
@@ -32,20 +31,3 @@ def flow_smoothness(flow: Tensor, image: Tensor, edge: float = 10.0) -> Tensor:
         weight = torch.exp(-edge * image.diff(dim=axis).abs().mean(dim=-3, keepdim=True))
         terms.append((weight * flow.diff(dim=axis).abs()).mean())
     return terms[0] + terms[1]
-
-
-def warping(image: Tensor, flow: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
-    """Charbonnier between target (N, 3, h, w) and image (N, 3, h, w) sampled at pixel + flow (N, 2, h, w), (x, y).
-
-    The sampling is bicubic: bilinear samples between pixels are blurred, which favours flows that are too short.
-    """
-    height, width = flow.shape[-2:]
-    with torch.autocast(image.device.type, enabled=False):
-        flow = flow.float() if flow.dtype in (torch.bfloat16, torch.float16) else flow
-        ys = torch.arange(height, dtype=flow.dtype, device=flow.device).view(1, -1, 1)
-        xs = torch.arange(width, dtype=flow.dtype, device=flow.device)
-        grid = torch.stack(
-            [(flow[:, 0] + xs) * (2 / max(width - 1, 1)) - 1, (flow[:, 1] + ys) * (2 / max(height - 1, 1)) - 1], dim=-1
-        )
-        warped = F.grid_sample(image.to(flow.dtype), grid, mode="bicubic", padding_mode="border", align_corners=True)
-        return charbonnier(warped, target.to(flow.dtype), eps)

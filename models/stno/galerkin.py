@@ -12,12 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK = (
-    4096  # tokens in work at a time: what is made of them stays in the cache, so a token costs the same in a large map
-)
-SMALLEST_VARIANCE = (
-    1e-30  # keeps the gradient of the root finite for constant channels; far below anything the result can see
-)
+# tokens in work at a time: what is made of them stays in the cache, so a token costs the same in a large map
+CHUNK = 4096
+# keeps the gradient of the root finite for constant channels; far below anything the result can see
+SMALLEST_VARIANCE = 1e-30
 
 
 def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:

@@ -42,9 +42,8 @@ class Encoded(NamedTuple):
     motion: tuple[Tensor, Tensor]
 
 
-def warp(x: Tensor, flow: Tensor) -> Tensor:
-    """Backward warping: x (N, C, h, w) sampled bilinearly at pixel + flow (N, 2, h, w), pixels as (x, y); the border is
-    repeated.
+def warp(x: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Backward warping: x (N, C, h, w) sampled at pixel + flow (N, 2, h, w), pixels as (x, y); the border is repeated.
 
     Always in float32 or better, because bfloat16 cannot tell neighbouring pixels of a large map apart.
     """
@@ -56,7 +55,7 @@ def warp(x: Tensor, flow: Tensor) -> Tensor:
         grid_x = (flow[:, 0] + xs) * (2 / max(width - 1, 1)) - 1
         grid_y = (flow[:, 1] + ys) * (2 / max(height - 1, 1)) - 1
         grid = torch.stack([grid_x, grid_y], dim=-1)
-        return F.grid_sample(x.to(flow.dtype), grid, mode="bilinear", padding_mode="border", align_corners=True)
+        return F.grid_sample(x.to(flow.dtype), grid, mode=mode, padding_mode="border", align_corners=True)
 
 
 def upsample_flows(flows: Tensor) -> Tensor:

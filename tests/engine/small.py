@@ -21,11 +21,15 @@ def small_mtdo(**changes) -> MTDO:
     return network
 
 
+SMALL_STNO = {
+    "name": "stno", "channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16,
+    "pyramid": [8, 12, 16], "head_widths": [24, 24, 24], "side_channels": 4, "frame_features": 5, "residual": "bicubic",
+}  # fmt: skip
+
+
 def small_stno(**changes) -> STNO:
     torch.manual_seed(0)
-    sizes = {"channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16}
-    sizes |= {"pyramid": [8, 12, 16], "head_widths": [24, 24, 24], "side_channels": 4, "frame_features": 5}
-    return STNO(STNOConfig(**(sizes | {"residual": "bicubic"} | changes))).eval()
+    return STNO(STNOConfig(**(SMALL_STNO | changes))).eval()
 
 
 def moving_clip(frames: int, height: int, width: int, name: str = "clip") -> ArrayClip:

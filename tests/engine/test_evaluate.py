@@ -17,27 +17,14 @@ from engine.evaluate import Blend, evaluate, in_between_times, means, shown_fram
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS, NETWORK
+from tests.engine.small import SMALL_STNO
 
 CPU = torch.device("cpu")
-STNO = {
-    "name": "stno",
-    "channels": 8,
-    "blocks": 1,
-    "embedding": 8,
-    "heads": 2,
-    "hidden": 8,
-    "pyramid": [4, 4, 4],
-    "head_widths": [8, 8, 8],
-    "side_channels": 2,
-    "frame_features": 2,
-    "query_width": 8,
-    "residual": "bicubic",
-}
 
 
 def space_time(frames: int = 7, **evaluation: object) -> Config:
     clips = {"kind": "simulated", "simulate": {**CLIPS, "clips": 1, "frames": frames}}
-    mapping = {"network": STNO, "data": {"val": clips}, "eval": {"stride": 3, "scale": 2.5, **evaluation}}
+    mapping = {"network": SMALL_STNO, "data": {"val": clips}, "eval": {"stride": 3, "scale": 2.5, **evaluation}}
     return config_from_mapping(mapping)
 
 

@@ -20,22 +20,9 @@ from engine.config import Config, StageConfig, config_from_mapping
 from engine.train import FINAL, STATE, Trainer, split_batch, train
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
+from tests.engine.small import SMALL_STNO
 
 ROOT = Path(__file__).parents[2]
-SMALL_STNO = {
-    "name": "stno",
-    "channels": 8,
-    "blocks": 1,
-    "embedding": 8,
-    "heads": 2,
-    "hidden": 16,
-    "pyramid": [6, 8, 10],
-    "head_widths": [12, 12, 12],
-    "side_channels": 4,
-    "frame_features": 5,
-    "query_width": 16,
-    "residual": "bicubic",
-}
 
 
 def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:

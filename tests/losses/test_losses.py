@@ -77,20 +77,3 @@ def test_all_losses_have_gradients():
         (gradient,) = torch.autograd.grad(loss(pred, target), pred)
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
-
-
-def test_warping_is_least_at_the_true_flow():
-    """A smooth pattern moved by (0.5, -0.3) pixels: the closed form is zero there but for interpolation and borders."""
-    ys, xs = torch.arange(24.0)[:, None], torch.arange(32.0)
-
-    def pattern(dx, dy):
-        return (0.5 + 0.2 * torch.sin((xs + dx) / 2) + 0.2 * torch.cos((ys + dy) / 2.5)).expand(1, 3, 24, 32)
-
-    def at(dx, dy):
-        flow = torch.tensor([dx, dy]).view(1, 2, 1, 1).expand(1, 2, 24, 32)
-        return losses.warping(pattern(0, 0), flow, pattern(0.5, -0.3)).item()
-
-    assert at(0.5, -0.3) < 0.006  # epsilon alone makes 0.001
-    assert at(0.4, -0.3) > 1.5 * at(0.5, -0.3)
-    assert at(0.5, -0.4) > 1.5 * at(0.5, -0.3)
-    assert at(-0.5, 0.3) > 10 * at(0.5, -0.3)
