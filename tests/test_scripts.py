@@ -16,7 +16,7 @@ from data.media import write_image
 from data.simulate import simulate
 from engine.checkpoint import save_weights
 from tests.engine.conftest import CLIPS, NETWORK, tiny_mapping
-from tests.engine.test_evaluate import STNO
+from tests.engine.small import SMALL_STNO
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ["main.py", "eval.py", "eval_VISO.py", "test_vid4.py", "test_contin.py", "upscale.py"]
@@ -40,7 +40,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    for name, config in {"mtdo": NETWORK, "stno": STNO}.items():
+    for name, config in {"mtdo": NETWORK, "stno": SMALL_STNO}.items():
         save_weights(folder / f"{name}.safetensors", models.build(config))
     return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
 

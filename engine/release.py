@@ -1,0 +1,63 @@
+"""Weights to hand out: python -m engine.release OUT W1[:SHARE] [W2:SHARE ...].
+
+Writes the weighted mean of weights of one network (an early and the last ones of a run, say) as float16 safetensors with
+its configuration, half the size of a run's own files. The shares must add up to 1; one file alone counts whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine import cli
+from engine.checkpoint import load_network, save_weights, sha256
+from errors import InputError
+
+
+def release(out: Path, parts: list[tuple[Path, float]]) -> str:
+    """Write the mean of `parts` (file, share) to `out` and return its SHA-256. Raises InputError where they do not fit."""
+    if abs(sum(share for _, share in parts) - 1) > 1e-6:
+        raise InputError(f"the shares add up to {sum(share for _, share in parts):g}: they must add up to 1")
+    networks: list[Any] = [load_network(path) for path, _ in parts]
+    for (path, _), network in zip(parts, networks, strict=True):
+        if network.config != networks[0].config:
+            raise InputError(
+                f"'{path}' and '{parts[0][0]}' hold networks of different sizes: average weights of one config"
+            )
+    states = [network.state_dict() for network in networks]
+    shares = [share for _, share in parts]
+
+    def mean(name: str) -> Tensor:
+        first = states[0][name]
+        if not first.is_floating_point():
+            return first
+        terms = [share * state[name].double() for state, share in zip(states, shares, strict=True)]
+        return torch.stack(terms).sum(0).half()
+
+    state = {name: mean(name) for name in states[0]}
+    bad = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
+    if bad:
+        raise InputError(f"'{bad}' does not fit into float16 or is not finite: these weights cannot be released so")
+    save_weights(out, networks[0], state)
+    return sha256(out)
+
+
+def part(text: str) -> tuple[Path, float]:
+    path, colon, share = text.rpartition(":")
+    return (Path(path), float(share)) if colon else (Path(text), 1.0)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description="Write released weights.")
+    arguments.add_argument("out", type=Path)
+    arguments.add_argument("parts", type=part, nargs="+", metavar="W[:SHARE]")
+    options = arguments.parse_args()
+    print(f"{options.out}: SHA-256 {release(options.out, options.parts)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,52 @@
+"""Weights to hand out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import load_network, load_tensors, save_weights, sha256
+from engine.release import part, release
+from errors import InputError
+from tests.engine.small import small_mtdo, small_stno
+
+
+def test_mean_of_two_in_half_precision(tmp_path: Path) -> None:
+    first, second = small_mtdo(), small_mtdo()
+    with torch.no_grad():
+        second.reconstruction.last.bias.fill_(1.0)
+    for name, network in (("a", first), ("b", second)):
+        save_weights(tmp_path / f"{name}.safetensors", network)
+    digest = release(
+        tmp_path / "out.safetensors", [(tmp_path / "a.safetensors", 0.25), (tmp_path / "b.safetensors", 0.75)]
+    )
+    assert digest == sha256(tmp_path / "out.safetensors")
+    tensors, _ = load_tensors(tmp_path / "out.safetensors")
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
+    mean = load_network(tmp_path / "out.safetensors")
+    assert mean.config == first.config
+    assert torch.equal(mean.reconstruction.last.bias, torch.full((3,), 0.75))
+    torch.testing.assert_close(mean.tsa.fuse.weight, first.tsa.fuse.weight, rtol=1e-3, atol=1e-6)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    for name, network in (("a", small_mtdo()), ("b", small_mtdo(channels=16)), ("c", small_stno())):
+        save_weights(tmp_path / f"{name}.safetensors", network)
+    with pytest.raises(InputError, match=r"add up to 0\.9"):
+        release(tmp_path / "out", [(tmp_path / "a.safetensors", 0.4), (tmp_path / "a.safetensors", 0.5)])
+    for other in ("b", "c"):
+        with pytest.raises(InputError, match="different sizes"):
+            release(tmp_path / "out", [(tmp_path / "a.safetensors", 0.5), (tmp_path / f"{other}.safetensors", 0.5)])
+    huge = small_mtdo()
+    torch.nn.init.constant_(huge.tsa.fuse.bias, 1e6)
+    save_weights(tmp_path / "d.safetensors", huge)
+    with pytest.raises(InputError, match="float16"):
+        release(tmp_path / "out", [(tmp_path / "d.safetensors", 1.0)])
+    assert not (tmp_path / "out").exists()
+
+
+def test_shares_on_the_command_line() -> None:
+    assert part("runs/a.safetensors") == (Path("runs/a.safetensors"), 1.0)
+    assert part("runs/a.safetensors:0.3") == (Path("runs/a.safetensors"), 0.3)
