@@ -5,8 +5,9 @@ Before the file gets its name, onnxruntime runs it beside PyTorch. Needs the opt
 onnxruntime.
 
 MTDO: `frames` (1, N, 3, h, w) -> `restored` (1, 3, s*h, s*w), of one size or, with --free, of any that are multiples of
-the attention window. STNO: `frames` (1, T, 3, h, w) -> (1, T + (T-1)*K, 3, H, W); sizes, T, times and scale are fixed at
-export: the query's rows and the Galerkin blocks' chunks are planned in Python for one size. Larger frames go in tiles.
+the attention window. STNO: `frames` (1, T, 3, h, w) -> `restored` (1, T + (T-1)*K, 3, H, W). Of one size, times and scale;
+with --free h and w are any multiples of 8, and `times` (K,) and `size` (2,), which is (H, W), are inputs as well. T and K
+are fixed at export. Larger frames go in tiles.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import argparse
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ import dcn
 from data.media import replacing
 from engine import cli
 from engine.checkpoint import load_network
+from engine.export_spacetime import FreeSpaceTime, whole_maps
 from engine.restore import multiple
 from errors import InputError
 from models import layers
@@ -48,6 +50,15 @@ class SpaceTimeGraph(nn.Module):
         return self.network(frames, times=self.times, size=self.size)
 
 
+class Traced(NamedTuple):
+    """What is written, and what it has to agree with."""
+
+    graph: nn.Module
+    reference: Callable[..., Tensor]  # takes the same inputs
+    samples: list[dict[str, Tensor]]  # inputs by name; the first ones are traced, all are compared
+    planned: Callable[[], AbstractContextManager[None]]  # how plans of sizes are made while the graph is traced
+
+
 def export(
     network: Any,
     out: Path,
@@ -60,33 +71,57 @@ def export(
 ) -> float:
     """Write `network` as ONNX and return its largest difference to PyTorch in onnxruntime.
 
-    size: (h, w) of the LR frames. keys, times, scale: of STNO. free: MTDO's h and w stay open (compared at two other
-    sizes as well). Raises InputError where packages are missing, the size does not fit or the difference exceeds 1e-4.
+    size: (h, w) of the LR frames. keys, times, scale: of STNO. free: h and w stay open, and STNO's times and output size
+    (compared at two other sizes as well). Raises InputError where packages are missing, the size does not fit or the
+    difference exceeds 1e-4.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export needs the package(s) {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
-    space_time = network.config.name == "stno"
-    if free and space_time:
-        raise InputError(
-            "free sizes are for MTDO: STNO's query is planned for one size: leave --free out, say --size H W"
-        )
     step = multiple(network)
     if any(side % step or side <= 0 for side in size):
         raise InputError(f"--size {size[0]} {size[1]}: this network needs multiples of {step}: pad the frames to them")
-    graph = network.eval()
-    if space_time:
-        graph = SpaceTimeGraph(network, list(times), (round(scale * size[0]), round(scale * size[1])))
-    frames = torch.rand(1, keys if space_time else network.config.frames, 3, *size, generator=torch.manual_seed(0))
-    others = [frames[..., :step, :step].repeat(1, 1, 1, 3, 2), frames[..., :step, :step].repeat(1, 1, 1, 2, 5)]
+    if free and min(size) < 2 * step:
+        raise InputError(f"--size {size[0]} {size[1]}: with --free, trace at {2 * step} {2 * step} or more")
+    network = network.eval()
+    if network.config.name == "stno":
+        traced = space_time(network, size, keys, list(times), scale, free)
+    else:
+        planned = symbolic_plans if free else lambda: constant_plans(lambda: network(samples[0]["frames"]))
+        samples = [{"frames": each} for each in noise(network.config.frames, size, step if free else None)]
+        traced = Traced(network, network, samples, planned)
     with plain_operators(), replacing(out) as temporary:
-        with symbolic_plans() if free else constant_plans(lambda: graph(frames)):
-            write(graph, frames, temporary, step if free else None)
-        samples = [torch.rand_like(each) for each in [frames, *(others if free else [])]]
-        difference = max(compare(graph, temporary, each) for each in samples)
+        with traced.planned():
+            write(traced, temporary, step if free else None)
+        difference = max(compare(traced.reference, temporary, each) for each in traced.samples)
         if not difference <= TOLERANCE:
             raise InputError(f"'{out}': onnxruntime differs by {difference:.1e} from PyTorch, more than {TOLERANCE:g}")
     return difference
+
+
+def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
+    """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well."""
+    sizes = [size, *([(3 * step, 2 * step), (2 * step, 5 * step)] if step else [])]
+    random = torch.Generator().manual_seed(0)
+    return [torch.rand(1, count, 3, *each, generator=random) for each in sizes]
+
+
+def space_time(network: Any, size: tuple[int, int], keys: int, times: list[float], scale: float, free: bool) -> Traced:
+    """STNO's graph and what to try it on; a free one at other times and scales, too."""
+    clips = noise(keys, size, multiple(network) if free else None)
+    if not free:
+        graph = SpaceTimeGraph(network, times, (round(scale * size[0]), round(scale * size[1])))
+        return Traced(graph, graph, [{"frames": clips[0]}], nullcontext)
+    samples = []
+    for frames, change in zip(clips, (1, 0.6, 1.3), strict=True):
+        height, width = (round(scale * change * side) for side in frames.shape[-2:])
+        moved = torch.tensor(times) ** change  # still ascending, between 0 and 1
+        samples.append({"frames": frames, "times": moved, "size": torch.tensor([height, width])})
+
+    def reference(frames: Tensor, times: Tensor, size: Tensor) -> Tensor:
+        return network(frames, times=times.tolist(), size=tuple(size.tolist()))
+
+    return Traced(FreeSpaceTime(network).eval(), reference, samples, whole_maps)
 
 
 @contextmanager
@@ -153,31 +188,32 @@ def extended_once(size: int, before: int, after: int, device: torch.device) -> T
     return torch.minimum(index, (2 * size - 1) - index)
 
 
-def write(graph: nn.Module, frames: Tensor, path: Path, step: int | None = None) -> None:
-    """The ONNX file; with `step`, sides may be any multiples of it, from two on. MTDO goes through torch.export; STNO is
-    traced, because its query decides on slabs by numbers in tensors.
+def write(traced: Traced, path: Path, step: int | None = None) -> None:
+    """The ONNX file; with `step`, sides may be any multiples of it, from two on. All go through torch.export but an STNO
+    of one size, which is traced, because its query decides on slabs by numbers in tensors.
     """
-    shapes = None
+    shapes, inputs = None, traced.samples[0]
     if step:
         rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
-        shapes = {"frames": {3: step * rows, 4: step * columns}}
+        shapes = {**dict.fromkeys(inputs), "frames": {3: step * rows, 4: step * columns}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' remarks on what becomes a constant
         torch.onnx.export(
-            graph, (frames,), str(path), input_names=["frames"], output_names=["restored"], opset_version=OPSET,
-            dynamo=not isinstance(graph, SpaceTimeGraph), external_data=False, verbose=False, dynamic_shapes=shapes,
+            traced.graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=["restored"],
+            opset_version=OPSET, dynamo=not isinstance(traced.graph, SpaceTimeGraph), external_data=False, verbose=False,
+            dynamic_shapes=shapes,
         )  # fmt: skip
 
 
-def compare(graph: nn.Module, path: Path, frames: Tensor) -> float:
+def compare(reference: Callable[..., Tensor], path: Path, inputs: dict[str, Tensor]) -> float:
     """Largest difference between PyTorch and onnxruntime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (restored,) = session.run(None, {"frames": frames.numpy()})
-    return (torch.from_numpy(restored) - graph(frames)).abs().max().item()
+    (restored,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return (torch.from_numpy(restored) - reference(**inputs)).abs().max().item()
 
 
 def main() -> None:
@@ -187,7 +223,7 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
     )
-    parser.add_argument("--free", action="store_true", help="MTDO: any size that is a multiple of its window")
+    parser.add_argument("--free", action="store_true", help="any size; STNO: any times and output size, too")
     parser.add_argument("--keys", type=int, default=2, help="STNO: key frames (default 2)")
     parser.add_argument("--times", type=float, nargs="+", default=[0.5], help="STNO: times of new frames (default 0.5)")
     parser.add_argument("--scale", type=float, default=4.0, help="STNO: scale (default 4)")

@@ -9,6 +9,7 @@ import torch
 
 import engine.export
 from engine.export import PACKAGES, TOLERANCE, export
+from engine.export_spacetime import FreeSpaceTime, whole_maps
 from errors import InputError
 from models.mtdo.config import HATConfig
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -35,8 +36,8 @@ def test_onnxruntime_gives_the_same(network, size, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
-def test_a_graph_of_free_size_fits_other_sizes(tmp_path):
-    network = small_mtdo(reconstruction="hat", hat=HAT)
+@pytest.mark.parametrize("network", [small_mtdo(reconstruction="hat", hat=HAT), small_stno()], ids=["mtdo", "stno"])
+def test_a_graph_of_free_size_fits_other_sizes(network, tmp_path):
     assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE
 
 
@@ -48,10 +49,30 @@ def test_plans_of_free_size_are_those_of_fixed_ones():
             assert torch.equal(network(frames), expected)
 
 
-def test_free_sizes_are_refused_where_they_cannot_be(tmp_path):
-    if installed:
-        with pytest.raises(InputError, match="for MTDO"):
-            export(small_stno(), tmp_path / "model.onnx", (16, 16), free=True)
+@pytest.mark.parametrize(
+    ("size", "times", "changes"),
+    [
+        ((75, 51), [0.5], {}),
+        ((11, 100), [0.3, 0.4, 0.9], {"residual": "none"}),  # key frames of the second time
+        ((1, 3), [0.1, 0.8], {"times_mode": "shared"}),
+        ((32, 16), [0.2, 0.6], {}),  # output as large as input: every fraction is zero
+    ],
+)
+def test_space_time_in_whole_maps_is_the_network(size, times, changes):
+    network, frames = small_stno(**changes), moving_clip(3, 32, 16).window(1, 3)[None]
+    torch.nn.init.normal_(network.query.colour.weight, std=0.1)
+    with torch.no_grad():
+        expected = network(frames, times=times, size=size)
+        with whole_maps():
+            restored = FreeSpaceTime(network)(frames, torch.tensor(times), torch.tensor(size))
+        assert (restored - expected).abs().max() < 1e-5
+        assert torch.equal(network(frames, times=times, size=size), expected)  # nothing is left behind
+
+
+@pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
+def test_a_free_graph_is_traced_at_two_multiples_or_more(tmp_path):
+    with pytest.raises(InputError, match="trace at 16 16 or more"):
+        export(small_stno(), tmp_path / "model.onnx", (8, 16), free=True)
 
 
 def test_sizes_that_do_not_fit(tmp_path):
