@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
+from models.mtdo import hat
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOSS = 0.02  # dB of PSNR against the truth that `auto` gives away for speed
@@ -91,12 +92,13 @@ def _timed(restore_sample: Callable[[str], Tensor], name: str, device: torch.dev
 
 def compile_parts(network: Any) -> None:
     """torch.compile for the parts where the time goes, in place; compiled code is kept between runs in the user's
-    cache folder.
+    cache folder. Plans of windows, which are made of numbers, stay Python.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtdo-stno" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     parts: list[nn.Module] = []
     if network.config.name == "mtdo":
+        hat.window_plan = torch.compiler.disable(hat.window_plan)
         parts = [network.reconstruction]
     else:
         parts = [network.propagation.backward_branch, network.propagation.forward_branch]

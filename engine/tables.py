@@ -181,7 +181,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("data", _data(data)),
         ("network", str(network.get("name") or "")),
         ("parameters", f"{network['parameters']:,}" if network.get("parameters") else ""),
-        ("cost", f"{network['gmac_per_frame']:,.1f} GMAC per frame" if network.get("gmac_per_frame") else ""),
+        ("cost", _cost(network)),
         ("speed", f"{network['seconds_per_frame']:.3g} s per frame" if network.get("seconds_per_frame") else ""),
         ("peak memory", f"{network['peak_memory_mb']:,.0f} MB" if network.get("peak_memory_mb") else ""),
         ("weights", " ".join(str(weights[key]) for key in ("path",) if weights.get(key))),
@@ -205,6 +205,13 @@ def _data(data: Mapping[str, Any]) -> str:
         words.append(f"{data['clips']} clip{'s' if data['clips'] != 1 else ''}")
     root, rest = str(data.get("root") or ""), ", ".join(words)
     return f"{root} ({rest})" if root and rest else root or rest
+
+
+def _cost(network: dict[str, Any]) -> str:
+    if not network.get("gmac_per_frame"):
+        return ""
+    size = network.get("gmac_counted_at")
+    return f"{network['gmac_per_frame']:,.1f} GMAC per frame" + (f" from {size}" if size else "")
 
 
 def _machine(machine: Mapping[str, Any]) -> list[str]:

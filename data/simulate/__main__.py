@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flow", action="store_true", help="write the true flow to the next frame as .flo files")
     options = parser.parse_args(arguments)
     try:
-        settings = settings_from(_mapping(options.settings))
+        settings = settings_from(mapping_from(options.settings))
         if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
             raise InputError(f"{options.out}: exists and is not empty; choose a new folder")
         splits = tuple(PLACES) if options.split == "both" else (options.split,)
@@ -121,7 +121,7 @@ def write_flow(folder: Path, clip: SimulatedClip) -> None:
             temporary.write_bytes(head + flow.tobytes())
 
 
-def _mapping(assignments: Sequence[str]) -> dict[str, Any]:
+def mapping_from(assignments: Sequence[str]) -> dict[str, Any]:
     """`a.b=value` (YAML values) as nested dicts."""
     mapping: dict[str, Any] = {}
     for assignment in assignments:
