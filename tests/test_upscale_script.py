@@ -40,6 +40,26 @@ def run(arguments: list[str], *before: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+THREADS = """
+import sys, torch
+from pathlib import Path
+from engine import task, upscale
+from engine.request import Request
+
+def keep_two(self, index, frame, keep=task.Task.keep):
+    keep(self, index, frame) if index < 2 else sys.exit("stopped")
+
+threads, restore = [], upscale.restore
+upscale.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
+if sys.argv[4] == "stop":
+    task.Task.keep = keep_two
+try:
+    upscale.upscale(Request(*map(Path, sys.argv[1:4]), precision="fp32", resume=True))
+finally:
+    print(threads)
+"""
+
+
 def frames(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
@@ -71,3 +91,15 @@ def test_two_ranks_and_a_killed_run_give_the_files_of_one_process(inputs, tmp_pa
     assert run(arguments).returncode == 2  # asks for --resume
     assert run([*arguments, "--resume"]).returncode == 0
     assert frames(tmp_path / "killed") == frames(tmp_path / "whole")
+
+
+def test_a_resumed_run_has_as_many_threads_as_a_fresh_one(inputs, tmp_path):
+    """The writer takes one thread for itself, and when frames are there already it begins before the network does."""
+    paths = [str(path) for path in (inputs / "clips" / "b", tmp_path / "out", inputs / "weights.safetensors")]
+    for how, threads in (("stop", "[2, 2, 2]"), ("go on", "[2]")):
+        result = subprocess.run(
+            [sys.executable, "-c", THREADS, *paths, how],
+            capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"},
+        )  # fmt: skip
+        assert result.stdout.splitlines()[-1] == threads, result.stderr
+    assert len(frames(tmp_path / "out")) == 3
