@@ -28,6 +28,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
 VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
+ATTENTION = VARIANTS | ({"avx512bf16": [*AVX512, "-mavx512bf16"]} if X86 else {})
 
 
 class BuildError(RuntimeError):
@@ -85,7 +86,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
         platform.machine(),
         platform.system(),
     ]
-    digest.update(repr([*facts, cuda.architectures, KERNEL, VARIANTS]).encode())
+    digest.update(repr([*facts, cuda.architectures, KERNEL, ATTENTION]).encode())
     return FOLDER / f"dcn-{digest.hexdigest()[:16]}.so"
 
 
@@ -105,7 +106,7 @@ def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
             if failed.exists() and not force:
                 raise BuildError(failed.read_text())
             failed.unlink(missing_ok=True)
-            log(f"dcn: building the deformable convolution with {compiler} (once, about 15 s) ...")
+            log(f"dcn: building the compiled operators with {compiler} (once, about 15 s) ...")
             _build(compiler, cuda, library, log)
     except OSError as error:
         raise BuildError(f"cannot write to {FOLDER}: {error}") from error
@@ -143,10 +144,14 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
     commands = {
         "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
     }
-    commands["cpu"] = [compiler, *host, "-c", str(SOURCES / "cpu.cpp")]
+    for name in ("cpu", "attention"):
+        commands[name] = [compiler, *host, "-c", str(SOURCES / f"{name}.cpp")]
     for name, flags in VARIANTS.items():
         variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
         commands[name] = [compiler, *variant, "-c", str(SOURCES / "cpu_kernel.cpp")]
+    for name, flags in ATTENTION.items():
+        variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
+        commands[f"attention_{name}"] = [compiler, *variant, "-c", str(SOURCES / "attention_kernel.cpp")]
     if cuda.nvcc:
         commands["cuda"] = [
             cuda.nvcc,
@@ -159,7 +164,8 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         ]
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
-    longest_first = sorted(commands, key=["cuda", "cpu", "operator", "avx512", "avx2", "baseline"].index)
+    slow = ["cuda", "cpu", "attention", "operator", "avx512", "avx2", "baseline"]
+    longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
     extra = _extra_flags()
     for name in commands.keys() - {"cuda"}:
         commands[name] += extra

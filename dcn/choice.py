@@ -71,6 +71,11 @@ def _known(name: str, where: str) -> str:
     return name
 
 
+def implementation(device: str) -> str:
+    """The implementation that serves tensors of a device type here and now: "compiled", "torchvision" or "plain"."""
+    return _chosen(_forced, device)
+
+
 @torch.compiler.assume_constant_result
 def _chosen(forced: str | None, device: str) -> str:
     """The implementation for tensors of a device type ("cpu", "cuda"). Raises InputError if the forced one is not there."""

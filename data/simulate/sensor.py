@@ -7,21 +7,29 @@ import numpy as np
 
 from data.simulate.settings import SensorSettings
 
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
 
 def expose(
-    light: np.ndarray, grain: int, sigma: float, settings: SensorSettings, rng: np.random.Generator
+    light: np.ndarray,
+    grain: int,
+    sigma: float,
+    colour_sigma: float,
+    settings: SensorSettings,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """A frame as the camera gives it.
 
     light: (H * grain, W * grain, 3) float32 in [0, 1]. Each pixel averages over its own area (the detector), the
     optics blur by `settings.mtf`; then come flicker and noise of deviation `sigma` grey levels at mid grey, part of it
-    growing with the light (photons), part shared by the colour channels (as the downlink's compression leaves it).
+    growing with the light (photons), part shared by the colour channels (as the downlink's compression leaves it);
+    then coarser colour, as video has it, and noise of deviation `colour_sigma` grey levels in the colours alone.
     Returns (H, W, 3) uint8 or uint16.
     """
     height, width = (side // grain for side in light.shape[:2])
     frame = light
     if settings.mtf > 0:  # on the fine grid, where the sampled kernel still is a Gaussian
-        frame = cv2.GaussianBlur(frame, (0, 0), settings.mtf * grain, borderType=cv2.BORDER_REFLECT_101)
+        frame = _blurred(frame, settings.mtf * grain)
     frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     frame *= np.float32(1 + settings.flicker * rng.standard_normal())
     if sigma > 0:
@@ -29,5 +37,24 @@ def expose(
         own, common = np.float32(np.sqrt(1 - settings.correlation)), np.float32(np.sqrt(settings.correlation))
         strength = np.sqrt(np.maximum(2 * settings.shot * frame + (1 - settings.shot), 0))
         frame += (sigma / 255) * strength * (own * noise[..., :3] + common * noise[..., 3:])
+    if settings.colour_blur > 0 or colour_sigma > 0:
+        frame = _with_video_colour(frame, colour_sigma / 255, settings.colour_blur, rng)
     white, kind = (255, np.uint8) if settings.bits == 8 else (65535, np.uint16)
     return np.clip(np.rint(frame * white), 0, white).astype(kind)
+
+
+def _with_video_colour(frame: np.ndarray, sigma: float, blur: float, rng: np.random.Generator) -> np.ndarray:
+    """Keep the luma of (H, W, 3); blur the colours, and add noise as coarse to red and blue minus luma."""
+    luma = (frame @ LUMA)[..., None]
+    colours = frame - luma
+    red_blue = rng.standard_normal((*frame.shape[:2], 2), dtype=np.float32)
+    if blur > 0:
+        colours, red_blue = _blurred(colours, blur), _blurred(red_blue, blur)
+        red_blue /= max(float(red_blue.std()), 1e-6)
+    red, blue = sigma * red_blue[..., :1], sigma * red_blue[..., 1:]
+    green = -(LUMA[0] * red + LUMA[2] * blue) / LUMA[1]  # the luma stays as it is
+    return luma + colours + np.concatenate([red, green, blue], -1)
+
+
+def _blurred(picture: np.ndarray, deviation: float) -> np.ndarray:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), deviation, borderType=cv2.BORDER_REFLECT_101), np.float32)

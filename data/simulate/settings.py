@@ -42,9 +42,7 @@ class ObjectSettings:
     speed: Range = (0.3, 2.0)  # of a vehicle, pixels a frame; trains and ships take half of it, planes twice
     vehicle_length: Range = (4.0, 9.0)
     height: Range = (3.0, 14.0)  # of a building
-    lean: float = (
-        0.25  # how far the roof of a building of height 1 stands beside its foot (tangent of the off-nadir angle)
-    )
+    lean: float = 0.25  # tangent of the off-nadir angle: where the roof of a building of height 1 stands
     lean_change: float = 0.01  # how much that vector changes per frame, while the satellite flies by
 
     def __post_init__(self) -> None:
@@ -79,12 +77,19 @@ class SensorSettings:
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
     shot: float = 0.5  # share of the noise power that grows with the light
     correlation: float = 0.7  # between the noise of two colour channels
+    colour_noise: Range = (
+        0.0,
+        0.0,
+    )  # deviation of red and of blue minus luma, in 8-bit grey levels; as coarse as colour_blur
+    colour_blur: float = (
+        0.0  # deviation of the Gaussian by which colour is coarser than luma, in pixels (4:2:0 video: 1 to 2)
+    )
     flicker: float = 0.002  # deviation of the exposure from frame to frame, relative
     bits: int = 8  # 8: uint8; 16: uint16, white is 65535
 
     def __post_init__(self) -> None:
-        _ascending(noise=self.noise)
-        _positive(mtf=self.mtf, flicker=self.flicker)
+        _ascending(noise=self.noise, colour_noise=self.colour_noise)
+        _positive(mtf=self.mtf, flicker=self.flicker, colour_blur=self.colour_blur)
         _share(shot=self.shot, correlation=self.correlation)
         if self.bits not in (8, 16):
             raise InputError(f"bits: expected 8 or 16, got {self.bits}")
@@ -101,6 +106,7 @@ class SimulatorSettings:
     size: tuple[int, int] = (192, 192)  # height and width of a ground-truth frame
     fps: float = 10.0
     ground: Range = (2.0, 3.0)  # pixels of the still that one ground-truth pixel covers
+    contrast: Range = (1.0, 1.0)  # factor on the still's contrast about its mean, before anything is drawn on it
     turn: bool = True  # by any angle, so that roads and shadows point everywhere
     test_share: float = 0.3  # of each still, at the far end of its longer side, is kept for the split "test"
     motion: MotionSettings = field(default_factory=MotionSettings)
@@ -109,7 +115,7 @@ class SimulatorSettings:
     sensor: SensorSettings = field(default_factory=SensorSettings)
 
     def __post_init__(self) -> None:
-        _ascending(ground=self.ground)
+        _ascending(ground=self.ground, contrast=self.contrast)
         _share(test_share=self.test_share)
         if self.seed < 0:
             raise InputError(f"seed: expected 0 or more, got {self.seed}")

@@ -104,6 +104,9 @@ def spread(canvas: Canvas, region: np.ndarray, settings: SimulatorSettings, rng:
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     size = canvas.picture.shape[1::-1]
     window = cv2.warpAffine(region, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    if settings.contrast != (1, 1):
+        mean = window.mean(axis=(0, 1))
+        window = mean + draw(settings.contrast, rng) * (window - mean)
     canvas.picture[:] = np.clip(window, 0, 1)
 
 

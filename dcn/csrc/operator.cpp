@@ -83,11 +83,13 @@ TORCH_LIBRARY(dcn, library) {
   library.def(
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? mask, int[2] stride, int[2] padding, "
       "int[2] dilation, bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)");
+  library.def("window_attention(Tensor qkv, Tensor bias, int heads, int window, int margin, int shift, float scale) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(dcn, CPU, library) {
   library.impl("deform_conv2d", dcn::cpu_forward);
   library.impl("deform_conv2d_backward", dcn::cpu_backward);
+  library.impl("window_attention", dcn::cpu_window_attention);
 }
 
 #ifdef DCN_CUDA

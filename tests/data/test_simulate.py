@@ -223,6 +223,30 @@ def test_noise_is_as_strong_and_as_coloured_as_asked(tmp_path: Path):
     assert np.abs(np.corrcoef(frames.reshape(5, -1)) - np.eye(5)).max() < 0.02
 
 
+def test_noise_in_the_colours_is_coarse_and_leaves_the_luma_alone(tmp_path: Path):
+    write_image(tmp_path / "grey.png", np.full((300, 300, 3), 128, np.uint8))
+    settings = {"stills": [str(tmp_path)], "motion": STEADY, "objects": BARE}
+    sensor = {**CLEAN, "bits": 16, "colour_noise": [4, 4], "colour_blur": 1.5}
+    (clip,) = clips(sensor=sensor, **settings)
+    frames = np.stack([clip.array(index) for index in range(3)]).astype(float) / 257
+    luma = frames @ [0.299, 0.587, 0.114]
+    red = frames[..., 0] - luma
+    assert np.abs(luma - 128).max() < 0.1
+    assert red.std() == pytest.approx(4, rel=0.02)
+    neighbours = np.corrcoef(red[:, :, 1:].ravel(), red[:, :, :-1].ravel())[0, 1]
+    assert neighbours == pytest.approx(np.exp(-1 / (4 * 1.5**2)), abs=0.02)  # of white noise after such a Gaussian
+
+
+def test_contrast_stretches_the_still_about_its_mean(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    write_image(tmp_path / "noise.png", rng.integers(108, 149, (300, 300, 3), dtype=np.uint8))
+    settings = {"stills": [str(tmp_path)], "motion": STEADY, "objects": BARE, "sensor": CLEAN}
+    (plain,), (strong,) = clips(**settings, contrast=[1, 1 + 1e-9]), clips(**settings, contrast=[2, 2])
+    one, two = plain.array(0).astype(float), strong.array(0).astype(float)
+    assert two.mean() == pytest.approx(one.mean(), abs=0.5)
+    assert two.std() == pytest.approx(2 * one.std(), rel=0.05)
+
+
 def test_optics_pass_what_a_gaussian_passes(tmp_path: Path):
     x = np.arange(400)
     wave = 128 + 100 * np.sin(2 * np.pi * 0.1 * x)[None, :, None]  # ground 2: 0.2 cycles per pixel of the frame

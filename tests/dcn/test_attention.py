@@ -1,0 +1,99 @@
+"""Attention inside windows: the compiled operator beside the same arithmetic in plain PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dcn
+from models.mtdo.attention import OverlapAttention, WindowAttention, window_plan
+
+pytestmark = pytest.mark.usefixtures("compiled")
+SIZES = [(60, 2, 16, 4, 32, 48), (64, 2, 8, 1, 24, 40), (30, 3, 7, 2, 21, 14), (36, 6, 8, 2, 8, 8)]
+KINDS = ["plain", "shifted", "overlapping"]
+
+
+def attention(kind: str, embed: int, heads: int, window: int, margin: int) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "overlapping":
+        network: nn.Module = OverlapAttention(embed, heads, window, margin)
+    else:
+        network = WindowAttention(embed, heads, window)
+    nn.init.normal_(network.table, std=0.5)
+    network.qkv.weight.data.mul_(3)  # scores far from equal
+    return network
+
+
+def run(network: nn.Module, x: Tensor, kind: str) -> Tensor:
+    if kind == "overlapping":
+        return network(x)
+    plan = window_plan(*x.shape[1:3], network.window, x) if kind == "shifted" else None
+    return network(x, plan)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
+def test_as_in_plain_pytorch(kind: str, size: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    *sizes, height, width = size
+    network = attention(kind, *sizes).to(dtype)
+    x = torch.randn(2, height, width, sizes[0]).to(dtype)
+    with torch.no_grad():
+        expected = run(network.double(), x.double(), kind)  # float64 is not for the operator
+        assert dcn.attention.usable(x)
+        result = run(network.to(dtype), x, kind)
+    assert result.dtype == dtype
+    assert (result - expected).abs().max() < tolerance
+    assert (result - expected).std() < 0.1 * tolerance
+
+
+def test_one_thread_or_two_give_the_same_bits() -> None:
+    network = attention("shifted", *SIZES[0][:4])
+    x = torch.randn(1, 32, 48, 60)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            with torch.no_grad():
+                qkv = torch.ones(1, 32, 48, 180) * x.repeat(1, 1, 1, 3)
+                bias = network.position_bias()[0]
+                results.append(dcn.attention.window_attention(qkv, bias, 2, 16, 0.2, shift=8))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_large_scores_stay_finite() -> None:
+    qkv = 200 * torch.randn(1, 8, 8, 3 * 16)
+    result = dcn.attention.window_attention(qkv, torch.zeros(1, 64, 64), 1, 8, 1.0)
+    query, key, value = qkv.flatten(1, 2).split(16, -1)
+    expected = torch.softmax((query @ key.mT).double(), -1) @ value.double()
+    assert (result.flatten(1, 2) - expected).abs().max() < 1e-2 * expected.abs().max()
+
+
+def test_not_where_gradients_or_traces_are_wanted() -> None:
+    x = torch.randn(1, 8, 8, 4)
+    assert not dcn.attention.usable(x)  # gradients are on
+    with torch.no_grad():
+        assert dcn.attention.usable(x)
+        assert not dcn.attention.usable(x.double())
+        dcn.set_backend("plain")
+        try:
+            assert not dcn.attention.usable(x)
+        finally:
+            dcn.set_backend(None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bias", "arguments", "message"),
+    [
+        ((1, 8, 8, 50), (2, 64, 64), (2, 8, 1.0), r"qkv must be \(B, H, W"),
+        ((1, 8, 9, 48), (2, 64, 64), (2, 8, 1.0), "not made of windows of 8"),
+        ((1, 8, 8, 48), (2, 64, 100), (2, 8, 1.0), r"bias must be \(2, 64, 64\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(shape, bias, arguments, message) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        dcn.attention.window_attention(torch.zeros(shape), torch.zeros(bias), *arguments)
