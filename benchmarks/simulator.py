@@ -7,7 +7,8 @@ Likeness: the middle 256x256 of the middle frame of each clip. Amplitude spectru
 window of unit power, unitary transform: white noise of deviation 1 gives 0.89 everywhere), mean over rings of radial
 frequency in cycles a pixel; Y PSNR of bicubic x4, protocol `standard`; noise: deviation of the differences of
 neighbouring frames in the flattest tenth of the 16x16 blocks, over the root of two, mean of the colours, and the
-correlation of red and green, green and blue there, and the luma. Simulated: --clips (5) of each embedded still and both splits, lowest
+correlation of red and green, green and blue there, and the luma; colour noise: the same differences of red and blue minus
+luma, everywhere, and their correlation between pixels side by side. Simulated: --clips (5) of each embedded still and both splits, lowest
 to highest; key=value sets the simulator (objects.ships=3). Deterministic.
 
 Cost: one thread, best of three, for the settings that docs/simulator.md names.
@@ -96,6 +97,14 @@ def noise(frames: Sequence[np.ndarray]) -> tuple[float, float, float]:
     return float(deviation.mean() / np.sqrt(2)), float((correlation[0, 1] + correlation[1, 2]) / 2), float(luma)
 
 
+def colour_noise(frames: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Deviation of red and blue minus luma from frame to frame in grey levels, and its correlation with the pixel beside."""
+    differences = np.stack([after - before for before, after in pairwise(frames)]) / np.sqrt(2)
+    red_blue = (differences - (differences @ LUMA)[..., None])[..., [0, 2]]
+    pairs = [np.corrcoef(red_blue[:, :, 1:, c].ravel(), red_blue[:, :, :-1, c].ravel())[0, 1] for c in range(2)]
+    return float(red_blue.std((0, 1, 2)).mean()), float(np.mean(pairs))
+
+
 def measured(clip: Clip) -> list[float]:
     """Everything about the middle of a clip, in the order of the table."""
     height, width = clip.size
@@ -106,12 +115,13 @@ def measured(clip: Clip) -> list[float]:
     centre = len(clip) // 2
     numbers = range(max(0, centre - 4), min(len(clip), centre + 5))
     frames = {number: np.asarray(inside.array(number), np.float64) for number in numbers}
-    return [*spectrum(frames[centre]), bicubic_psnr(frames[centre]), *noise(list(frames.values()))]
+    every = list(frames.values())
+    return [*spectrum(frames[centre]), bicubic_psnr(frames[centre]), *noise(every), *colour_noise(every)]
 
 
 def row(name: str, found: Sequence[Sequence[float]]) -> str:
     """A line of the table: values of one clip, or lowest to highest of several."""
-    digits = [0] * len(RINGS) + [1, 1, 2, 0]
+    digits = [0] * len(RINGS) + [1, 1, 2, 0, 1, 2]
     cells = []
     for values, places in zip(zip(*found, strict=True), digits, strict=True):
         ends = [f"{value:.{places}f}" for value in (min(values), max(values))]
@@ -121,9 +131,8 @@ def row(name: str, found: Sequence[Sequence[float]]) -> str:
 
 def likeness(datapaths: Sequence[Path], count: int, settings: dict[str, Any]) -> None:
     rings = " | ".join(f"{low:.2f}-{high:.2f}" for low, high in RINGS)
-    print(
-        f"| clip | {rings} | bicubic, dB | noise | its colour correlation | luma there |\n|{'---|' * (len(RINGS) + 5)}"
-    )
+    titles = "bicubic, dB | noise | its colour correlation | luma there | colour noise | its correlation"
+    print(f"| clip | {rings} | {titles} |\n|{'---|' * (len(RINGS) + 7)}")
     for root in datapaths:
         for pair in open_layout(root).pairs:
             if pair.gt is not None:

@@ -71,7 +71,7 @@ class SkySettings:
 
 @dataclass(frozen=True)
 class SensorSettings:
-    """From light to numbers. The defaults give spectrum and noise of real Jilin-1 clips (docs/simulator.md)."""
+    """From light to numbers; docs/simulator.md compares the outcome with real Jilin-1 clips."""
 
     mtf: float = 0.45  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels

@@ -50,7 +50,7 @@ inline V exp2_of(V t) {
     p = p * f + 6.9314718e-1f;
   }
   p = p * f + 1.f;
-  I bits, power;
+  Vec<uint32_t, kLanes> bits, power;
   std::memcpy(&bits, &p, sizeof p);
   std::memcpy(&power, &shifted, sizeof power);
   bits += power << 23;
@@ -141,11 +141,11 @@ struct Task {
 template <class P, class Stored>
 class Worker {
  public:
-  static int64_t bytes(const Attention& a) { return reinterpret_cast<int64_t>(Worker(a, nullptr).end); }
+  static int64_t bytes(const Attention& a) { return Worker(a, nullptr).used; }
 
   Worker(const Attention& attention, char* memory)
       : a(attention), queries(a.queries()), keys(a.keys()), width(a.head_width), keys_padded(round_up(keys, kLanes)),
-        key_depth(keys_padded / P::depth), query_depth((width + P::depth - 1) / P::depth), width_padded(round_up(width, kLanes)), end(memory) {
+        key_depth(keys_padded / P::depth), query_depth((width + P::depth - 1) / P::depth), width_padded(round_up(width, kLanes)), memory(memory) {
     take(query, kQueries * query_depth);
     take(key, query_depth * keys_padded);
     take(value, key_depth * width_padded);
@@ -180,12 +180,13 @@ class Worker {
   Stored* zeros;  // a token beyond the map
   const Stored **tokens, **next_tokens;  // where the query of each token around this and the next window lies; its key and value follow
   int32_t* region;                       // of each key
-  char* end;
+  char* memory;                          // null: only counted
+  int64_t used = 0;
 
   template <class T>
   void take(T*& pointer, int64_t count) {
-    pointer = reinterpret_cast<T*>(end);
-    end += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
+    pointer = memory ? reinterpret_cast<T*>(memory + used) : nullptr;
+    used += round_up(count * static_cast<int64_t>(sizeof(T)), 64);
   }
 
   // A token of the rolled map in the map itself, from the first head's query on.
@@ -200,8 +201,7 @@ class Worker {
     for (int64_t row = -a.margin; row < a.window + a.margin; ++row)
       for (int64_t column = -a.margin; column < a.window + a.margin; ++column) {
         const bool inside = task.top + row >= 0 && task.top + row < a.height && task.left + column >= 0 && task.left + column < a.width;
-        const Stored* token = static_cast<const Stored*>(a.qkv) + (place(task, row, column) * 3 * a.heads + task.head) * width;
-        *to++ = inside ? token : zeros;
+        *to++ = inside ? static_cast<const Stored*>(a.qkv) + (place(task, row, column) * 3 * a.heads + task.head) * width : zeros;
       }
   }
 

@@ -1,4 +1,4 @@
-"""Drives the compiled CPU operator through odd shapes and hostile offsets; run under sanitizers by test_sanitizers.py.
+"""Drives the compiled CPU operators through odd shapes and hostile offsets; run under sanitizers by test_sanitizers.py.
 
 Nothing is compared here: the sanitizers abort on an access out of bounds or on undefined behaviour.
 """
@@ -26,6 +26,20 @@ CASES = [
 ]
 
 
+WINDOWS = [(1, 0, 0), (5, 0, 2), (7, 0, 3), (4, 3, 0), (8, 1, 0), (16, 0, 8)]  # window, margin, shift
+
+
+def attention() -> None:
+    """Windowed attention with every odd width, and with scores that are huge, infinite or not numbers."""
+    for (window, margin, shift), width in itertools.product(WINDOWS, (1, 3, 16, 30)):
+        bias = torch.randn(2, window**2, (window + 2 * margin) ** 2)
+        for dtype, value in itertools.product([torch.float32, torch.bfloat16], (None, *HOSTILE)):
+            qkv = torch.randn(2, 2 * window, 3 * window, 3 * 2 * width).to(dtype)
+            if value is not None:
+                qkv.view(-1)[::7] = value
+            dcn.attention.window_attention(qkv, bias, 2, window, 1.0, margin=margin, shift=shift)
+
+
 def main() -> None:
     dcn.set_backend("compiled")
     types = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -39,6 +53,7 @@ def main() -> None:
             leaves = [tensor.requires_grad_() for tensor in tensors.values() if tensor is not None]
             out = dcn.deform_conv2d(**tensors, **case.settings())
             torch.autograd.grad(out.sum(), leaves)
+    attention()
     print("ok", len(CASES) * len(types) * (len(HOSTILE) + 1))
 
 

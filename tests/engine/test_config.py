@@ -9,7 +9,7 @@ import pytest
 from engine.config import config_from_mapping, config_to_mapping, dump_yaml, load_config
 from errors import InputError
 
-CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").glob("*.yaml"))
+CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
