@@ -129,6 +129,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
             draw.text((20, place(1e4, 10.0**power)[1] - 6), f"{10.0**power:g} s", fill="black")
     colours = ["#1b6ca8", "#7fb6dc", "#c0392b", "#e59a90", "#2e8b57", "#8fcfa8", "#8e44ad", "#c9a3d9"]
     names = list(dict.fromkeys((r["network"], r["precision"]) for r in results))
+    labels = []
     for colour, name in zip(colours * 2, names, strict=False):
         line = sorted((p, r["seconds_per_frame"]) for p, r in zip(pixels, results, strict=True)
                       if (r["network"], r["precision"]) == name)  # fmt: skip
@@ -136,7 +137,11 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         draw.line(points, fill=colour, width=3)
         for x, y in points:
             draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
-        draw.text((points[-1][0] + 10, points[-1][1] - 6), " ".join(name), fill=colour)
+        labels.append((points[-1][1] - 6, points[-1][0] + 10, " ".join(name), colour))
+    lowest = 0.0
+    for y, x, text, colour in sorted(labels):
+        lowest = max(y, lowest + 14)  # one below the other where lines end together
+        draw.text((x, lowest), text, fill=colour)
     draw.text((margin, 20), "seconds per frame over LR size (logarithmic)", fill="black")
     image.save(path)
 
