@@ -7,6 +7,7 @@ as players do, and studio range for YUV. Depths above 8 bits become uint16 that 
 
 from __future__ import annotations
 
+import gc
 import os
 from bisect import bisect_right
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,7 @@ class VideoFile:
 
     def _open(self) -> tuple[Any, Any]:
         if self._handle is None or self._handle[0] != os.getpid():
+            _spare_inherited_decoders()
             container = av.open(str(self.path))
             if not container.streams.video:
                 raise InputError(f"{self.path}: holds no video stream")
@@ -221,6 +224,16 @@ class VideoFile:
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _spare_inherited_decoders() -> None:
+    """Let no forked process collect what it inherits: freeing a decoder waits for its threads, and those were not forked.
+
+    (A file that is still open is kept by `_left`; this is for those that wait in a reference cycle, after an exception say.)
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=gc.freeze)
 
 
 def _is_yuv(frame: Any) -> bool:

@@ -1,3 +1,6 @@
+import gc
+import multiprocessing
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import pytest
 import torch
 
 from data.clips import VideoClip
+from data.samples import natural
 from data.video import VideoFile
 from data.video_writer import VideoWriter
 from errors import InputError
@@ -277,6 +281,27 @@ def test_tensors_are_written(tmp_path):
     with VideoWriter(tmp_path / "a.mkv", fps=25, lossless=True) as writer:
         writer.write(torch.full((3, 16, 16), 0.5))
     assert (VideoFile(tmp_path / "a.mkv").array(0) == 128).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_free_an_inherited_decoder():
+    """Else it waits for ever for the decoder's threads."""
+    path = next(natural("train").glob("*.mp4"))
+    gc.disable()
+    try:
+        video = VideoFile(path)
+        video.array(3)
+        cycle = [video]
+        cycle.append(cycle)
+        del video, cycle
+        process = multiprocessing.get_context("fork").Process(target=gc.collect)
+        process.start()
+        process.join(20)
+        hung = process.is_alive()
+        process.kill()
+    finally:
+        gc.enable()
+    assert not hung
 
 
 def test_wrong_requests_are_one_line(tmp_path):
