@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+import torch
+
 T = TypeVar("T")
 DEPTH = 4
 END = object()
@@ -59,15 +61,23 @@ class WriteBehind(Generic[T]):
 
     An error of the thread is raised by the next `put` or at the end of the block; items after it are dropped. If the
     block itself fails, what was put is still written: finished frames are never lost.
+
+    The thread uses one core: the others are the network's. PyTorch's number of threads belongs to each thread, but a thread
+    or a library of operators that asks for the first time gets the number set last, by whichever thread: so it is set anew here.
     """
 
     def __init__(self, write: Callable[[T], None], depth: int = DEPTH) -> None:
         self._write, self._line = write, queue.Queue(depth)  # type: tuple[Callable[[T], None], queue.Queue]
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="write-behind", daemon=True)
+        threads, self._begun = torch.get_num_threads(), threading.Event()
         self._thread.start()
+        self._begun.wait()
+        torch.set_num_threads(threads)
 
     def _work(self) -> None:
+        torch.set_num_threads(1)
+        self._begun.set()
         while (item := self._line.get()) is not END:
             if self._error is None:
                 try:

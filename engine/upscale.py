@@ -179,10 +179,8 @@ def runs(numbers: Sequence[int]) -> Iterator[list[int]]:
 def make_pieces(task: Task, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any) -> None:
     """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
     ends = {task.frames_of(number)[-1]: number for number in numbers}
-    torch.get_num_threads()  # settles this thread's number, or it would take over the writer's: other speed, other last bits
 
     def write(item: tuple[int, Tensor | None]) -> None:
-        torch.set_num_threads(1)  # of this thread: the cores are the network's
         index, frame = item
         if frame is not None:
             task.keep(index, frame)
