@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine import cli
 
@@ -28,8 +30,13 @@ def arguments() -> argparse.ArgumentParser:
     add("source", metavar="IN", type=Path, help="video file, TIFF stack, folder of frames, or folder of clips")
     add("out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, or folder")
 
-    what = parser.add_argument_group("what is made")
-    add = what.add_argument
+    _add_what(parser.add_argument_group("what is made").add_argument)
+    _add_how(parser.add_argument_group("how it is made").add_argument)
+    _add_files(parser.add_argument_group("files").add_argument)
+    return parser
+
+
+def _add_what(add: Callable[..., Any]) -> None:
     add("--weight", type=Path, help="weights of MTDO or STNO (default: the small released ones)")
     add("--scale", type=float, help="how many times as large (MTDO: that of the weights; STNO: any, default 4)")
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or a number")
@@ -51,8 +58,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--padding", choices=["reflect", "replicate", "circular"], help="neighbours beyond the ends of the clip (MTDO)")
     add("--ensemble", action="store_true", help="mean over eight turned and mirrored versions: slower, slightly better")
 
-    how = parser.add_argument_group("how it is made")
-    add = how.add_argument
+
+def _add_how(add: Callable[..., Any]) -> None:
     add(
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], help="auto (default): the fastest without visible loss"
     )
@@ -62,8 +69,8 @@ def arguments() -> argparse.ArgumentParser:
     add("--compile", action="store_true", help="torch.compile: pays for long clips on a GPU")
     add("--device", help="auto, cpu, cuda")
 
-    files = parser.add_argument_group("files")
-    add = files.add_argument
+
+def _add_files(add: Callable[..., Any]) -> None:
     add("--image-format", choices=["png", "tif", "jpg", "webp", "bmp"], help="of frames (default: png, tif for TIFF)")
     add("--codec", choices=["h264", "h265", "vp9", "ffv1"], help="of videos (default h264; vp9 in .webm)")
     add("--crf", type=_count, help="quality of videos, lower is better (default 16)")
@@ -79,7 +86,6 @@ def arguments() -> argparse.ArgumentParser:
     )
     add("--resume", action="store_true", help="go on with an interrupted upscaling")
     add("--overwrite", action="store_true", help="replace an output that exists")
-    return parser
 
 
 def _times(text: str) -> tuple[float, ...]:

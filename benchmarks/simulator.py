@@ -34,6 +34,7 @@ from data import samples
 from data.clips import Clip, RegionClip
 from data.degrade import imresize
 from data.layouts import open_layout
+from data.media import LUMA
 from data.simulate import simulate
 from data.simulate.__main__ import mapping_from
 from engine import cli
@@ -41,7 +42,6 @@ from errors import InputError
 
 SIDE, BLOCK, SCALE = 256, 16, 4
 RINGS = [(0.10, 0.15), (0.20, 0.25), (0.30, 0.35), (0.40, 0.45), (0.45, 0.50)]
-LUMA = np.array([0.299, 0.587, 0.114])
 EVERYTHING = {
     "objects": {"ships": 2, "planes": 1, "trains": 1},
     "sky": {"cover": [0.2, 0.3]},

@@ -29,6 +29,7 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601 weights of red, green and blue, full range
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from data.clips import Clip
-from data.media import LEVELS, replacing, rgb
+from data.media import LEVELS, LUMA, replacing, rgb
 
 LEVELS_PER_CHANNEL = 16
 STRIDE = 4
@@ -54,7 +54,7 @@ def look(array: np.ndarray) -> Look:
     shrink = min(SIDE / max(height, width), 1.0)
     size = max(round(width * shrink), 1), max(round(height * shrink), 1)
     small = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    luma = small @ (np.array([0.299, 0.587, 0.114], np.float32) / np.float32(LEVELS[array.dtype]))
+    luma = small @ (LUMA / np.float32(LEVELS[array.dtype]))
     return Look(histogram(array), luma)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -64,12 +65,12 @@ def blend(maps: list[Tensor], at: list[Tensor], weights: Tensor, axis: int) -> T
     """Sum over i of maps[i] at cells at[i], times weights[i], along `axis`."""
     shape = [1] * maps[0].dim()
     shape[axis] = -1
-    return sum(map_.index_select(axis, at[i]) * weights[i].view(shape) for i, map_ in enumerate(maps))  # type: ignore[return-value]
+    return reduce(torch.add, [map_.index_select(axis, at[i]) * weights[i].view(shape) for i, map_ in enumerate(maps)])
 
 
 def query(network: Query, features: Tensor, y: Places, x: Places) -> Tensor:
     """Features (C, h, w) of one frame -> colours (3, H, W); as `Query.forward`, without slabs."""
-    folded = network._fold(y, x)  # type: ignore[arg-type]
+    folded = network.fold(y.cell_size, x.cell_size)
     pixels = features.permute(1, 2, 0)
     rows, columns = [y.near(0), y.near(1)], [x.near(0), x.near(1)]
     sides = [blend([pixels @ folded.corners[i, j] for i in (0, 1)], rows, y.shares(), 0) for j in (0, 1)]

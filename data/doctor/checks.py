@@ -14,7 +14,7 @@ import torch
 
 from data import scenes
 from data.degrade import imresize
-from data.media import LEVELS, rgb
+from data.media import LEVELS, LUMA, rgb
 
 BLOCKY = 0.3  # JPEG at quality 50 gives 0.11 to 1.2, clean images stay below 0.13
 ROUNDED = 0.2  # JPEG at quality 30 gives 0.05 to 0.2, at 75 0.14 to 0.6, other images 0.3 and more
@@ -34,7 +34,7 @@ def grey_levels(array: np.ndarray) -> np.ndarray:
 
 def luma(levels: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (H, W), weights of BT.601."""
-    return levels @ np.array([0.299, 0.587, 0.114], np.float32)
+    return levels @ LUMA
 
 
 def blockiness(y: np.ndarray) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from data.media import LUMA
 from data.simulate.settings import SensorSettings
-
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def expose(

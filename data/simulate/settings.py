@@ -77,13 +77,10 @@ class SensorSettings:
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
     shot: float = 0.5  # share of the noise power that grows with the light
     correlation: float = 0.7  # between the noise of two colour channels
-    colour_noise: Range = (
-        0.0,
-        0.0,
-    )  # deviation of red and of blue minus luma, in 8-bit grey levels; as coarse as colour_blur
-    colour_blur: float = (
-        0.0  # deviation of the Gaussian by which colour is coarser than luma, in pixels (4:2:0 video: 1 to 2)
-    )
+    # of video, which stores colour more coarsely than luma: deviation of the noise of red and of blue minus luma in 8-bit
+    # grey levels, and of the Gaussian by which that noise and the colours themselves are coarser, in pixels
+    colour_noise: Range = (0.0, 0.0)
+    colour_blur: float = 0.0
     flicker: float = 0.002  # deviation of the exposure from frame to frame, relative
     bits: int = 8  # 8: uint8; 16: uint16, white is 65535
 

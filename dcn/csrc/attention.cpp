@@ -1,4 +1,4 @@
-// Windowed attention on CPUs: arguments, memory, threads and the choice of the instruction set.
+// Windowed attention on CPUs: arguments, memory, threads and the choice of the kernel.
 #include "attention.h"
 
 #include <ATen/Parallel.h>
@@ -17,17 +17,14 @@ namespace {
 
 const AttentionKernels& attention_kernels() {
 #ifdef DCN_X86
-  static const AttentionKernels& best = [&]() -> const AttentionKernels& {
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return attention_baseline;
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512vl");
-    if (!avx512) return attention_avx2;
-    return __builtin_cpu_supports("avx512bf16") ? attention_avx512bf16 : attention_avx512;
-  }();
-  return best;
-#else
-  return attention_baseline;
+  switch (instruction_set()) {
+    case Level::avx512bf16: return attention_avx512bf16;
+    case Level::avx512: return attention_avx512;
+    case Level::avx2: return attention_avx2;
+    case Level::baseline: break;
+  }
 #endif
+  return attention_baseline;
 }
 
 Attention check(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale) {

@@ -15,7 +15,6 @@ namespace {
 using dcn::Attention;
 
 constexpr int kLanes = DCN_VECTOR_BYTES / sizeof(float);
-constexpr int64_t kQueries = kRowTile;  // worked on together: their scores stay in the L1 cache
 using V = Vec<float, kLanes>;
 using I = Vec<int32_t, kLanes>;
 
@@ -90,12 +89,10 @@ struct Pairs {
 };
 #endif
 
-// c (rows x cols) = finish(a b): rows in whole row tiles, cols in whole vectors; element (m, k) of a lies at m * a_row + k, rows of b have
-// b_row elements. `finish(m, n, sum)` turns a sum at row m, columns n ... into what is stored.
-template <class P, int NV, class Finish>
-inline void tile(int64_t row, int64_t col, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c,
-                 int64_t c_row, int64_t depth, const Finish& finish) {
-  a += row * a_row, b += col, c += row * c_row + col;
+// c (kRowTile x cols) = a b: cols in whole vectors; element (m, k) of a lies at m * a_row + k, rows of b have b_row elements.
+template <class P, int NV>
+inline void multiply_tile(const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
+                          int64_t depth) {
   V sum[kRowTile][NV];
 #pragma GCC unroll 8
   for (int m = 0; m < kRowTile; ++m)
@@ -109,19 +106,17 @@ inline void tile(int64_t row, int64_t col, const typename P::Element* a, int64_t
 #pragma GCC unroll 8
   for (int m = 0; m < kRowTile; ++m)
 #pragma GCC unroll 8
-    for (int n = 0; n < NV; ++n) store(c + m * c_row + n * kLanes, finish(row + m, col + n * kLanes, sum[m][n]));
+    for (int n = 0; n < NV; ++n) store(c + m * c_row + n * kLanes, sum[m][n]);
 }
 
-template <class P, class Finish>
-inline void multiply_rows(int64_t rows, int64_t cols, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row,
-                          float* c, int64_t c_row, int64_t depth, const Finish& finish) {
-  for (int64_t m = 0; m < rows; m += kRowTile) {
-    int64_t n = 0;
-    for (; n + DCN_TILE_VECTORS * kLanes <= cols; n += DCN_TILE_VECTORS * kLanes)
-      tile<P, DCN_TILE_VECTORS>(m, n, a, a_row, b, b_row, c, c_row, depth, finish);
-    for (; n + 2 * kLanes <= cols; n += 2 * kLanes) tile<P, 2>(m, n, a, a_row, b, b_row, c, c_row, depth, finish);
-    for (; n < cols; n += kLanes) tile<P, 1>(m, n, a, a_row, b, b_row, c, c_row, depth, finish);
-  }
+template <class P>
+void multiply_rows(int64_t cols, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
+                   int64_t depth) {
+  int64_t n = 0;
+  for (; n + DCN_TILE_VECTORS * kLanes <= cols; n += DCN_TILE_VECTORS * kLanes)
+    multiply_tile<P, DCN_TILE_VECTORS>(a, a_row, b + n, b_row, c + n, c_row, depth);
+  for (; n + 2 * kLanes <= cols; n += 2 * kLanes) multiply_tile<P, 2>(a, a_row, b + n, b_row, c + n, c_row, depth);
+  for (; n < cols; n += kLanes) multiply_tile<P, 1>(a, a_row, b + n, b_row, c + n, c_row, depth);
 }
 
 // One window of one head: its place in the rolled map, and whether the roll brought something foreign into it.
@@ -146,12 +141,12 @@ class Worker {
   Worker(const Attention& attention, char* memory)
       : a(attention), queries(a.queries()), keys(a.keys()), width(a.head_width), keys_padded(round_up(keys, kLanes)),
         key_depth(keys_padded / P::depth), query_depth((width + P::depth - 1) / P::depth), width_padded(round_up(width, kLanes)), memory(memory) {
-    take(query, kQueries * query_depth);
+    take(query, kRowTile * query_depth);
     take(key, query_depth * keys_padded);
     take(value, key_depth * width_padded);
-    take(weights, kQueries * key_depth);
-    take(scores, kQueries * keys_padded);
-    take(result, kQueries * width_padded);
+    take(weights, kRowTile * key_depth);
+    take(scores, kRowTile * keys_padded);
+    take(result, kRowTile * width_padded);
     take(zeros, 3 * a.heads * width);
     take(tokens, keys);
     take(next_tokens, keys);
@@ -211,23 +206,17 @@ class Worker {
 
   void run_task(const Task& task) {
     gather();
-    const bool masked = task.bottom || task.right;
-    if (masked) find_regions(task);
-    const int64_t tiles = (queries + kQueries - 1) / kQueries, keys_a_tile = (keys + tiles - 1) / tiles;
+    if (task.bottom || task.right) find_regions(task);
+    const int64_t tiles = (queries + kRowTile - 1) / kRowTile, keys_a_tile = (keys + tiles - 1) / tiles;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t first = tile * kQueries, count = smaller(kQueries, queries - first), rows = round_up(count, kRowTile);
+      const int64_t first = tile * kRowTile, count = smaller(kRowTile, queries - first);
       fetch(tile * keys_a_tile, smaller(keys, (tile + 1) * keys_a_tile));
       fill_queries(first, count);
-      V highest[kQueries];
-      if (masked)
-        score<true>(task, first, count, highest);
-      else
-        score<false>(task, first, count, highest);
-      float factor[kQueries] = {};
-      for (int64_t m = 0; m < count; ++m) factor[m] = soften(scores + m * keys_padded, highest[m], weights + m * key_depth);
-      multiply_rows<P>(rows, width_padded, weights, key_depth, value, width_padded, result, width_padded, key_depth,
-                       [&](int64_t m, int64_t, V sum) { return sum * factor[m]; });
-      for (int64_t m = 0; m < count; ++m) put_result(task, first + m, result + m * width_padded);
+      multiply_rows<P>(keys_padded, query, query_depth, key, keys_padded, scores, keys_padded, query_depth);
+      float factor[kRowTile];
+      for (int64_t m = 0; m < count; ++m) factor[m] = soften(task, first + m, scores + m * keys_padded, weights + m * key_depth);
+      multiply_rows<P>(width_padded, weights, key_depth, value, width_padded, result, width_padded, key_depth);
+      for (int64_t m = 0; m < count; ++m) put_result(task, first + m, result + m * width_padded, factor[m]);
     }
   }
 
@@ -269,7 +258,7 @@ class Worker {
   }
 
   void fill_queries(int64_t first, int64_t count) {
-    for (int64_t m = 0; m < kQueries; ++m) {
+    for (int64_t m = 0; m < kRowTile; ++m) {
       const Stored* from = m < count ? query_of(first + m) : zeros;
       for (int64_t k = 0; k < query_depth; ++k) query[m * query_depth + k] = element(from, k);
     }
@@ -282,33 +271,20 @@ class Worker {
       region[index] = 2 * (task.bottom && index / a.window >= cut) + (task.right && index % a.window >= cut);
   }
 
-  // scores = log2(e) * (scale * query key + bias), with the largest of every lane.
-  template <bool Masked>
-  void score(const Task& task, int64_t first, int64_t count, V* highest) {
+  // Scores of one query -> 2 ** (log2(e) * (scale * score + bias) - the largest), as elements; returns one over their sum.
+  float soften(const Task& task, int64_t index, float* score, Element* to) const {
     constexpr float kLog2e = 1.44269504f;
     const float scale = a.scale * kLog2e;
-    const Stored* bias[kQueries];
-    int32_t own[kQueries];
-    for (int64_t m = 0; m < kQueries; ++m) {
-      const int64_t index = first + (m < count ? m : 0);
-      bias[m] = static_cast<const Stored*>(a.bias) + (task.head * queries + index) * keys;
-      own[m] = Masked ? region[index] : 0;
-      highest[m] = V{} - 3e38f;
+    const Stored* bias = static_cast<const Stored*>(a.bias) + (task.head * queries + index) * keys;
+    V highest = V{} - 3e38f, sum{};
+    for (int64_t k = 0; k < keys_padded; k += kLanes) {
+      V s = load<V>(score + k) * scale + biases(bias, k) * kLog2e;
+      if (task.bottom || task.right) s += (load<I>(region + k) != region[index]) ? V{} + dcn::kApart * kLog2e : V{};
+      highest = larger(highest, s);
+      store(score + k, s);
     }
-    multiply_rows<P>(round_up(count, kRowTile), keys_padded, query, query_depth, key, keys_padded, scores, keys_padded, query_depth,
-                     [&](int64_t m, int64_t n, V sum) {
-                       sum = sum * scale + biases(bias[m], n) * kLog2e;
-                       if (Masked) sum += (load<I>(region + n) != own[m]) ? V{} + dcn::kApart * kLog2e : V{};
-                       highest[m] = larger(highest[m], sum);
-                       return sum;
-                     });
-  }
-
-  // Scores of one query -> 2 ** (score - the largest), as elements; returns one over their sum.
-  float soften(const float* score, V highest, Element* to) const {
     float largest = highest[0], total = 0;
     for (int lane = 1; lane < kLanes; ++lane) largest = highest[lane] > largest ? highest[lane] : largest;
-    V sum{};
     for (int64_t k = 0; k < keys_padded; k += kLanes) {
       const V weight = exp2_of<P::depth == 1>(load<V>(score + k) - largest);
       P::put(to + k / P::depth, weight);
@@ -318,12 +294,12 @@ class Worker {
     return 1 / total;
   }
 
-  void put_result(const Task& task, int64_t index, const float* from) const {
+  void put_result(const Task& task, int64_t index, const float* from, float factor) const {
     const int64_t position = place(task, index / a.window, index % a.window);
     Stored* to = static_cast<Stored*>(a.out) + (position * a.heads + task.head) * width;
     for (int64_t c = 0; c < width; c += kLanes) {
       Stored whole[kLanes];
-      narrow(load<V>(from + c), whole);
+      narrow(load<V>(from + c) * factor, whole);
       std::memcpy(to + c, whole, smaller(kLanes, width - c) * sizeof(Stored));
     }
   }

@@ -15,18 +15,28 @@ extern const Kernels kernels_f32_baseline, kernels_f64_baseline;
 extern const Kernels kernels_f32_avx2, kernels_f64_avx2, kernels_f32_avx512, kernels_f64_avx512;
 #endif
 
+Level instruction_set() {
+#ifdef DCN_X86
+  static const Level level = [] {
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return Level::baseline;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl");
+    if (!avx512) return Level::avx2;
+    return __builtin_cpu_supports("avx512bf16") ? Level::avx512bf16 : Level::avx512;
+  }();
+  return level;
+#else
+  return Level::baseline;
+#endif
+}
+
 namespace {
 
 const Kernels& kernels(bool is_double) {
 #ifdef DCN_X86
-  static const int level = [] {
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-    return avx512 ? 2 : avx2 ? 1 : 0;
-  }();
-  if (level == 2) return is_double ? kernels_f64_avx512 : kernels_f32_avx512;
-  if (level == 1) return is_double ? kernels_f64_avx2 : kernels_f32_avx2;
+  const Level level = instruction_set();
+  if (level >= Level::avx512) return is_double ? kernels_f64_avx512 : kernels_f32_avx512;
+  if (level == Level::avx2) return is_double ? kernels_f64_avx2 : kernels_f32_avx2;
 #endif
   return is_double ? kernels_f64_baseline : kernels_f32_baseline;
 }

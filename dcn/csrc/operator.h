@@ -30,6 +30,10 @@ void check_grad(const Problem& p, const Tensor& grad, const Tensor& input);
 DCN_DECLARE(cpu)
 DCN_DECLARE(cuda)
 
+// Which of the kernels' instruction sets this processor has.
+enum class Level : int { baseline, avx2, avx512, avx512bf16 };
+Level instruction_set();
+
 // attention.h says what it computes.
 Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale);
 

@@ -127,7 +127,7 @@ class Query(nn.Module):
         limit = slab_pixels or (TRAINING_SLAB_PIXELS if training else SLAB_PIXELS)[device]
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.mix.weight.dtype)
-            folded = self._fold(y, x)
+            folded = self.fold(y.cell_size, x.cell_size)
             out = F.interpolate(self.shortcut(features), size=size, mode="bilinear", align_corners=False)
             frames_at_once = max(1, limit // (height * width))
             slabs = plan_slabs(y, max(1, limit // width))
@@ -139,13 +139,16 @@ class Query(nn.Module):
                 parts.append(torch.cat(rows, dim=1))
             return out + torch.cat(parts).permute(0, 3, 1, 2)
 
-    def _fold(self, y: Axis, x: Axis) -> Folded:
-        """Published column order: (dy, dx) of the four corners, the four corners' features, cell y, cell x."""
+    def fold(self, cell_y: float | Tensor, cell_x: float | Tensor) -> Folded:
+        """The first two layers as one, for output pixels of that size (`Axis.cell_size`).
+
+        Published column order: (dy, dx) of the four corners, the four corners' features, cell y, cell x.
+        """
         mix = self.mix.weight.flatten(1)
         columns = (mix @ self.gather.weight.flatten(1)).T
         relative = columns[:8].unflatten(0, (2, 2, 2))  # upper / lower, left / right, dy / dx
         corners = columns[8:-2].unflatten(0, (2, 2, self.channels))
-        cell = columns[-2] * y.cell_size + columns[-1] * x.cell_size
+        cell = columns[-2] * cell_y + columns[-1] * cell_x
         constant = cell + mix @ self.gather.bias + self.mix.bias
         return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
 

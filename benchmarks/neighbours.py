@@ -1,0 +1,65 @@
+"""What the neighbouring frames give: python benchmarks/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
+
+MTDO restores the middle frame of the clip (x4, three frames) with its true neighbours, and with neighbours of which one
+thing was changed at a time; gain over bicubic in dB, Y, protocol `standard`. Where "the frame itself" gains more than
+the true neighbours, something in them is taken for motion. Other options are those of eval.py. Deterministic.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from torch import Tensor
+
+import metrics
+from data.degrade import imresize
+from engine import cli, testing
+from engine.sources import open_source
+from errors import InputError
+
+
+def luma(difference: Tensor) -> Tensor:
+    return difference.mean(0, keepdim=True).expand(3, -1, -1)
+
+
+def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """Each: (centre, neighbour), LR frames (3, h, w) -> the neighbour to take."""
+    return {
+        "true neighbours": lambda centre, other: other,
+        "the frame itself": lambda centre, other: centre,
+        "the frame itself with white noise, 1 grey level": lambda centre, other: centre + noise / 255,
+        "true neighbours with the frame's colours": lambda centre, other: centre + luma(other - centre),
+        "the frame itself with its neighbours' colours": lambda centre, other: other - luma(other - centre),
+    }
+
+
+@torch.no_grad()
+def main() -> None:
+    arguments = testing.parser("What neighbouring frames give.", __doc__ or "", "runs/neighbours")
+    network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
+    if network.config.frames != 3:
+        raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")
+    network.eval()
+    for pair in open_source(config, "val").pairs:
+        middle = len(pair.gt) // 2
+        before, centre, after = (pair.lr.frame(middle + step) for step in (-1, 0, 1))
+        truth = pair.gt.frame(middle)
+        noise = torch.randn(centre.shape, generator=torch.Generator().manual_seed(0))
+
+        def psnr(frame: Tensor, truth: Tensor = truth) -> float:
+            return metrics.psnr(frame.clamp(0, 1), truth, "standard", network.config.scale).item()
+
+        bicubic = psnr(imresize(centre, size=truth.shape[-2:]))
+        print(f"{pair.name}, frame {middle}: bicubic {bicubic:.2f} dB\n| neighbours | gain, dB |\n|---|---|")
+        for name, change in versions(noise).items():
+            window = torch.stack([change(centre, before), centre, change(centre, after)])
+            print(f"| {name} | {psnr(network(window[None])[0]) - bicubic:+.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)
