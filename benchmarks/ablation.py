@@ -1,10 +1,14 @@
-"""What each part of MTDO gives: python benchmarks/ablation.py [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...].
+"""What the parts and sizes of MTDO give and cost.
 
-Trains a config (default: the demo, whose data come with the repository) once per variant and seed: the whole network, and
-the network with one thing switched off. All variants of a seed see the same patches in the same order and take the same
-number of steps. Prints parameters and the gain over bicubic on the config's validation clips, and how that differs from
-the whole network with the same seed: mean and standard deviation over the seeds. All variants take their turn before the
-next seed begins; finished runs are kept in --out and an interrupted one goes on where it was, so call it again to continue.
+    python benchmarks/ablation.py [--what sizes] [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...]
+
+Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the whole network,
+then with one thing switched off at a time; sizes: the small network of configs/mtdo_s.yaml, then wider, narrower, deeper.
+All variants of a seed see the same patches in the same order and take the same number of steps. Prints parameters, seconds a
+frame (160x160 at low resolution, fp32, medians of rounds in turn) and the gain over bicubic on the config's validation clips,
+and how it differs from the first variant with the same seed: mean and standard deviation over the seeds. All variants
+take their turn before the next seed begins; finished runs are kept in --out and an interrupted one goes on where it
+was: call it again to continue. Writes ablation.md, and with `sizes` ablation.png (gain over seconds), into --out.
 """
 
 from __future__ import annotations
@@ -12,52 +16,91 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import dcn
+import numpy as np
+import torch
+
+import models
+from benchmarks.figure import plot
+from data.clips import ArrayClip
+from dcn.compiled import ensure_built
 from engine import cli
-from engine.config import load_config
+from engine.config import Config, load_config
 from engine.report import write_report
+from engine.restore import Options, restore
 from engine.train import STATE, Interrupted, train
 from errors import InputError
 
-VARIANTS: dict[str, list[str]] = {
-    "whole": [],
-    "ctdm_as_published": ["network.ctdm=as_shipped"],  # dead: docs/mtdo.md
-    "ctdm_off": ["network.ctdm=off"],
-    "atdm_off": ["network.atdm=false"],
-    "stdm_off": ["network.stdm=false"],
-    "mtdm_off": ["network.atdm=false", "network.stdm=false", "network.ctdm=off"],
-    "routes_1_and_2_off": ["network.route1=false", "network.route2=false"],
-    "route_3_off": ["network.route3=false"],
-    "tsa_off": ["network.tsa=false"],
-    "macu_off": ["network.macu=false"],
-    "residual_blocks_for_hat": ["network.reconstruction=residual"],
-    "three_frames": ["network.frames=3"],
-    "seven_frames": ["network.frames=7"],
+PARTS = {
+    "whole": "",
+    "ctdm_as_published": "ctdm=as_shipped",  # dead: docs/mtdo.md
+    "ctdm_off": "ctdm=off",
+    "atdm_off": "atdm=false",
+    "stdm_off": "stdm=false",
+    "mtdm_off": "atdm=false stdm=false ctdm=off",
+    "routes_1_and_2_off": "route1=false route2=false",
+    "route_3_off": "route3=false",
+    "tsa_off": "tsa=false",
+    "macu_off": "macu=false",
+    "residual_blocks_for_hat": "reconstruction=residual",
+    "three_frames": "frames=3",
+    "seven_frames": "frames=7",
 }
+SMALL = (  # configs/mtdo_s.yaml
+    "frames=3 channels=16 deformable_groups=2 hat.embed=64 hat.heads=2 hat.overlap=0.25 hat.compress=1 hat.conv_weight=1.0"
+)
+SIZES = {
+    "mtdo_s": SMALL,
+    "channels_8": f"{SMALL} channels=8",
+    "channels_32": f"{SMALL} channels=32",
+    "embed_32": f"{SMALL} hat.embed=32 hat.heads=1",
+    "embed_96": f"{SMALL} hat.embed=96 hat.heads=3",
+    "one_block": f"{SMALL} hat.depths=[1]",
+    "four_blocks": f"{SMALL} hat.depths=[4]",
+    "five_frames": f"{SMALL} frames=5",
+}
+WHAT = {"parts": PARTS, "sizes": SIZES}
 
 
-def chosen(only: str | None) -> list[str]:
-    names = only.split(",") if only else list(VARIANTS)
+def chosen(variants: dict[str, str], only: str | None) -> list[str]:
+    """The first variant, with which the others are compared, and those asked for."""
+    names = only.split(",") if only else list(variants)
     for name in names:
-        if name not in VARIANTS:
-            raise InputError(f"--only: there is no variant '{name}': take some of {', '.join(VARIANTS)}")
-    return ["whole", *(name for name in VARIANTS if name in names and name != "whole")]
+        if name not in variants:
+            raise InputError(f"--only: there is no variant '{name}': take some of {', '.join(variants)}")
+    return [name for index, name in enumerate(variants) if index == 0 or name in names]
 
 
-def outcome(config_file: str, overrides: list[str], folder: Path) -> dict[str, Any]:
+def outcome(config: Config, folder: Path) -> dict[str, Any]:
     """The report of one run: read where it is finished, else trained (on)."""
     report = folder / "report.json"
     if not report.is_file():
-        config = load_config(config_file, overrides)
         state = folder / STATE
         folder.mkdir(parents=True, exist_ok=True)
         write_report(train(config, folder, state if state.is_file() else None), folder)
     return dict(json.loads(report.read_text("utf-8")))
+
+
+def seconds_a_frame(configs: dict[str, Config], rounds: int = 5) -> dict[str, float]:
+    """Medians of one more frame of a clip, what is shared between windows being shared; random weights."""
+    clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (rounds + 6, 160, 160, 3), dtype=np.uint8))
+    streams = {
+        name: restore(models.build(config.network).eval(), clip, options=Options(precision="fp32"))
+        for name, config in configs.items()
+    }
+    taken: dict[str, list[float]] = {name: [] for name in configs}
+    for turn in range(rounds + 1):
+        for name, frames in streams.items():
+            start = time.perf_counter()
+            next(frames)
+            if turn:  # the first frame fills the window
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def spread(values: list[float]) -> str:
@@ -65,43 +108,59 @@ def spread(values: list[float]) -> str:
     return f"{statistics.mean(values):+.3f}{deviation}"
 
 
-def table(gains: dict[str, dict[int, float]], parameters: dict[str, int]) -> str:
-    lines = ["| variant | parameters | seeds | gain, dB | against the whole, dB |", "|---|---|---|---|---|"]
+def table(gains: dict[str, dict[int, float]], parameters: dict[str, int], seconds: dict[str, float]) -> str:
+    first = next(iter(gains))
+    lines = [
+        f"| variant | parameters | s a frame | seeds | gain, dB | against {first}, dB |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, by_seed in gains.items():
-        against = [gain - gains["whole"][seed] for seed, gain in by_seed.items()]
+        against = [gain - gains[first][seed] for seed, gain in by_seed.items()]
+        cells = [name, f"{parameters[name]:,}", f"{seconds[name]:.3f}" if seconds else "", str(len(by_seed))]
         lines.append(
-            f"| {name} | {parameters[name]:,} | {len(by_seed)} | {spread(list(by_seed.values()))} "
-            f"| {'' if name == 'whole' else spread(against)} |"
+            f"| {' | '.join(cells)} | {spread(list(by_seed.values()))} | {'' if name == first else spread(against)} |"
         )
     return "\n".join(lines)
 
 
 def main() -> int:
-    arguments = cli.parser("Train MTDO with one part switched off at a time.", __doc__ or "")
+    arguments = cli.parser("Train MTDO with one part switched off at a time, or in other sizes.", __doc__ or "")
+    arguments.add_argument("--what", choices=list(WHAT), default="parts")
     arguments.add_argument("--config", default="configs/mtdo_demo.yaml")
     arguments.add_argument("--seeds", type=int, default=3, help="how many")
-    arguments.add_argument(
-        "--only", help="variants to run beside the whole network, with commas between (default: all)"
-    )
-    arguments.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    arguments.add_argument("--only", help="variants to run beside the first, with commas between (default: all)")
+    arguments.add_argument("--out", type=Path, help="folder of the runs (default: runs/ablation_WHAT)")
     options = cli.parse(arguments)
-    dcn.ensure_built(log=print)
-    names = chosen(options.only)
-    gains: dict[str, dict[int, float]] = {name: {} for name in names}
+    out = options.out or Path(f"runs/ablation_{options.what}")
+    ensure_built(log=print)
+
+    def config(name: str, seed: int) -> Config:
+        network = [f"network.{setting}" for setting in WHAT[options.what][name].split()]
+        given = [*options.overrides, f"seed={seed}", f"name={name}-{seed}"]
+        return load_config(options.config, [*network, *given])
+
+    names = chosen(WHAT[options.what], options.only)
+    gains: dict[str, dict[int, float]] = {}
     parameters: dict[str, int] = {}
     try:
         for seed in range(1, options.seeds + 1):
             for name in names:
-                given = [*options.overrides, *VARIANTS[name], f"seed={seed}", f"name={name}-{seed}"]
-                report = outcome(options.config, given, options.out / f"{name}-{seed}")
-                gains[name][seed] = report["mean"]["gain_psnr_y"]
+                report = outcome(config(name, seed), out / f"{name}-{seed}")
+                gains.setdefault(name, {})[seed] = report["mean"]["gain_psnr_y"]
                 parameters[name] = report["network"]["parameters"]
                 print(f"seed {seed}, {name}: {gains[name][seed]:+.3f} dB", flush=True)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(table(gains, parameters, {}) if gains else "", stop, sep="\n")
         return stop.code
-    finally:
-        print(table({name: by_seed for name, by_seed in gains.items() if by_seed}, parameters))
+    with torch.inference_mode():
+        seconds = seconds_a_frame({name: config(name, 1) for name in names})
+    text = table(gains, parameters, seconds)
+    (out / "ablation.md").write_text(text + "\n", "utf-8")
+    print(text)
+    if options.what == "sizes":
+        points = {name: [(seconds[name], statistics.mean(gains[name].values()))] for name in names}
+        title = "Sizes of MTDO after equal steps"
+        plot(out / "ablation.png", title, ("seconds a frame, 160x160", "gain over bicubic, dB"), points)
     return 0
 
 

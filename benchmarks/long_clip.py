@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import models
+from benchmarks.figure import plot
 from data.samples import natural
 from data.video import VideoFile
 from engine.checkpoint import save_weights
@@ -135,26 +136,6 @@ def compare(source: Path, whole: Path, killed: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def plot(samples: list[tuple[float, float]], path: Path, title: str) -> None:
-    width, height, left, top = 900, 400, 70, 60
-    end, largest = max(samples[-1][0], 1), 100 * (int(max(mb for _, mb in samples) / 100) + 2)
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-
-    def place(second: float, mb: float) -> tuple[float, float]:
-        return left + second / end * (width - 2 * left), height - 40 - mb / largest * (height - 40 - top)
-
-    for mb in range(0, largest + 1, 100):
-        draw.line([place(0, mb), place(end, mb)], fill="#dddddd")
-        draw.text((10, place(0, mb)[1] - 6), f"{mb} MB", fill="black")
-    for quarter in range(5):
-        x, y = place(end * quarter / 4, 0)
-        draw.text((x - 15, y + 8), f"{end * quarter / 4:.0f} s", fill="black")
-    draw.line([place(*sample) for sample in samples], fill="#1b6ca8", width=2)
-    draw.text((left, 20), title, fill="black")
-    image.save(path)
-
-
 def run(options: argparse.Namespace) -> None:
     """Film, upscaling and comparison, or the part of them that is asked for."""
     out, size = options.out, tuple(map(int, options.size.split("x")))
@@ -181,7 +162,8 @@ def run(options: argparse.Namespace) -> None:
         result |= compare(film, out / "whole.mp4", out / "killed.mp4")
         record.write_text(json.dumps(result))
         title = f"resident memory while {options.frames} frames of {options.size} are upscaled (1 process)"
-        plot(result["whole"]["samples"], out / "long_clip.png", title)
+        samples = {"": result["whole"]["samples"]}
+        plot(out / "long_clip.png", title, ("seconds", "MB"), samples, marker="")
         (out / "long_clip.md").write_text(text(result), encoding="utf-8")
         print(text(result))
 

@@ -13,7 +13,10 @@ files and weights are read, not what they need besides:
     PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
 
 `--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
-those of eval.py. `--out FILE` writes the figures as JSON.
+those of eval.py. `--out FILE` writes the figures as JSON; `--plot PICTURE --of A.json B.json` draws gain over seconds.
+
+Seconds: medians where every frame is made when it is asked for (ours reads ahead at a clip's start), means where frames
+come in chunks (STNO).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import statistics
 import sys
 import time
 import types
@@ -36,6 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metrics
+from benchmarks.figure import plot
 from data.clips import Clip, SubClip
 from data.degrade import imresize
 from engine import cli, testing
@@ -122,6 +127,11 @@ class Table:
         self.psnr[clip, kind][name].append(metrics.psnr(frame.clamp(0, 1), gt, "standard", SCALE).item())
         return frame
 
+    def typical(self) -> dict[str, float]:
+        """Seconds a frame of each contender."""
+        middle = statistics.mean if "STNO" in self.seconds else statistics.median
+        return {name: middle(values) for name, values in self.seconds.items()}
+
     def rows(self) -> list[dict[str, Any]]:
         return [
             {"clip": clip, "kind": kind, "frames": len(next(iter(values.values())))}
@@ -135,8 +145,20 @@ class Table:
         for row in self.rows():
             cells = " | ".join(f"{row[name]:.2f}" if name in row else "" for name in names)
             print(f"| {row['clip']} {row['kind']} | {row['frames']} | {cells} |")
-        means = (sum(values) / len(values) for values in self.seconds.values())  # STNO makes its frames in chunks
-        print("| seconds a frame (mean) | | " + " | ".join(f"{value:.3f}" for value in means) + " |")
+        print("| seconds a frame | | " + " | ".join(f"{value:.3f}" for value in self.typical().values()) + " |")
+
+
+def draw(picture: Path, files: list[Path]) -> None:
+    """Gain over the first contender (mean of all clips and kinds of frames) over seconds; one line joins the precisions."""
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for file in files:
+        found = json.loads(file.read_text("utf-8"))
+        baseline, *others = found["seconds"]
+        for name in others:
+            gains = [row[name] - row[baseline] for row in found["rows"]]
+            points[f"{name} ({found['what']})"].append((found["seconds"][name], statistics.mean(gains)))
+    lines = {name: sorted(line) for name, line in points.items()}
+    plot(picture, "Speed and quality", ("seconds a frame", "gain, dB"), lines, log="x")
 
 
 def space(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int, padding: str) -> None:
@@ -177,7 +199,11 @@ def main() -> None:
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument("--out", help="JSON file for the figures")
+    arguments.add_argument("--plot", type=Path, help="draw the figures of earlier runs instead")
+    arguments.add_argument("--of", type=Path, nargs="+", default=[], help="their JSON files")
     options = cli.parse(arguments)
+    if options.plot:
+        return draw(options.plot, options.of)
     table = Table(options.precision == "bf16")
     kind = {"space": "mtdo", "time": "stno"}[options.what]
     defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
@@ -190,7 +216,8 @@ def main() -> None:
             space_time(table, network.eval(), pair.lr, pair.gt, count)
     table.show()
     if options.out:
-        Path(options.out).write_text(json.dumps({"rows": table.rows(), "seconds": table.seconds}, indent=1), "utf-8")
+        found = {"what": options.what, "precision": options.precision, "rows": table.rows(), "seconds": table.typical()}
+        Path(options.out).write_text(json.dumps(found, indent=1), "utf-8")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 
 import dcn
 import models
+from benchmarks.figure import plot
 from data.clips import ArrayClip
 from engine.cli import tune_allocator
 from engine.config import read_yaml
@@ -105,45 +105,18 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot(results: list[dict[str, Any]], path: Path) -> None:
+def draw(results: list[dict[str, Any]], path: Path) -> None:
     """Seconds per frame over LR pixels, both logarithmic; one line per network and precision."""
-    width, height, margin = 900, 560, 70
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
-    pixels = [float(np.prod([int(n) for n in r["size"].split("x")])) for r in results]
-    seconds = [r["seconds_per_frame"] for r in results]
-    (x0, x1), (y0, y1) = (
-        np.log([min(pixels) / 1.2, max(pixels) * 1.2]),
-        np.log([min(seconds) / 1.5, max(seconds) * 1.5]),
-    )
-
-    def place(pixel: float, second: float) -> tuple[float, float]:
-        x = margin + (np.log(pixel) - x0) / (x1 - x0) * (width - 4 * margin)
-        return x, height - margin - (np.log(second) - y0) / (y1 - y0) * (height - 2 * margin)
-
-    draw.line([(margin, margin), (margin, height - margin), (width - 3 * margin, height - margin)], fill="black")
-    for pixel, result in sorted({(p, r["size"]) for p, r in zip(pixels, results, strict=True)}):
-        draw.text((place(pixel, 1)[0] - 20, height - margin + 8), result, fill="black")
-    for power in range(-3, 3):
-        if y0 < np.log(10.0**power) < y1:
-            draw.text((20, place(1e4, 10.0**power)[1] - 6), f"{10.0**power:g} s", fill="black")
-    colours = ["#1b6ca8", "#7fb6dc", "#c0392b", "#e59a90", "#2e8b57", "#8fcfa8", "#8e44ad", "#c9a3d9"]
-    names = list(dict.fromkeys((r["network"], r["precision"]) for r in results))
-    labels = []
-    for colour, name in zip(colours * 2, names, strict=False):
-        line = sorted((p, r["seconds_per_frame"]) for p, r in zip(pixels, results, strict=True)
-                      if (r["network"], r["precision"]) == name)  # fmt: skip
-        points = [place(*point) for point in line]
-        draw.line(points, fill=colour, width=3)
-        for x, y in points:
-            draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
-        labels.append((points[-1][1] - 6, points[-1][0] + 10, " ".join(name), colour))
-    lowest = 0.0
-    for y, x, text, colour in sorted(labels):
-        lowest = max(y, lowest + 14)  # one below the other where lines end together
-        draw.text((x, lowest), text, fill=colour)
-    draw.text((margin, 20), "seconds per frame over LR size (logarithmic)", fill="black")
-    image.save(path)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    sizes = {}
+    for result in results:
+        width, height = map(int, result["size"].split("x"))
+        sizes[float(width * height)] = result["size"]
+        lines.setdefault(f"{result['network']} {result['precision']}", []).append(
+            (width * height, result["seconds_per_frame"])
+        )
+    axes = ("LR size", "seconds per frame")
+    plot(path, "Restoring at x4", axes, lines, log="xy", ticks=dict(sorted(sizes.items())))
 
 
 def main() -> None:
@@ -169,7 +142,7 @@ def main() -> None:
         print(table(results[-1:]).splitlines()[-1], flush=True)
         (options.out / "restore.json").write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
     (options.out / "restore.md").write_text(table(results))
-    plot(results, options.out / "restore.png")
+    draw(results, options.out / "restore.png")
 
 
 if __name__ == "__main__":

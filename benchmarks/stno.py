@@ -26,11 +26,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.figure import plot
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
@@ -128,7 +128,7 @@ def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def galerkin(rounds: int, plot: Path | None) -> None:
+def galerkin(rounds: int, picture: Path | None) -> None:
     """All sizes take turns, so that a busy moment of the machine does not fall on one of them."""
     block = GalerkinBlock(128, 8, 512).eval()
     softmax = softmax_block(block)
@@ -149,42 +149,10 @@ def galerkin(rounds: int, plot: Path | None) -> None:
         print(f"galerkin: us a token, {name}: " + ", ".join(f"{count}: {value:.1f}" for count, value in points))
     values = [value for _, value in curve]
     print(f"galerkin: time per token varies by {max(values) / min(values) - 1:.0%}")
-    if plot:
-        draw(plot, {"Galerkin block": curve, "softmax attention alone": other})
-
-
-def draw(path: Path, curves: dict[str, list[tuple[int, float]]]) -> None:
-    """Microseconds per token over tokens, both axes logarithmic, as a small PNG."""
-    width, height, margin = 520, 320, 48
-    image = Image.new("RGB", (width, height), "white")
-    pen = ImageDraw.Draw(image)
-    points = [point for curve in curves.values() for point in curve]
-    low_x, high_x = math.log10(800), math.log10(80_000)
-    low_y = math.floor(math.log10(min(y for _, y in points)))
-    high_y = math.ceil(math.log10(max(y for _, y in points)))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        across = (math.log10(x) - low_x) / (high_x - low_x)
-        up = (math.log10(y) - low_y) / (high_y - low_y)
-        return margin + across * (width - 2 * margin), height - margin - up * (height - 2 * margin)
-
-    for exponent in range(low_y, high_y + 1):
-        left, right = place(800, 10**exponent), place(80_000, 10**exponent)
-        pen.line([left, right], fill="#dddddd")
-        pen.text((6, left[1] - 6), f"{10.0**exponent:g}", fill="black")
-    for x in (1000, 3000, 10_000, 30_000, 60_000):
-        bottom = place(x, 10**low_y)
-        pen.line([bottom, place(x, 10**high_y)], fill="#eeeeee")
-        pen.text((bottom[0] - 14, bottom[1] + 6), f"{x}", fill="black")
-    pen.text((6, 8), "microseconds per token, two frames, over tokens per frame", fill="black")
-    for (name, curve), colour in zip(curves.items(), ("#1f5fa8", "#c05020"), strict=True):
-        places = [place(*point) for point in curve]
-        pen.line(places, fill=colour, width=2)
-        for x, y in places:
-            pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
-        pen.text((places[-1][0] - 60, places[-1][1] - 18), name, fill=colour)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, optimize=True)
+    if picture:
+        curves = {"softmax attention alone": other, "Galerkin block": curve}
+        title = "Two frames, time per token"
+        plot(picture, title, ("tokens per frame", "microseconds per token"), curves, log="xy")
 
 
 def main() -> None:
