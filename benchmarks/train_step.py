@@ -4,7 +4,8 @@
 
 The step is the trainer's own (loss, backward pass, clipping, optimizer, averaged weights), on random frames of the config's sizes, so no
 data set is needed. `--batch` measures a smaller batch; time and activations are taken to grow with the batch. Each stage of the
-config is measured at its largest scale. Runs on the device that training would take.
+config is measured at its largest scale. Runs on the device that training would take. Operations (convolutions, products,
+attention) are counted, so that hours elsewhere can be estimated.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 
 from engine import cli, distributed, facts
 from engine.config import Config, StageConfig, load_config
+from engine.cost import gmac
 from engine.train import Trainer
 
 
@@ -50,8 +52,8 @@ def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
     }
 
 
-def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[float, float]:
-    """Median seconds of a step and peak memory in MB."""
+def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[float, float, float]:
+    """Median seconds of a step, peak memory in MB, and the step's 10^9 multiplications."""
     alone = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
     alone.data.val = replace(alone.data.val, kind="simulated")  # the trainer opens it; nothing is rendered
     trainer = Trainer(alone, Path("unused"), distributed.choose_device(config.device))
@@ -61,7 +63,8 @@ def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[
         trainer.update(batch)  # its loss is read, so a GPU has finished
         trainer.step += 1
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]), facts.peak_memory_mb(trainer.device)
+    memory = facts.peak_memory_mb(trainer.device)
+    return statistics.median(seconds[1:]), memory, gmac(lambda: trainer.update(batch))
 
 
 def main() -> None:
@@ -74,17 +77,19 @@ def main() -> None:
     options = cli.parse(arguments)
     config = load_config(options.config, options.overrides)
     size = options.batch or config.train.batch_size
-    total = 0.0
+    total = operations = 0.0
     for number, stage in enumerate(config.train.all_stages):
-        seconds, memory = measure(config, stage, size, options.steps)
+        seconds, memory, multiplications = measure(config, stage, size, options.steps)
         hours = seconds * config.train.batch_size / size * stage.steps / 3600
         total += hours
+        operations += 2e9 * multiplications * config.train.batch_size / size * stage.steps
         print(
             f"stage {number + 1}: batch {size}: {seconds:.2f} s a step, peak memory {memory:.0f} MB; "
             f"{stage.steps} steps of batch {config.train.batch_size}: {hours:.1f} hours",
             flush=True,
         )
     print(f"whole run on this machine: {total:.1f} hours")
+    print(f"whole run: {operations:.3g} operations, {operations / 1e13 / 3600:.1f} hours at each 10 TFLOP/s sustained")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,17 +25,24 @@ def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
     config: Any = network.config
     frames = torch.zeros(1, getattr(config, "frames", 2), 3, side, side, device=device)
     produced = 3 if config.name == "stno" else 1
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with counter, torch.no_grad():
-        network(frames)
-    return counter.get_total_flops() / 2 / produced / 1e9
+    with torch.no_grad():
+        return gmac(lambda: network(frames)) / produced
+
+
+def gmac(run: Callable[[], object]) -> float:
+    """10^9 multiply-accumulates of whatever `run` does, backward passes too."""
+    with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
+        run()
+    return counter.get_total_flops() / 2 / 1e9
 
 
 def _formulas() -> dict[Any, Any]:
-    """What PyTorch's own counter leaves out: attention on the CPU and our operator."""
+    """What PyTorch's own counter leaves out: attention on the CPU and our operators."""
     formulas: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     if "compiled" in dcn.backends():
         formulas[torch.ops.dcn.deform_conv2d] = _deform_flops
+        formulas[torch.ops.dcn.deform_conv2d_backward] = _deform_backward_flops
+        formulas[torch.ops.dcn.window_attention] = _window_attention_flops
     return formulas
 
 
@@ -45,3 +53,12 @@ def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_shape: A
 
 def _deform_flops(image: Any, offset: Any, weight: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:
     return 2 * image[0] * offset[-2] * offset[-1] * math.prod(weight)
+
+
+def _deform_backward_flops(grad: Any, image: Any, offset: Any, weight: Any, *_args: Any, **_kwargs: Any) -> int:
+    return 2 * _deform_flops(image, offset, weight)  # of the samples and of the weight
+
+
+def _window_attention_flops(qkv: Any, bias: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:
+    batch, height, width, channels = qkv
+    return 2 * batch * height * width * bias[-1] * (channels // 3) * 2  # scores, then weighted values
