@@ -106,7 +106,7 @@ def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
             if failed.exists() and not force:
                 raise BuildError(failed.read_text())
             failed.unlink(missing_ok=True)
-            log(f"dcn: building the compiled operators with {compiler} (once, about 15 s) ...")
+            log(f"dcn: building the compiled operators with {compiler} (once, about 30 s) ...")
             _build(compiler, cuda, library, log)
     except OSError as error:
         raise BuildError(f"cannot write to {FOLDER}: {error}") from error

@@ -36,7 +36,7 @@ def why_not() -> str:
 def ensure_built(log: Callable[[str], object] = print) -> bool:
     """Build the kernels unless that is done, and load them. True: the compiled operator is there.
 
-    Takes milliseconds where they are built, about 15 s once where a compiler is; else says why not in one line, and the other
+    Takes milliseconds where they are built, about 30 s once where a compiler is; else says why not in one line, and the other
     implementations serve. Safe to call from several processes at once. Does nothing when DCN_BACKEND asks for another implementation.
     """
     global _tried
