@@ -87,9 +87,20 @@ def load_network(path: str | Path) -> nn.Module:
     return network.eval()
 
 
-def load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Load `tensors` into `network`; a misfit is one line that lists what does not fit."""
+def load_state(
+    network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path, *, partial: bool = False
+) -> list[str]:
+    """Load `tensors` into `network`; a misfit is one line that lists what does not fit.
+
+    partial: take what fits in name and shape, leave the rest of the network as it is and return its names (else none).
+    """
     own = network.state_dict()
+    left: list[str] = []
+    if partial:
+        left = [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]
+        if len(left) == len(own):
+            raise InputError(f"nothing in '{source}' fits this network: start from other weights")
+        tensors = {name: tensor if name in left else tensors[name] for name, tensor in own.items()}
     problems = [f"{name} missing" for name in own if name not in tensors]
     problems += [f"{name} unexpected" for name in tensors if name not in own]
     problems += [
@@ -106,6 +117,7 @@ def load_state(network: nn.Module, tensors: Mapping[str, Tensor], source: str | 
     bad = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
         raise InputError(f"the weights in '{source}' hold NaN or infinite values ({bad[0]}): take another checkpoint")
+    return left
 
 
 def _load_published(path: Path) -> nn.Module:

@@ -117,6 +117,7 @@ class TrainConfig:
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
+    init_partial: bool = False  # of another size or scale: what fits is taken, the rest starts as it would
     log_every: int = 20
     val_every: int = 0  # 0: only at the end
     save_every: int = 500

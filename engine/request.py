@@ -17,7 +17,7 @@ from engine import output
 from engine.checkpoint import load_network, sha256
 from engine.restore import output_size
 from engine.task import Task
-from engine.testing import WEIGHTS
+from engine.testing import WEIGHTS, WEIGHTS_OF_SCALE
 from errors import InputError
 
 FILMS = frozenset(
@@ -64,9 +64,13 @@ class Request:
 
 
 def open_network(request: Request) -> tuple[Any, Path]:
-    """The network and the file it came from: the weights asked for, or the small released ones that fit the task."""
+    """The network and the file it came from: the weights asked for, or the small released ones that fit the task.
+
+    Those are MTDO's of the scale, and STNO's for other scales and for frames in between.
+    """
     space_time = bool(request.fps or request.times)
-    path = request.weight or WEIGHTS["stno" if space_time else "mtdo"]
+    fitting = WEIGHTS["stno"] if space_time else WEIGHTS_OF_SCALE.get(request.scale or 4, WEIGHTS["stno"])
+    path = request.weight or fitting
     if request.weight is None and not path.is_file():
         raise InputError(
             f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"

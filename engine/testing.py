@@ -21,6 +21,7 @@ from errors import InputError
 from settings import to_mapping
 
 WEIGHTS = {"mtdo": Path("checkpoints/mtdo_s.safetensors"), "stno": Path("checkpoints/stno_s.safetensors")}
+WEIGHTS_OF_SCALE: dict[float, Path] = {2: Path("checkpoints/mtdo_s_x2.safetensors"), 4: WEIGHTS["mtdo"]}  # of MTDO
 # options of the scripts and the config keys they stand for
 KEYS = {
     "datapath": "data.val.root",

@@ -70,7 +70,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network: nn.Module = models.build(config.network)
         if config.train.init:
-            load_state(self.network, load_network(config.train.init).state_dict(), config.train.init)
+            init, partial = config.train.init, config.train.init_partial
+            left = load_state(self.network, load_network(init).state_dict(), init, partial=partial)
+            if left and distributed.is_main():
+                print(
+                    f"{init}: {len(left)} tensors of this network are not in it and start anew: {', '.join(left[:4])}"
+                )
         self.network.to(device)
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -84,6 +84,18 @@ def test_weights_of_another_scale_do_not_fit() -> None:
         load_state(models.build(NETWORK), other.state_dict(), "w")
 
 
+def test_part_of_other_weights_can_be_taken() -> None:
+    torch.manual_seed(0)
+    other, network = models.build(NETWORK), models.build({**NETWORK, "scale": 8})
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    left = load_state(network, other.state_dict(), "w", partial=True)
+    assert 0 < len(left) < len(before) / 2
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name] if name in left else other.state_dict()[name])
+    with pytest.raises(InputError, match="nothing in 'w' fits"):
+        load_state(network, {"strange": torch.zeros(1)}, "w", partial=True)
+
+
 def test_not_a_number_in_weights() -> None:
     network = models.build(NETWORK)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
