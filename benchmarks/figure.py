@@ -46,6 +46,7 @@ def plot(
     if ticks:
         area.set_xticks(list(ticks), list(ticks.values()))
         area.xaxis.set_minor_formatter(NullFormatter())
+    area.autoscale_view()  # so that places are known
     lowest = -float("inf")
     for place, name, colour in sorted(ends, key=lambda end: end[0][1]):  # one above the other where lines end together
         height = max(area.transData.transform(place)[1], lowest + 15)

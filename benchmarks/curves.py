@@ -1,0 +1,53 @@
+"""Training curves: python benchmarks/curves.py PICTURE LOG.jsonl ... [--value loss/charbonnier] [--smooth 9].
+
+Draws one value of runs' logs over their steps, a running median of `--smooth` entries, one line per log, one run behind the
+other (parts of one training). The logs of the released weights lie in checkpoints/logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.figure import plot
+from engine import cli
+from errors import InputError
+
+
+def curve(log: Path, value: str, smooth: int) -> tuple[list[tuple[float, float]], int]:
+    """Steps and values, smoothed, and the log's last step."""
+    entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    found = [(entry["step"], entry[value]) for entry in entries if value in entry]
+    if not found:
+        raise InputError(f"'{log}' has no '{value}': it has {', '.join(sorted({key for e in entries for key in e}))}")
+    half = smooth // 2
+    points = [
+        (step, statistics.median(y for _, y in found[max(0, index - half) : index + half + 1]))
+        for index, (step, _) in enumerate(found)
+    ]
+    return points, entries[-1]["step"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw training curves.")
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("logs", type=Path, nargs="+")
+    parser.add_argument("--value", default="loss/charbonnier")
+    parser.add_argument("--smooth", type=int, default=9)
+    options = parser.parse_args()
+    lines, start = {}, 0
+    for log in options.logs:
+        points, length = curve(log, options.value, options.smooth)
+        lines[log.stem] = [(start + step, value) for step, value in points]
+        start += length
+    few = all(len(points) < 20 for points in lines.values())
+    plot(options.picture, "Training", ("steps", options.value), lines, marker="o" if few else "")
+
+
+if __name__ == "__main__":
+    cli.run(main)
