@@ -38,7 +38,11 @@ def arguments() -> argparse.ArgumentParser:
 
 def _add_what(add: Callable[..., Any]) -> None:
     add("--weight", type=Path, help="weights of MTDO or STNO (default: the small released ones)")
-    add("--scale", type=float, help="how many times as large (MTDO: that of the weights; STNO: any, default 4)")
+    add(
+        "--scale",
+        type=float,
+        help="how many times as large (default 4; without --weight any: 2 and 4 by MTDO, others by STNO)",
+    )
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or a number")
     add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
     add("--input-fps", type=_positive, help="frames per second of a folder or a stack (default 25)")
