@@ -2,8 +2,8 @@
 
     python benchmarks/ablation.py [--what sizes] [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...]
 
-Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the whole network,
-then with one thing switched off at a time; sizes: the small network of configs/mtdo_s.yaml, then wider, narrower, deeper.
+Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the config's
+network, then with one thing switched off at a time; sizes: the network of configs/mtdo_s.yaml, then wider, narrower, deeper.
 All variants of a seed see the same patches in the same order and take the same number of steps. Prints parameters, seconds a
 frame (160x160 at low resolution, fp32, medians of rounds in turn) and the gain over bicubic on the config's validation clips,
 and how it differs from the first variant with the same seed: mean and standard deviation over the seeds. All variants
@@ -25,17 +25,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+import dcn
 import models
-from benchmarks.figure import plot
+from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
-from dcn.compiled import ensure_built
 from engine import cli
-from engine.config import Config, load_config
+from engine.config import Config, config_from_mapping, read_yaml
 from engine.report import write_report
 from engine.restore import Options, restore
 from engine.train import STATE, Interrupted, train
 from errors import InputError
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+EXAMPLE = """  python benchmarks/ablation.py                                  every part off once, three seeds
+  python benchmarks/ablation.py --what sizes --seeds 1
+  python benchmarks/ablation.py --only atdm_off,tsa_off train.steps=2000"""
 PARTS = {
     "whole": "",
     "ctdm_as_published": "ctdm=as_shipped",  # dead: docs/mtdo.md
@@ -51,18 +55,15 @@ PARTS = {
     "three_frames": "frames=3",
     "seven_frames": "frames=7",
 }
-SMALL = (  # configs/mtdo_s.yaml
-    "frames=3 channels=16 deformable_groups=2 hat.embed=64 hat.heads=2 hat.overlap=0.25 hat.compress=1 hat.conv_weight=1.0"
-)
 SIZES = {
-    "mtdo_s": SMALL,
-    "channels_8": f"{SMALL} channels=8",
-    "channels_32": f"{SMALL} channels=32",
-    "embed_32": f"{SMALL} hat.embed=32 hat.heads=1",
-    "embed_96": f"{SMALL} hat.embed=96 hat.heads=3",
-    "one_block": f"{SMALL} hat.depths=[1]",
-    "four_blocks": f"{SMALL} hat.depths=[4]",
-    "five_frames": f"{SMALL} frames=5",
+    "mtdo_s": "",
+    "channels_8": "channels=8",
+    "channels_32": "channels=32",
+    "embed_32": "hat.embed=32 hat.heads=1",
+    "embed_96": "hat.embed=96 hat.heads=3",
+    "one_block": "hat.depths=[1]",
+    "four_blocks": "hat.depths=[4]",
+    "five_frames": "frames=5",
 }
 WHAT = {"parts": PARTS, "sizes": SIZES}
 
@@ -78,9 +79,10 @@ def chosen(variants: dict[str, str], only: str | None) -> list[str]:
 
 def outcome(config: Config, folder: Path) -> dict[str, Any]:
     """The report of one run: read where it is finished, else trained (on)."""
-    report = folder / "report.json"
+    report, state, before = folder / "report.json", folder / STATE, folder / "config.yaml"
+    if before.is_file() and config_from_mapping(read_yaml(before)) != config:
+        raise InputError(f"'{folder}' holds a run with other settings: take another --out")
     if not report.is_file():
-        state = folder / STATE
         folder.mkdir(parents=True, exist_ok=True)
         write_report(train(config, folder, state if state.is_file() else None), folder)
     return dict(json.loads(report.read_text("utf-8")))
@@ -124,22 +126,29 @@ def table(gains: dict[str, dict[int, float]], parameters: dict[str, int], second
 
 
 def main() -> int:
-    arguments = cli.parser("Train MTDO with one part switched off at a time, or in other sizes.", __doc__ or "")
-    arguments.add_argument("--what", choices=list(WHAT), default="parts")
-    arguments.add_argument("--config", default="configs/mtdo_demo.yaml")
+    arguments = cli.parser("Train MTDO with one part switched off at a time, or in other sizes.", EXAMPLE)
+    arguments.add_argument("--what", choices=list(WHAT), default="parts", help="what changes (default: parts)")
+    arguments.add_argument(
+        "--config", default=str(CONFIGS / "mtdo_demo.yaml"), help="data and training (default: the demo)"
+    )
     arguments.add_argument("--seeds", type=int, default=3, help="how many")
     arguments.add_argument("--only", help="variants to run beside the first, with commas between (default: all)")
     arguments.add_argument("--out", type=Path, help="folder of the runs (default: runs/ablation_WHAT)")
     options = cli.parse(arguments)
+    if options.seeds < 1:
+        raise InputError(f"--seeds: expected 1 or more, got {options.seeds}")
+    names = chosen(WHAT[options.what], options.only)
+    needed()
     out = options.out or Path(f"runs/ablation_{options.what}")
-    ensure_built(log=print)
+    dcn.ensure_built(log=print)
 
     def config(name: str, seed: int) -> Config:
+        mapping = read_yaml(options.config)
+        if options.what == "sizes":
+            mapping["network"] = read_yaml(CONFIGS / "mtdo_s.yaml")["network"]
         network = [f"network.{setting}" for setting in WHAT[options.what][name].split()]
-        given = [*options.overrides, f"seed={seed}", f"name={name}-{seed}"]
-        return load_config(options.config, [*network, *given])
+        return config_from_mapping(mapping, [*options.overrides, *network, f"seed={seed}", f"name={name}-{seed}"])
 
-    names = chosen(WHAT[options.what], options.only)
     gains: dict[str, dict[int, float]] = {}
     parameters: dict[str, int] = {}
     try:
@@ -155,7 +164,8 @@ def main() -> int:
     with torch.inference_mode():
         seconds = seconds_a_frame({name: config(name, 1) for name in names})
     text = table(gains, parameters, seconds)
-    (out / "ablation.md").write_text(text + "\n", "utf-8")
+    if not options.only:
+        (out / "ablation.md").write_text(text + "\n", "utf-8")
     print(text)
     if options.what == "sizes":
         points = {name: [(seconds[name], statistics.mean(gains[name].values()))] for name in names}

@@ -1,7 +1,8 @@
 """Training curves: python benchmarks/curves.py PICTURE LOG.jsonl ... [--value loss/charbonnier] [--smooth 9].
 
 Draws one value of runs' logs over their steps, a running median of `--smooth` entries, one line per log, one run behind the
-other (parts of one training). The logs of the released weights lie in checkpoints/logs.
+other (parts of one training). Parts whose losses differ cannot be compared by them: take `--value val/gain_psnr_y` then.
+The logs of the released weights lie in checkpoints/logs.
 """
 
 from __future__ import annotations
@@ -21,10 +22,15 @@ from errors import InputError
 
 def curve(log: Path, value: str, smooth: int) -> tuple[list[tuple[float, float]], int]:
     """Steps and values, smoothed, and the log's last step."""
-    entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    try:
+        entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{log}' is no log of a run ({error}): name its log.jsonl") from None
     found = [(entry["step"], entry[value]) for entry in entries if value in entry]
     if not found:
-        raise InputError(f"'{log}' has no '{value}': it has {', '.join(sorted({key for e in entries for key in e}))}")
+        raise InputError(
+            f"'{log}' has no '{value}': it has {', '.join(sorted({key for e in entries for key in e})) or 'nothing'}"
+        )
     half = smooth // 2
     points = [
         (step, statistics.median(y for _, y in found[max(0, index - half) : index + half + 1]))
@@ -35,10 +41,10 @@ def curve(log: Path, value: str, smooth: int) -> tuple[list[tuple[float, float]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw training curves.")
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("logs", type=Path, nargs="+")
-    parser.add_argument("--value", default="loss/charbonnier")
-    parser.add_argument("--smooth", type=int, default=9)
+    parser.add_argument("picture", type=Path, help="PNG to write")
+    parser.add_argument("logs", type=Path, nargs="+", help="log.jsonl of each part, in order")
+    parser.add_argument("--value", default="loss/charbonnier", help="key of the logs' lines")
+    parser.add_argument("--smooth", type=int, default=9, help="entries of the running median")
     options = parser.parse_args()
     lines, start = {}, 0
     for log in options.logs:

@@ -29,9 +29,10 @@ import torch
 from PIL import Image
 
 import models
-from benchmarks.figure import plot
+from benchmarks.figure import needed, plot
 from data.samples import natural
 from data.video import VideoFile
+from engine import cli
 from engine.checkpoint import save_weights
 from engine.task import PIECE
 
@@ -138,6 +139,7 @@ def compare(source: Path, whole: Path, killed: Path) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> None:
     """Film, upscaling and comparison, or the part of them that is asked for."""
+    needed()
     out, size = options.out, tuple(map(int, options.size.split("x")))
     out.mkdir(parents=True, exist_ok=True)
     film, short, record = out / "film.mp4", out / "short.mp4", out / "long_clip.json"
@@ -212,4 +214,4 @@ def text(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -24,9 +24,9 @@ import torch
 
 import dcn
 import models
-from benchmarks.figure import plot
+from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
-from engine.cli import tune_allocator
+from engine import cli
 from engine.config import read_yaml
 from engine.cost import gmac_per_frame
 from engine.facts import machine
@@ -128,11 +128,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="least time for each case")
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "SIZE", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    tune_allocator()
     if options.one:
         width, height = map(int, options.one[1].split("x"))
         print(json.dumps(measure(options.one[0], (height, width), options.one[2], options.seconds)))
         return
+    needed()
     options.out.mkdir(parents=True, exist_ok=True)
     results = []
     for case in [(n, s, p) for n in options.networks for s in options.sizes for p in options.precisions]:
@@ -146,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
