@@ -1,8 +1,8 @@
 """What the neighbouring frames give: python benchmarks/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
 
-MTDO restores the middle frame of the clip (x4, three frames) with its true neighbours, and with neighbours of which one
+MTDO of three frames restores the middle frame of each clip with its true neighbours, and with neighbours of which one
 thing was changed at a time; gain over bicubic in dB, Y, protocol `standard`. Where "the frame itself" gains more than
-the true neighbours, something in them is taken for motion. Other options are those of eval.py. Deterministic.
+the true neighbours, something in them is taken for motion. `--weight`, `--datapath` and overrides as for eval.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from torch import Tensor
 
 import metrics
 from data.degrade import imresize
+from data.media import LUMA
 from engine import cli, testing
 from engine.sources import open_source
 from errors import InputError
 
+EXAMPLE = "  python benchmarks/neighbours.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
+
 
 def luma(difference: Tensor) -> Tensor:
-    return difference.mean(0, keepdim=True).expand(3, -1, -1)
+    """(3, h, w) -> its luma in all three channels."""
+    return torch.einsum("c,chw->hw", torch.tensor(LUMA), difference).expand(3, -1, -1)
 
 
 def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -32,7 +36,8 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     return {
         "true neighbours": lambda centre, other: other,
         "the frame itself": lambda centre, other: centre,
-        "the frame itself with white noise, 1 grey level": lambda centre, other: centre + noise / 255,
+        "the frame itself with white noise of 1 grey level": lambda centre, other: centre + noise / 255,
+        "the frame itself with white noise of 4": lambda centre, other: centre + 4 * noise / 255,
         "true neighbours with the frame's colours": lambda centre, other: centre + luma(other - centre),
         "the frame itself with its neighbours' colours": lambda centre, other: other - luma(other - centre),
     }
@@ -40,12 +45,14 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("What neighbouring frames give.", __doc__ or "", "runs/neighbours")
+    arguments = testing.parser("What neighbouring frames give.", EXAMPLE, "runs/neighbours")
     network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
     if network.config.frames != 3:
         raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")
     network.eval()
     for pair in open_source(config, "val").pairs:
+        if len(pair.gt) < 3:
+            raise InputError(f"{pair.name} has {len(pair.gt)} frames: this trial needs three")
         middle = len(pair.gt) // 2
         before, centre, after = (pair.lr.frame(middle + step) for step in (-1, 0, 1))
         truth = pair.gt.frame(middle)

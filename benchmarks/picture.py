@@ -18,9 +18,8 @@ from data.degrade import Degradation, imresize
 from data.layouts import open_layout
 from data.media import to_uint8, write_image
 from data.samples import natural
-from engine.checkpoint import load_network
+from engine.checkpoint import load_network, released
 from engine.restore import restore
-from engine.testing import WEIGHTS
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     truth = open_layout(options.clip)[0].gt
     low = DegradedClip(truth, Degradation(), 4)
-    ours = next(iter(restore(load_network(WEIGHTS["mtdo"]).eval(), low, frames=[options.frame])))
+    ours = next(iter(restore(load_network(released("mtdo")).eval(), low, frames=[options.frame])))
     frames = [imresize(low.frame(options.frame), size=truth.size), ours, truth.frame(options.frame)]
     left, top, width, height = options.box
     parts = [to_uint8(frame.clamp(0, 1))[top : top + height, left : left + width] for frame in frames]

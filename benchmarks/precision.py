@@ -22,9 +22,8 @@ from data.clips import ArrayClip, Clip, FolderClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8
 from data.samples import natural
-from engine.checkpoint import load_network
+from engine.checkpoint import load_network, released
 from engine.restore import Options, restore
-from engine.testing import WEIGHTS
 
 
 def truth_and_small(path: Path, side: int, count: int, scale: int) -> tuple[Tensor, Clip]:
@@ -47,7 +46,7 @@ def psnr(network: Any, truth: Tensor, small: Clip, precision: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What half precision costs against the truth.")
     parser.add_argument("clips", type=Path, nargs="*", default=sorted(natural("test").glob("*.mp4")), metavar="CLIP")
-    parser.add_argument("--weights", type=Path, nargs="+", default=[WEIGHTS["mtdo"], WEIGHTS["stno"]])
+    parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
     parser.add_argument("--precisions", nargs="+", default=["bf16"])
     parser.add_argument("--frames", type=int, default=4, help="of each clip (default 4)")
     parser.add_argument("--side", type=int, default=256, help="pixels a side of the truth (default 256)")

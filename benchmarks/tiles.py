@@ -23,9 +23,8 @@ from data.degrade import imresize
 from data.media import to_uint8, write_image
 from data.samples import natural
 from engine import tiles
-from engine.checkpoint import load_network
+from engine.checkpoint import load_network, released
 from engine.restore import Options, multiple, output_size, restore
-from engine.testing import WEIGHTS
 
 HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the whole frame |\n|---|---|---|---|---|---|\n"
 
@@ -68,7 +67,7 @@ def compare(network: Any, clip: Clip, sides: list[int], amplify: float, out: Pat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Tiles against whole frames.")
-    parser.add_argument("--weights", type=Path, nargs="+", default=[WEIGHTS["mtdo"], WEIGHTS["stno"]])
+    parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
     parser.add_argument("--film", type=Path, default=next(natural("test").glob("*.mp4")), help="default: a sample film")
     parser.add_argument("--size", default="160x96", help="LR width x height (default 160x96)")
     parser.add_argument("--tiles", type=int, nargs="+", default=[64, 96], help="LR pixels a side (default 64 96)")
