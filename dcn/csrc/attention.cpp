@@ -4,6 +4,8 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <cstdint>
+
 #include "operator.h"
 
 namespace dcn {
@@ -27,7 +29,8 @@ const AttentionKernels& attention_kernels() {
   return attention_baseline;
 }
 
-Attention check(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale) {
+// The sizes and types, once everything fits (else one line is raised); no pointers yet.
+Attention checked(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale) {
   Attention a{};
   TORCH_CHECK(qkv.dim() == 4 && heads > 0 && qkv.size(3) > 0 && qkv.size(3) % (3 * heads) == 0,
               "window_attention: qkv must be (B, H, W, 3 * heads * width), got ", qkv.sizes(), " for ", heads, " heads");
@@ -49,7 +52,7 @@ Attention check(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t wi
 }  // namespace
 
 Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale) {
-  Attention a = check(qkv, bias, heads, window, margin, shift, scale);
+  Attention a = checked(qkv, bias, heads, window, margin, shift, scale);
   const Tensor tokens = qkv.contiguous(), biases = bias.contiguous();
   Tensor out = at::empty({a.batch, a.height, a.width, heads * a.head_width}, qkv.options().memory_format(at::MemoryFormat::Contiguous));
   a.qkv = tokens.const_data_ptr(), a.bias = biases.const_data_ptr(), a.out = out.mutable_data_ptr();

@@ -4,6 +4,9 @@
 #include "rows.h"
 #include "vector.h"
 
+#include <cstdint>
+#include <cstring>
+#include <limits>
 #include <utility>
 
 #ifdef __AVX512F__
@@ -22,6 +25,9 @@ inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1)
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+// The larger of both, lane by lane; b where either is NaN.
 inline V larger(V a, V b) {
 #ifdef __AVX512F__
   return (V)_mm512_max_ps((__m512)a, (__m512)b);
@@ -30,14 +36,15 @@ inline V larger(V a, V b) {
 #endif
 }
 
-// 2 ** t for t <= 0 (below 2 ** -126: that), with a relative error of 2e-7, or of 4e-5 for what is rounded to bfloat16.
+// 2 ** t for t <= 0 (below 2 ** -126: that), with a relative error of 2e-7, or of 4e-5 for what is rounded to bfloat16. NaN for NaN.
 template <bool Exact>
 inline V exp2_of(V t) {
-  t = larger(t, V{} - 126.f);
-  const V shifted = t + 12582912.f;  // 1.5 * 2 ** 23: the integer part stands in the lowest bits
-  const V f = t - (shifted - 12582912.f);
+  constexpr float kShift = 12582912.f + 127.f;  // 1.5 * 2 ** 23 and the exponent of 1: the lowest bits become the exponent of the power
+  t = larger(V{} - 126.f, t);
+  const V shifted = t + kShift;
+  const V f = t - (shifted - kShift);
   V p;
-  if (Exact) {
+  if constexpr (Exact) {
     p = f * 1.5403530e-4f + 1.3333558e-3f;
     p = p * f + 9.6181291e-3f;
     p = p * f + 5.5504109e-2f;
@@ -49,12 +56,12 @@ inline V exp2_of(V t) {
     p = p * f + 6.9314718e-1f;
   }
   p = p * f + 1.f;
-  Vec<uint32_t, kLanes> bits, power;
-  std::memcpy(&bits, &p, sizeof p);
-  std::memcpy(&power, &shifted, sizeof power);
-  bits += power << 23;
-  std::memcpy(&p, &bits, sizeof p);
-  return p;
+  Vec<uint32_t, kLanes> bits;
+  V power;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  bits <<= 23;
+  std::memcpy(&power, &bits, sizeof power);
+  return p * power;  // not the exponents added: the sum of a NaN's bits may be a number
 }
 
 inline void narrow(V from, float* to) { store(to, from); }
@@ -89,10 +96,11 @@ struct Pairs {
 };
 #endif
 
-// c (kRowTile x cols) = a b: cols in whole vectors; element (m, k) of a lies at m * a_row + k, rows of b have b_row elements.
+// c = a b, for kRowTile rows and NV vectors of columns: element (m, k) of a lies at m * a_row + k, rows of b have b_row elements.
+// (multiply_tile of vector.h adds to c, and one type is all there: here c starts at zero, and an element may hold two numbers.)
 template <class P, int NV>
-inline void multiply_tile(const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
-                          int64_t depth) {
+inline void product_tile(const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
+                         int64_t depth) {
   V sum[kRowTile][NV];
 #pragma GCC unroll 8
   for (int m = 0; m < kRowTile; ++m)
@@ -109,14 +117,15 @@ inline void multiply_tile(const typename P::Element* a, int64_t a_row, const typ
     for (int n = 0; n < NV; ++n) store(c + m * c_row + n * kLanes, sum[m][n]);
 }
 
+// The same for any whole number of vectors of columns: the widest tiles first, then what remains.
 template <class P>
-void multiply_rows(int64_t cols, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
-                   int64_t depth) {
+void product_rows(int64_t cols, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
+                  int64_t depth) {
   int64_t n = 0;
   for (; n + DCN_TILE_VECTORS * kLanes <= cols; n += DCN_TILE_VECTORS * kLanes)
-    multiply_tile<P, DCN_TILE_VECTORS>(a, a_row, b + n, b_row, c + n, c_row, depth);
-  for (; n + 2 * kLanes <= cols; n += 2 * kLanes) multiply_tile<P, 2>(a, a_row, b + n, b_row, c + n, c_row, depth);
-  for (; n < cols; n += kLanes) multiply_tile<P, 1>(a, a_row, b + n, b_row, c + n, c_row, depth);
+    product_tile<P, DCN_TILE_VECTORS>(a, a_row, b + n, b_row, c + n, c_row, depth);
+  for (; n + 2 * kLanes <= cols; n += 2 * kLanes) product_tile<P, 2>(a, a_row, b + n, b_row, c + n, c_row, depth);
+  for (; n < cols; n += kLanes) product_tile<P, 1>(a, a_row, b + n, b_row, c + n, c_row, depth);
 }
 
 // One window of one head: its place in the rolled map, and whether the roll brought something foreign into it.
@@ -212,10 +221,10 @@ class Worker {
       const int64_t first = tile * kRowTile, count = smaller(kRowTile, queries - first);
       fetch(tile * keys_a_tile, smaller(keys, (tile + 1) * keys_a_tile));
       fill_queries(first, count);
-      multiply_rows<P>(keys_padded, query, query_depth, key, keys_padded, scores, keys_padded, query_depth);
+      product_rows<P>(keys_padded, query, query_depth, key, keys_padded, scores, keys_padded, query_depth);
       float factor[kRowTile];
       for (int64_t m = 0; m < count; ++m) factor[m] = soften(task, first + m, scores + m * keys_padded, weights + m * key_depth);
-      multiply_rows<P>(width_padded, weights, key_depth, value, width_padded, result, width_padded, key_depth);
+      product_rows<P>(width_padded, weights, key_depth, value, width_padded, result, width_padded, key_depth);
       for (int64_t m = 0; m < count; ++m) put_result(task, first + m, result + m * width_padded, factor[m]);
     }
   }
@@ -276,11 +285,11 @@ class Worker {
     constexpr float kLog2e = 1.44269504f;
     const float scale = a.scale * kLog2e;
     const Stored* bias = static_cast<const Stored*>(a.bias) + (task.head * queries + index) * keys;
-    V highest = V{} - 3e38f, sum{};
+    V highest = V{} - kInfinity, sum{};
     for (int64_t k = 0; k < keys_padded; k += kLanes) {
       V s = load<V>(score + k) * scale + biases(bias, k) * kLog2e;
       if (task.bottom || task.right) s += (load<I>(region + k) != region[index]) ? V{} + dcn::kApart * kLog2e : V{};
-      highest = larger(highest, s);
+      highest = larger(highest, s);  // whether a NaN stays here or not, its own weight below makes the sum NaN
       store(score + k, s);
     }
     float largest = highest[0], total = 0;
@@ -307,7 +316,7 @@ class Worker {
   // The bias of kLanes keys; keys beyond the last get a weight of zero.
   V biases(const Stored* bias, int64_t k) const {
     if (k + kLanes <= keys) return widened(bias + k);
-    V result = V{} - 1e30f;
+    V result = V{} - kInfinity;
     for (int64_t lane = 0; k + lane < keys; ++lane) result[lane] = convert<float>(bias[k + lane]);
     return result;
   }

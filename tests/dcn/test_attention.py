@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,50 @@ def test_large_scores_stay_finite() -> None:
     assert (result.flatten(1, 2) - expected).abs().max() < 1e-2 * expected.abs().max()
 
 
+def spoiled(what: str, qkv: Tensor, bias: Tensor) -> None:
+    """Put what is not finite into (1, window, window, 3, heads, width) and (heads, queries, keys)."""
+    tokens = qkv.unflatten(-1, (3, 2, -1))
+    bad = torch.tensor(-1, dtype=torch.int32 if qkv.dtype == torch.float32 else torch.int16).view(qkv.dtype)
+    assert bad.isnan()  # all of its bits are set: no sum of integers may take it for a number
+    if what in ("query", "key", "value"):
+        tokens[0, 4, 1, ("query", "key", "value").index(what), 1, 2] = bad
+    elif what == "bias":
+        bias[1, 5, 6] = bad
+    elif what == "infinite score":
+        bias[1, 5, 6] = math.inf
+    elif what == "infinite query":
+        tokens[0, 4, 1, 0, 1, 2] = math.inf
+    elif what == "no key left":
+        bias[1, 5] = -math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [7, 8])  # 49 and 64 keys: with and without filling up a vector
+@pytest.mark.parametrize(
+    "what", ["query", "key", "value", "bias", "infinite score", "infinite query", "no key left", "nothing"]
+)
+def test_what_is_not_finite_is_not_hidden(what: str, window: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(1, window, window, 3 * 2 * 5).to(dtype)
+    bias = torch.randn(2, window**2, window**2).to(dtype)
+    spoiled(what, qkv, bias)
+    result = dcn.attention.window_attention(qkv, bias, 2, window, 0.4)
+    query, key, value = qkv.double().flatten(1, 2).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+    expected = torch.softmax(0.4 * query @ key.mT + bias.double(), -1) @ value  # (1, heads, L, width)
+    expected = expected.transpose(1, 2).reshape(result.shape)
+    assert torch.equal(result.isnan(), expected.isnan()) and expected.isnan().any() == (what != "nothing")
+    rest = ~expected.isnan()
+    assert ((result - expected)[rest].abs() < (1e-5 if dtype == torch.float32 else 0.03)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_key_with_a_score_of_minus_infinity_takes_no_part(dtype: torch.dtype) -> None:
+    qkv, bias = torch.randn(1, 8, 8, 3 * 16).to(dtype), torch.zeros(1, 64, 64, dtype=dtype)
+    bias[..., 1:] = -math.inf
+    result = dcn.attention.window_attention(qkv, bias, 1, 8, 0.2)
+    assert torch.equal(result, qkv[:, :1, :1, 32:].expand_as(result))
+
+
 def test_not_where_gradients_or_traces_are_wanted() -> None:
     x = torch.randn(1, 8, 8, 4)
     assert not dcn.attention.usable(x)  # gradients are on
@@ -89,11 +135,14 @@ def test_not_where_gradients_or_traces_are_wanted() -> None:
 @pytest.mark.parametrize(
     ("shape", "bias", "arguments", "message"),
     [
-        ((1, 8, 8, 50), (2, 64, 64), (2, 8, 1.0), r"qkv must be \(B, H, W"),
-        ((1, 8, 9, 48), (2, 64, 64), (2, 8, 1.0), "not made of windows of 8"),
-        ((1, 8, 8, 48), (2, 64, 100), (2, 8, 1.0), r"bias must be \(2, 64, 64\)"),
+        ((1, 8, 8, 50), (2, 64, 64), {}, r"qkv must be \(B, H, W"),
+        ((1, 8, 9, 48), (2, 64, 64), {}, "not made of windows of 8"),
+        ((1, 8, 8, 48), (2, 64, 100), {}, r"bias must be \(2, 64, 64\)"),
+        ((1, 8, 8, 48), (2, 64, 100), {"margin": 1, "shift": 4}, "margin 1 and shift 4 do not fit a window of 8"),
+        ((1, 8, 8, 48), (2, 64, 64), {"shift": 8}, "margin 0 and shift 8 do not fit a window of 8"),
+        ((1, 8, 8, 48), (2, 64, 64), {"shift": -1}, "margin 0 and shift -1 do not fit a window of 8"),
     ],
 )
 def test_what_does_not_fit_is_refused(shape, bias, arguments, message) -> None:
     with pytest.raises(RuntimeError, match=message):
-        dcn.attention.window_attention(torch.zeros(shape), torch.zeros(bias), *arguments)
+        dcn.attention.window_attention(torch.zeros(shape), torch.zeros(bias), 2, 8, 1.0, **arguments)
