@@ -1,4 +1,8 @@
-"""The compiled operator `torch.ops.dcn.deform_conv2d`: loading it, and what PyTorch must know to trace and differentiate it."""
+"""The compiled operators: loading their library, and what PyTorch must know to trace and differentiate the deformable convolution.
+
+`torch.ops.dcn.deform_conv2d` is for CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) for inference on CPUs, so
+nothing is registered for it here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,10 @@ _registered: list[torch.library.Library] = []  # registrations live as long as t
 
 
 def available(device: str) -> bool:
-    """Whether the compiled operator runs on tensors of this device type; loads it at the first call, never builds."""
+    """Whether the compiled deformable convolution (on CPUs: both operators) runs on tensors of this device type.
+
+    Loads the library at the first call, never builds it.
+    """
     global _tried
     if not _tried:
         _tried = True
@@ -29,12 +36,12 @@ def available(device: str) -> bool:
 
 
 def why_not() -> str:
-    """Why there is no compiled operator."""
+    """Why there are no compiled operators."""
     return _why_not or "the compiled kernel has no part for this device"
 
 
 def ensure_built(log: Callable[[str], object] = print) -> bool:
-    """Build the kernels unless that is done, and load them. True: the compiled operator is there.
+    """Build the kernels unless that is done, and load them. True: the compiled operators are there.
 
     Takes milliseconds where they are built, about 30 s once where a compiler is; else says why not in one line, and the other
     implementations serve. Safe to call from several processes at once. Does nothing when DCN_BACKEND asks for another implementation.
@@ -46,7 +53,7 @@ def ensure_built(log: Callable[[str], object] = print) -> bool:
         try:
             build.build(log)
         except build.BuildError as error:
-            log(f"dcn: no compiled deformable convolution: {error}; going on without")
+            log(f"dcn: no compiled operators: {error}; going on without")
             return False
         _tried = False
     return available("cpu")
