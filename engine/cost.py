@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dcn
+from models.mtdo.attention import MultiHead
 
 SIDE = 64  # LR pixels a side of the frames that are counted
 
@@ -19,26 +21,44 @@ def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
     """10^9 multiply-accumulates for one output frame of `network` from LR frames of `side` x `side`.
 
     MTDO: one window. STNO: two key frames and one in between at four times the size, divided by three frames. Resampling, norms and
-    activations are not counted, as is usual.
+    activations are not counted, as is usual, nor are the zeros that some operators fill heads of an odd width with: the count is the
+    same whichever operators run.
     """
     device = next(network.parameters()).device
     config: Any = network.config
     frames = torch.zeros(1, getattr(config, "frames", 2), 3, side, side, device=device)
     produced = 3 if config.name == "stno" else 1
-    with torch.no_grad():
+    with torch.no_grad(), _unfilled(network):
         return gmac(lambda: network(frames)) / produced
 
 
 def gmac(run: Callable[[], object]) -> float:
-    """10^9 multiply-accumulates of whatever `run` does, backward passes too."""
+    """10^9 multiply-accumulates of whatever `run` does, backward passes too. What is filled with zeros counts in full."""
     with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
         run()
     return counter.get_total_flops() / 2 / 1e9
 
 
+@contextmanager
+def _unfilled(network: nn.Module) -> Iterator[None]:
+    """Heads of attention at their own width: 30 in the paper's MTDO, which PyTorch's attention would get as 32."""
+    layers = [layer for layer in network.modules() if isinstance(layer, MultiHead)]
+    fillings = [layer.filling for layer in layers]
+    try:
+        for layer in layers:
+            layer.filling = 0
+        yield
+    finally:
+        for layer, filling in zip(layers, fillings, strict=True):
+            layer.filling = filling
+
+
 def _formulas() -> dict[Any, Any]:
     """What PyTorch's own counter leaves out: attention on the CPU and our operators."""
-    formulas: dict[Any, Any] = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    formulas: dict[Any, Any] = {
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
     if "compiled" in dcn.backends():
         formulas[torch.ops.dcn.deform_conv2d] = _deform_flops
         formulas[torch.ops.dcn.deform_conv2d_backward] = _deform_backward_flops
@@ -49,6 +69,11 @@ def _formulas() -> dict[Any, Any]:
 def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:
     batch_heads = math.prod(query[:-2])
     return 2 * batch_heads * query[-2] * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:
+    """Twice the forward pass, as of any product. It occurs where the bias does not learn; scores made again are not counted."""
+    return 2 * _attention_flops(query, key, value)
 
 
 def _deform_flops(image: Any, offset: Any, weight: Any, *_args: Any, out_shape: Any = None, **_kwargs: Any) -> int:

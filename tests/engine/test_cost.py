@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import dcn
 import models
 from engine.cost import gmac, gmac_per_frame
+from models.mtdo.attention import MultiHead
 
 SMALL = {
     "name": "mtdo",
@@ -26,10 +28,22 @@ def test_a_convolution_by_hand() -> None:
     assert gmac(lambda: layer(image)) == pytest.approx(2 * 10 * 12 * 5 * 3 * 9 / 1e9)
 
 
+def test_attention_without_a_bias_that_learns_by_hand() -> None:
+    query, key, value = (torch.rand(2, 3, 10, 8, requires_grad=True) for _ in range(3))
+    forward = 2 * 2 * 3 * 10 * 10 * 8 / 1e9
+    assert gmac(lambda: F.scaled_dot_product_attention(query, key, value)) == pytest.approx(forward)
+    both = gmac(lambda: F.scaled_dot_product_attention(query, key, value).sum().backward())
+    assert both == pytest.approx(3 * forward)
+
+
+@pytest.mark.parametrize("embed", [16, 28])  # heads of 8, and of 14, which plain attention fills up to 16
 @pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
-def test_compiled_and_plain_operators_count_alike() -> None:
-    network = models.build(SMALL).eval()
+def test_compiled_and_plain_operators_count_alike(embed: int) -> None:
+    network = models.build({**SMALL, "hat": {**SMALL["hat"], "embed": embed}}).eval()
+    fillings = {layer.filling for layer in network.modules() if isinstance(layer, MultiHead)}
+    assert fillings == {2 if embed == 28 else 0}
     compiled = gmac_per_frame(network)
+    assert fillings == {layer.filling for layer in network.modules() if isinstance(layer, MultiHead)}
     try:
         dcn.set_backend("plain")
         assert gmac_per_frame(network) == pytest.approx(compiled, rel=1e-12)
