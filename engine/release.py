@@ -1,4 +1,4 @@
-"""Weights to hand out: python -m engine.release OUT W1[:SHARE] [W2:SHARE ...].
+"""Weights to hand out: python -m engine.release OUT W[:SHARE] [W:SHARE ...] [--overwrite].
 
 Writes the weighted mean of weights of one network (an early and the last ones of a run, say) as float16 safetensors with
 its configuration, half the size of a run's own files. The shares must add up to 1; one file alone counts whole.
@@ -15,13 +15,19 @@ from torch import Tensor
 
 from engine import cli
 from engine.checkpoint import load_network, save_weights, sha256
+from engine.task import check_free
 from errors import InputError
 
 
-def release(out: Path, parts: list[tuple[Path, float]]) -> str:
-    """Write the mean of `parts` (file, share) to `out` and return its SHA-256. Raises InputError where they do not fit."""
-    if abs(sum(share for _, share in parts) - 1) > 1e-6:
-        raise InputError(f"the shares add up to {sum(share for _, share in parts):g}: they must add up to 1")
+def release(out: Path, parts: list[tuple[Path, float]], *, overwrite: bool = False) -> str:
+    """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
+
+    Raises InputError where they do not fit, and where `out` exists and is not to be replaced.
+    """
+    total = sum(share for _, share in parts)
+    if not abs(total - 1) <= 1e-6:
+        raise InputError(f"the shares add up to {total:g}: they must add up to 1: of two files, write W1:0.5 W2:0.5")
+    check_free(out, "file", overwrite)
     networks: list[Any] = [load_network(path) for path, _ in parts]
     for (path, _), network in zip(parts, networks, strict=True):
         if network.config != networks[0].config:
@@ -47,16 +53,26 @@ def release(out: Path, parts: list[tuple[Path, float]]) -> str:
 
 
 def part(text: str) -> tuple[Path, float]:
+    """A file and its share of the mean, from FILE:SHARE; FILE alone counts whole."""
     path, colon, share = text.rpartition(":")
-    return (Path(path), float(share)) if colon else (Path(text), 1.0)
+    try:
+        return (Path(path), float(share)) if colon else (Path(text), 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected FILE or FILE:SHARE, such as W1:0.5") from None
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description="Write released weights.")
-    arguments.add_argument("out", type=Path)
-    arguments.add_argument("parts", type=part, nargs="+", metavar="W[:SHARE]")
+    arguments = argparse.ArgumentParser(
+        description="Write weights to hand out: the weighted mean of weights of one network, in half precision."
+    )
+    arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")
+    arguments.add_argument(
+        "parts", type=part, nargs="+", metavar="W[:SHARE]",
+        help="weights, and their share of the mean: one file alone counts whole, the shares of several add up to 1",
+    )  # fmt: skip
+    arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
-    print(f"{options.out}: SHA-256 {release(options.out, options.parts)}")
+    print(f"{options.out}: SHA-256 {release(options.out, options.parts, overwrite=options.overwrite)}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,23 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "d.safetensors", huge)
     with pytest.raises(InputError, match="float16"):
         release(tmp_path / "out", [(tmp_path / "d.safetensors", 1.0)])
+    with pytest.raises(InputError, match=r"add up to 2: .* write W1:0\.5 W2:0\.5"):
+        release(tmp_path / "out", [part(str(tmp_path / "a.safetensors"))] * 2)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_exists_is_safe(tmp_path: Path) -> None:
+    save_weights(tmp_path / "a.safetensors", small_mtdo())
+    out = tmp_path / "out.safetensors"
+    out.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"out\.safetensors' exists: say --overwrite"):
+        release(out, [(tmp_path / "a.safetensors", 1.0)])
+    assert out.read_bytes() == b"mine"
+    assert release(out, [(tmp_path / "a.safetensors", 1.0)], overwrite=True) == sha256(out)
 
 
 def test_shares_on_the_command_line() -> None:
     assert part("runs/a.safetensors") == (Path("runs/a.safetensors"), 1.0)
     assert part("runs/a.safetensors:0.3") == (Path("runs/a.safetensors"), 0.3)
+    with pytest.raises(ArgumentTypeError, match="expected FILE or FILE:SHARE"):
+        part("runs/a.safetensors:half")
