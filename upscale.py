@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,9 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--weight", type=Path, help="weights of MTDO or STNO (default: the small released ones)")
     add(
         "--scale",
-        type=float,
-        help="how many times as large (default 4; without --weight any: 2 and 4 by MTDO, others by STNO)",
+        type=_positive,
+        help="how many times as large (default: that of MTDO weights, else 4). Without --weight 2 and 4 by MTDO, "
+        "other scales and all with --fps or --times by STNO",
     )
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or a number")
     add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
@@ -52,7 +55,12 @@ def _add_what(add: Callable[..., Any]) -> None:
         metavar="R,G,B",
         help="images of many bands: the three to take as colours, or one, from 1",
     )
-    add("--limits", type=_two, metavar="LOW,HIGH", help="stored values that become black and white, such as 0,2047")
+    add(
+        "--limits",
+        type=_two,
+        metavar="LOW,HIGH",
+        help="stored values that become black and white, such as 0,2047 or -100,3000",
+    )
     add(
         "--percentiles",
         type=_two,
@@ -92,42 +100,65 @@ def _add_files(add: Callable[..., Any]) -> None:
     add("--overwrite", action="store_true", help="replace an output that exists")
 
 
+def _numbers(text: str, kind: Callable[[str], Any], expected: str) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': expected {expected}") from None
+
+
 def _times(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return _numbers(text, float, "rising numbers between 0 and 1, such as 0.25,0.5,0.75")
 
 
 def _bands(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+    return _numbers(text, int, "one band or three, from 1, such as 5,3,2")
 
 
 def _two(text: str) -> tuple[float, float]:
-    low, high = (float(part) for part in text.split(","))
-    return low, high
+    expected = "two numbers LOW,HIGH, such as 0,2047"
+    numbers = _numbers(text, float, expected)
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"'{text}': expected {expected}")
+    return numbers[0], numbers[1]
+
+
+def _one(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"'{text}': expected {expected}")
+    return value
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
+    return _one(text, float, lambda value: 0 < value < float("inf"), "a number above 0")
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    return _one(text, int, lambda value: value >= 0, "a whole number from 0 on")
 
 
 def _tile(text: str) -> int:
-    value = int(text)
-    if value < 64:
-        raise argparse.ArgumentTypeError(f"{value} is too small: a tile needs at least 64 LR pixels a side")
-    return value
+    return _one(text, int, lambda value: value >= 64, "a whole number: a tile needs at least 64 LR pixels a side")
+
+
+def parse(words: Sequence[str]) -> dict[str, Any]:
+    """The options given, by name. A pair that begins with a minus (`--limits -100,3000`) would be taken for an option
+    of its own, so it is joined to the word before it."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--limits", "--percentiles") and re.match(r"-[\d.]", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return vars(arguments().parse_args(joined))
 
 
 def main() -> None:
-    options = vars(arguments().parse_args())
+    options = parse(sys.argv[1:])
 
     from engine.request import Request  # torch is imported after the arguments are known to be right
     from engine.upscale import upscale

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import upscale
 from data.media import write_image
 from engine.checkpoint import save_weights
 from tests.engine.small import moving_clip, small_mtdo
@@ -68,6 +69,50 @@ def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
     result = run(command(inputs, tmp_path / "missing.mp4", tmp_path / "out.mp4"))
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "missing.mp4" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--limits", "-100,3000"], "limits", (-100.0, 3000.0)),
+        (["--limits", "-.5,-0.25"], "limits", (-0.5, -0.25)),
+        (["--limits=-100,3000"], "limits", (-100.0, 3000.0)),
+        (["--limits", "0,2047"], "limits", (0.0, 2047.0)),
+        (["--percentiles", "1,99"], "percentiles", (1.0, 99.0)),
+        (["--scale", "2.5"], "scale", 2.5),
+        (["--times", "0.25,0.5"], "times", (0.25, 0.5)),
+        (["--bands", "5,3,2"], "bands", (5, 3, 2)),
+        (["--preview"], "preview", -1),
+        (["--tile", "64"], "tile", 64),
+    ],
+)
+def test_options_as_typed(words, name, value):
+    assert upscale.parse(["in", "out", *words])[name] == value
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--scale", "0"], "--scale: '0': expected a number above 0"),
+        (["--scale", "nan"], "--scale: 'nan': expected a number above 0"),
+        (["--scale", "inf"], "--scale: 'inf': expected a number above 0"),
+        (["--input-fps", "fast"], "--input-fps: 'fast': expected a number above 0"),
+        (["--crf", "-1"], "--crf: '-1': expected a whole number from 0 on"),
+        (["--context", "few"], "--context: 'few': expected a whole number from 0 on"),
+        (["--limits", "7"], "--limits: '7': expected two numbers LOW,HIGH"),
+        (["--limits", "-a,7"], "--limits: expected one argument"),
+        (["--percentiles", "1,2,3"], "--percentiles: '1,2,3': expected two numbers LOW,HIGH"),
+        (["--times", "0.5,half"], "--times: '0.5,half': expected rising numbers between 0 and 1"),
+        (["--bands", "red"], "--bands: 'red': expected one band or three"),
+        (["--tile", "32"], "--tile: '32': expected a whole number: a tile needs at least 64"),
+        (["--tile", "large"], "--tile: 'large': expected a whole number"),
+    ],
+)
+def test_options_that_cannot_be_used_say_what_was_expected(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        upscale.parse(["in", "out", *words])
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and message in error and " _" not in error.splitlines()[-1]
 
 
 @pytest.mark.slow
