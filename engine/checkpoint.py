@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import models
+from engine.config import in_repository
 from errors import InputError
 from settings import to_mapping
 
 FORMAT = "mtdo-stno-1"
+DEFAULT_SCALE = 4.0  # where none is asked for
+RELEASED_MTDO = {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"}  # of scale
+RELEASED_STNO = "checkpoints/stno_s.safetensors"  # of any
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -66,6 +70,20 @@ def save_weights(path: str | Path, network: nn.Module, state: Mapping[str, Tenso
     save_tensors(path, state if state is not None else network.state_dict(), header)
 
 
+def released(network: str, scale: float | None = None) -> Path:
+    """The small released weights of "mtdo" (of one scale) or "stno" (of any). Raises `InputError` if there are none."""
+    scale = DEFAULT_SCALE if scale is None else scale
+    if network == "mtdo" and scale not in RELEASED_MTDO:
+        known = " and ".join(f"{known:g}" for known in RELEASED_MTDO)
+        raise InputError(f"no MTDO weights of scale {scale:g} come with the repository, only of {known}: take STNO's")
+    path = in_repository(RELEASED_MTDO[scale] if network == "mtdo" else RELEASED_STNO)
+    if not path.is_file():
+        raise InputError(
+            f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
+        )
+    return path
+
+
 def load_network(path: str | Path) -> nn.Module:
     """The network in a weights file, in eval mode on the CPU, float32.
 
@@ -92,7 +110,8 @@ def load_state(
 ) -> list[str]:
     """Load `tensors` into `network`; a misfit is one line that lists what does not fit.
 
-    partial: take what fits in name and shape, leave the rest of the network as it is and return its names (else none).
+    partial: take what fits in name and shape, leave the rest of the network as it is and return its names (else none);
+    tensors that the network does not have are left aside without a word.
     """
     own = network.state_dict()
     left: list[str] = []
@@ -100,7 +119,8 @@ def load_state(
         left = [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]
         if len(left) == len(own):
             raise InputError(f"nothing in '{source}' fits this network: start from other weights")
-        tensors = {name: tensor if name in left else tensors[name] for name, tensor in own.items()}
+        kept = set(left)
+        tensors = {name: tensor if name in kept else tensors[name] for name, tensor in own.items()}
     problems = [f"{name} missing" for name in own if name not in tensors]
     problems += [f"{name} unexpected" for name in tensors if name not in own]
     problems += [
@@ -109,7 +129,7 @@ def load_state(
         if name in tensors and tensors[name].shape != own[name].shape
     ]
     if problems:
-        shown = "; ".join(problems[:4]) + (f"; and {len(problems) - 4} more" if len(problems) > 4 else "")
+        shown = first_few(problems, "; ")
         raise InputError(
             f"the weights in '{source}' do not fit this network: {shown}: use the config they were trained with"
         )
@@ -118,6 +138,12 @@ def load_state(
     if bad:
         raise InputError(f"the weights in '{source}' hold NaN or infinite values ({bad[0]}): take another checkpoint")
     return left
+
+
+def first_few(names: Sequence[str], separator: str = ", ", count: int = 4) -> str:
+    """The first names of a list that may be long, and how many more there are."""
+    more = [f"and {len(names) - count} more"] if len(names) > count else []
+    return separator.join([*names[:count], *more])
 
 
 def _load_published(path: Path) -> nn.Module:

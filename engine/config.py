@@ -20,6 +20,7 @@ from errors import InputError
 from settings import from_mapping, to_mapping
 
 MAX_SCALE = 32  # beyond it nothing is restored, only memory filled
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -134,6 +135,8 @@ class TrainConfig:
             raise InputError(f"'ema' must lie in [0, 1), got {self.ema}")
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
+        if self.init_partial and not self.init:
+            raise InputError("'init_partial' is set, but there is nothing to start from: name weights in 'init'")
 
     @property
     def all_stages(self) -> list[StageConfig]:
@@ -206,6 +209,12 @@ class Config:
         return self.eval.stride or self.data.strides[0]
 
 
+def in_repository(name: str) -> Path:
+    """A file or folder that comes with this repository, wherever a script was started; short where it lies below."""
+    path, here = ROOT / name, Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and apply `key.sub=value` overrides. Raises `InputError` naming the file, key and remedy."""
     return config_from_mapping(read_yaml(path), overrides)
@@ -230,7 +239,7 @@ def dump_yaml(config: Config) -> str:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
-        known = sorted(p.as_posix() for p in Path("configs").glob("*.yaml"))
+        known = sorted(p.as_posix() for p in in_repository("configs").glob("*.yaml"))
         raise InputError(f"config file '{path}' does not exist" + (f": try one of {', '.join(known)}" if known else ""))
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -34,6 +34,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def say(text: str) -> None:
+    """Print a line once, whatever the number of processes."""
+    if is_main():
+        print(text, flush=True)
+
+
 def barrier() -> None:
     if dist.is_initialized():
         dist.barrier()

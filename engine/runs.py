@@ -10,7 +10,8 @@ from typing import Any
 import dcn
 from engine import distributed
 from engine.checkpoint import load_tensors
-from engine.config import Config, config_from_mapping, load_config
+from engine.config import Config, config_from_mapping, in_repository, load_config
+from engine.distributed import say
 from engine.report import console_table, write_report
 from engine.train import STATE, Interrupted, train
 from errors import InputError
@@ -27,7 +28,7 @@ def train_and_report(config_file: str | None, overrides: Sequence[str], resume: 
     if state and not config_file:
         config = config_from_mapping(load_tensors(state)[1].get("config", {}), overrides)
     else:
-        config = load_config(config_file or DEMO, overrides)
+        config = load_config(config_file or in_repository(DEMO), overrides)
     distributed.start(distributed.choose_device(config.device))
     folder = state.parent if state else distributed.broadcast(run_folder(config))
     say(f"{config.name}: writing to {folder}")
@@ -40,11 +41,6 @@ def train_and_report(config_file: str | None, overrides: Sequence[str], resume: 
         print(f"training log: tensorboard --logdir {folder / 'tensorboard'}")
     distributed.stop()
     return report
-
-
-def say(text: str) -> None:
-    if distributed.is_main():
-        print(text, flush=True)
 
 
 def state_file(resume: str) -> Path:

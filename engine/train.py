@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 import dcn
 import models
 from engine import distributed
-from engine.checkpoint import load_network, load_state, load_tensors, save_tensors, save_weights
+from engine.checkpoint import first_few, load_network, load_state, load_tensors, save_tensors, save_weights
 from engine.config import Config, config_to_mapping, dump_yaml
 from engine.evaluate import evaluate
 from engine.logbook import Logbook
@@ -73,9 +73,7 @@ class Trainer:
             init, partial = config.train.init, config.train.init_partial
             left = load_state(self.network, load_network(init).state_dict(), init, partial=partial)
             if left and distributed.is_main():
-                print(
-                    f"{init}: {len(left)} tensors of this network are not in it and start anew: {', '.join(left[:4])}"
-                )
+                print(f"{init}: {len(left)} tensors of this network are not in it and start anew: {first_few(left)}")
         self.network.to(device)
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import models
-from engine.checkpoint import load_network, load_state, load_tensors, save_tensors, save_weights, sha256
+from engine import config
+from engine.checkpoint import (
+    first_few,
+    load_network,
+    load_state,
+    load_tensors,
+    released,
+    save_tensors,
+    save_weights,
+    sha256,
+)
 from errors import InputError
 from tests.engine.conftest import NETWORK
 
@@ -88,12 +98,51 @@ def test_part_of_other_weights_can_be_taken() -> None:
     torch.manual_seed(0)
     other, network = models.build(NETWORK), models.build({**NETWORK, "scale": 8})
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    left = load_state(network, other.state_dict(), "w", partial=True)
+    left = load_state(network, {**other.state_dict(), "strange": torch.zeros(1)}, "w", partial=True)
     assert 0 < len(left) < len(before) / 2
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name] if name in left else other.state_dict()[name])
     with pytest.raises(InputError, match="nothing in 'w' fits"):
         load_state(network, {"strange": torch.zeros(1)}, "w", partial=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "scale", "name"),
+    [
+        ("mtdo", None, "mtdo_s"),
+        ("mtdo", 4, "mtdo_s"),
+        ("mtdo", 2.0, "mtdo_s_x2"),
+        ("stno", None, "stno_s"),
+        ("stno", 3.3, "stno_s"),
+    ],
+)
+def test_released_weights_are_found_from_anywhere(
+    network: str, scale: float | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, short = tmp_path / "repository", Path("checkpoints") / f"{name}.safetensors"
+    (root / short).parent.mkdir(parents=True)
+    (root / short).touch()
+    monkeypatch.setattr(config, "ROOT", root)
+    monkeypatch.chdir(root)
+    assert released(network, scale) == short
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert released(network, scale) == root / short
+
+
+def test_released_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no MTDO weights of scale 3 come with the repository, only of 2 and 4"):
+        released("mtdo", 3)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    with pytest.raises(
+        InputError, match=r"no weights: '.*mtdo_s\.safetensors' is not there: name a file with --weight"
+    ):
+        released("mtdo")
+
+
+def test_long_lists_are_cut() -> None:
+    assert first_few(["a", "b"]) == "a, b"
+    assert first_few(list("abcdef")) == "a, b, c, d, and 2 more"
 
 
 def test_not_a_number_in_weights() -> None:

@@ -38,6 +38,7 @@ def test_overrides_reach_their_key() -> None:
         ("train.steps=many", ["train.steps", "whole number"]),
         ("train.steps=0", ["steps", "at least 1"]),
         ("train.accumulate=3", ["accumulate", "multiple"]),
+        ("train.init_partial=true", ["init_partial", "name weights in 'init'"]),
         ("steps", ["key.sub=value"]),
         ("seed.x=1", ["seed", "group"]),
         ("network.scale=5", ["scale", "5"]),
@@ -51,9 +52,12 @@ def test_bad_overrides_are_one_clear_line(override: str, parts: list[str]) -> No
     assert all(part in str(caught.value) for part in parts), str(caught.value)
 
 
-def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
+def test_missing_and_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_config(tmp_path / "none.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"try one of .*configs/mtdo_demo\.yaml"):
+        load_config("none.yaml")
     broken = tmp_path / "broken.yaml"
     broken.write_text("network: [1,\n")
     with pytest.raises(InputError, match=r"broken\.yaml.*not valid YAML"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ import pytest
 import torch
 import yaml
 
-from engine.checkpoint import load_tensors
+import models
+from engine.checkpoint import load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
 from engine.train import FINAL, STATE, Trainer, split_batch, train
 from errors import InputError
-from tests.engine.conftest import tiny_mapping
+from tests.engine.conftest import NETWORK, tiny_mapping
 from tests.engine.small import SMALL_STNO
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +182,20 @@ def test_weights_alone_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
     train(tiny, tmp_path / "run")
     with pytest.raises(InputError, match="no training state"):
         train(tiny, tmp_path / "again", tmp_path / "run" / FINAL)
+
+
+def test_what_partial_weights_leave_is_counted(
+    tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As much of the list as is read, and how much more there is."""
+    start = tmp_path / "start.safetensors"
+    other = {**NETWORK, "hat": {**NETWORK["hat"], "embed": 16}}
+    save_weights(start, models.build(other))
+    settings = replace(tiny.train, init=str(start), init_partial=True)
+    Trainer(replace(tiny, train=settings), tmp_path / "run", torch.device("cpu"))
+    line = capsys.readouterr().out
+    count = int(re.search(r"(\d+) tensors of this network are not in it", line)[1])
+    assert count > 4 and line.endswith(f", and {count - 4} more\n")
 
 
 def test_averaged_weights_are_swapped_in_and_out(tiny: Config, tmp_path: Path) -> None:
