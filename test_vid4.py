@@ -10,10 +10,14 @@ EXAMPLE = """  python test_vid4.py --datapath Vid4 --outputpath runs/vid4 --weig
 def main() -> None:
     from engine import testing
 
-    arguments = testing.parser("Test STNO weights, x4 in space and x2 in time.", EXAMPLE, "runs/vid4")
+    arguments = testing.parser(
+        "Test STNO weights, x4 in space and x2 in time. The restored frames are always written.",
+        EXAMPLE,
+        "runs/vid4",
+        always_saves=True,
+    )
     arguments.add_argument("--scale", type=float, default=4.0, help="magnification in space (default: 4)")
     options = cli.parse(arguments)
-    options.save_frames = True
     testing.evaluate_and_report(options, "stno", [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"])
 
 

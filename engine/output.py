@@ -46,6 +46,11 @@ class FilmStyle:
     bits: int
 
 
+def comparison_path(out: Path) -> Path:
+    """Where the comparison of an output goes."""
+    return out.with_name(f"{out.stem if out.suffix else out.name}_compare.mp4")
+
+
 # --- frames that wait for their piece ---------------------------------------------------------------------------------
 
 

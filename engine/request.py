@@ -14,10 +14,9 @@ from data.clips.files import TiffStackClip, image_files
 from data.media import IMAGE_SUFFIXES, probe
 from data.naming import natural_key
 from engine import output
-from engine.checkpoint import load_network, sha256
+from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released, sha256
 from engine.restore import output_size
 from engine.task import Task
-from engine.testing import WEIGHTS, WEIGHTS_OF_SCALE
 from errors import InputError
 
 FILMS = frozenset(
@@ -69,22 +68,17 @@ def open_network(request: Request) -> tuple[Any, Path]:
     Those are MTDO's of the scale, and STNO's for other scales and for frames in between.
     """
     space_time = bool(request.fps or request.times)
-    fitting = WEIGHTS["stno"] if space_time else WEIGHTS_OF_SCALE.get(request.scale or 4, WEIGHTS["stno"])
-    path = request.weight or fitting
-    if request.weight is None and not path.is_file():
-        raise InputError(
-            f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
-        )
+    scale = DEFAULT_SCALE if request.scale is None else request.scale
+    path = request.weight or released("stno" if space_time or scale not in RELEASED_MTDO else "mtdo", scale)
     network: Any = load_network(path)
     if space_time and network.config.name == "mtdo":
         raise InputError(
             f"'{path}' holds MTDO weights, which make no frames in between: leave --fps and --times out, or take STNO"
         )
-    if network.config.name == "mtdo" and request.scale and request.scale != network.config.scale:
+    if network.config.name == "mtdo" and request.scale not in (None, network.config.scale):
         raise InputError(
-            f"'{path}' is for scale {network.config.scale}, asked for is {request.scale:g}: say --scale "
-            f"{network.config.scale} "
-            "or take other weights (STNO takes any scale)"
+            f"'{path}' is for scale {network.config.scale}, asked for is {request.scale:g}: "
+            f"say --scale {network.config.scale} or take other weights (STNO takes any scale)"
         )
     return network, path
 
@@ -130,7 +124,22 @@ def open_clips(request: Request) -> list[tuple[Clip, Path]]:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
     if out.suffix.lower() in (*output.FILM_SUFFIXES, *output.STACK_SUFFIXES):
         raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
+    check_members(source, members, request.compare)
     return [(open_clip(path, request), out / member_name(path)) for path in members]
+
+
+def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:
+    """Raises InputError if two clips of a folder would be written to one file."""
+    owners: dict[Path, Path] = {}
+    for path in members:
+        name = Path(member_name(path))
+        for written in (name, output.comparison_path(name)) if compare else (name,):
+            if written in owners:
+                raise InputError(
+                    f"'{source}': '{owners[written].name}' and '{path.name}' would both be written to '{written}': "
+                    "rename one of them, or upscale them one by one"
+                )
+            owners[written] = path
 
 
 def is_clip(path: Path) -> bool:
@@ -168,7 +177,7 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
     check_sizes(clip)
     wanted = None
     if network.config.name == "stno":
-        scale = request.scale or 4.0
+        scale = DEFAULT_SCALE if request.scale is None else request.scale
         wanted = (round(scale * clip.size[0]), round(scale * clip.size[1]))
         if min(wanted) < 1:
             raise InputError(
@@ -182,9 +191,19 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
     }
     codec = request.codec or ("vp9" if suffix == ".webm" else "h264")
     return Task(
-        clip, out, kind, output_size(network, clip.size, wanted), tuple(times), image_suffix(clip, request),
-        request.compare, codec, request.crf, request.lossless, source_fps(clip, request) * (len(times) + 1), facts,
-    )  # fmt: skip
+        clip=clip,
+        out=out,
+        kind=kind,
+        size=output_size(network, clip.size, wanted),
+        times=tuple(times),
+        image_suffix=image_suffix(clip, request),
+        compare=request.compare,
+        codec=codec,
+        crf=request.crf,
+        lossless=request.lossless,
+        fps=source_fps(clip, request) * (len(times) + 1),
+        facts=facts,
+    )
 
 
 def check_sizes(clip: Clip) -> None:

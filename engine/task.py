@@ -118,7 +118,7 @@ class Task:
     @property
     def beside(self) -> Path:
         """The film of the comparison."""
-        return self.out.with_name(f"{self.out.stem if self.out.suffix else self.out.name}_compare.mp4")
+        return output.comparison_path(self.out)
 
     def complete(self, number: int) -> bool:
         """Whether nothing remains to be done for a piece."""

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 import dcn
 from data import samples
 from engine import cli, distributed
-from engine.checkpoint import load_network
-from engine.config import Config, config_from_mapping, read_yaml
+from engine.checkpoint import load_network, released
+from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
+from engine.distributed import say
 from engine.evaluate import evaluate
 from engine.page.grid import write_grid
 from engine.report import console_table, write_report
@@ -20,8 +23,6 @@ from engine.sources import open_source
 from errors import InputError
 from settings import to_mapping
 
-WEIGHTS = {"mtdo": Path("checkpoints/mtdo_s.safetensors"), "stno": Path("checkpoints/stno_s.safetensors")}
-WEIGHTS_OF_SCALE: dict[float, Path] = {2: Path("checkpoints/mtdo_s_x2.safetensors"), 4: WEIGHTS["mtdo"]}  # of MTDO
 # options of the scripts and the config keys they stand for
 KEYS = {
     "datapath": "data.val.root",
@@ -34,8 +35,8 @@ KEYS = {
 }
 
 
-def parser(description: str, example: str, out: str) -> argparse.ArgumentParser:
-    """The options that all evaluation scripts have."""
+def parser(description: str, example: str, out: str, *, always_saves: bool = False) -> argparse.ArgumentParser:
+    """The options that all evaluation scripts have. always_saves: frames are written without being asked for."""
     result = cli.parser(description, example)
     result.add_argument(
         "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
@@ -51,27 +52,28 @@ def parser(description: str, example: str, out: str) -> argparse.ArgumentParser:
     result.add_argument(
         "--protocol", choices=["standard", "paper_mtdo"], help="how PSNR and SSIM are taken (docs/metrics.md)"
     )
-    result.add_argument("--frames", help="only the first so many frames of each clip")
+    result.add_argument("--frames", type=int, help="only the first so many frames of each clip")
     result.add_argument("--device", help="auto, cpu, cuda")
-    result.add_argument("--save-frames", action="store_true", help="write the restored frames as PNG")
+    if always_saves:
+        result.set_defaults(save_frames=True)
+    else:
+        result.add_argument(
+            "--save-frames",
+            action="store_true",
+            help="write the restored frames: PNG, or TIFF where the ground truth is georeferenced, stretched or float",
+        )
     return result
 
 
-def weights_path(options: argparse.Namespace, network: str) -> Path:
-    """The weights asked for, or the small released ones."""
-    if options.weight:
-        return Path(options.weight)
-    default = WEIGHTS[network]
-    if not default.is_file():
-        raise InputError(
-            f"no weights: '{default}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
-        )
-    return default
+def override(key: str, value: str | int) -> str:
+    """An option's value as an override. Text stays text: a folder may be called 2024, or `clips: new`."""
+    text = yaml.safe_dump(value, default_style='"') if isinstance(value, str) else str(value)
+    return f"{key}={text}"
 
 
 def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] = ()) -> tuple[Any, Config, Path]:
     """The network, the config made of weights, --config and options, and the weights' path."""
-    weights = weights_path(options, network)
+    weights = Path(options.weight) if options.weight else released(network)
     model: Any = load_network(weights)
     name = model.config.name
     if name != network:
@@ -80,9 +82,8 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
         )
     mapping = read_yaml(options.config) if options.config else {"name": weights.stem, "data": {"val": {"kind": "auto"}}}
     mapping["network"] = to_mapping(model.config)
-    given = [
-        f"{key}={getattr(options, option)}" for option, key in KEYS.items() if getattr(options, option) is not None
-    ]
+    values = {key: getattr(options, option) for option, key in KEYS.items()}
+    given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
     if not config.data.val.root and config.data.val.kind == "auto":
@@ -96,24 +97,26 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
 
 
 def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate STNO weights over scales and times: one table, one report, frames in a folder per setting."""
+    """Evaluate STNO weights over scales and times: one table, one report, and a folder of pictures per setting, with the
+    restored frames where they are to be saved."""
     folder = Path(options.outputpath)
     columns = [(time, *stride_and_times(time)) for time in options.times]
+    for scale in options.scales:
+        if not 1 <= scale <= MAX_SCALE:
+            raise InputError(f"--scales {scale:g}: expected numbers between 1 and {MAX_SCALE}")
+    model, config, weights = prepare(options, "stno")
+    device = distributed.choose_device(config.device)
+    distributed.start(device)
     sweep: dict[str, list[list[float | None]]] = {}
     report: dict[str, Any] = {}
     for scale in options.scales:
         cells: dict[str, list[float | None]] = {}
+        config.eval = replace(config.eval, scale=scale)
+        layout = open_source(config, "val")
         for time, stride, times in columns:
-            settings = [
-                f"eval.scale={scale}",
-                f"eval.stride={stride}",
-                f"eval.times={'null' if times is None else times}",
-            ]
-            model, config, weights = prepare(options, "stno", settings)
-            device = distributed.choose_device(config.device)
-            distributed.start(device)
+            config.eval = replace(config.eval, stride=stride, times=times)
             place = folder / f"space_x{scale:g}_time_{time:g}"
-            part = evaluate(model, open_source(config, "val"), config, device=device, folder=place, weights=weights)
+            part = evaluate(model, layout, config, device=device, folder=place, weights=weights)
             say(
                 f"space x{scale:g}, time {time:g}: {part['mean']['psnr_y']:.2f} dB, {part['mean']['gain_psnr_y']:+.2f} dB"
             )
@@ -128,6 +131,7 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     if options.grid and distributed.is_main():
         write_grid(report, folder / "grid.png")
         print(f"grid:   {folder / 'grid.png'}")
+    distributed.stop()
     return report
 
 
@@ -165,17 +169,13 @@ def evaluate_and_report(options: argparse.Namespace, network: str, defaults: Seq
     say(f"{len(layout.pairs)} clips ({layout.kind}: {layout.reason})")
     report = evaluate(model, layout, config, device=device, folder=folder, weights=weights)
     finish(report, folder)
+    distributed.stop()
     return report
 
 
 def finish(report: dict[str, Any], folder: Path) -> None:
+    """Write the report and print its table, by the first process."""
     if distributed.is_main():
         write_report(report, folder)
         print(console_table(report))
         print(f"report: {folder / 'report.md'} (also .html, .csv, .json)")
-    distributed.stop()
-
-
-def say(text: str) -> None:
-    if distributed.is_main():
-        print(text, flush=True)

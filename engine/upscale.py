@@ -24,11 +24,11 @@ from data.bands import hint
 from data.clips import Clip, RegionClip, SubClip
 from data.media import from_tensor, write_image
 from engine import distributed, output, precision, tiles
+from engine.distributed import say
 from engine.request import Request, finished, in_between, make_task, open_clips, open_network
 from engine.restore import Options, multiple, restore
 from engine.streaming import WriteBehind
 from engine.task import Task, check_free
-from engine.testing import say
 from errors import InputError
 
 

@@ -51,6 +51,19 @@ def test_help_shows_an_example(script: str) -> None:
     assert result.returncode == 0 and "example" in result.stdout and f"python {script}" in result.stdout
 
 
+def test_help_says_how_frames_are_saved() -> None:
+    assert "TIFF" in run("eval.py", "--help").stdout
+    text = run("test_vid4.py", "--help").stdout
+    assert "--save-frames" not in text and "frames are always written" in text
+
+
+def test_scripts_run_from_anywhere(clips: Path, tmp_path: Path) -> None:
+    result = run("eval.py", "--datapath", clips, "--frames", 1, "--outputpath", tmp_path / "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    result = run("main.py", "train.stpes=1", cwd=tmp_path)  # the demo's config was found
+    assert "did you mean 'steps'" in result.stderr
+
+
 def test_eval_writes_every_report(clips: Path, weights: dict[str, Path], tmp_path: Path) -> None:
     result = run(
         "eval.py",

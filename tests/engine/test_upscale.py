@@ -12,12 +12,12 @@ import tifffile
 import torch
 
 from data.media import read_image, write_image
-from engine import output
+from engine import config, output
 from engine import task as task_module
 from engine import upscale as upscale_module
 from engine.checkpoint import save_weights
 from engine.cli import tune_allocator
-from engine.request import Request
+from engine.request import Request, open_network
 from engine.upscale import upscale
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -188,6 +188,56 @@ def test_folder_of_clips(weights, tmp_path):
     film(tmp_path / "in" / "b.mp4", frames=3)
     written = upscale(request(tmp_path / "in", tmp_path / "out", weights["mtdo"]))
     assert [path.name for path in written] == ["a", "b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "written", "compare"),
+    [
+        ("a.mpg", "a.wmv", "a.mp4", False),
+        ("a.mp4", "a.wmv", "a.mp4", False),
+        ("a.mov", "a.mp4", "a_compare.mp4", True),
+        ("a.mov", "a.mp4", "", False),
+    ],
+)
+def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, written, compare):
+    (tmp_path / "in").mkdir()
+    for name in (first, second):
+        film(tmp_path / "made.mp4", frames=2).rename(tmp_path / "in" / name)
+    asked = request(tmp_path / "in", tmp_path / "out", weights["mtdo"], compare=compare)
+    if not written:
+        assert [path.name for path in upscale(asked)] == [first, second]
+        return
+    with pytest.raises(InputError, match=f"'{first}' and '{second}' would both be written to '{written}'"):
+        upscale(asked)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "mtdo_s"),
+        ({"scale": 4.0}, "mtdo_s"),
+        ({"scale": 2.0}, "mtdo_s_x2"),
+        ({"scale": 3.0}, "stno_s"),
+        ({"scale": 0.0}, "stno_s"),
+        ({"fps": "x2"}, "stno_s"),
+        ({"scale": 2.0, "times": (0.5,)}, "stno_s"),
+    ],
+)
+def test_released_weights_that_fit(tmp_path, monkeypatch, asked, name):
+    (tmp_path / "checkpoints").mkdir()
+    for file in ("mtdo_s", "mtdo_s_x2", "stno_s"):
+        network = small_stno() if file == "stno_s" else small_mtdo(scale=2 if file.endswith("x2") else 4)
+        save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
+    monkeypatch.setattr(config, "ROOT", tmp_path)
+    assert open_network(Request(tmp_path / "in", tmp_path / "out", **asked))[1].stem == name
+
+
+def test_a_scale_of_nothing_is_not_the_default(weights, tmp_path):
+    source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
+    for network, message in (("mtdo", "asked for is 0"), ("stno", "leaves nothing")):
+        with pytest.raises(InputError, match=message):
+            upscale(request(source, out, weights[network], scale=0.0))
 
 
 def test_preview(weights, tmp_path):

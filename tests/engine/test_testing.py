@@ -1,0 +1,99 @@
+"""What the evaluation scripts share: options reach the config as they were typed, a sweep loads and opens once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.layouts import Layout
+from engine import cli, distributed, testing
+from engine.checkpoint import save_weights
+from engine.sources import open_source
+from errors import InputError
+from tests.engine.conftest import CLIPS
+from tests.engine.small import small_mtdo, small_stno
+
+SIMULATED = ["data.val.kind=simulated", f"data.val.simulate={ {**CLIPS, 'clips': 1, 'frames': 5} }", "device=cpu"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    for name, network in (("mtdo", small_mtdo()), ("stno", small_stno())):
+        save_weights(folder / f"{name}.safetensors", network)
+    return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
+
+
+def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tuple[float, ...] = ()):
+    result = cli.parse(testing.parser("Test.", "", "runs/test"), ["--weight", str(weight), *words])
+    result.scales, result.times, result.grid = list(scales), list(times), True
+    return result
+
+
+@pytest.mark.parametrize(
+    "text", ["2024", "001", "clips: new", "null", "~", "a #1", "[a]", "Größe\u3000\U0001f600", "\udc80"]
+)
+def test_paths_are_taken_as_they_are_typed(weights: dict[str, Path], text: str) -> None:
+    given = options(weights["mtdo"], "--datapath", text, "--list", text, "--split", text, "--frames", "3")
+    config = testing.prepare(given, "mtdo")[1]
+    assert config.data.val.root == config.data.val.list_file == config.data.val.split == text
+    assert config.eval.frames == 3
+
+
+@pytest.mark.parametrize("number", ["0", "-2"])
+def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
+    with pytest.raises(InputError, match=f"'frames' must be at least 1, got {number}"):
+        testing.prepare(options(weights["mtdo"], "--frames", number), "mtdo")
+
+
+def test_frames_that_are_no_number(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        options(weights["mtdo"], "--frames", "few")
+    assert "--frames" in capsys.readouterr().err
+
+
+def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def load(path: Path, really=testing.load_network):
+        calls.append("load")
+        return really(path)
+
+    def opened(config, part: str) -> Layout:
+        calls.append(f"open x{config.scale:g}")
+        return open_source(config, part)
+
+    monkeypatch.setattr(testing, "load_network", load)
+    monkeypatch.setattr(testing, "open_source", opened)
+    given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, 2.5), times=(2.0, 0.25))
+    report = testing.sweep_and_report(given)
+    assert calls == ["load", "open x2", "open x2.5"]
+    alone = options(weights["stno"], "--outputpath", str(tmp_path / "alone"), *SIMULATED, "eval.scale=2.5")
+    single = testing.evaluate_and_report(alone, "stno", ["eval.stride=4", "eval.times=[0.25]"])
+    assert report["sweep"]["psnr_y"][1][1] == pytest.approx(single["mean"]["psnr_y"], abs=1e-9)
+
+
+@pytest.mark.parametrize("scale", [0.5, 33.0, float("nan")])
+def test_a_scale_of_a_sweep_that_cannot_be_is_named(weights: dict[str, Path], tmp_path: Path, scale: float) -> None:
+    given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, scale), times=(2.0,))
+    with pytest.raises(InputError, match=f"--scales {scale:g}"):
+        testing.sweep_and_report(given)
+    assert not any(tmp_path.iterdir())
+
+
+def test_one_process_of_many_writes_the_sweep(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second process of two: it knows its rank only until the group of processes is left."""
+    rank, written = [1], []
+    monkeypatch.setattr(distributed, "rank", lambda: rank[0])
+    monkeypatch.setattr(distributed, "stop", lambda: rank.__setitem__(0, 0))
+    report = {"config": {"name": "x"}, "mean": {"psnr_y": 30.0, "gain_psnr_y": 1.0}, "groups": {}}
+    monkeypatch.setattr(testing, "evaluate", lambda *_, **__: dict(report))
+    for name in ("write_report", "write_grid"):
+        monkeypatch.setattr(testing, name, lambda *_, name=name: written.append(name))
+    testing.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
+    assert rank == [0] and written == [] and capsys.readouterr().out == ""
