@@ -1,7 +1,8 @@
 """HAT's attention through the compiled operator and in plain PyTorch: python benchmarks/attention.py [--size 160] [--rounds 7].
 
 Both in turn in one process, on a map of size x size tokens, with the linear layers around it; medians in milliseconds,
-for the paper's sizes and the small network's.
+for the paper's sizes and the small network's. Beside them the errors of both: on a corner of the map, four windows a side, root
+of the mean squared difference to the same (rounded) weights and tokens in float64, over the root of the mean square there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import statistics
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -30,6 +32,16 @@ def milliseconds(network: nn.Module, x: Tensor, *plan: object) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
+def errors(network: nn.Module, x: Tensor, *plan: object) -> list[float]:
+    """Of plain PyTorch and of the compiled operator, relative to float64."""
+    found = []
+    expected = deepcopy(network).double()(x.double(), *plan)  # float64 is not for the operator
+    for backend in ("plain", "compiled"):
+        dcn.set_backend(backend)
+        found.append(((network(x, *plan) - expected).square().mean() / expected.square().mean()).sqrt().item())
+    return found
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time of HAT's attention.")
@@ -39,18 +51,22 @@ def main() -> None:
     tune_allocator()
     dcn.ensure_built()
     print(
-        f"{torch.get_num_threads()} threads\n| network | attention | type | plain, ms | compiled, ms | ratio |\n|---|---|---|---|---|---|"
+        f"{torch.get_num_threads()} threads\n"
+        "| network | attention | type | plain, ms | compiled, ms | ratio | error of plain | of compiled |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for label, (embed, heads, window, margin) in NETWORKS.items():
         for dtype in (torch.float32, torch.bfloat16):
             x = torch.randn(1, options.size, options.size, embed).to(dtype)
-            shifted = window_plan(options.size, options.size, window, x)
+            corner = x[:, : 4 * window, : 4 * window]
+            plans = [window_plan(*tokens.shape[1:3], window, tokens) for tokens in (x, corner)]
             inside = WindowAttention(embed, heads, window).to(dtype)
             nn.init.normal_(inside.table, std=0.5)
             across = OverlapAttention(embed, heads, window, margin).to(dtype)
             nn.init.normal_(across.table, std=0.5)
-            cases = {"windows": (inside, None), "shifted windows": (inside, shifted), "overlapping": (across,)}
-            for name, (network, *plan) in cases.items():
+            cases = {"windows": (inside, [None] * 2), "shifted windows": (inside, plans), "overlapping": (across, None)}
+            for name, (network, both) in cases.items():
+                plan, corner_plan = ([], []) if both is None else ([each] for each in both)
                 times: dict[str, list[float]] = {"plain": [], "compiled": []}
                 for _ in range(options.rounds + 1):
                     for backend, taken in times.items():
@@ -58,9 +74,9 @@ def main() -> None:
                         taken.append(milliseconds(network, x, *plan))
                 plain, compiled = (statistics.median(taken[1:]) for taken in times.values())
                 kind = str(dtype).removeprefix("torch.")
-                print(
-                    f"| {label} | {name} | {kind} | {plain:.1f} | {compiled:.1f} | {plain / compiled:.2f} |", flush=True
-                )
+                figures = f"{plain:.1f} | {compiled:.1f} | {plain / compiled:.2f}"
+                lost = " | ".join(f"{error:.1e}" for error in errors(network, corner, *corner_plan))
+                print(f"| {label} | {name} | {kind} | {figures} | {lost} |", flush=True)
 
 
 if __name__ == "__main__":
