@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import resource
 import sys
 import time
@@ -31,6 +30,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.figure import plot
+from engine import cli
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
@@ -39,12 +39,6 @@ from tests.parity import seeded_state
 
 PUBLISHED_GMAC = 784  # of the straightforward network for 4 frames of 128x128, x4, one time per gap
 TOKENS = [(25, 40), (50, 60), (75, 100), (120, 125), (150, 200), (240, 250)]
-ALLOCATOR = {  # glibc otherwise returns large blocks to the kernel after every operation, and page faults dominate
-    "MALLOC_MMAP_THRESHOLD_": "2000000000",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-    "MALLOC_TOP_PAD_": "200000000",
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
 
 
 def best(rounds: int, *runs: Callable[[], object]) -> list[float]:
@@ -162,8 +156,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     measures = {"clip": clip, "times": times, "query": query}
@@ -176,4 +168,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
