@@ -3,7 +3,7 @@
 A frame begins a new scene when three things come together: small pictures of it and of the frame before (the longer side
 64 pixels, so that motion counts little) are hardly correlated; their colour histograms differ; and they differ by more
 than is usual around there, so that fast motion, fades and flicker are no cuts. Training and the data doctor share it.
-The thresholds were set on joined pieces of 47 real clips and 60 aerial stills (docs/data.md).
+What the rule finds and misses in real clips is in docs/data.md (benchmarks/thresholds.py).
 """
 
 from __future__ import annotations

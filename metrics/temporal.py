@@ -1,8 +1,8 @@
 """Does a restored clip move as the true one does, and does it flicker?
 
 Both measures look at two successive frames at a time and use the dense optical flow of Farneback (OpenCV), with the
-settings that TecoGAN's tOF made usual. It was chosen over DIS, which is faster, because on shifts of a known size its
-error is a third of DIS's below three pixels, where drone and satellite video lives (docs/metrics.md).
+settings that TecoGAN's tOF made usual; docs/metrics.md has its error on shifts of a known size beside that of DIS
+(benchmarks/metrics.py).
 
 tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) - flow(gt_t, gt_t+1)|, in pixels.
 warping error  100 * mean over visible pixels and RGB of |pred_t+1 (p + f(p)) - pred_t (p)|, f = flow(gt_t, gt_t+1).

@@ -1,7 +1,7 @@
 """What a frame or a pair of frames gives away: block artefacts, missing detail, wrong low resolution, shifts.
 
-Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). The thresholds were set on 27 photographs,
-aerial images and film frames, as they are and with the fault put in on purpose (docs/doctor.md).
+Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). What sound pictures
+give beside the thresholds, and pictures with a fault put in on purpose, is in docs/doctor.md (benchmarks/thresholds.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from data import scenes
 from data.degrade import imresize
 from data.media import LEVELS, LUMA, rgb
 
-BLOCKY = 0.3  # JPEG at quality 50 gives 0.11 to 1.2, clean images stay below 0.13
-ROUNDED = 0.2  # JPEG at quality 30 gives 0.05 to 0.2, at 75 0.14 to 0.6, other images 0.3 and more
-SOFT = 0.29  # an image enlarged twice by bicubic gives 0.18 to 0.28, native ones 0.32 and more
+BLOCKY = 0.3  # more is blocky
+ROUNDED = 0.2  # less is blocky
+SOFT = 0.29  # less is soft
 SHIFTED = 0.12  # LR pixels
 COSINES = np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 8)[:, None] * np.cos(
     np.arange(8)[:, None] * (2 * np.arange(8) + 1) * np.pi / 16
