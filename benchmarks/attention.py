@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import dcn
-from engine.cli import tune_allocator
+from engine import cli
 from models.mtdo.attention import OverlapAttention, WindowAttention, window_plan
 
 NETWORKS = {"paper (180, 6 heads, window 16)": (180, 6, 16, 4), "small (64, 2 heads, window 8)": (64, 2, 8, 1)}
@@ -48,7 +48,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160, help="side of the map in tokens, a multiple of 16")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    tune_allocator()
     dcn.ensure_built()
     print(
         f"{torch.get_num_threads()} threads\n"
@@ -80,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -28,6 +28,7 @@ from data.clips import FolderClip, neighbours
 from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Pair, open_layout
 from data.media import write_image
+from engine import cli
 from engine.config import load_config
 from engine.sources import training_batches
 from engine.train import Trainer
@@ -152,4 +153,4 @@ def against_training(path: str, root: Path, split: str | None, folder: Path, ste
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

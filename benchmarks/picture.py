@@ -18,6 +18,7 @@ from data.degrade import Degradation, imresize
 from data.layouts import open_layout
 from data.media import to_uint8, write_image
 from data.samples import natural
+from engine import cli
 from engine.checkpoint import load_network, released
 from engine.restore import restore
 
@@ -39,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

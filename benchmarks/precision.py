@@ -22,6 +22,7 @@ from data.clips import ArrayClip, Clip, FolderClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8
 from data.samples import natural
+from engine import cli
 from engine.checkpoint import load_network, released
 from engine.restore import Options, restore
 
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -22,7 +22,7 @@ from data.clips import ArrayClip, Clip, SubClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8, write_image
 from data.samples import natural
-from engine import tiles
+from engine import cli, tiles
 from engine.checkpoint import load_network, released
 from engine.restore import Options, multiple, output_size, restore
 
@@ -86,4 +86,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
