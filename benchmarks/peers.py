@@ -1,4 +1,4 @@
-"""Our small networks beside what a user could install instead, frame by frame on the same clips.
+"""Our small networks beside what a user could install instead: one after the other, each on all frames of a clip.
 
     python benchmarks/peers.py --datapath CLIPS [--frames 5] [data.val.region=[0.75,0,1,1] ...]
     python benchmarks/peers.py --what time --datapath Vid4 [--frames 9]
@@ -30,18 +30,20 @@ import time
 import types
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import metrics
 from benchmarks.figure import plot
-from data.clips import Clip, SubClip
+from data.clips import ArrayClip, Clip, SubClip
 from data.degrade import imresize
 from engine import cli, testing
 from engine.evaluate import Blend
@@ -173,11 +175,14 @@ def space(
     ours = restore(
         network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices), options=table.options
     )
-    for index in indices:
-        low, true = clip.frame(index), gt.frame(index)
-        table.measure(gt.name, "", "bicubic", true, lambda low=low, true=true: imresize(low, size=true.shape[-2:]))
-        table.measure(gt.name, "", "DAT-light", true, lambda low=low: peer(low))
-        table.measure(gt.name, "", "MTDO", true, lambda: next(ours))
+    contenders: dict[str, Callable[[int], Tensor]] = {
+        "bicubic": lambda index: imresize(clip.frame(index), size=gt.size),
+        "DAT-light": lambda index: peer(clip.frame(index)),
+        "MTDO": lambda index: next(ours),
+    }
+    for name, make in contenders.items():
+        for index in indices:
+            table.measure(gt.name, "", name, gt.frame(index), partial(make, index))
 
 
 def space_time(
@@ -194,16 +199,19 @@ def space_time(
     keys = SubClip(clip, range(0, last + 1, 2))
     ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
     blend = Blend(keys, 2, gt.size)
-    for index in range(last + 1):
-        kind, true = ("between" if index % 2 else "key"), gt.frame(index)
 
-        def two_stage(key: int = index // 2, kind: str = kind) -> Tensor:
-            low = keys.frame(key) if kind == "key" else interpolate(keys.frame(key), keys.frame(key + 1))
-            return enlarge(low)
+    def two_stage(index: int) -> Tensor:
+        low = keys.frame(index // 2)
+        return enlarge(interpolate(low, keys.frame(index // 2 + 1)) if index % 2 else low)
 
-        table.measure(gt.name, kind, "blend + bicubic", true, lambda index=index: blend(index))
-        table.measure(gt.name, kind, "RIFE + DAT-light", true, two_stage)
-        table.measure(gt.name, kind, "STNO", true, lambda: next(ours))
+    contenders: dict[str, Callable[[int], Tensor]] = {
+        "blend + bicubic": blend,
+        "RIFE + DAT-light": two_stage,
+        "STNO": lambda index: next(ours),
+    }
+    for name, make in contenders.items():
+        for index in range(last + 1):
+            table.measure(gt.name, "between" if index % 2 else "key", name, gt.frame(index), partial(make, index))
 
 
 @torch.no_grad()
@@ -228,11 +236,14 @@ def main() -> None:
     enlarge = dat_light()
     interpolate = rife() if options.what == "time" else None
     for pair in open_source(config, "val").pairs:
+        low = ArrayClip(
+            pair.gt.name, np.stack([pair.lr.array(index) for index in range(len(pair.gt))])
+        )  # read beforehand
         count = config.eval.frames or len(pair.gt)
         if interpolate is None:
-            space(table, network.eval(), enlarge, pair.lr, pair.gt, count, config.data.padding)
+            space(table, network.eval(), enlarge, low, pair.gt, count, config.data.padding)
         else:
-            space_time(table, network.eval(), enlarge, interpolate, pair.lr, pair.gt, count)
+            space_time(table, network.eval(), enlarge, interpolate, low, pair.gt, count)
     table.show()
     if options.out:
         seconds = table.typical()
