@@ -105,10 +105,15 @@ def bicubic_upscale(x: Tensor, scale: int) -> Tensor:
 
     Plain multiplications and additions: autocast and TF32 leave them alone, so the result keeps the precision of `x`.
     """
-    taps = torch.tensor(_bicubic_taps(scale), dtype=x.dtype, device=x.device)
-    for axis in (-2, -1):
-        x = x.transpose(axis, -1)
-        size = x.shape[-1]
-        x = x.index_select(-1, _extended(size, 2, 2, x.device)).unsqueeze(-1)
-        x = sum(x[..., tap : tap + size, :] * taps[:, tap] for tap in range(5)).flatten(-2).transpose(axis, -1)
+    for axis in (-1, -2):
+        size = x.shape[axis]
+        x = x.index_select(axis, _extended(size, 2, 2, x.device))
+        phases = []
+        for weights in _bicubic_taps(scale):
+            taps = [(x.narrow(axis, tap, size), weight) for tap, weight in enumerate(weights) if weight]
+            phase = taps[0][0] * taps[0][1]
+            for part, weight in taps[1:]:
+                phase = phase.add_(part, alpha=weight)
+            phases.append(phase)
+        x = torch.stack(phases, x.dim() + axis + 1).flatten(axis - 1, axis)
     return x

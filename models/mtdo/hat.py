@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add, in_full
+from models.layers import Upsampler, add
 from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, linear, window_plan
 from models.mtdo.config import HATConfig
+from models.mtdo.tail import FoldedTail
 
 
 def _convolve(conv: nn.Conv2d, tokens: Tensor) -> Tensor:
@@ -142,6 +143,7 @@ class HAT(nn.Module):
         self.leave = nn.Conv2d(config.embed, channels, 3, padding=1)
         self.upsample = Upsampler(channels, scale)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.tail = FoldedTail(self.upsample, self.last, scale)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, 3, scale*h, scale*w)."""
@@ -152,4 +154,4 @@ class HAT(nn.Module):
             tokens = group(tokens, plan)
         deep = add(_convolve(self.after_body, self.norm_leave(tokens)), shallow)
         deep = F.leaky_relu(self.leave(deep.permute(0, 3, 1, 2)), 0.01)
-        return in_full(self.last, self.upsample(deep))
+        return self.tail(deep)

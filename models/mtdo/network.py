@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, in_full, pad_to_multiple
+from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, pad_to_multiple
 from models.mtdo.alignment import MSD
 from models.mtdo.config import MTDOConfig
 from models.mtdo.correction import MACU, TSA, PlainFusion
@@ -21,6 +21,7 @@ from models.mtdo.difference import CrossDifference, FrameDifference
 from models.mtdo.hat import HAT
 from models.mtdo.initialise import initialise
 from models.mtdo.routing import AlignedRoute, DifferenceRoutes
+from models.mtdo.tail import FoldedTail
 
 
 @dataclass
@@ -41,10 +42,11 @@ class ResidualReconstruction(nn.Module):
         self.body = nn.Sequential(*[ResidualBlock(channels) for _ in range(blocks)])
         self.upsample = Upsampler(channels, scale)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.tail = FoldedTail(self.upsample, self.last, scale)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w)."""
-        return in_full(self.last, self.upsample(add(self.body(features), features)))
+        return self.tail(add(self.body(features), features))
 
 
 class MTDO(nn.Module):
