@@ -105,7 +105,7 @@ class TrainConfig:
     steps: int = 1000
     batch_size: int = 4
     accumulate: int = 1  # the batch is worked off in this many parts
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0

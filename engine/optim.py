@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
+from engine.muon import Muon
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW; offset convolutions get `offset_lr` times the learning rate (alignment training diverges first there)."""
+    """Adam, AdamW or Muon; offset convolutions get `offset_lr` times the learning rate (alignment training diverges first there)."""
     named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
     offsets = [parameter for name, parameter in named if is_offset(name)]
     others = [parameter for name, parameter in named if not is_offset(name)]
-    groups = [{"params": others, "factor": 1.0}]
+    groups: list[dict[str, Any]] = [{"params": others, "factor": 1.0}]
     if offsets:
         groups.append({"params": offsets, "factor": config.offset_lr})
+    if config.optimizer == "muon":
+        groups[0]["orthogonal"] = True
+        return Muon(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
 

@@ -84,6 +84,7 @@ class Scene:
         self.sky = Sky(settings.sky, rng)
         self.sigma = draw(settings.sensor.noise, rng)
         self.colour_sigma = draw(settings.sensor.colour_noise, rng)
+        self.quality = round(draw(settings.sensor.jpeg, rng))
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
@@ -91,7 +92,8 @@ class Scene:
         """The frame at `time` (frame number, any value from 0) as the sensor gives it: (H, W, 3) uint8 or uint16."""
         light = (view or self.view(time)).light
         rng = np.random.default_rng([*self.key, 1 + round(time * 1000)])
-        return sensor.expose(light, self.grain, self.sigma, self.colour_sigma, self.settings.sensor, rng)
+        frame = sensor.expose(light, self.grain, self.sigma, self.colour_sigma, self.settings.sensor, rng)
+        return sensor.compress(frame, self.quality) if self.quality else frame
 
     def view(self, time: float) -> View:
         """What the sensor would see at `time`, and what is seen where."""

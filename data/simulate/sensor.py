@@ -1,4 +1,4 @@
-"""From the light that reaches the sensor to the numbers in the file: optics, noise, exposure, rounding."""
+"""From the light that reaches the sensor to the numbers in the file: optics, noise, exposure, rounding, compression."""
 
 from __future__ import annotations
 
@@ -40,6 +40,12 @@ def expose(
         frame = _with_video_colour(frame, colour_sigma / 255, settings.colour_blur, rng)
     white, kind = (255, np.uint8) if settings.bits == 8 else (65535, np.uint16)
     return np.clip(np.rint(frame * white), 0, white).astype(kind)
+
+
+def compress(frame: np.ndarray, quality: int) -> np.ndarray:
+    """A frame (H, W, 3) uint8 after JPEG compression of `quality` 1 to 100, colours at half resolution."""
+    _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return np.ascontiguousarray(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1])
 
 
 def _with_video_colour(frame: np.ndarray, sigma: float, blur: float, rng: np.random.Generator) -> np.ndarray:

@@ -81,15 +81,20 @@ class SensorSettings:
     # grey levels, and of the Gaussian by which that noise and the colours themselves are coarser, in pixels
     colour_noise: Range = (0.0, 0.0)
     colour_blur: float = 0.0
+    jpeg: Range = (0.0, 0.0)  # quality of the JPEG compression that every frame goes through, up to 100; 0: none
     flicker: float = 0.002  # deviation of the exposure from frame to frame, relative
     bits: int = 8  # 8: uint8; 16: uint16, white is 65535
 
     def __post_init__(self) -> None:
-        _ascending(noise=self.noise, colour_noise=self.colour_noise)
+        _ascending(noise=self.noise, colour_noise=self.colour_noise, jpeg=self.jpeg)
         _positive(mtf=self.mtf, flicker=self.flicker, colour_blur=self.colour_blur)
         _share(shot=self.shot, correlation=self.correlation)
         if self.bits not in (8, 16):
             raise InputError(f"bits: expected 8 or 16, got {self.bits}")
+        if self.jpeg[1] > 100 or (self.jpeg[1] and self.jpeg[0] < 1):
+            raise InputError(f"jpeg: expected qualities from 1 to 100, or [0, 0] for none, got {list(self.jpeg)}")
+        if self.jpeg[1] and self.bits != 8:
+            raise InputError("jpeg: JPEG compression is for 8 bits: set bits to 8, or jpeg to [0, 0]")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from engine.config import ScheduleConfig, StageConfig, TrainConfig
+from engine.muon import is_matrix, orthogonal
 from engine.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
 
 
@@ -73,3 +74,51 @@ def test_averaged_weights_follow_the_recurrence() -> None:
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * step
     assert average.state["weight"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 16), (32, 32)])
+def test_orthogonal_keeps_directions_and_evens_their_sizes(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
+    evened = left.T @ orthogonal(matrix) @ right.T  # diagonal if the singular vectors are kept
+    assert evened.diagonal().min() > 0.6 and evened.diagonal().max() < 1.3
+    assert (evened - evened.diag().diag()).abs().max() < 1e-4 and sizes.max() > 1.5 * sizes.min()
+
+
+def test_muon_turns_matrices_and_leaves_the_rest_to_adam() -> None:
+    """One step from the same gradients: the other parameters move as Adam moves them, matrices by a step with even directions."""
+    networks = [nn.Sequential(nn.Conv2d(8, 16, 3), nn.PReLU(), nn.Conv2d(16, 2, 1)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    before = {name: tensor.clone() for name, tensor in networks[0].state_dict().items()}
+    x = torch.randn(2, 8, 6, 6)
+    for network, kind in zip(networks, ("adam", "muon"), strict=True):
+        optimizer = build_optimizer(network, TrainConfig(optimizer=kind, lr=0.01))  # type: ignore[arg-type]
+        network(x).square().mean().backward()
+        optimizer.step()
+    adam, muon = (network.state_dict() for network in networks)
+    for name in before:
+        if name != "0.weight":  # the last convolution has two rows only
+            torch.testing.assert_close(muon[name], adam[name])
+    assert is_matrix(before["0.weight"]) and not is_matrix(before["2.weight"])
+    sizes = torch.linalg.svdvals((muon["0.weight"] - before["0.weight"]).flatten(1)) / (0.01 * 0.2 * 72**0.5)
+    assert sizes.min() > 0.6 and sizes.max() < 1.3
+
+
+def test_muon_finds_the_minimum_that_adam_crawls_to() -> None:
+    """Inputs a hundred times weaker in some directions, none of which is an axis: Adam weighs axes only."""
+    torch.manual_seed(0)
+    goal, turn = torch.randn(16, 16), torch.linalg.qr(torch.randn(16, 16))[0]
+    x = torch.randn(256, 16) * torch.logspace(0, -2, 16) @ turn
+    errors = {}
+    for kind in ("adam", "muon"):
+        layer = nn.Linear(16, 16, bias=False)
+        nn.init.zeros_(layer.weight)
+        config = TrainConfig(optimizer=kind, lr=0.02, steps=300, schedule=ScheduleConfig(kind="cosine"))
+        optimizer = build_optimizer(layer, config)
+        for step in range(config.steps):
+            set_learning_rate(optimizer, learning_rate(step, config))
+            optimizer.zero_grad()
+            (layer(x) - x @ goal.T).square().mean().backward()
+            optimizer.step()
+        errors[kind] = (layer.weight - goal).square().mean().item()
+    assert errors["muon"] < errors["adam"]

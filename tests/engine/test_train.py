@@ -40,7 +40,9 @@ def same_tensors(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_resumed_run_equals_the_undisturbed_one_to_the_bit(tiny: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_resumed_run_equals_the_undisturbed_one_to_the_bit(tiny: Config, tmp_path: Path, optimizer: str) -> None:
+    tiny = replace(tiny, train=replace(tiny.train, optimizer=optimizer))  # type: ignore[arg-type]
     fitted(tiny, tmp_path / "whole")
     fitted(replace(tiny, train=replace(tiny.train, steps=2)), tmp_path / "half")
     fitted(tiny, tmp_path / "resumed", tmp_path / "half" / STATE)
