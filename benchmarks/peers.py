@@ -15,8 +15,8 @@ files and weights are read, not what they need besides:
 `--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
 those of eval.py. `--out FILE` writes the figures as JSON; `--plot PICTURE --of A.json B.json` draws gain over seconds.
 
-Seconds: medians where every frame is made when it is asked for (ours reads ahead at a clip's start), means where frames
-come in chunks (STNO).
+Seconds: medians for the peers, which make every frame when it is asked for; means over the whole clip for ours, whose frames
+come in groups (MTDO: one worker for each core; STNO: chunks).
 """
 
 from __future__ import annotations
@@ -134,8 +134,11 @@ class Table:
 
     def typical(self) -> dict[str, float]:
         """Seconds a frame of each contender."""
-        middle = statistics.mean if "STNO" in self.seconds else statistics.median
-        return {name: middle(values) for name, values in self.seconds.items()}
+        in_groups = ("STNO", "MTDO")
+        return {
+            name: (statistics.mean if name in in_groups else statistics.median)(values)
+            for name, values in self.seconds.items()
+        }
 
     def rows(self) -> list[dict[str, Any]]:
         return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from dcn import build
 
 log = logging.getLogger("dcn")
+_loading = threading.Lock()
 _tried = False
 _loaded = False
 _why_not = ""
@@ -29,8 +31,10 @@ def available(device: str) -> bool:
     """
     global _tried
     if not _tried:
-        _tried = True
-        _load()
+        with _loading:  # a second thread waits until the first has loaded it
+            if not _tried:
+                _load()
+                _tried = True
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device)
     return _loaded and key is not None and torch._C._dispatch_has_kernel_for_dispatch_key("dcn::deform_conv2d", key)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.clips import Clip, neighbours
 from engine import precision, tiles
+from engine.crew import crew_size, group_size, share_out
 from engine.regions import Chunk, SpaceTimeWork, SpaceWork, Window
 from engine.streaming import read_ahead
 from errors import InputError
@@ -32,6 +33,7 @@ class Options:
     ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames
     chunk: int = 8  # space-time: gaps between key frames that are worked off together
     context: int = 4  # space-time: key frames beyond each end of a chunk that the recurrence sees
+    workers: int | None = None  # frames at once (MTDO on a CPU); None: as many as pay, one for a single frame
 
 
 DEFAULT = Options()
@@ -67,20 +69,41 @@ def restore(
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, output_size(network, clip.size, size))
+    workers = 1
     if network.config.name == "stno":
         jobs: Iterator[Any] = chunks(clip, options, range(len(clip)) if frames is None else frames)
 
         def start(region: tiles.Region, turn: int) -> Any:
             return SpaceTimeWork(network, device, region, turn, times)
     else:
-        jobs = windows(clip, network.config.frames, padding, range(len(clip)) if frames is None else frames)
+        wanted = range(len(clip)) if frames is None else frames
+        jobs = windows(clip, network.config.frames, padding, wanted)
+        workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(wanted) > 1 else 1)
 
         def start(region: tiles.Region, turn: int) -> Any:
             return SpaceWork(network, device, region, turn)
 
-    worker = Worker(start, shape, network, device, options, note or _to_stderr)
-    for job in read_ahead(jobs):
-        yield from worker(job)
+    def hire() -> Worker:
+        return Worker(start, shape, network, device, options, note or _to_stderr)
+
+    if workers == 1:
+        worker = hire()
+        for job in read_ahead(jobs):
+            yield from worker(job)
+    else:
+        group = group_size(len(wanted), workers, 12 * shape.out[0] * shape.out[1])
+        yield from share_out(read_ahead(jobs), hire, workers, group)
+
+
+def frames_at_once(network: Any, size: tuple[int, int], options: Options, device: torch.device) -> int:
+    """Workers that pay for frames of `size` = (h, w). The bytes of a frame depend on their number of threads, so a run that is
+    to be resumed to the byte asks this once.
+    """
+    if network.config.name != "mtdo" or device.type != "cpu":
+        return 1
+    side = options.tile or max(size)
+    pixels = min(size[0], side) * min(size[1], side)
+    return crew_size(pixels, network.config.channels, torch.get_num_threads())
 
 
 def output_size(network: Any, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:

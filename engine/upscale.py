@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from data.media import from_tensor, write_image
 from engine import distributed, output, precision, tiles
 from engine.distributed import say
 from engine.request import Request, finished, in_between, make_task, open_clips, open_network
-from engine.restore import Options, multiple, restore
+from engine.restore import Options, frames_at_once, multiple, restore
 from engine.streaming import WriteBehind
 from engine.task import Task, check_free
 from errors import InputError
@@ -203,6 +204,8 @@ def missing_frames(
     """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
     facts = task.facts
     options = Options(facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context)
+    workers = 1 if request.compile else frames_at_once(network, task.clip.size, options, device)
+    options = replace(options, workers=workers)
     first, last = task.frames_of(numbers[0])[0], task.frames_of(numbers[-1])[-1]
     there = {index for index in range(first, last + 1) if task.has(index)}
     keys = range(first // task.per_gap, last // task.per_gap + 1)

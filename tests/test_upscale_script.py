@@ -51,6 +51,7 @@ def keep_two(self, index, frame, keep=task.Task.keep):
     keep(self, index, frame) if index < 2 else sys.exit("stopped")
 
 threads, restore = [], upscale.restore
+upscale.frames_at_once = lambda *a: 1  # one worker, which has all threads
 upscale.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
 if sys.argv[4] == "stop":
     task.Task.keep = keep_two

@@ -1,0 +1,61 @@
+"""Frames side by side or one after the other: python benchmarks/crew.py [--sizes 84x32 160x160] [--precision fp32 bf16].
+
+mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with as many workers as restore() would
+take, each with its share of the threads. In one process, in turn; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+
+import dcn
+from data.clips import ArrayClip
+from engine import cli
+from engine.checkpoint import load_network, released
+from engine.restore import Options, frames_at_once, restore
+
+
+def measure(network: torch.nn.Module, size: tuple[int, int], precision: str, rounds: int, length: int = 24) -> str:
+    """One row of the table."""
+    clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (length, *size, 3), dtype=np.uint8))
+    crew = frames_at_once(network, size, Options(), torch.device("cpu"))
+    seconds: dict[int, list[float]] = {1: [], crew: []}
+    for turn in range(rounds + 1):
+        for workers, values in seconds.items():
+            start = time.perf_counter()
+            for _ in restore(network, clip, options=Options(precision=precision, workers=workers)):
+                pass
+            if turn:  # the first is for warming up
+                values.append((time.perf_counter() - start) / length)
+    alone, together = (statistics.median(values) for values in (seconds[1], seconds[crew]))
+    return f"| {size[1]}x{size[0]} | {precision} | {alone:.4f} | {crew} | {together:.4f} | {alone / together:.2f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--sizes", nargs="+", default=["84x32", "64x64", "160x160", "320x180"], help="width x height of LR frames"
+    )
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    sizes = [tuple(map(int, each.split("x"))) for each in options.sizes]
+    dcn.ensure_built()
+    network = load_network(released("mtdo"))
+    print("| LR size | precision | s a frame, one worker | workers | s a frame | ratio |\n|---|---|---|---|---|---|")
+    for precision in options.precision:
+        for width, height in sizes:
+            print(measure(network, (height, width), precision, options.rounds), flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

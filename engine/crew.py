@@ -1,0 +1,89 @@
+"""Several workers on the frames of one clip, each with its share of the processor's threads.
+
+The operations of a small frame are too short to be shared out over many threads: two frames at once, one thread each, are
+done sooner than two frames one after the other on two threads (`python benchmarks/crew.py`). Neighbouring frames go to the
+same worker, in groups, because it keeps what they share. What is made of a frame depends neither on its group nor on the worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Job = TypeVar("Job")
+AT_ONCE = (
+    2**17
+)  # LR pixels, times channels / 16, that are worked on at the same time: beyond it frames are large enough by themselves
+GROUP = 8  # frames that a worker does in a row
+WAITING = 2**26  # bytes of finished frames that a group may hold
+
+
+def crew_size(pixels: int, channels: int, threads: int) -> int:
+    """How many workers are worth having for frames of `pixels` LR pixels and a network of `channels` channels."""
+    return max(1, min(threads, 16 * AT_ONCE // (pixels * channels)))
+
+
+def group_size(frames: int, workers: int, frame_bytes: int) -> int:
+    """Frames of a group, so that all workers are busy with a short clip as well and results do not fill the memory."""
+    return max(1, min(GROUP, -(-frames // (2 * workers)), WAITING // frame_bytes))
+
+
+def share_out(
+    jobs: Iterable[Job], hire: Callable[[], Callable[[Job], Tensor]], workers: int, group: int
+) -> Iterator[Tensor]:
+    """Frames of all jobs in their order. Each worker is made by `hire` in its own thread; errors reach the caller."""
+    jobs = iter(jobs)
+    hired: dict[int, Callable[[Job], Tensor]] = {}
+
+    def work(worker: int, some: list[Job]) -> list[Tensor]:
+        if worker not in hired:
+            torch.set_num_threads(share)
+            hired[worker] = hire()
+        done: list[Tensor] = []
+        for job in some:
+            if closing.is_set():
+                break
+            done += hired[worker](job)
+        return done
+
+    threads = [ThreadPoolExecutor(1, thread_name_prefix="crew") for _ in range(workers)]
+    under_way: deque[Future[list[Tensor]]] = deque()
+    closing = threading.Event()
+    turn = 0
+    with fewer_threads(workers) as share:
+        try:
+            while some := list(islice(jobs, group)):
+                under_way.append(threads[turn].submit(work, turn, some))
+                turn = (turn + 1) % workers
+                if len(under_way) > workers:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            closing.set()
+            for thread in threads:
+                thread.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def fewer_threads(workers: int) -> Iterator[int]:
+    """Every thread of this process has its share of the threads meanwhile.
+
+    PyTorch's number of threads belongs to each thread, but a thread, or a library of operators in it, that asks for the first
+    time gets the number set last, by whichever thread: so no other number may be set while workers begin.
+    """
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    torch.set_num_threads(share)
+    try:
+        yield share
+    finally:
+        torch.set_num_threads(threads)
