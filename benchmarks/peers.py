@@ -29,7 +29,7 @@ import sys
 import time
 import types
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,13 +124,24 @@ class Table:
         self.psnr: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
-    def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor]) -> Tensor:
+    def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor]) -> None:
+        """A frame that is made when it is asked for."""
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half and name not in ("MTDO", "STNO")):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             frame = make().float()
         self.seconds[name].append(time.perf_counter() - start)
+        self.note(clip, kind, name, gt, frame)
+
+    def measure_ours(self, clip: str, kinds: list[str], name: str, gts: list[Tensor], frames: Iterator[Tensor]) -> None:
+        """A whole clip, with an iterator of its frames."""
+        start = time.perf_counter()
+        made = list(frames)
+        self.seconds[name] += [(time.perf_counter() - start) / len(made)] * len(made)
+        for kind, gt, frame in zip(kinds, gts, made, strict=True):
+            self.note(clip, kind, name, gt, frame)
+
+    def note(self, clip: str, kind: str, name: str, gt: Tensor, frame: Tensor) -> None:
         self.psnr[clip, kind][name].append(metrics.psnr(frame.clamp(0, 1), gt, "standard", SCALE).item())
-        return frame
 
     def typical(self) -> dict[str, float]:
         """Seconds a frame of each contender."""
@@ -175,17 +186,16 @@ def space(
     table: Table, network: nn.Module, peer: Callable[[Tensor], Tensor], clip: Clip, gt: Clip, frames: int, padding: str
 ) -> None:
     indices = range(min(frames, len(gt)))
-    ours = restore(
-        network, clip, device=torch.device("cpu"), padding=padding, frames=list(indices), options=table.options
-    )
     contenders: dict[str, Callable[[int], Tensor]] = {
         "bicubic": lambda index: imresize(clip.frame(index), size=gt.size),
         "DAT-light": lambda index: peer(clip.frame(index)),
-        "MTDO": lambda index: next(ours),
     }
     for name, make in contenders.items():
         for index in indices:
             table.measure(gt.name, "", name, gt.frame(index), partial(make, index))
+    cpu = torch.device("cpu")
+    ours = restore(network, clip, device=cpu, padding=padding, frames=list(indices), options=table.options)
+    table.measure_ours(gt.name, [""] * len(indices), "MTDO", [gt.frame(index) for index in indices], ours)
 
 
 def space_time(
@@ -200,7 +210,6 @@ def space_time(
     """Every second frame is a key frame."""
     last = (min(frames, len(gt)) - 1) // 2 * 2
     keys = SubClip(clip, range(0, last + 1, 2))
-    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
     blend = Blend(keys, 2, gt.size)
 
     def two_stage(index: int) -> Tensor:
@@ -210,11 +219,13 @@ def space_time(
     contenders: dict[str, Callable[[int], Tensor]] = {
         "blend + bicubic": blend,
         "RIFE + DAT-light": two_stage,
-        "STNO": lambda index: next(ours),
     }
+    kinds = ["between" if index % 2 else "key" for index in range(last + 1)]
     for name, make in contenders.items():
-        for index in range(last + 1):
-            table.measure(gt.name, "between" if index % 2 else "key", name, gt.frame(index), partial(make, index))
+        for index, kind in enumerate(kinds):
+            table.measure(gt.name, kind, name, gt.frame(index), partial(make, index))
+    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
+    table.measure_ours(gt.name, kinds, "STNO", [gt.frame(index) for index in range(last + 1)], ours)
 
 
 @torch.no_grad()

@@ -5,8 +5,7 @@ Both networks deliver `Shot`s (a restored frame beside its baseline and its trut
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from data.degrade import imresize
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
 from engine import distributed, facts, output
+from engine.clock import Clock
 from engine.config import Config
 from engine.restore import restore
 from errors import InputError
@@ -38,25 +38,6 @@ class Shot:
     baseline: Tensor
     gt: Tensor
     kind: str = ""  # "key" or "between" for space-time networks
-
-
-@dataclass
-class Clock:
-    """Seconds that the restoring itself took, apart from baselines and metrics."""
-
-    seconds: float = 0.0
-    frames: int = 0
-
-    def timed(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
-        iterator = iter(frames)
-        while True:
-            start = time.perf_counter()
-            frame = next(iterator, None)
-            if frame is None:
-                return
-            self.seconds += time.perf_counter() - start
-            self.frames += 1
-            yield frame
 
 
 def evaluate(
@@ -91,7 +72,7 @@ def evaluate(
                 if shot.index == middle:
                     pictures += show(shot, pair, folder, on_picture)
             results[pair.name] = meter.result()
-    gathered = distributed.gather((results, pictures, clock.seconds, clock.frames))
+    gathered = distributed.gather((results, pictures, *clock.reading()))
     clips = {name: clip for part in gathered for name, clip in part[0].items()}
     report = {
         **facts.gather(network, config, weights),
@@ -145,11 +126,11 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
     if stride:
         keys = SubClip(pair.lr, range(0, frames[-1] + 1, stride))
         baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size)
-        outputs = restore(network, keys, device=device, times=in_between_times(config), size=gt.size)
+        outputs = restore(network, keys, device=device, times=in_between_times(config), size=gt.size, clock=clock)
     else:
         baseline = Enlarged(pair.lr, gt.size)
-        outputs = restore(network, pair.lr, device=device, padding=config.data.padding, frames=frames)
-    for index, ours in zip(frames, clock.timed(outputs), strict=True):
+        outputs = restore(network, pair.lr, device=device, padding=config.data.padding, frames=frames, clock=clock)
+    for index, ours in zip(frames, outputs, strict=True):
         if not torch.isfinite(ours).all():
             raise InputError(
                 f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"

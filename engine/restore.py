@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.clips import Clip, neighbours
 from engine import precision, tiles
+from engine.clock import Clock
 from engine.crew import crew_size, group_size, share_out
 from engine.regions import Chunk, SpaceTimeWork, SpaceWork, Window
 from engine.streaming import read_ahead
@@ -57,6 +58,7 @@ def restore(
     size: tuple[int, int] | None = None,
     options: Options = DEFAULT,
     note: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Tensor]:
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
@@ -64,7 +66,8 @@ def restore(
     the key frames and, between each two, one per entry of `times` (none: key frames alone), at `size` = (H, W), None:
     four times as large; with `frames` (a range of key frames) those and the in-between frames that follow each. A clip
     of any length takes the same memory. `note` gets a line when memory runs out and smaller tiles are taken (default:
-    standard error). The network is put into eval mode. Raises InputError for a clip that is too short.
+    standard error); `clock` watches how long the work takes. The network is put into eval mode. Raises InputError for a
+    clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
@@ -83,8 +86,9 @@ def restore(
         def start(region: tiles.Region, turn: int) -> Any:
             return SpaceWork(network, device, region, turn)
 
-    def hire() -> Worker:
-        return Worker(start, shape, network, device, options, note or _to_stderr)
+    def hire() -> Callable[[Any], Tensor]:
+        worker = Worker(start, shape, network, device, options, note or _to_stderr)
+        return clock.watch(worker) if clock else worker
 
     if workers == 1:
         worker = hire()

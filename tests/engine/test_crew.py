@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine.clock import Clock
 from engine.crew import crew_size, group_size, share_out
 from engine.restore import Options, frames_at_once, restore
 from errors import InputError
@@ -104,3 +105,13 @@ def test_sizes() -> None:
     assert group_size(100, 2, 640 * 640 * 12) == 8
     assert group_size(10, 2, 640 * 640 * 12) == 3  # nobody waits for the other
     assert group_size(100, 2, 2160 * 3840 * 12) == 1
+
+
+def test_clock_counts_time_in_which_anyone_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers side by side count once, what the caller does in between not at all."""
+    clock, now = Clock(), iter([0.0, 4.0, 1.0, 3.0, 2.0, 6.0, 10.0, 11.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    work = clock.watch(lambda job: torch.zeros(job, 1))
+    for job in (1, 2, 1, 3):
+        work(job)
+    assert clock.reading() == (7.0, 7)  # 0 to 6 and 10 to 11

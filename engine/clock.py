@@ -1,0 +1,37 @@
+"""How long restoring took, apart from whatever is done with the frames meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import Tensor
+
+Job = TypeVar("Job")
+
+
+class Clock:
+    """Watches the workers of `restore(..., clock=clock)`."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float, int]] = []  # begin, end, frames; appending is safe from several threads
+
+    def watch(self, work: Callable[[Job], Tensor]) -> Callable[[Job], Tensor]:
+        """The same work, its spans noted."""
+
+        def watched(job: Job) -> Tensor:
+            begin = time.perf_counter()
+            frames = work(job)
+            self._spans.append((begin, time.perf_counter(), len(frames)))
+            return frames
+
+        return watched
+
+    def reading(self) -> tuple[float, int]:
+        """Seconds in which at least one worker was busy, and the frames that were made."""
+        seconds, until = 0.0, 0.0
+        for begin, end, _ in sorted(self._spans):
+            seconds += max(end - max(begin, until), 0.0)
+            until = max(until, end)
+        return seconds, sum(frames for _, _, frames in self._spans)
