@@ -76,6 +76,7 @@ class MTDO(nn.Module):
         else:
             self.reconstruction = ResidualReconstruction(channels, config.reconstruction_blocks, config.scale)
         initialise(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the layout of all that they meet
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w)."""
