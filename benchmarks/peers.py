@@ -132,10 +132,14 @@ class Table:
         self.seconds[name].append(time.perf_counter() - start)
         self.note(clip, kind, name, gt, frame)
 
-    def measure_ours(self, clip: str, kinds: list[str], name: str, gts: list[Tensor], frames: Iterator[Tensor]) -> None:
-        """A whole clip, with an iterator of its frames."""
+    def measure_ours(
+        self, clip: str, kinds: list[str], name: str, gts: list[Tensor], make: Callable[[], Iterator[Tensor]]
+    ) -> None:
+        """A whole clip, for the second time: the peers' medians do not hold their first frames' preparations either."""
+        for _ in make():
+            pass
         start = time.perf_counter()
-        made = list(frames)
+        made = list(make())
         self.seconds[name] += [(time.perf_counter() - start) / len(made)] * len(made)
         for kind, gt, frame in zip(kinds, gts, made, strict=True):
             self.note(clip, kind, name, gt, frame)
@@ -193,8 +197,11 @@ def space(
     for name, make in contenders.items():
         for index in indices:
             table.measure(gt.name, "", name, gt.frame(index), partial(make, index))
-    cpu = torch.device("cpu")
-    ours = restore(network, clip, device=cpu, padding=padding, frames=list(indices), options=table.options)
+
+    def ours() -> Iterator[Tensor]:
+        cpu = torch.device("cpu")
+        return restore(network, clip, device=cpu, padding=padding, frames=list(indices), options=table.options)
+
     table.measure_ours(gt.name, [""] * len(indices), "MTDO", [gt.frame(index) for index in indices], ours)
 
 
@@ -224,7 +231,10 @@ def space_time(
     for name, make in contenders.items():
         for index, kind in enumerate(kinds):
             table.measure(gt.name, kind, name, gt.frame(index), partial(make, index))
-    ours = restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
+
+    def ours() -> Iterator[Tensor]:
+        return restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
+
     table.measure_ours(gt.name, kinds, "STNO", [gt.frame(index) for index in range(last + 1)], ours)
 
 

@@ -32,8 +32,10 @@ def crew_size(pixels: int, channels: int, threads: int) -> int:
 
 
 def group_size(frames: int, workers: int, frame_bytes: int) -> int:
-    """Frames of a group, so that all workers are busy with a short clip as well and results do not fill the memory."""
-    return max(1, min(GROUP, -(-frames // (2 * workers)), WAITING // frame_bytes))
+    """Frames of a group: all workers get as many, also of a short clip, and results do not fill the memory."""
+    most = max(1, min(GROUP, WAITING // frame_bytes))
+    rounds = max(1, -(-frames // (workers * most)))
+    return max(1, -(-frames // (workers * rounds)))
 
 
 def share_out(

@@ -103,7 +103,7 @@ def test_sizes() -> None:
     assert [crew_size(160 * 160, 16, threads) for threads in (1, 2, 16)] == [1, 2, 5]
     assert crew_size(160 * 160, 64, 16) == 1
     assert group_size(100, 2, 640 * 640 * 12) == 8
-    assert group_size(10, 2, 640 * 640 * 12) == 3  # nobody waits for the other
+    assert [group_size(frames, 2, 640 * 640 * 12) for frames in (2, 10, 24)] == [1, 5, 6]  # nobody waits for the other
     assert group_size(100, 2, 2160 * 3840 * 12) == 1
 
 
