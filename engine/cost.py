@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import dcn
 from models.mtdo.attention import MultiHead
+from models.mtdo.tail import FoldedTail
 
 SIDE = 64  # LR pixels a side of the frames that are counted
 
@@ -28,7 +29,7 @@ def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
     config: Any = network.config
     frames = torch.zeros(1, getattr(config, "frames", 2), 3, side, side, device=device)
     produced = 3 if config.name == "stno" else 1
-    with torch.no_grad(), _unfilled(network):
+    with torch.no_grad(), _as_published(network):
         return gmac(lambda: network(frames)) / produced
 
 
@@ -40,15 +41,20 @@ def gmac(run: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _unfilled(network: nn.Module) -> Iterator[None]:
-    """Heads of attention at their own width: 30 in the paper's MTDO, which PyTorch's attention would get as 32."""
+def _as_published(network: nn.Module) -> Iterator[None]:
+    """Heads of attention at their own width (30 in the paper's MTDO, which PyTorch's attention would get as 32), nothing folded."""
     layers = [layer for layer in network.modules() if isinstance(layer, MultiHead)]
     fillings = [layer.filling for layer in layers]
+    tails = [layer.tail for layer in network.modules() if isinstance(getattr(layer, "tail", None), FoldedTail)]
     try:
         for layer in layers:
             layer.filling = 0
+        for tail in tails:
+            tail.fold = False
         yield
     finally:
+        for tail in tails:
+            tail.fold = True
         for layer, filling in zip(layers, fillings, strict=True):
             layer.filling = filling
 

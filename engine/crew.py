@@ -19,16 +19,14 @@ import torch
 from torch import Tensor
 
 Job = TypeVar("Job")
-AT_ONCE = (
-    2**17
-)  # LR pixels, times channels / 16, that are worked on at the same time: beyond it frames are large enough by themselves
+AT_ONCE = 30_000_000  # LR pixels times channels squared that are worked on at once; more fills the threads by itself
 GROUP = 8  # frames that a worker does in a row
 WAITING = 2**26  # bytes of finished frames that a group may hold
 
 
 def crew_size(pixels: int, channels: int, threads: int) -> int:
     """How many workers are worth having for frames of `pixels` LR pixels and a network of `channels` channels."""
-    return max(1, min(threads, 16 * AT_ONCE // (pixels * channels)))
+    return max(1, min(threads, AT_ONCE // (pixels * channels**2)))
 
 
 def group_size(frames: int, workers: int, frame_bytes: int) -> int:

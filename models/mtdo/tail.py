@@ -21,11 +21,12 @@ class FoldedTail:
 
     def __init__(self, upsample: Upsampler, last: nn.Conv2d, scale: int) -> None:
         self.upsample, self.last, self.scale = upsample, last, scale
+        self.fold = True  # False: step by step, as published, at inference too
         self._known: tuple[object, Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w), in the precision of the last convolution."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not self.fold or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.stepwise(x)
         height, width = x.shape[-2:]
         worth_it = 2 * STRIP * (height + width) <= height * width / 2  # the strips, beside the whole

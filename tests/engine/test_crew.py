@@ -100,8 +100,8 @@ def test_small_frames_are_done_side_by_side_and_large_ones_one_by_one(four_threa
 
 
 def test_sizes() -> None:
-    assert [crew_size(160 * 160, 16, threads) for threads in (1, 2, 16)] == [1, 2, 5]
-    assert crew_size(160 * 160, 64, 16) == 1
+    assert [crew_size(160 * 160, 16, threads) for threads in (1, 2, 16)] == [1, 2, 4]
+    assert crew_size(64 * 64, 64, 16) == 1  # the paper's network
     assert group_size(100, 2, 640 * 640 * 12) == 8
     assert [group_size(frames, 2, 640 * 640 * 12) for frames in (2, 10, 24)] == [1, 5, 6]  # nobody waits for the other
     assert group_size(100, 2, 2160 * 3840 * 12) == 1
