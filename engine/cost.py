@@ -45,7 +45,8 @@ def _as_published(network: nn.Module) -> Iterator[None]:
     """Heads of attention at their own width (30 in the paper's MTDO, which PyTorch's attention would get as 32), nothing folded."""
     layers = [layer for layer in network.modules() if isinstance(layer, MultiHead)]
     fillings = [layer.filling for layer in layers]
-    tails = [layer.tail for layer in network.modules() if isinstance(getattr(layer, "tail", None), FoldedTail)]
+    found: list[Any] = [getattr(layer, "tail", None) for layer in network.modules()]
+    tails = [tail for tail in found if isinstance(tail, FoldedTail)]
     try:
         for layer in layers:
             layer.filling = 0
