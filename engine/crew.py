@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
@@ -65,12 +65,13 @@ def share_out(
                 turn = (turn + 1) % workers
                 if len(under_way) > workers:
                     yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
+            wait(under_way)
         finally:
             closing.set()
             for thread in threads:
                 thread.shutdown(wait=True, cancel_futures=True)
+    for done in under_way:  # all threads are the caller's again before the last frames are: it may never ask for more
+        yield from done.result()
 
 
 @contextmanager

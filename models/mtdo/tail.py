@@ -1,7 +1,8 @@
 """The linear end of the network: upsampler and last convolution, at inference as one convolution at low resolution.
 
 No activation stands between them, so they are one linear map: a 5x5 convolution from C to 3 * scale^2 channels, then one
-pixel shuffle. That is a fifth of the arithmetic of MTDO x4, and no map of C channels is ever made at high resolution.
+pixel shuffle. At x4 that is 1,200 C multiplications for each low-resolution pixel instead of 180 C^2 + 432 C (a tenth for 64
+channels, a third for 16), and but for the strips at the border no map of C channels is made at high resolution.
 """
 
 from __future__ import annotations

@@ -67,6 +67,16 @@ def test_an_error_comes_after_the_frames_before_it(four_threads: None) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("crew")]
 
 
+def test_threads_are_back_with_the_last_frames(four_threads: None) -> None:
+    """A caller that counts its frames never asks for one more, and may begin the next clip while this generator lives."""
+    first, second = (share_out(range(8), hire_counting(numbers := []), 2, 2) for _ in range(2))
+    for frames in (first, second):
+        for _ in range(16):
+            next(frames)
+        assert torch.get_num_threads() == 4
+    assert numbers == [2] * 8  # of the second clip, which was not given a share of a share
+
+
 def test_leaving_early_ends_the_workers_soon(four_threads: None) -> None:
     numbers: list[int] = []
     frames: Any = share_out(range(100), hire_counting(numbers), 2, 50)
