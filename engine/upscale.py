@@ -96,16 +96,22 @@ def plan_numbers(tasks: list[Task], network: Any, request: Request, device: torc
 
 
 def choose_precision(task: Task, network: Any, request: Request, device: torch.device) -> str:
-    """Measured on the middle of the first frames of the first clip."""
-    clip = SubClip(task.clip, range(min(len(task.clip), 3)))
+    """Measured on the middle of the first frames of the first clip, with as many workers as the work will have."""
+    height, width = (min(precision.SAMPLE, side) for side in task.clip.size)
+    workers = frames_at_once(network, (height, width), Options(), device)
+    clip = SubClip(task.clip, range(min(len(task.clip), max(3, 2 * workers))))
+    frames = range(len(clip)) if workers > 1 else range(len(clip) // 2, len(clip) // 2 + 1)
     scale = task.size[0] / clip.size[0]
     sample = middle(clip, precision.SAMPLE)
     size = round(scale * sample.size[0]), round(scale * sample.size[1])
+    prepared: dict[str, Any] = {}  # making them is no part of the work that is timed
 
     def restore_sample(name: str) -> Tensor:
-        frames = range(len(clip) // 2, len(clip) // 2 + 1)
-        options = Options(precision=name)
-        return torch.stack(list(restore(network, sample, device=device, frames=frames, size=size, options=options)))
+        if name not in prepared:
+            prepared[name] = precision.prepare(network, name)
+        options = Options(precision=name, workers=workers)
+        restored = restore(prepared[name], sample, device=device, frames=frames, size=size, options=options)
+        return torch.stack(list(restored))
 
     name, reason = precision.choose(restore_sample, device)
     say(reason)
