@@ -11,6 +11,7 @@ import hashlib
 import math
 import mmap
 import os
+import time
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,12 +23,14 @@ import numpy as np
 
 from data.clips import Clip, DegradedClip
 from data.clips.derived import Derived
+from data.files import temporary_path
 from data.layouts import Pair
 from data.media import colours
 from errors import InputError
 
 KINDS = ("ram", "file", "none")
 ALIGN = 64  # bytes; frames start on cache lines
+ABANDONED = 3600  # seconds after which an unfinished file is nobody's
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def _file(clips: Sequence[Clip], places: list[Places], nbytes: int, folder: Path
         os.utime(path)  # in use: the last to go
         return path
     _make_room(folder, int(gigabytes * 2**30) - nbytes)
-    temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -211,6 +214,9 @@ def _file(clips: Sequence[Clip], places: list[Places], nbytes: int, folder: Path
 
 def _make_room(folder: Path, allowed: int) -> None:
     """Remove the files used longest ago until the rest fits into `allowed` bytes (running users keep their mapping)."""
+    for path in folder.glob(".frames_*.tmp.cache"):  # made in seconds: an old one is a killed process's
+        if time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink(missing_ok=True)
     files = sorted(folder.glob("frames_*.cache"), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
     total = sum(path.stat().st_size for path in files)
     for path in files:

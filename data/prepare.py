@@ -24,9 +24,10 @@ import torch
 from tqdm import tqdm
 
 from data.degrade import imresize
+from data.files import remove_unfinished, replacing
 from data.layouts import Layout, Pair, open_layout
 from data.layouts.splits import ALIASES
-from data.media import replacing, rgb, write_image
+from data.media import rgb, write_image
 from errors import InputError
 
 EXAMPLE = """examples:
@@ -65,8 +66,7 @@ def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = 
     if out.resolve() == layout.root.resolve():
         raise InputError(f"{out}: is the source itself; choose another folder for the output")
     _remember(plan, out)
-    for half in out.rglob(".*.tmp.*"):  # what a killed run was writing
-        half.unlink(missing_ok=True)
+    remove_unfinished(out)
     splits = assign(layout, plan)
     places = {name: out / FOLDERS[split] for split, names in splits.items() for name in names}
     waiting = [pair for pair in layout if not (places[pair.name] / "GT" / flat(pair.name)).is_dir()]

@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 from data.clips import Clip
-from data.media import LEVELS, LUMA, replacing, rgb
+from data.files import replacing
+from data.media import LEVELS, LUMA, rgb
 
 LEVELS_PER_CHANNEL = 16
 STRIDE = 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.files import temporary_path
 from data.media import from_tensor
 from data.video import FINE, FULL, MATRICES, STUDIO, VideoFile
 from errors import InputError
@@ -74,7 +74,7 @@ class VideoWriter:
         self.lossless = lossless or self.codec == "ffv1"
         self.bits = 16 if self.lossless and self.bits > 8 else self.bits
         self.time_base = self._time_base()
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{self.path.suffix}")
+        self._temporary = temporary_path(self.path)
         self._container: Any = None
         self._stream: Any = None
         self._sound: _Sound | None = None

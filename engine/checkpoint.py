@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import models
+from data.files import temporary_path
 from engine.config import in_repository
 from errors import InputError
 from settings import to_mapping
@@ -34,7 +35,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mappin
     """Write `tensors` and a JSON header to `path`, through a temporary name in the same folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})

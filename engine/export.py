@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import dcn
-from data.media import replacing
+from data.files import replacing
 from engine import cli
 from engine.checkpoint import load_network
 from engine.export_spacetime import FreeSpaceTime, whole_maps

@@ -24,7 +24,8 @@ from torch import Tensor
 from data import tiff
 from data.clips import Clip
 from data.degrade import imresize
-from data.media import replacing, write_image
+from data.files import replacing
+from data.media import write_image
 from data.video import VideoFile
 from data.video_writer import VideoWriter, _Sound
 from errors import InputError

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.media import replacing
+from data.files import replacing
 from engine.page import render_page
 from engine.tables import LUMA, Table, clip_table, facts, frame_table, object_table, sweep_table, tables
 from metrics import PSNR_CEILING

@@ -21,7 +21,8 @@ import numpy as np
 
 from data import tiff
 from data.clips import Clip, VideoClip
-from data.media import IMAGE_SUFFIXES, from_tensor, read_image, replacing, to_tensor
+from data.files import remove_unfinished, replacing
+from data.media import IMAGE_SUFFIXES, from_tensor, read_image, to_tensor
 from engine import output
 from errors import InputError
 
@@ -223,6 +224,8 @@ class Task:
         """
         if self.work.exists() and resume:
             self._check_same()
+            for place in (self.work, self.out, self.beside):
+                remove_unfinished(place)
             return
         try:
             if self.work.exists():

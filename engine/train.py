@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dcn
 import models
+from data.files import remove_unfinished, replacing
 from engine import distributed
 from engine.checkpoint import first_few, load_network, load_state, load_tensors, save_tensors, save_weights
 from engine.config import Config, config_to_mapping, dump_yaml
@@ -102,7 +103,9 @@ class Trainer:
         main = distributed.is_main()
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(dump_yaml(self.config), encoding="utf-8")
+            remove_unfinished(self.folder)
+            with replacing(self.folder / "config.yaml") as temporary:
+                temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logbook(self.folder, start=self.step, total=config.steps, active=main)
         try:
             with watch_signals() as caught:

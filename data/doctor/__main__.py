@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data.doctor import ClipReport, Diagnosis, examine
 from data.doctor.findings import FAULT, NOTE, WARNING
-from data.media import replacing
+from data.files import replacing
 from errors import InputError
 
 EXAMPLE = """examples:

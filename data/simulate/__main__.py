@@ -16,8 +16,9 @@ import yaml
 from tqdm import tqdm
 
 from data.degrade import Degradation
+from data.files import replacing
 from data.layouts import Box
-from data.media import replacing, write_image
+from data.media import write_image
 from data.simulate.clips import SimulatedClip, simulate
 from data.simulate.settings import settings_from
 from errors import InputError

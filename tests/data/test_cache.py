@@ -100,6 +100,15 @@ def test_old_files_make_room(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_killed_processes_left_is_removed_once_it_is_old(tmp_path):
+    old, new = tmp_path / ".frames_a.12.tmp.cache", tmp_path / ".frames_b.13.tmp.cache"
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    cache_clips([clip()], "file", 1, tmp_path)
+    assert not old.exists() and new.exists()
+
+
 def test_forked_workers_share_memory():
     original = clip()
     cached = cache_clips([original], "ram", 1)[0]

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import models
+from data.files import temporary_path
 from engine.checkpoint import load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
 from engine.train import FINAL, STATE, Trainer, split_batch, train
@@ -45,7 +46,10 @@ def test_resumed_run_equals_the_undisturbed_one_to_the_bit(tiny: Config, tmp_pat
     tiny = replace(tiny, train=replace(tiny.train, optimizer=optimizer))  # type: ignore[arg-type]
     fitted(tiny, tmp_path / "whole")
     fitted(replace(tiny, train=replace(tiny.train, steps=2)), tmp_path / "half")
-    fitted(tiny, tmp_path / "resumed", tmp_path / "half" / STATE)
+    temporary_path(tmp_path / "half" / STATE).write_bytes(b"half")  # as a process leaves it that is killed
+    fitted(tiny, tmp_path / "half", tmp_path / "half" / STATE)
+    (tmp_path / "half").rename(tmp_path / "resumed")
+    assert not [path.name for path in (tmp_path / "resumed").iterdir() if path.name.startswith(".")]
     assert load_tensors(tmp_path / "resumed" / STATE)[1]["step"] == 4
     assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
 

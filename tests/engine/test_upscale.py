@@ -11,6 +11,7 @@ import pytest
 import tifffile
 import torch
 
+from data.files import temporary_path
 from data.media import read_image, write_image
 from engine import config, output
 from engine import task as task_module
@@ -177,9 +178,12 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monk
     resumed = request(source, tmp_path / "broken" / out, weights[network], resume=True, **common)
     with pytest.raises(InputError, match="begun with another ensemble"):
         upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
+    for place in (out, f".{out}.upscaling/frames/003.png", f".{out}.upscaling/pieces/000001.mkv"):
+        temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as a process leaves it that is killed
     upscale(resumed)
     assert not set(made) & set(kept)
     assert contents(tmp_path / "broken" / out) == contents(tmp_path / "whole" / out)
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == [out]
     assert upscale(resumed) == []
 
 

@@ -1,0 +1,50 @@
+"""Files that are there as a whole or not at all: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from errors import InputError
+
+UNFINISHED = re.compile(r"\.(?P<stem>.+)\.\d+\.tmp(?P<suffix>\.\w+)?")
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process writes what is to become `path`: hidden, in the same folder, with the same suffix."""
+    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well: nobody ever sees half a file."""
+    path = Path(path)
+    temporary = temporary_path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); choose another output folder"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def remove_unfinished(place: Path) -> None:
+    """Remove what killed processes left: everywhere in a folder, or beside a file what was to become that file.
+
+    Only where no other process is writing.
+    """
+    if place.is_dir():
+        found = [path for path in place.rglob(".*") if UNFINISHED.fullmatch(path.name)]
+    else:
+        names = ((path, UNFINISHED.fullmatch(path.name)) for path in place.parent.glob(".*"))
+        found = [p for p, m in names if m and m["stem"] == place.stem and (m["suffix"] or "") == place.suffix]
+    for path in found:
+        path.unlink(missing_ok=True)
