@@ -1,0 +1,231 @@
+"""Training clips whose ground truth is what teachers make of them: python -m engine.distill OUT --config C --teacher W.
+
+What cannot be known from the low resolution (noise, detail by chance) makes the gradients of training noisy. The mean of
+several networks' outputs, each over the eight turned and mirrored versions of the frames, holds little of it and lies nearer
+to the truth than any of them alone: a small network learns more from it in the same number of steps.
+
+Takes the clips of `data.train` and `data.also`, writes OUT/training_set/{GT,LR}/CLIP/*.png (LR as the config makes it) and
+OUT/train.txt, which lists the frames with such a ground truth. These are the frames whose whole window lies in the clip; the
+others are their neighbours and keep their own truth. Train with data.train.root=OUT data.train.list_file=train.txt.
+
+The same command goes on where an earlier run stopped; `torchrun --nproc_per_node N -m engine.distill ...` shares the clips.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.files import replacing
+from data.layouts import Pair
+from data.media import from_tensor, write_image
+from data.prepare import flat
+from engine import cli, distributed
+from engine.checkpoint import load_network, sha256
+from engine.config import Config, config_to_mapping, load_config
+from engine.restore import Options, restore
+from engine.sources import training_pairs
+from errors import InputError
+from settings import to_mapping
+
+EXAMPLE = """  python -m engine.distill DISTILLED --config configs/mtdo_s.yaml --teacher runs/a/weights.safetensors
+  PYTHONPATH=PEERS python -m engine.distill DISTILLED --config configs/mtdo_s.yaml --truth 0.2 \\
+      --teacher checkpoints/mtdo_s.safetensors:0.6 --teacher benchmarks.peers:dat_light:0.2"""
+TRAINING = "training_set"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What makes a share of the target: a weights file of ours, or a Python function MODULE:NAME that returns one which takes
+    a frame (3, h, w) in [0, 1] to (3, H, W).
+    """
+
+    name: str
+    share: float
+
+    @classmethod
+    def parse(cls, text: str) -> Teacher:
+        """From NAME or NAME:SHARE; NAME alone counts whole."""
+        name, colon, share = text.rpartition(":")
+        try:
+            return cls(name, float(share)) if colon else cls(text, 1.0)
+        except ValueError:
+            return cls(text, 1.0)
+
+    @property
+    def is_file(self) -> bool:
+        return Path(self.name).suffix in (".safetensors", ".pth", ".pt", ".ckpt")
+
+    def identity(self) -> list[Any]:
+        return [sha256(Path(self.name)) if self.is_file else self.name, self.share]
+
+
+def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> Callable[[Pair, int], Tensor]:
+    """(pair, frame number) -> (3, H, W). Raises InputError for what cannot teach a network of `config`."""
+    if not teacher.is_file:
+        module, _, function = teacher.name.partition(":")
+        try:
+            restored = getattr(importlib.import_module(module), function)()
+        except (ImportError, AttributeError) as error:
+            raise InputError(
+                f"--teacher '{teacher.name}': {error}; expected a weights file or MODULE:FUNCTION"
+            ) from None
+        return lambda pair, index: restored(pair.lr.frame(index))
+    network: Any = load_network(Path(teacher.name))
+    if network.config.name != "mtdo" or network.config.scale != config.scale:
+        made = to_mapping(network.config)
+        raise InputError(
+            f"--teacher '{teacher.name}': is {made['name']} x{made.get('scale', 'any')}, not mtdo x{config.scale:g}"
+        )
+    options = Options(precision=precision, ensemble=True, workers=1)
+
+    def teach(pair: Pair, index: int) -> Tensor:
+        return next(restore(network, pair.lr, frames=[index], padding=config.data.padding, options=options))
+
+    return teach
+
+
+def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0.0, precision: str = "fp32") -> int:
+    """Write the clips that are not there yet; returns the number of all.
+
+    truth: share of the clips' own truth in the target.   precision: of the teachers that are weights files.
+
+    Raises InputError where the shares do not add up to 1, a teacher does not fit, or `out` is another work's.
+    """
+    if config.space_time:
+        raise InputError("network.name: distillation is for mtdo; stno trains on frames at free times")
+    total = truth + sum(teacher.share for teacher in teachers)
+    if not abs(total - 1) <= 1e-6 or truth < 0:
+        raise InputError(f"--truth and the teachers' shares add up to {total:g}: they must add up to 1")
+    made = [(make_teacher(teacher, config, precision), teacher.share) for teacher in teachers]
+    pairs, _ = training_pairs(config)
+    if distributed.is_main():
+        _remember(config, out, teachers, truth)
+        for half in (out / TRAINING).glob("*/.*.part"):  # what a stopped run was writing
+            shutil.rmtree(half)
+    distributed.barrier()
+    frames = config.network.frames
+    mine = range(distributed.rank(), len(pairs), distributed.world())
+    waiting = [n for n in mine if not _place(out, "GT", pairs[n], n).is_dir()]
+    with (
+        tqdm(
+            total=len(mine),
+            initial=len(mine) - len(waiting),
+            unit="clip",
+            disable=not distributed.is_main(),
+            dynamic_ncols=True,
+        ) as bar,
+        torch.inference_mode(),
+    ):
+        for number in waiting:
+            _write(pairs[number], number, out, made, truth, targets(len(pairs[number]), frames))
+            bar.update()
+    distributed.barrier()
+    if distributed.is_main():
+        lines = [
+            f"{_place(out, 'GT', pair, number).name}/{index:08d}.png\n"
+            for number, pair in enumerate(pairs)
+            for index in targets(len(pair), frames)
+        ]
+        with replacing(out / "train.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+    return len(pairs)
+
+
+def targets(length: int, frames: int) -> range:
+    """Frames of a clip that get a teacher's truth: those with whole windows, the middle one of a clip shorter than that."""
+    half = frames // 2
+    return range(half, length - half) if length > 2 * half else range(length // 2, length // 2 + 1)
+
+
+def _place(out: Path, kind: str, pair: Pair, number: int, part: bool = False) -> Path:
+    name = f"{number:05d}_{flat(pair.name)}"
+    return out / TRAINING / kind / (f".{name}.part" if part else name)
+
+
+def _write(
+    pair: Pair, number: int, out: Path, teachers: list[tuple[Callable, float]], truth: float, wanted: range
+) -> None:
+    assert pair.gt is not None  # training clips have it
+    dtype = np.dtype(np.uint8 if pair.gt.bit_depth == 8 else np.uint16)
+    for index in range(len(pair)):
+        target = pair.gt.frame(index)
+        if index in wanted:
+            target = truth * target
+            for teach, share in teachers:
+                target = target + share * teach(pair, index)
+        for kind, frame in (("LR", pair.lr.frame(index)), ("GT", target)):
+            place = _place(out, kind, pair, number, part=True)
+            write_image(place / f"{index:08d}.png", from_tensor(frame, dtype))
+    for kind in ("LR", "GT"):  # GT last: where it is, the clip is whole
+        final = _place(out, kind, pair, number)
+        if final.exists():
+            shutil.rmtree(final)
+        _place(out, kind, pair, number, part=True).replace(final)
+
+
+def _remember(config: Config, out: Path, teachers: list[Teacher], truth: float) -> None:
+    """Write down what is made, or make sure that it is what `out` was begun with."""
+    data = config_to_mapping(config)["data"]
+    wanted = json.loads(
+        json.dumps(
+            {
+                "data": {key: data[key] for key in ("train", "also", "padding")},
+                "scale": config.scale,
+                "frames": config.network.frames,
+                "teachers": [teacher.identity() for teacher in teachers],
+                "truth": truth,
+            }
+        )
+    )
+    path = out / "distill.json"
+    if path.is_file():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in wanted if begun.get(key) != wanted[key]]
+        if changed:
+            raise InputError(f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    arguments = cli.parser("Write training clips whose ground truth is what teachers make of them.", EXAMPLE)
+    arguments.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    arguments.add_argument("--config", required=True, help="YAML file: the clips and the network to be trained")
+    arguments.add_argument(
+        "--teacher", type=Teacher.parse, action="append", required=True, metavar="W[:SHARE]",
+        help="weights (taken in eight positions), or a function MODULE:NAME; may be given several times",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--truth", type=float, default=0.0, metavar="SHARE", help="share of the clips' own truth (default: 0)"
+    )
+    arguments.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="of our networks (default: fp32)"
+    )
+    options = arguments.parse_args()
+    sys.path.insert(0, str(Path.cwd()))
+    config = load_config(options.config, options.overrides)
+    distributed.start(torch.device("cpu"))
+    try:
+        count = distill(config, options.out, options.teacher, options.truth, options.precision)
+        distributed.say(f"{options.out}: {count} clips")
+    finally:
+        distributed.stop()
+
+
+if __name__ == "__main__":
+    cli.run(main)

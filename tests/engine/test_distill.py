@@ -1,0 +1,129 @@
+"""Targets made by teachers: what they are made of, which frames get one, going on, refusals, and training on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.media import read_image, to_tensor
+from engine.checkpoint import save_weights
+from engine.config import Config, config_from_mapping
+from engine.distill import Teacher, distill, targets
+from engine.regions import turned, turned_back
+from engine.sources import training_pairs
+from engine.train import Trainer
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+from tests.engine.small import small_mtdo, small_stno
+
+REPEAT = "tests.engine.test_distill:repeat"
+
+
+def repeat():
+    """A teacher from a function: every LR pixel twice in both directions."""
+    return lambda frame: frame.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    save_weights(tmp_path / "w.safetensors", small_mtdo())
+    return tmp_path / "w.safetensors"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_targets_are_the_shares_of_truth_and_teachers(tiny: Config, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert distill(tiny, out, [Teacher(str(weights), 0.5), Teacher(REPEAT, 0.2)], truth=0.3) == 2
+    network, listed = small_mtdo(), (out / "train.txt").read_text().split()
+    for number, pair in enumerate(training_pairs(tiny)[0]):
+        name = f"{number:05d}_{pair.name}"
+        for index in range(4):
+            low = read_image(out / "training_set" / "LR" / name / f"{index:08d}.png")
+            assert np.array_equal(low, pair.lr.array(index))
+            got = to_tensor(read_image(out / "training_set" / "GT" / name / f"{index:08d}.png"))
+            truth = pair.gt.frame(index)
+            if index in (1, 2):
+                window = pair.lr.window(index, 3)
+                with torch.no_grad():
+                    eight = [turned_back(network(turned(window, turn)[None]), turn)[0] for turn in range(8)]
+                mean = torch.stack(eight).mean(0)
+                truth = 0.3 * truth + 0.5 * mean + 0.2 * repeat()(window[1])
+            assert f"{name}/{index:08d}.png" in listed or index in (0, 3)
+            assert (got - truth.clamp(0, 1)).abs().max() <= 0.51 / 255
+    assert len(listed) == 4
+
+
+def test_frames_with_whole_windows_are_targets() -> None:
+    assert list(targets(7, 3)) == [1, 2, 3, 4, 5]
+    assert list(targets(5, 5)) == [2]
+    assert list(targets(2, 5)) == [1]
+
+
+def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(tiny: Config, weights: Path, tmp_path: Path) -> None:
+    teachers = [Teacher(str(weights), 1.0)]
+    distill(tiny, tmp_path / "whole", teachers)
+    distill(tiny, tmp_path / "out", teachers)
+    first, second = sorted((tmp_path / "out" / "training_set" / "GT").iterdir())
+    times = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    second.rename(second.with_name(f".{second.name}.part"))  # ground truth comes last
+    (tmp_path / "out" / "train.txt").unlink()
+    distill(tiny, tmp_path / "out", teachers)
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    with pytest.raises(InputError, match=r"other settings.*truth"):
+        distill(tiny, tmp_path / "out", [Teacher(str(weights), 0.5)], truth=0.5)
+    with pytest.raises(InputError, match="not empty"):
+        distill(tiny, weights.parent, teachers)
+
+
+def test_a_network_trains_on_it_from_the_listed_frames(tiny: Config, weights: Path, tmp_path: Path) -> None:
+    distill(tiny, tmp_path / "out", [Teacher(str(weights), 1.0)])
+    mapping = tiny_mapping(tmp_path / "runs", steps=2)
+    mapping["data"]["train"] = {"root": str(tmp_path / "out"), "list_file": "train.txt"}
+    config = config_from_mapping(mapping)
+    pairs, _ = training_pairs(config)
+    assert [pair.listed for pair in pairs] == [[1, 2], [1, 2]]
+    trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
+    trainer.fit()
+    assert trainer.step == 2
+
+
+@pytest.mark.parametrize(
+    ("teachers", "truth", "message"),
+    [
+        ([("W", 0.6)], 0.3, "add up to 0.9"),
+        ([("no.safetensors", 1.0)], 0.0, "no.safetensors"),
+        ([("no_such_module:f", 1.0)], 0.0, "no_such_module.*MODULE:FUNCTION"),
+        ([("tests.engine.test_distill:nothing", 1.0)], 0.0, "nothing.*MODULE:FUNCTION"),
+        ([("STNO", 1.0)], 0.0, "is stno"),
+        ([("X4", 1.0)], 0.0, "mtdo x4, not mtdo x2"),
+    ],
+)
+def test_what_cannot_teach_is_said(tiny: Config, weights: Path, tmp_path: Path, teachers, truth, message) -> None:
+    save_weights(tmp_path / "stno.safetensors", small_stno())
+    save_weights(tmp_path / "x4.safetensors", small_mtdo(scale=4))
+    places = {"W": weights, "STNO": tmp_path / "stno.safetensors", "X4": tmp_path / "x4.safetensors"}
+    chosen = [Teacher(str(places.get(name, name)), share) for name, share in teachers]
+    with pytest.raises(InputError, match=message):
+        distill(tiny, tmp_path / "out", chosen, truth)
+    assert not (tmp_path / "out").exists()
+
+
+def test_space_time_networks_are_refused(tiny: Config, weights: Path, tmp_path: Path) -> None:
+    stno = replace(tiny, network=small_stno().config)
+    with pytest.raises(InputError, match="distillation is for mtdo"):
+        distill(stno, tmp_path / "out", [Teacher(str(weights), 1.0)])
+
+
+def test_teachers_as_typed() -> None:
+    assert Teacher.parse("a/w.safetensors:0.25") == Teacher("a/w.safetensors", 0.25)
+    assert Teacher.parse("a/w.safetensors") == Teacher("a/w.safetensors", 1.0)
+    assert Teacher.parse("module:function") == Teacher("module:function", 1.0)
+    assert Teacher.parse("module:function:0.5") == Teacher("module:function", 0.5)
