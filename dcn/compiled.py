@@ -90,7 +90,11 @@ def _register() -> None:
 
 
 def _shape(input, offset, weight, bias, mask, stride, padding, dilation):
-    return input.new_empty((input.shape[0], weight.shape[0], offset.shape[2], offset.shape[3]))
+    out = input.new_empty((input.shape[0], weight.shape[0], offset.shape[2], offset.shape[3]))
+    channels_last = input.device.type == "cpu" and not input.is_contiguous()
+    if channels_last and input.is_contiguous(memory_format=torch.channels_last):
+        return out.to(memory_format=torch.channels_last)
+    return out
 
 
 def _backward_shapes(grad, input, offset, weight, mask, stride, padding, dilation, wanted):

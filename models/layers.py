@@ -50,6 +50,23 @@ def add(x: Tensor, y: Tensor) -> Tensor:
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
+def gelu(x: Tensor) -> Tensor:
+    """Exact GELU, written into x where no gradient is wanted: x must be the caller's own fresh tensor, as for `add`."""
+    return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
+
+
+def leaky_relu(x: Tensor, slope: float) -> Tensor:
+    """Leaky ReLU, written into x where no gradient is wanted: x must be the caller's own fresh tensor, as for `add`."""
+    return F.leaky_relu(x, slope, inplace=not torch.is_grad_enabled())
+
+
+def side_by_side(x: Tensor) -> Tensor:
+    """Frames (B, N, C, h, w) as they are, but in memory all channels of a pixel lie side by side, so that `flatten(1, 2)` is a
+    channels-last picture (B, N*C, h, w) without a copy.
+    """
+    return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+
+
 def in_full(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """`layer(x)` in the layer's own precision, whatever the precision of x and of autocast.
 

@@ -74,15 +74,22 @@ void plan(Problem& p, const Kernels& k, bool is_double) {
   TORCH_CHECK(kBlock % k.row_tile == 0, "deform_conv2d: kBlock must be a multiple of the row tile");
 }
 
-// The planes of offset, mask or a gradient: pixels of one channel side by side, channels and samples at any distance.
+// A gradient's planes: pixels of one channel side by side, channels and samples at any distance.
 Tensor with_flat_planes(const Tensor& tensor) {
   const bool flat = tensor.stride(3) == 1 && tensor.stride(2) == tensor.size(3);
   return flat ? tensor : tensor.contiguous();
 }
 
+// The planes of offset or mask: pixels at one distance from each other, over the ends of rows too. Planes and channels-last alike.
+Tensor with_even_pixels(const Tensor& tensor) {
+  const bool even = tensor.stride(2) == tensor.size(3) * tensor.stride(3);
+  return even ? tensor : tensor.contiguous();
+}
+
 Map map_of(const Tensor& tensor, int64_t sample) {
   const auto* start = static_cast<const char*>(tensor.const_data_ptr()) + sample * tensor.stride(0) * tensor.element_size();
-  return {start, type_of(tensor), tensor.stride(1), tensor.stride(2), tensor.stride(3)};
+  const int64_t pixel = tensor.size(3) == 1 ? tensor.stride(2) : tensor.stride(3);  // the stride of a single column may be anything
+  return {start, type_of(tensor), tensor.stride(1), tensor.stride(2), pixel};
 }
 
 void* at_element(const Tensor& tensor, int64_t index) {
@@ -125,9 +132,11 @@ Tensor cpu_forward(const Tensor& input, const Tensor& offset_, const Tensor& wei
   const Kernels& k = kernels(is_double);
   plan(p, k, is_double);
   const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  Tensor out = at::empty({input.size(0), p.out_channels, p.out_h, p.out_w}, input.options().memory_format(at::MemoryFormat::Contiguous));
+  const bool channels_last = !input.is_contiguous() && input.is_contiguous(at::MemoryFormat::ChannelsLast);
+  const auto format = channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  Tensor out = at::empty({input.size(0), p.out_channels, p.out_h, p.out_w}, input.options().memory_format(format));
   if (out.numel() == 0) return out;
-  const Tensor offset = with_flat_planes(offset_), mask = mask_ ? with_flat_planes(*mask_) : Tensor();
+  const Tensor offset = with_even_pixels(offset_), mask = mask_ ? with_even_pixels(*mask_) : Tensor();
   const Tensor bias = bias_ ? bias_->to(options.dtype()).contiguous() : Tensor();
   const Tensor weights = pack_weight(p, k, weight_.contiguous(), false, options);
   const Tensor maps = at::empty({p.slices * p.map_size()}, options);
@@ -142,6 +151,7 @@ Tensor cpu_forward(const Tensor& input, const Tensor& offset_, const Tensor& wei
     if (mask.defined()) f.mask = map_of(mask, sample);
     f.out = at_element(out, sample * p.out_channels * p.pixels());
     f.out_type = type_of(out);
+    f.channels_last = channels_last;
     threads.run(p.blocks(), [&](int64_t begin, int64_t end, void* scratch) { k.forward(p, f, scratch, begin, end); });
   }
   return out;
@@ -270,8 +280,8 @@ Gradients cpu_backward(const Tensor& grad, const Tensor& input, const Tensor& of
   const Kernels& k = kernels(is_double);
   plan(p, k, is_double);
   const auto options = input.options().dtype(is_double ? at::kDouble : at::kFloat).memory_format(at::MemoryFormat::Contiguous);
-  BackwardPass pass{p, k, options, with_flat_planes(grad), input, with_flat_planes(offset), weight.contiguous(),
-                    mask ? with_flat_planes(*mask) : Tensor(), wanted};
+  BackwardPass pass{p, k, options, with_flat_planes(grad), input, with_even_pixels(offset), weight.contiguous(),
+                    mask ? with_even_pixels(*mask) : Tensor(), wanted};
   pass.allocate();
   const Threads threads(pass.scratch(), options);
   for (int64_t first = 0; first < input.size(0); first += pass.at_once)

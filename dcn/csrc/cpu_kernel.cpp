@@ -124,8 +124,14 @@ void forward_block(const Problem& p, const Forward& f, S* scratch, int64_t first
     multiply(rows, p.outs_padded, p.columns, columns, p.columns, 1, weights, p.outs_padded, sums + p.group(slice) * sum_size,
              p.outs_padded);
   }
-  for (int64_t o = 0; o < p.out_channels; ++o)
-    store_row(sums + o / p.outs * sum_size + o % p.outs, p.outs_padded, f.out, f.out_type, o * p.pixels() + first, 1, count);
+  if (f.channels_last) {
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t g = 0; g < p.groups; ++g)
+        store_row(sums + g * sum_size + i * p.outs_padded, 1, f.out, f.out_type, (first + i) * p.out_channels + g * p.outs, 1, p.outs);
+  } else {
+    for (int64_t o = 0; o < p.out_channels; ++o)
+      store_row(sums + o / p.outs * sum_size + o % p.outs, p.outs_padded, f.out, f.out_type, o * p.pixels() + first, 1, count);
+  }
 }
 
 template <class S>

@@ -51,8 +51,9 @@ struct Forward {
   const void* weights;  // [slice][column][outs_padded]
   const void* bias;     // [out channel], or null
   Map offset, mask;     // mask.data may be null
-  void* out;            // (O, pixels) of out_type
+  void* out;            // (O, pixels) of out_type, or (pixels, O)
   Type out_type;
+  bool channels_last;
 };
 
 struct Backward {

@@ -33,9 +33,10 @@ void start_block(const Problem& p, int64_t first, int64_t count, Places<S>& at) 
   }
 }
 
-// Asks for a block of one plane ahead of its use: planes lie too far apart for the processor to guess.
+// Asks for a block of one plane ahead of its use: planes lie too far apart for the processor to guess. Where the channels of a
+// pixel lie side by side, the block came with the first of them.
 inline void fetch_ahead(const Map& map, int64_t plane, int64_t first, int64_t count) {
-  if (!map.data) return;
+  if (!map.data || map.pixel != 1) return;
   const int64_t size = map.type == Type::f64 ? 8 : map.type == Type::f32 ? 4 : 2;
   const char* from = static_cast<const char*>(map.data) + (plane * map.channel + first) * size;
   for (int64_t byte = 0; byte < count * size; byte += 64) __builtin_prefetch(from + byte);
@@ -46,10 +47,10 @@ template <class S>
 void place(const Problem& p, const Map& offset, const Map& mask, int64_t group, int64_t point, int64_t first, int64_t count,
            bool modulated, Places<S>& at) {
   const int64_t plane = group * p.points() + point;
-  load_row(offset.data, offset.type, 2 * plane * offset.channel + first, 1, at.moves[0], 1, count);
-  load_row(offset.data, offset.type, (2 * plane + 1) * offset.channel + first, 1, at.moves[1], 1, count);
+  load_row(offset.data, offset.type, 2 * plane * offset.channel + first * offset.pixel, offset.pixel, at.moves[0], 1, count);
+  load_row(offset.data, offset.type, (2 * plane + 1) * offset.channel + first * offset.pixel, offset.pixel, at.moves[1], 1, count);
   if (mask.data)
-    load_row(mask.data, mask.type, plane * mask.channel + first, 1, at.mask, 1, count);
+    load_row(mask.data, mask.type, plane * mask.channel + first * mask.pixel, mask.pixel, at.mask, 1, count);
   else
     for (int64_t i = 0; i < count; ++i) at.mask[i] = 1;
   if (point + 1 < p.points() || group + 1 < p.deform_groups) {

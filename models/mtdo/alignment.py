@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dcn import DCNv2Pack
-from models.layers import add
+from models.layers import add, leaky_relu
 
 
 class MSD(nn.Module):
@@ -39,8 +39,8 @@ class MSD(nn.Module):
     def forward(self, features: Tensor, neighbour_half: Tensor, centre: Tensor) -> Tensor:
         """Features (B, K, C, h, w), their `neighbour_half`, the centre's (B, C, h, w) -> aligned (B, K, C, h, w)."""
         batch, frames = features.shape[:2]
-        pair = F.leaky_relu(neighbour_half + self.centre_half(centre)[:, None], 0.1).flatten(0, 1)
-        scales = [F.leaky_relu(conv(pair), 0.1) for conv in (self.scale3, self.scale5, self.scale7)]
-        offset_features = add(F.leaky_relu(self.merge(torch.cat(scales, 1)), 0.1), pair)
-        aligned = F.leaky_relu(self.dcn(features.flatten(0, 1), offset_features.to(features.dtype)), 0.1)
+        pair = leaky_relu(neighbour_half + self.centre_half(centre)[:, None], 0.1).flatten(0, 1)
+        scales = [leaky_relu(conv(pair), 0.1) for conv in (self.scale3, self.scale5, self.scale7)]
+        offset_features = add(leaky_relu(self.merge(torch.cat(scales, 1)), 0.1), pair)
+        aligned = leaky_relu(self.dcn(features.flatten(0, 1), offset_features.to(features.dtype)), 0.1)
         return aligned.unflatten(0, (batch, frames))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import ResidualBlock, add
+from models.layers import ResidualBlock, add, leaky_relu
 
 
 def _pools(x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def _double(x: Tensor) -> Tensor:
 
 
 def _lrelu(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.1)
+    return leaky_relu(x, 0.1)
 
 
 class TSA(nn.Module):

@@ -49,7 +49,9 @@ class CrossDifference(nn.Module):
 
     def forward(self, aligned: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned features (B, N, C, h, w) -> forward and backward difference D_F, D_B = -D_F, each (B, C, h, w)."""
-        both_orders = torch.cat([aligned, aligned.flip(1)]).flatten(1, 2)
-        in_order, reverse = self.refine(self.compress(both_orders)).chunk(2)
+        weight, bias = self.compress.conv.weight, self.compress.conv.bias
+        turned = weight.unflatten(1, (aligned.shape[1], -1)).flip(1).flatten(1, 2)  # as if the frames were reversed
+        both = F.conv2d(aligned.flatten(1, 2), torch.cat([weight, turned]), torch.cat([bias, bias]), padding=1)
+        in_order, reverse = self.refine(torch.cat(self.compress.act(both).chunk(2, 1))).chunk(2)
         forward = in_order - reverse
         return forward, -forward

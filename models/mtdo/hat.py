@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add
+from models.layers import Upsampler, add, gelu, leaky_relu
 from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, linear, window_plan
 from models.mtdo.config import HATConfig
 from models.mtdo.tail import FoldedTail
@@ -47,7 +47,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., embed) -> (..., embed)."""
-        hidden = F.gelu(linear(x, self.expand.weight, self.expand.bias))
+        hidden = gelu(linear(x, self.expand.weight, self.expand.bias))
         return linear(hidden, self.reduce.weight, self.reduce.bias)
 
 
@@ -65,7 +65,7 @@ class ConvBranch(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W, C) -> the branch (B, H, W, C) and its channel weights (B, 1, 1, C), still to be multiplied."""
-        branch = _convolve(self.expand, F.gelu(_convolve(self.compress, tokens)))
+        branch = _convolve(self.expand, gelu(_convolve(self.compress, tokens)))
         mean = branch.mean((1, 2), keepdim=True)
         gate = torch.sigmoid(_convolve(self.excite, F.relu(_convolve(self.squeeze, mean))))
         return branch, self.weight * gate
@@ -153,5 +153,5 @@ class HAT(nn.Module):
         for group in self.groups:
             tokens = group(tokens, plan)
         deep = add(_convolve(self.after_body, self.norm_leave(tokens)), shallow)
-        deep = F.leaky_relu(self.leave(deep.permute(0, 3, 1, 2)), 0.01)
+        deep = leaky_relu(self.leave(deep.permute(0, 3, 1, 2)), 0.01)
         return self.tail(deep)

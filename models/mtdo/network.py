@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, pad_to_multiple
+from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, pad_to_multiple, side_by_side
 from models.mtdo.alignment import MSD
 from models.mtdo.config import MTDOConfig
 from models.mtdo.correction import MACU, TSA, PlainFusion
@@ -96,7 +96,7 @@ class MTDO(nn.Module):
     def reconstruct(self, window: Window) -> Tensor:
         """A described window -> the padded centre frame (B, 3, scale*h, scale*w), without the bicubic residual."""
         dtype = self.shallow.conv.weight.dtype
-        centre, aligned = _channels_last(window.centre.to(dtype)), window.aligned.to(dtype)
+        centre, aligned = _channels_last(window.centre.to(dtype)), side_by_side(window.aligned.to(dtype))
         shallow = self.shallow(centre)  # F_t (B, C, h, w); so are all that follow
 
         # MTDM and T-DROM

@@ -76,8 +76,8 @@ class MTDOStream:
 
     def _aligned(self, indices: list[int], centre: _Frame) -> Tensor:
         distinct = sorted(set(indices))
-        features = torch.stack([self._frames[index].features for index in distinct], 1)
-        halves = torch.stack([self._frames[index].neighbour_half for index in distinct], 1)
+        features = _stack([self._frames[index].features for index in distinct])
+        halves = _stack([self._frames[index].neighbour_half for index in distinct])
         aligned = self.network.msd(features, halves, centre.features)
         if distinct == indices:
             return aligned
@@ -101,3 +101,8 @@ class MTDOStream:
         for pairs in (self._adjacent, self._skipped):
             for pair in [pair for pair in pairs if not wanted.issuperset(pair)]:
                 del pairs[pair]
+
+
+def _stack(frames: list[Tensor]) -> Tensor:
+    """K times (B, C, h, w) -> (B, K, C, h, w), each frame a channels-last picture in memory as before."""
+    return torch.stack(frames).transpose(0, 1)

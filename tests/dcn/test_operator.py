@@ -159,6 +159,37 @@ def test_strided_arguments(backend):
     assert max_difference(run(case, flipped), expected) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "case", [Case(channels=8, size=(9, 10), groups=2), Case(size=(7, 1)), Case(size=(1, 6), deform_groups=2)]
+)
+def test_channels_last_in_and_out(backend, case):
+    """Offsets and masks as they come out of one convolution in this layout: neither planes nor dense."""
+    tensors = case.tensors(torch.float64)
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
+    expected = run(case, tensors)
+    joined = torch.cat([leaves["offset"], leaves["mask"]], 1).contiguous(memory_format=torch.channels_last)
+    count = leaves["offset"].shape[1]
+    given = leaves | {"offset": joined[:, :count], "mask": joined[:, count:]}
+    given["input"] = leaves["input"].contiguous(memory_format=torch.channels_last)
+    out = run(case, given)
+    assert max_difference(out, expected) < 1e-12
+    plain = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
+    weights = torch.randn(expected.shape, dtype=torch.float64)
+    run(case, plain).mul(weights).sum().backward()
+    out.mul(weights).sum().backward()
+    assert all(max_difference(leaves[name].grad, plain[name].grad) < 1e-11 for name in leaves)
+
+
+def test_a_single_column_may_have_any_stride(backend):
+    case = Case(channels=4, size=(6, 1))
+    tensors = case.tensors(torch.float64)
+    odd = {
+        name: tensors[name].as_strided(tensors[name].shape, (*tensors[name].stride()[:3], 5))
+        for name in ("offset", "mask")
+    }
+    assert max_difference(run(case, tensors | odd), run(case, tensors)) < 1e-12
+
+
 @pytest.mark.parametrize("case", [Case(batch=0), Case(size=(0, 5), padding=(2, 1)), Case(size=(2, 2), padding=(0, 0))])
 def test_nothing_to_do(backend, case):
     if case.size == (2, 2):

@@ -1,0 +1,42 @@
+"""Layout and arithmetic of the shared blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from models.layers import gelu, leaky_relu, side_by_side
+from models.mtdo.attention import linear
+
+
+def test_side_by_side_frames_are_one_channels_last_picture() -> None:
+    frames = torch.randn(2, 3, 4, 5, 6)
+    laid = side_by_side(frames)
+    joined = laid.flatten(1, 2)
+    assert torch.equal(laid, frames)
+    assert joined.data_ptr() == laid.data_ptr() and joined.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(joined, frames.flatten(1, 2))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_activations_write_over_their_input_only_without_gradients(grad: bool) -> None:
+    for ours, theirs in ((gelu, F.gelu), (lambda x: leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, 0.1))):
+        x = torch.linspace(-3, 3, 101, dtype=torch.float64, requires_grad=grad)
+        before = x.detach().clone()
+        with torch.set_grad_enabled(grad):
+            out = ours(x)
+        assert torch.equal(out, theirs(before))
+        assert torch.equal(x.detach(), before) == grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_is_the_linear_layer(dtype: torch.dtype) -> None:
+    x, weight, bias = (
+        torch.randn(2, 5, 7, 16, dtype=dtype),
+        torch.randn(24, 16, dtype=dtype),
+        torch.randn(24, dtype=dtype),
+    )
+    expected = F.linear(x.double(), weight.double(), bias.double())
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    assert (linear(x, weight, bias).double() - expected).abs().max() < tolerance
