@@ -1,12 +1,14 @@
-"""Files that are there as a whole or not at all: written under a temporary name, then renamed."""
+"""Files that are there as a whole or not at all, and folders that know what they were begun with."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from errors import InputError
 
@@ -48,3 +50,26 @@ def remove_unfinished(place: Path) -> None:
         found = [p for p, m in names if m and m["stem"] == place.stem and (m["suffix"] or "") == place.suffix]
     for path in found:
         path.unlink(missing_ok=True)
+
+
+def remember(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write down in `path` what its folder is made from, or make sure that it is what the folder was begun with.
+
+    settings: what JSON can hold. Raises InputError for a folder that was begun with others, or that holds something else.
+    """
+    out, wanted = path.parent, json.loads(json.dumps(settings))
+    if path.is_file():
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            raise InputError(f"{path}: is damaged; delete it together with {out} and start again") from None
+        changed = [key for key in wanted if begun.get(key) != wanted[key]]
+        if changed:
+            raise InputError(
+                f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder or delete this one"
+            )
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")

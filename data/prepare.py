@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from data.degrade import imresize
-from data.files import remove_unfinished, replacing
+from data.files import remember, remove_unfinished, replacing
 from data.layouts import Layout, Pair, open_layout
 from data.layouts.splits import ALIASES
 from data.media import rgb, write_image
@@ -205,24 +205,8 @@ def _finish(pair: Pair, place: Path) -> None:
 
 def _remember(plan: Plan, out: Path) -> None:
     """Write the plan beside the output, or make sure that it is the one that the output was begun with."""
-    path = out / "prepare.json"
-    wanted = json.loads(json.dumps({**asdict(plan), "root": str(Path(plan.root).resolve())}))
-    wanted["clips"] = _fingerprint(_layout(plan))
-    if path.is_file():
-        try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: is damaged; delete it together with {out} and start again") from None
-        changed = [key for key in wanted if begun.get(key) != wanted[key]]
-        if changed:
-            raise InputError(
-                f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder or delete this one"
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    root = str(Path(plan.root).resolve())
+    remember(out / "prepare.json", {**asdict(plan), "root": root, "clips": _fingerprint(_layout(plan))})
 
 
 def _fingerprint(layout: Layout) -> str:

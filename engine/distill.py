@@ -14,7 +14,6 @@ The same command goes on where an earlier run stopped; `torchrun --nproc_per_nod
 from __future__ import annotations
 
 import importlib
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.files import replacing
+from data.files import remember, replacing
 from data.layouts import Pair
 from data.media import from_tensor, write_image
 from data.prepare import flat
@@ -111,7 +110,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     made = [(make_teacher(teacher, config, precision), teacher.share) for teacher in teachers]
     pairs, _ = training_pairs(config)
     if distributed.is_main():
-        _remember(config, out, teachers, truth)
+        remember(out / "distill.json", _identity(config, teachers, truth) | {"precision": precision})
         for half in (out / TRAINING).glob("*/.*.part"):  # what a stopped run was writing
             shutil.rmtree(half)
     distributed.barrier()
@@ -141,6 +140,18 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
         with replacing(out / "train.txt") as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
     return len(pairs)
+
+
+def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str, Any]:
+    """What must be the same for clips that are there to be of use."""
+    data = config_to_mapping(config)["data"]
+    return {
+        "data": {key: data[key] for key in ("train", "also", "padding")},
+        "scale": config.scale,
+        "frames": config.network.frames,
+        "teachers": [teacher.identity() for teacher in teachers],
+        "truth": truth,
+    }
 
 
 def targets(length: int, frames: int) -> range:
@@ -173,33 +184,6 @@ def _write(
         if final.exists():
             shutil.rmtree(final)
         _place(out, kind, pair, number, part=True).replace(final)
-
-
-def _remember(config: Config, out: Path, teachers: list[Teacher], truth: float) -> None:
-    """Write down what is made, or make sure that it is what `out` was begun with."""
-    data = config_to_mapping(config)["data"]
-    wanted = json.loads(
-        json.dumps(
-            {
-                "data": {key: data[key] for key in ("train", "also", "padding")},
-                "scale": config.scale,
-                "frames": config.network.frames,
-                "teachers": [teacher.identity() for teacher in teachers],
-                "truth": truth,
-            }
-        )
-    )
-    path = out / "distill.json"
-    if path.is_file():
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key in wanted if begun.get(key) != wanted[key]]
-        if changed:
-            raise InputError(f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder")
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
 
 def main() -> None:

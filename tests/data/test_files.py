@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.files import remove_unfinished, replacing, temporary_path
+from data.files import remember, remove_unfinished, replacing, temporary_path
+from errors import InputError
 
 
 def test_half_written_files_vanish(tmp_path: Path):
@@ -46,3 +47,16 @@ def test_beside_a_file_only_what_was_to_become_it(tmp_path: Path):
     mine, others = left_behind(tmp_path / "film.mp4"), left_behind(tmp_path / "film2.mp4")
     remove_unfinished(tmp_path / "film.mp4")
     assert not mine.exists() and others.exists()
+
+
+def test_a_folder_knows_what_it_was_begun_with(tmp_path: Path):
+    path = tmp_path / "out" / "made.json"
+    remember(path, {"scale": 4, "shares": (0.5, 0.5)})
+    remember(path, {"scale": 4, "shares": (0.5, 0.5)})
+    with pytest.raises(InputError, match=r"other settings \(scale\)"):
+        remember(path, {"scale": 2, "shares": (0.5, 0.5)})
+    path.write_text("{half")
+    with pytest.raises(InputError, match="is damaged"):
+        remember(path, {"scale": 4})
+    with pytest.raises(InputError, match="not empty"):
+        remember(tmp_path / "made.json", {"scale": 4})
