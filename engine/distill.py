@@ -1,4 +1,4 @@
-"""Training clips whose ground truth is what teachers make of them: python -m engine.distill OUT --config C --teacher W.
+"""Training clips whose ground truth is what teachers make of them: python -m engine.distill --config C --teacher W --out OUT.
 
 What cannot be known from the low resolution (noise, detail by chance) makes the gradients of training noisy. The mean of
 several networks' outputs, each over the eight turned and mirrored versions of the frames, holds little of it and lies nearer
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +37,9 @@ from engine.sources import training_pairs
 from errors import InputError
 from settings import to_mapping
 
-EXAMPLE = """  python -m engine.distill DISTILLED --config configs/mtdo_s.yaml --teacher runs/a/weights.safetensors
-  PYTHONPATH=PEERS python -m engine.distill DISTILLED --config configs/mtdo_s.yaml --truth 0.2 \\
+EXAMPLE = """  python -m engine.distill --config configs/mtdo_s.yaml --out DISTILLED data.train.root=CLIPS \\
+      --teacher runs/a/weights.safetensors
+  PYTHONPATH=PEERS python -m engine.distill --config configs/mtdo_s.yaml --out DISTILLED --truth 0.2 data.train.root=CLIPS \\
       --teacher checkpoints/mtdo_s.safetensors:0.6 --teacher benchmarks.peers:dat_light:0.2"""
 TRAINING = "training_set"
 
@@ -188,7 +188,7 @@ def _write(
 
 def main() -> None:
     arguments = cli.parser("Write training clips whose ground truth is what teachers make of them.", EXAMPLE)
-    arguments.add_argument("out", type=Path, metavar="OUT", help="folder to write")
+    arguments.add_argument("--out", required=True, type=Path, help="folder to write")
     arguments.add_argument("--config", required=True, help="YAML file: the clips and the network to be trained")
     arguments.add_argument(
         "--teacher", type=Teacher.parse, action="append", required=True, metavar="W[:SHARE]",
@@ -200,8 +200,7 @@ def main() -> None:
     arguments.add_argument(
         "--precision", choices=("fp32", "bf16"), default="fp32", help="of our networks (default: fp32)"
     )
-    options = arguments.parse_args()
-    sys.path.insert(0, str(Path.cwd()))
+    options = cli.parse(arguments)
     config = load_config(options.config, options.overrides)
     distributed.start(torch.device("cpu"))
     try:

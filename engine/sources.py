@@ -81,7 +81,10 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
 def within_region(pair: Pair, region: tuple[float, float, float, float], scale: float) -> Pair:
     """Both clips cut to the same part of the picture, on whole LR pixels; LR that is made is made from the cut truth."""
     if pair.boxes:
-        raise InputError(f"clip '{pair.name}' has object boxes: 'region' cannot be used with them")
+        raise InputError(
+            f"clip '{pair.name}' has object boxes: 'region' cannot be used with them: drop it, or name clips of your own "
+            f"(data.train.root=FOLDER data.val.root=FOLDER)"
+        )
     height, width = pair.lr.size
     left, top, right, bottom = (round(f * side) for f, side in zip(region, (width, height, width, height), strict=True))
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
