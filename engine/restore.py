@@ -100,14 +100,16 @@ def restore(
 
 
 def frames_at_once(network: Any, size: tuple[int, int], options: Options, device: torch.device) -> int:
-    """Workers that pay for frames of `size` = (h, w). The bytes of a frame depend on their number of threads, so a run that is
-    to be resumed to the byte asks this once.
+    """Workers that pay for frames of `size` = (h, w), and that the free memory has room for. The bytes of a frame depend on
+    their number of threads, so a run that is to be resumed to the byte asks this once.
     """
     if network.config.name != "mtdo" or device.type != "cpu":
         return 1
     side = options.tile or max(size)
     pixels = min(size[0], side) * min(size[1], side)
-    return crew_size(pixels, network.config.channels, torch.get_num_threads())
+    crew = crew_size(pixels, network.config.channels, torch.get_num_threads())
+    room = tiles.SHARE * tiles.free_memory(device) / (pixels * tiles.bytes_per_pixel(network.config, 0, 0))
+    return max(1, min(crew, int(room)))
 
 
 def output_size(network: Any, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ def upscale(request: Request) -> list[Path]:
 
 
 def plan_numbers(tasks: list[Task], network: Any, request: Request, device: torch.device) -> None:
-    """Decide on precision and tiles, once for all ranks; an interrupted run goes on with what it began with."""
+    """Decide on precision, tiles and frames at once, the same for all ranks; an interrupted run goes on with what it began with."""
     chosen: dict[str, Any] = {}
     if distributed.is_main():
         kept = next((task.begun_with() for task in tasks if request.resume and task.begun_with()), {})
@@ -87,12 +86,13 @@ def plan_numbers(tasks: list[Task], network: Any, request: Request, device: torc
             chosen["precision"] = kept.get("precision") or choose_precision(tasks[0], network, request, device)
         for number, task in enumerate(tasks):
             before = task.begun_with() if request.resume else {}
-            chosen[str(number)] = (
-                before["tile"] if "tile" in before and not request.tile else choose_tile(task, network, request, device)
-            )
+            kept_tile = "tile" in before and not request.tile
+            tile = before["tile"] if kept_tile else choose_tile(task, network, request, device)
+            workers = before.get("workers") or choose_workers(task, network, request, tile, device)
+            chosen[str(number)] = {"tile": tile, "workers": workers}
     chosen = distributed.broadcast(chosen)
     for number, task in enumerate(tasks):
-        task.facts |= {"precision": chosen["precision"], "tile": chosen[str(number)]}
+        task.facts |= {"precision": chosen["precision"], **chosen[str(number)]}
 
 
 def choose_precision(task: Task, network: Any, request: Request, device: torch.device) -> str:
@@ -137,6 +137,10 @@ def choose_tile(task: Task, network: Any, request: Request, device: torch.device
     if tile:
         say(f"clip '{task.clip.name}': frames of {task.clip.size[1]}x{task.clip.size[0]} in tiles of {tile} LR pixels")
     return tile
+
+
+def choose_workers(task: Task, network: Any, request: Request, tile: int | None, device: torch.device) -> int:
+    return 1 if request.compile else frames_at_once(network, task.clip.size, Options(tile=tile), device)
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -209,9 +213,9 @@ def missing_frames(
 ) -> Iterator[tuple[int, Tensor | None]]:
     """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
     facts = task.facts
-    options = Options(facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context)
-    workers = 1 if request.compile else frames_at_once(network, task.clip.size, options, device)
-    options = replace(options, workers=workers)
+    options = Options(
+        facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
+    )
     first, last = task.frames_of(numbers[0])[0], task.frames_of(numbers[-1])[-1]
     there = {index for index in range(first, last + 1) if task.has(index)}
     keys = range(first // task.per_gap, last // task.per_gap + 1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from engine import tiles
 from engine.clock import Clock
 from engine.crew import crew_size, group_size, share_out
 from engine.restore import Options, frames_at_once, restore
@@ -107,6 +108,14 @@ def test_small_frames_are_done_side_by_side_and_large_ones_one_by_one(four_threa
     assert frames_at_once(network, (4000, 4000), Options(), cpu) == 1
     assert frames_at_once(network, (4000, 4000), Options(tile=64), cpu) == 4
     assert frames_at_once(network, (64, 64), Options(), torch.device("cuda")) == 1
+
+
+def test_side_by_side_only_as_many_as_the_free_memory_has_room_for(four_threads: None, monkeypatch) -> None:
+    cpu, network = torch.device("cpu"), small_mtdo()
+    frame = 64 * 64 * tiles.bytes_per_pixel(network.config, 0, 0)
+    for room, workers in ((10, 4), (4.5, 2), (0.1, 1)):
+        monkeypatch.setattr(tiles, "free_memory", lambda device, room=room: room * frame)
+        assert frames_at_once(network, (64, 64), Options(), cpu) == workers
 
 
 def test_sizes() -> None:
