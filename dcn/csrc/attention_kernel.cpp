@@ -36,6 +36,34 @@ inline V larger(V a, V b) {
 #endif
 }
 
+// The largest lane, and the sum of all: halves upon halves, because lane after lane takes as long as the softmax itself.
+template <int N, class Join>
+inline float joined_lanes(Vec<float, N> lanes, const Join& join) {
+  if constexpr (N == 1) {
+    return lanes[0];
+  } else {
+    Vec<float, N / 2> halves[2];
+    std::memcpy(halves, &lanes, sizeof lanes);
+    return joined_lanes<N / 2>(join(halves[0], halves[1]), join);
+  }
+}
+
+inline float largest_of(V lanes) {
+#ifdef __AVX512F__
+  return _mm512_reduce_max_ps((__m512)lanes);
+#else
+  return joined_lanes<kLanes>(lanes, [](auto a, auto b) { return a > b ? a : b; });
+#endif
+}
+
+inline float sum_of(V lanes) {
+#ifdef __AVX512F__
+  return _mm512_reduce_add_ps((__m512)lanes);
+#else
+  return joined_lanes<kLanes>(lanes, [](auto a, auto b) { return a + b; });
+#endif
+}
+
 // 2 ** t for t <= 0 (below 2 ** -126: that), with a relative error of 2e-7, or of 4e-5 for what is rounded to bfloat16. NaN for NaN.
 template <bool Exact>
 inline V exp2_of(V t) {
@@ -124,6 +152,7 @@ void product_rows(int64_t cols, const typename P::Element* a, int64_t a_row, con
   int64_t n = 0;
   for (; n + DCN_TILE_VECTORS * kLanes <= cols; n += DCN_TILE_VECTORS * kLanes)
     product_tile<P, DCN_TILE_VECTORS>(a, a_row, b + n, b_row, c + n, c_row, depth);
+  for (; n + 3 * kLanes <= cols; n += 3 * kLanes) product_tile<P, 3>(a, a_row, b + n, b_row, c + n, c_row, depth);
   for (; n + 2 * kLanes <= cols; n += 2 * kLanes) product_tile<P, 2>(a, a_row, b + n, b_row, c + n, c_row, depth);
   for (; n < cols; n += kLanes) product_tile<P, 1>(a, a_row, b + n, b_row, c + n, c_row, depth);
 }
@@ -292,15 +321,13 @@ class Worker {
       highest = larger(highest, s);  // whether a NaN stays here or not, its own weight below makes the sum NaN
       store(score + k, s);
     }
-    float largest = highest[0], total = 0;
-    for (int lane = 1; lane < kLanes; ++lane) largest = highest[lane] > largest ? highest[lane] : largest;
+    const float largest = largest_of(highest);
     for (int64_t k = 0; k < keys_padded; k += kLanes) {
       const V weight = exp2_of<P::depth == 1>(load<V>(score + k) - largest);
       P::put(to + k / P::depth, weight);
       sum += weight;
     }
-    for (int lane = 0; lane < kLanes; ++lane) total += sum[lane];
-    return 1 / total;
+    return 1 / sum_of(sum);
   }
 
   void put_result(const Task& task, int64_t index, const float* from, float factor) const {
