@@ -158,6 +158,7 @@ class EvalConfig:
     crop: int | None = None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
     frames: int | None = None  # only the first frames of each clip
     temporal: bool = False  # tOF and warping error too
+    ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames, at eight times the cost
     pictures: int = 2  # clips shown on the report page
     save_frames: bool = False
     scale: float | None = None  # space-time only; default: data.scales[0]

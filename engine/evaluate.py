@@ -22,7 +22,7 @@ from data.media import to_uint8, write_image
 from engine import distributed, facts, output
 from engine.clock import Clock
 from engine.config import Config
-from engine.restore import restore
+from engine.restore import Options, restore
 from errors import InputError
 
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
@@ -123,13 +123,14 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
     gt, frames = pair.gt, shown_frames(pair, config)
     assert gt is not None
     stride = config.stride if config.space_time else 0
+    common: dict[str, Any] = {"device": device, "clock": clock, "options": Options(ensemble=config.eval.ensemble)}
     if stride:
         keys = SubClip(pair.lr, range(0, frames[-1] + 1, stride))
         baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size)
-        outputs = restore(network, keys, device=device, times=in_between_times(config), size=gt.size, clock=clock)
+        outputs = restore(network, keys, times=in_between_times(config), size=gt.size, **common)
     else:
         baseline = Enlarged(pair.lr, gt.size)
-        outputs = restore(network, pair.lr, device=device, padding=config.data.padding, frames=frames, clock=clock)
+        outputs = restore(network, pair.lr, padding=config.data.padding, frames=frames, **common)
     for index, ours in zip(frames, outputs, strict=True):
         if not torch.isfinite(ours).all():
             raise InputError(

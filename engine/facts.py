@@ -20,9 +20,9 @@ from engine.cost import SIDE, gmac_per_frame
 
 def gather(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
     """The part of a report that is known before the first frame."""
-    name = config.network.name
+    name, ensemble = config.network.name, config.eval.ensemble
     return {
-        "title": f"{config.name}: {name.upper()}, x{config.scale:g}",
+        "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight positions' if ensemble else ''}",
         "protocol": config.eval.protocol,
         "scale": config.scale,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -32,7 +32,7 @@ def gather(network: nn.Module, config: Config, weights: Path | None) -> dict[str
         "network": {
             "name": name,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "gmac_per_frame": round(gmac_per_frame(network), 4),
+            "gmac_per_frame": round(gmac_per_frame(network) * (8 if ensemble else 1), 4),
             "gmac_counted_at": f"{SIDE}x{SIDE} LR",
         },
         "config": config_to_mapping(config),

@@ -14,6 +14,7 @@ from data.clips import SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate import Blend, evaluate, in_between_times, means, shown_frames
+from engine.regions import turned, turned_back
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS, NETWORK
@@ -28,8 +29,10 @@ def space_time(frames: int = 7, **evaluation: object) -> Config:
     return config_from_mapping(mapping)
 
 
-def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path, ensemble: bool) -> None:
     torch.manual_seed(0)
+    tiny = replace(tiny, eval=replace(tiny.eval, ensemble=ensemble))
     network = models.build(NETWORK).eval()
     torch.nn.init.normal_(network.reconstruction.last.weight, std=0.02)
     layout = open_source(tiny, "val")
@@ -39,7 +42,8 @@ def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path) -> No
     assert [row["frame"] for row in clip["frames"]] == list(pair.gt.frame_names[:2])
     for index, row in enumerate(clip["frames"]):
         with torch.no_grad():
-            ours = network(pair.lr.window(index, 3)[None])[0]
+            window, turns = pair.lr.window(index, 3)[None], range(8 if ensemble else 1)
+            ours = torch.cat([turned_back(network(turned(window, turn)), turn) for turn in turns]).mean(0)
         bicubic = imresize(pair.lr.frame(index), scale=2)
         assert row["psnr_y"] == pytest.approx(metrics.psnr(ours, pair.gt.frame(index), crop=2).item(), abs=1e-4)
         assert row["bicubic_psnr_y"] == pytest.approx(
@@ -48,6 +52,7 @@ def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path) -> No
     assert report["mean"]["psnr_y"] == pytest.approx(sum(row["psnr_y"] for row in clip["frames"]) / 2)
     assert report["objects"]["all"]["count"] > 0
     assert len(report["pictures"]) == 1 and Path(report["pictures"][0]["ours"]).is_file()
+    assert ("eight" in report["title"]) == ensemble
     assert report["network"]["seconds_per_frame"] > 0 and report["network"]["gmac_per_frame"] > 0
 
 
