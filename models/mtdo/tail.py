@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from models.layers import Upsampler, in_full
 
 RADIUS = 2  # of the folded kernel, in low-resolution pixels: one for the first convolution, one for all that follow
+AT_ONCE = 8  # impulses
 STRIP = 4  # low-resolution pixels from the border that the outermost one depends on, rounded up
 
 
@@ -66,12 +67,15 @@ class FoldedTail:
             like.shape[1] + 1, like.shape[1], side, side, dtype=torch.float64
         )  # the last: nothing
         torch.diagonal(impulses[..., side // 2, side // 2]).fill_(1)
-        with torch.autocast(like.device.type, enabled=False):
-            response = impulses
+
+        def respond(some: Tensor) -> Tensor:
             for number, (weight, bias) in enumerate(convolutions):
                 step = self.upsample[2 * number + 1] if number < len(convolutions) - 1 else nn.Identity()
-                response = step(F.conv2d(response, weight.double(), bias.double(), padding=1))
-        low = F.pixel_unshuffle(response, self.scale)  # (C + 1, 3 * scale^2, 9, 9)
+                some = step(F.conv2d(some, weight.double(), bias.double(), padding=1))
+            return F.pixel_unshuffle(some, self.scale)
+
+        with torch.autocast(like.device.type, enabled=False):  # a few at a time: their maps are large
+            low = torch.cat([respond(some) for some in impulses.split(AT_ONCE)])  # (C + 1, 3 * scale^2, 9, 9)
         inner = slice(RADIUS, side - RADIUS)
         weight = (low[:-1] - low[-1:])[..., inner, inner].flip(-2, -1).transpose(0, 1)
         weight = weight.to(like.dtype).contiguous(memory_format=torch.channels_last)
