@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=3)
-    mapping["network"] = {**mapping["network"], "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
+    # D_F = -D_B makes gradients of the gate's biases vanish at the start but for their rounding, of which Adam makes whole steps.
+    mapping["network"] = {**mapping["network"], "ctdm": "off", "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
