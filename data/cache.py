@@ -215,8 +215,9 @@ def _file(clips: Sequence[Clip], places: list[Places], nbytes: int, folder: Path
 def _make_room(folder: Path, allowed: int) -> None:
     """Remove the files used longest ago until the rest fits into `allowed` bytes (running users keep their mapping)."""
     for path in folder.glob(".frames_*.tmp.cache"):  # made in seconds: an old one is a killed process's
-        if time.time() - path.stat().st_mtime > ABANDONED:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # its maker was just done with it
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
     files = sorted(folder.glob("frames_*.cache"), key=lambda path: path.stat().st_mtime) if folder.is_dir() else []
     total = sum(path.stat().st_size for path in files)
     for path in files:

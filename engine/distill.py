@@ -1,8 +1,7 @@
 """Training clips whose ground truth is what teachers make of them: python -m engine.distill --config C --teacher W --out OUT.
 
-What cannot be known from the low resolution (noise, detail by chance) makes the gradients of training noisy. The mean of
-several networks' outputs, each over the eight turned and mirrored versions of the frames, holds little of it and lies nearer
-to the truth than any of them alone: a small network learns more from it in the same number of steps.
+What cannot be known from the low resolution (noise, detail by chance) makes the gradients of training noisy. A mean of
+networks' outputs over the eight turned and mirrored versions of the frames holds little of it.
 
 Takes the clips of `data.train` and `data.also`, writes OUT/training_set/{GT,LR}/CLIP/*.png (LR as the config makes it) and
 OUT/train.txt, which lists the frames with such a ground truth. These are the frames whose whole window lies in the clip; the
