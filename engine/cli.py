@@ -64,6 +64,15 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
+def spacing(text: str) -> int | str:
+    """The value of an option that stands for `network.spacing`."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1, or auto")
+    return int(text)
+
+
 def parse(arguments: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Options and overrides in any order (`main.py a=1 --config FILE b=2`)."""
     return arguments.parse_intermixed_args(argv)

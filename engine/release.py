@@ -1,4 +1,4 @@
-"""Weights to hand out: python -m engine.release OUT W[:SHARE] [W:SHARE ...] [--overwrite].
+"""Weights to hand out: python -m engine.release OUT W[:SHARE] [W:SHARE ...] [--spacing auto] [--overwrite].
 
 Writes the weighted mean of weights of one network (an early and the last ones of a run, say) as float16 safetensors with
 its configuration, half the size of a run's own files. The shares must add up to 1; one file alone counts whole.
@@ -7,8 +7,9 @@ its configuration, half the size of a run's own files. The shares must add up to
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +20,16 @@ from engine.task import check_free
 from errors import InputError
 
 
-def release(out: Path, parts: list[tuple[Path, float]], *, overwrite: bool = False) -> str:
+def release(
+    out: Path,
+    parts: list[tuple[Path, float]],
+    *,
+    spacing: int | Literal["auto"] | None = None,
+    overwrite: bool = False,
+) -> str:
     """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
+
+    spacing: what MTDO's file says about its windows; None: as in `parts`.
 
     Raises InputError where they do not fit, and where `out` exists and is not to be replaced.
     """
@@ -29,6 +38,11 @@ def release(out: Path, parts: list[tuple[Path, float]], *, overwrite: bool = Fal
         raise InputError(f"the shares add up to {total:g}: they must add up to 1: of two files, write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
     networks: list[Any] = [load_network(path) for path, _ in parts]
+    if spacing is not None:
+        for (path, _), network in zip(parts, networks, strict=True):
+            if network.config.name != "mtdo":
+                raise InputError(f"--spacing is for MTDO, '{path}' holds STNO weights: leave it out")
+            network.config = replace(network.config, spacing=spacing)
     for (path, _), network in zip(parts, networks, strict=True):
         if network.config != networks[0].config:
             raise InputError(
@@ -70,9 +84,14 @@ def main() -> None:
         "parts", type=part, nargs="+", metavar="W[:SHARE]",
         help="weights, and their share of the mean: one file alone counts whole, the shares of several add up to 1",
     )  # fmt: skip
+    arguments.add_argument(
+        "--spacing", type=cli.spacing, metavar="N", help="MTDO: network.spacing of OUT, such as auto"
+    )
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
-    print(f"{options.out}: SHA-256 {release(options.out, options.parts, overwrite=options.overwrite)}")
+    print(
+        f"{options.out}: SHA-256 {release(options.out, options.parts, spacing=options.spacing, overwrite=options.overwrite)}"
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
@@ -42,6 +42,7 @@ class Request:
     compile: bool = False
     device: str = "auto"
     padding: str = "reflect"
+    spacing: int | Literal["auto"] | None = None  # None: as the weights say
     context: int = CONTEXT
     input_fps: float | None = None
     bands: tuple[int, ...] | None = None  # one or three, from 1
@@ -75,6 +76,10 @@ def open_network(request: Request) -> tuple[Any, Path]:
         raise InputError(
             f"'{path}' holds MTDO weights, which make no frames in between: leave --fps and --times out, or take STNO"
         )
+    if request.spacing is not None:
+        if network.config.name != "mtdo":
+            raise InputError(f"--spacing is for MTDO, '{path}' holds STNO weights: leave it out")
+        network.config = replace(network.config, spacing=request.spacing)
     if network.config.name == "mtdo" and request.scale not in (None, network.config.scale):
         raise InputError(
             f"'{path}' is for scale {network.config.scale}, asked for is {request.scale:g}: "
@@ -186,6 +191,7 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
     facts = {
         "weights": sha256(weights),
         "padding": request.padding,
+        "spacing": getattr(network.config, "spacing", None),
         "context": request.context,
         "ensemble": request.ensemble,
     }

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from data.clips import Clip, neighbours
+from data.clips import Clip
 from engine import precision, tiles
 from engine.clock import Clock
 from engine.crew import crew_size, group_size, share_out
 from engine.regions import Chunk, SpaceTimeWork, SpaceWork, Window
+from engine.spacing import Spacing
 from engine.streaming import read_ahead
 from errors import InputError
 
@@ -80,7 +81,8 @@ def restore(
             return SpaceTimeWork(network, device, region, turn, times)
     else:
         wanted = range(len(clip)) if frames is None else frames
-        jobs = windows(clip, network.config.frames, padding, wanted)
+        spacing = Spacing(network.config.frames, network.config.spacing, len(clip), padding)
+        jobs = windows(clip, spacing, wanted)
         workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(wanted) > 1 else 1)
 
         def start(region: tiles.Region, turn: int) -> Any:
@@ -125,13 +127,20 @@ def multiple(network: nn.Module) -> int:
     return config.multiple if config.name == "mtdo" else 8
 
 
-def windows(clip: Clip, count: int, padding: str, frames: Sequence[int]) -> Iterator[Window]:
-    """The window of each frame; frames are decoded once while they are in use."""
+def windows(clip: Clip, spacing: Spacing, frames: Sequence[int]) -> Iterator[Window]:
+    """The window of each frame; frames are decoded once while they are within reach."""
     held: dict[int, Tensor] = {}
+
+    def load(number: int) -> Tensor:
+        if number not in held:
+            held[number] = clip.frame(number)
+        return held[number]
+
     for index in frames:
-        numbers = neighbours(index, count, len(clip), padding)
-        held = {number: held[number] if number in held else clip.frame(number) for number in sorted(set(numbers))}
-        yield Window(numbers, held)
+        for number in [number for number in held if abs(number - index) > spacing.reach]:
+            del held[number]
+        numbers = spacing.window(index, load)
+        yield Window(numbers, {number: load(number) for number in sorted(set(numbers))})
 
 
 def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chunk]:

@@ -159,7 +159,8 @@ def build_dataset(
     patch = stage.patch or data.patch
     if not config.space_time:
         network = config.network
-        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment)
+        spacing = 1 if isinstance(network.spacing, str) else network.spacing
+        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment, spacing=spacing)
     return SequenceDataset(
         pairs,
         stage.scales or data.scales,

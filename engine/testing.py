@@ -86,6 +86,13 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
+    asked, trained = to_mapping(config.network), to_mapping(model.config)
+    fixed = [key for key in trained if key != "spacing" and asked[key] != trained[key]]
+    if fixed:
+        raise InputError(
+            f"network.{fixed[0]} is what '{weights}' was trained with: leave it out, or take other weights"
+        )
+    model.config = config.network
     if not config.data.val.root and config.data.val.kind == "auto":
         if network == "mtdo":
             config.data.val = replace(config.data.val, kind="simulated")

@@ -85,6 +85,8 @@ def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
         (["--bands", "5,3,2"], "bands", (5, 3, 2)),
         (["--preview"], "preview", -1),
         (["--tile", "64"], "tile", 64),
+        (["--spacing", "2"], "spacing", 2),
+        (["--spacing", "auto"], "spacing", "auto"),
     ],
 )
 def test_options_as_typed(words, name, value):
@@ -107,6 +109,8 @@ def test_options_as_typed(words, name, value):
         (["--bands", "red"], "--bands: 'red': expected one band or three"),
         (["--tile", "32"], "--tile: '32': expected a whole number: a tile needs at least 64"),
         (["--tile", "large"], "--tile: 'large': expected a whole number"),
+        (["--spacing", "0"], "--spacing: '0': expected a whole number from 1, or auto"),
+        (["--spacing", "wide"], "--spacing: 'wide': expected a whole number from 1, or auto"),
     ],
 )
 def test_options_that_cannot_be_used_say_what_was_expected(words, message, capsys):

@@ -17,15 +17,15 @@ from errors import InputError
 PADDINGS = ("reflect", "replicate", "circular")
 
 
-def neighbours(index: int, frames: int, length: int, padding: str = "reflect") -> list[int]:
-    """Frame numbers of the window of `frames` (odd) around `index` in a clip of `length` frames.
+def neighbours(index: int, frames: int, length: int, padding: str = "reflect", spacing: int = 1) -> list[int]:
+    """Frame numbers of the window of `frames` (odd), `spacing` apart, around `index` in a clip of `length` frames.
 
     Beyond the ends: "reflect" mirrors without repeating the end frame, "circular" goes round, "replicate" takes the
     centre frame itself (as the published MTDO does).
     """
     if padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}: expected one of {', '.join(PADDINGS)}")
-    around = range(index - frames // 2, index - frames // 2 + frames)
+    around = [index + spacing * step for step in range(-(frames // 2), frames // 2 + 1)]
     if padding == "circular":
         return [k % length for k in around]
     if padding == "replicate":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import lcm
+from typing import Literal
 
 from errors import InputError
 
@@ -54,6 +55,9 @@ class MTDOConfig:
 
     name: str = "mtdo"
     frames: int = 5  # N, odd: the window of frames, the centre one is super-resolved
+    spacing: int | Literal["auto"] = (
+        1  # from one frame of the window to the next; auto: in use by what moves, 1 in training
+    )
     scale: int = 4
     channels: int = 64
     deformable_groups: int = 8
@@ -75,6 +79,7 @@ class MTDOConfig:
     def __post_init__(self) -> None:
         _require_choice("name", self.name, ("mtdo",))
         _require(self.frames >= 3 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3")
+        _require(self.spacing == "auto" or self.spacing >= 1, "spacing", self.spacing, "a whole number from 1, or auto")
         _require(self.scale in (2, 3, 4, 8), "scale", self.scale, "2, 3, 4 or 8")
         for key in ("channels", "deformable_groups", "reconstruction_blocks"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "a whole number from 1")

@@ -5,8 +5,8 @@
         frame = stream.restore(indices, load)  # load(index) -> (B, 3, h, w), asked once while in view
 
 The result equals `network(frames)` to rounding. Kept between windows are each frame's features E_k, the neighbour half
-of MSD's first convolution and the encoded differences of ATDM and STDM; only for frames of the latest window, so memory
-does not grow with the clip. A frame that stands in a window twice (padding) is aligned once.
+of MSD's first convolution and the encoded differences of ATDM and STDM; only from the first to the last frame of the latest
+window, so memory does not grow with the clip. A frame that stands in a window twice (padding) is aligned once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class MTDOStream:
         network, indices = self.network, list(indices)
         if len(indices) != network.config.frames:
             raise InputError(f"a window of this network has {network.config.frames} frames, got {len(indices)}")
-        self._forget_all_but(indices)
+        self._forget_beyond(min(indices), max(indices))
         for index in indices:
             if index not in self._frames:
                 self._frames[index] = self._described(load(index))
@@ -95,11 +95,11 @@ class MTDOStream:
                 known[earlier, later] = encoded[:, 0]
         return torch.stack([known[pair] for pair in pairs], 1)
 
-    def _forget_all_but(self, indices: list[int]) -> None:
-        wanted = set(indices)
-        self._frames = {index: frame for index, frame in self._frames.items() if index in wanted}
+    def _forget_beyond(self, first: int, last: int) -> None:
+        """Windows whose frames lie apart see frames again that the latest one has skipped."""
+        self._frames = {index: frame for index, frame in self._frames.items() if first <= index <= last}
         for pairs in (self._adjacent, self._skipped):
-            for pair in [pair for pair in pairs if not wanted.issuperset(pair)]:
+            for pair in [pair for pair in pairs if min(pair) < first or max(pair) > last]:
                 del pairs[pair]
 
 

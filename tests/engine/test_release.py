@@ -32,6 +32,18 @@ def test_mean_of_two_in_half_precision(tmp_path: Path) -> None:
     torch.testing.assert_close(mean.tsa.fuse.weight, first.tsa.fuse.weight, rtol=1e-3, atol=1e-6)
 
 
+def test_spacing_of_what_is_released(tmp_path: Path) -> None:
+    for name, network in (("a", small_mtdo()), ("b", small_mtdo(spacing=2)), ("c", small_stno())):
+        save_weights(tmp_path / f"{name}.safetensors", network)
+    parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
+    with pytest.raises(InputError, match="different sizes"):
+        release(tmp_path / "out.safetensors", parts)
+    release(tmp_path / "out.safetensors", parts, spacing="auto")
+    assert load_network(tmp_path / "out.safetensors").config == small_mtdo(spacing="auto").config
+    with pytest.raises(InputError, match=r"--spacing is for MTDO, .*c\.safetensors"):
+        release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], spacing=2)
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(channels=16)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)

@@ -41,6 +41,13 @@ def test_paths_are_taken_as_they_are_typed(weights: dict[str, Path], text: str) 
     assert config.eval.frames == 3
 
 
+def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]) -> None:
+    model, config, _ = testing.prepare(options(weights["mtdo"], "network.spacing=auto"), "mtdo")
+    assert model.config.spacing == config.network.spacing == "auto"
+    with pytest.raises(InputError, match=r"network\.frames is what .* was trained with"):
+        testing.prepare(options(weights["mtdo"], "network.frames=5"), "mtdo")
+
+
 @pytest.mark.parametrize("number", ["0", "-2"])
 def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
     with pytest.raises(InputError, match=f"'frames' must be at least 1, got {number}"):

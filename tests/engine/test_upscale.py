@@ -12,13 +12,14 @@ import tifffile
 import torch
 
 from data.files import temporary_path
-from data.media import read_image, write_image
+from data.media import from_tensor, read_image, write_image
 from engine import config, output
 from engine import task as task_module
 from engine import upscale as upscale_module
 from engine.checkpoint import save_weights
 from engine.cli import tune_allocator
 from engine.request import Request, open_network
+from engine.restore import restore
 from engine.upscale import upscale
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -98,6 +99,19 @@ def test_frames_keep_their_names_and_equal_the_network(weights, tmp_path):
         expected = small_mtdo()(moving_clip(5, 16, 24).window(2, 3)[None])[0]
     expected = (expected.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
     assert np.abs(read_image(out / "002.png").astype(float) - expected).max() <= 1
+
+
+def test_spacing_of_the_windows(weights, tmp_path):
+    source = folder(tmp_path / "in")
+    upscale(Request(source, tmp_path / "near", weights["mtdo"], precision="fp32"))
+    upscale(Request(source, tmp_path / "apart", weights["mtdo"], precision="fp32", spacing=2))
+    network, clip = small_mtdo(spacing=2), moving_clip(5, 16, 24)
+    for index, expected in enumerate(restore(network, clip)):
+        written = read_image(tmp_path / "apart" / f"{index:03d}.png")
+        assert np.array_equal(written, from_tensor(expected, np.dtype(np.uint8)))
+        assert not np.array_equal(written, read_image(tmp_path / "near" / f"{index:03d}.png"))
+    with pytest.raises(InputError, match="--spacing is for MTDO"):
+        upscale(Request(source, tmp_path / "out", weights["stno"], spacing=2))
 
 
 def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):

@@ -1,0 +1,78 @@
+"""How far apart the frames of MTDO's windows lie (`network.spacing`).
+
+What a neighbour shows that the frame itself does not is where the pixels' raster meets the scene elsewhere. Where little moves
+from frame to frame, frames further away show more of it; where much moves, they only are harder to align. `auto` takes
+for every window the widest spacing up to `WIDEST` at which all its frames stay within `REACH` pixels of the centre's.
+It looks at the frames alone, so a frame's window is the same wherever the work begins. docs/results.md has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from data.clips import neighbours
+from data.media import LUMA
+
+WIDEST = 3
+REACH = 0.35  # LR pixels
+
+
+class Spacing:
+    """Chooses the windows of one clip.
+
+    frames: odd length of a window.   spacing: frames from one of them to the next, or "auto".   length: of the clip.
+    padding: as in `data.clips.neighbours`.
+    """
+
+    def __init__(self, frames: int, spacing: int | str, length: int, padding: str) -> None:
+        self.frames, self.spacing, self.length, self.padding = frames, spacing, length, padding
+        self._views: dict[int, _View] = {}
+
+    @property
+    def reach(self) -> int:
+        """How many frames before and after the centre a window may need."""
+        return self.frames // 2 * (WIDEST if isinstance(self.spacing, str) else self.spacing)
+
+    def window(self, index: int, load: Callable[[int], Tensor]) -> list[int]:
+        """Frame numbers of the window around `index`. load(number) -> (3, h, w) in [0, 1]; asked by `auto` alone."""
+        if not isinstance(self.spacing, str):
+            return neighbours(index, self.frames, self.length, self.padding, self.spacing)
+        self._views = {number: view for number, view in self._views.items() if abs(number - index) <= self.reach}
+        for spacing in range(WIDEST, 1, -1):
+            numbers = neighbours(index, self.frames, self.length, self.padding, spacing)
+            others = numbers[: self.frames // 2] + numbers[self.frames // 2 + 1 :]
+            if min(abs(number - index) for number in others) >= spacing and all(  # else: folded back at an end
+                self._view(index, load).displacement(self._view(number, load)) <= REACH for number in others
+            ):
+                return numbers
+        return neighbours(index, self.frames, self.length, self.padding)
+
+    def _view(self, number: int, load: Callable[[int], Tensor]) -> _View:
+        if number not in self._views:
+            self._views[number] = _View(load(number))
+        return self._views[number]
+
+
+class _View:
+    """The luma of a frame, and how steep it is."""
+
+    def __init__(self, frame: Tensor) -> None:
+        red, green, blue = frame.numpy()  # numpy: it takes one thread, and this runs beside the network
+        self.luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+        across = np.square(self.luma[:, 2:] - self.luma[:, :-2]).mean() if self.luma.shape[1] > 2 else 0.0
+        down = np.square(self.luma[2:] - self.luma[:-2]).mean() if self.luma.shape[0] > 2 else 0.0
+        self.slope = float(np.sqrt((across + down) / 4))
+
+    def displacement(self, other: _View) -> float:
+        """Roughly how many pixels `other` is away: its change over the slope, brightness of the whole frame aside.
+
+        Small shifts of everything are found as they are (times the cosine between them and the slope, in the mean); noise
+        adds to them, and frames that have nothing in common come out at 1 to 2.
+        """
+        change = float((other.luma - self.luma).std())
+        if change == 0:
+            return 0.0
+        return change / self.slope if self.slope else float("inf")

@@ -1,0 +1,145 @@
+"""How far apart the frames of a window lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data.clips import ArrayClip, neighbours
+from data.media import write_image
+from engine.config import StageConfig, config_from_mapping
+from engine.restore import restore
+from engine.sources import build_dataset, training_pairs
+from engine.spacing import REACH, WIDEST, Spacing, _View
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+from tests.engine.small import small_mtdo
+
+
+def scene(shifts, seed=0, noise=0.0):
+    """24x40 pixels of a sum of waves along x; frame k is moved by shifts[k] pixels, exactly but for 8 bits and the noise."""
+    random = np.random.default_rng(seed)
+    waves = [(length, random.uniform(0, 6.28)) for length in (11, 14, 19, 24, 31)]
+    x = np.arange(40)[None] + np.zeros((24, 1))
+    frames = []
+    for shift in shifts:
+        view = 128 + sum(20 * np.sin(2 * np.pi * (x - shift) / length + phase) for length, phase in waves)
+        view = view + noise * random.standard_normal(view.shape)
+        frames.append(np.repeat(view[..., None], 3, axis=2).round().clip(0, 255).astype(np.uint8))
+    return ArrayClip("scene", np.stack(frames))
+
+
+def windows(clip, frames=3, padding="reflect"):
+    spacing = Spacing(frames, "auto", len(clip), padding)
+    return [spacing.window(index, clip.frame) for index in range(len(clip))]
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.2, 0.4])
+def test_small_displacements_are_measured(shift):
+    clip = scene([0, shift])
+    assert _View(clip.frame(0)).displacement(_View(clip.frame(1))) == pytest.approx(shift, rel=0.15)
+
+
+def test_displacement_leaves_brightness_aside():
+    clip = scene([0, 0])
+    assert _View(clip.frame(0)).displacement(_View(clip.frame(1))) == 0
+    assert _View(clip.frame(0)).displacement(_View(clip.frame(1) + 0.1)) < 1e-5
+
+
+def test_what_has_nothing_in_common_is_far():
+    assert _View(scene([0]).frame(0)).displacement(_View(scene([0], seed=9).frame(0))) > 2 * REACH
+    flat = _View(torch.full((3, 8, 8), 0.5))
+    assert flat.displacement(flat) == 0 and flat.displacement(_View(torch.rand(3, 8, 8))) == float("inf")
+
+
+@pytest.mark.parametrize(("speed", "spacing"), [(0.0, 3), (0.1, 3), (0.15, 2), (0.25, 1), (3.0, 1)])
+def test_the_slower_the_wider(speed, spacing):
+    assert windows(scene(speed * np.arange(9)))[4] == [4 - spacing, 4, 4 + spacing]
+
+
+def test_at_the_ends():
+    """Never nearer than the spacing says, never the centre itself: rather a narrower window."""
+    found = windows(scene(np.zeros(8)))
+    assert found[:4] == [[3, 0, 3], [0, 1, 2], [0, 2, 4], [0, 3, 6]]
+    assert found[-4:] == [[1, 4, 7], [3, 5, 7], [5, 6, 7], [4, 7, 4]]
+    assert windows(scene(np.zeros(8)), padding="replicate")[:2] == [[0, 0, 1], [0, 1, 2]]
+    for length in (1, 2):
+        assert windows(scene(np.zeros(length))) == [neighbours(index, 3, length) for index in range(length)]
+
+
+def test_no_window_reaches_over_a_cut_without_need():
+    other = scene(np.zeros(6), seed=9)
+    both = ArrayClip("cut", np.concatenate([np.stack([scene([0]).array(0)] * 6), np.stack([other.array(0)] * 6)]))
+    found = windows(both)
+    assert found[3:5] == [[1, 3, 5], [3, 4, 5]] and found[5] == [4, 5, 6]
+    assert found[2] == [0, 2, 4] and found[8] == [6, 8, 10]
+
+
+def test_five_frames_stay_within_reach():
+    clip = scene(0.05 * np.arange(15))
+    assert windows(clip, frames=5)[7] == [1, 4, 7, 10, 13]
+    assert windows(scene(0.1 * np.arange(15)), frames=5)[7] == [5, 6, 7, 8, 9]
+
+
+def test_noise_counts_as_distance():
+    assert windows(scene(np.zeros(9), noise=1.0))[4] == [1, 4, 7]
+    assert windows(scene(np.zeros(9), noise=20.0))[4] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("spacing", [2, "auto"])
+def test_restore_takes_these_windows(spacing):
+    network, clip = small_mtdo(spacing=spacing), scene(0.15 * np.arange(9))
+    restored = torch.stack(list(restore(network, clip)))
+    chosen = Spacing(3, spacing, 9, "reflect")
+    for index in range(9):
+        numbers = chosen.window(index, clip.frame)
+        assert spacing == "auto" or numbers == neighbours(index, 3, 9, spacing=2)
+        with torch.no_grad():
+            expected = network(torch.stack([clip.frame(number) for number in numbers])[None])[0]
+        torch.testing.assert_close(restored[index], expected, atol=2e-5, rtol=0)
+
+
+def test_where_the_work_begins_changes_no_bit():
+    network, clip = small_mtdo(spacing="auto"), scene(0.12 * np.arange(12) ** 1.4)
+    assert len({tuple(np.diff(window)) for window in windows(clip)}) > 2
+    whole = list(restore(network, clip))
+    for start, stop in ((3, 8), (7, 12)):
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(whole[start:stop], restore(network, clip, frames=range(start, stop)), strict=True)
+        )
+
+
+def test_frames_are_decoded_once():
+    clip, asked = scene(np.zeros(12)), []
+    frame = clip.frame
+    clip.frame = lambda index: (asked.append(index), frame(index))[1]
+    assert len(list(restore(small_mtdo(spacing="auto"), clip))) == 12
+    assert sorted(asked) == list(range(12))
+
+
+@pytest.mark.parametrize(("spacing", "numbers"), [(2, [1, 3, 5]), ("auto", [2, 3, 4])])
+def test_training_windows(tmp_path, spacing, numbers):
+    frames = [np.full((64, 64, 3), 20 * index, np.uint8) for index in range(7)]
+    for index, frame in enumerate(frames):
+        write_image(tmp_path / "clip" / f"{index:08d}.png", frame)
+    mapping = tiny_mapping(tmp_path / "runs")
+    mapping["network"] = {**mapping["network"], "spacing": spacing}
+    mapping["data"]["train"] = {"root": str(tmp_path)}
+    config = config_from_mapping(mapping, ["data.reverse_time=false"])
+    dataset = build_dataset(training_pairs(config)[0], config, StageConfig(1), None)
+    key = next(key for step in range(50) if (key := dataset.draw(0, step, 0, 1)).frame == 3)
+    assert dataset[key]["lr"][:, 0, 0, 0].tolist() == [20 * number for number in numbers]
+
+
+@pytest.mark.parametrize("value", [0, -1, "wide"])
+def test_wrong_spacings(tmp_path, value):
+    mapping = tiny_mapping(tmp_path)
+    mapping["network"] = {**mapping["network"], "spacing": value}
+    with pytest.raises(InputError, match="spacing"):
+        config_from_mapping(mapping)
+
+
+def test_the_widest_is_what_memory_is_planned_for():
+    assert Spacing(5, "auto", 99, "reflect").reach == 2 * WIDEST and Spacing(3, 4, 99, "reflect").reach == 4
