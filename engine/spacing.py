@@ -29,7 +29,7 @@ class Spacing:
 
     def __init__(self, frames: int, spacing: int | str, length: int, padding: str) -> None:
         self.frames, self.spacing, self.length, self.padding = frames, spacing, length, padding
-        self._views: dict[int, _View] = {}
+        self._views: dict[int, View] = {}
 
     @property
     def reach(self) -> int:
@@ -50,13 +50,13 @@ class Spacing:
                 return numbers
         return neighbours(index, self.frames, self.length, self.padding)
 
-    def _view(self, number: int, load: Callable[[int], Tensor]) -> _View:
+    def _view(self, number: int, load: Callable[[int], Tensor]) -> View:
         if number not in self._views:
-            self._views[number] = _View(load(number))
+            self._views[number] = View(load(number))
         return self._views[number]
 
 
-class _View:
+class View:
     """The luma of a frame, and how steep it is."""
 
     def __init__(self, frame: Tensor) -> None:
@@ -66,7 +66,7 @@ class _View:
         down = np.square(self.luma[2:] - self.luma[:-2]).mean() if self.luma.shape[0] > 2 else 0.0
         self.slope = float(np.sqrt((across + down) / 4))
 
-    def displacement(self, other: _View) -> float:
+    def displacement(self, other: View) -> float:
         """Roughly how many pixels `other` is away: its change over the slope, brightness of the whole frame aside.
 
         Small shifts of everything are found as they are (times the cosine between them and the slope, in the mean); noise

@@ -11,7 +11,7 @@ from data.media import write_image
 from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
 from engine.sources import build_dataset, training_pairs
-from engine.spacing import REACH, WIDEST, Spacing, _View
+from engine.spacing import REACH, WIDEST, Spacing, View
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo
@@ -38,19 +38,19 @@ def windows(clip, frames=3, padding="reflect"):
 @pytest.mark.parametrize("shift", [0.1, 0.2, 0.4])
 def test_small_displacements_are_measured(shift):
     clip = scene([0, shift])
-    assert _View(clip.frame(0)).displacement(_View(clip.frame(1))) == pytest.approx(shift, rel=0.15)
+    assert View(clip.frame(0)).displacement(View(clip.frame(1))) == pytest.approx(shift, rel=0.15)
 
 
 def test_displacement_leaves_brightness_aside():
     clip = scene([0, 0])
-    assert _View(clip.frame(0)).displacement(_View(clip.frame(1))) == 0
-    assert _View(clip.frame(0)).displacement(_View(clip.frame(1) + 0.1)) < 1e-5
+    assert View(clip.frame(0)).displacement(View(clip.frame(1))) == 0
+    assert View(clip.frame(0)).displacement(View(clip.frame(1) + 0.1)) < 1e-5
 
 
 def test_what_has_nothing_in_common_is_far():
-    assert _View(scene([0]).frame(0)).displacement(_View(scene([0], seed=9).frame(0))) > 2 * REACH
-    flat = _View(torch.full((3, 8, 8), 0.5))
-    assert flat.displacement(flat) == 0 and flat.displacement(_View(torch.rand(3, 8, 8))) == float("inf")
+    assert View(scene([0]).frame(0)).displacement(View(scene([0], seed=9).frame(0))) > 2 * REACH
+    flat = View(torch.full((3, 8, 8), 0.5))
+    assert flat.displacement(flat) == 0 and flat.displacement(View(torch.rand(3, 8, 8))) == float("inf")
 
 
 @pytest.mark.parametrize(("speed", "spacing"), [(0.0, 3), (0.1, 3), (0.15, 2), (0.25, 1), (3.0, 1)])

@@ -1,0 +1,56 @@
+"""What the spacing of MTDO's windows gives: python benchmarks/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
+
+Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/spacing.py): gain over bicubic in
+dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next frame lies from
+the one before in LR pixels, as `auto` measures it (median over the clip). Other options are those of eval.py.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+
+from data.clips import Clip
+from engine import cli, distributed, testing
+from engine.evaluate import evaluate
+from engine.sources import open_source
+from engine.spacing import View
+
+EXAMPLE = "  python benchmarks/spacing.py --datapath CLIPS --frames 10"
+SPACINGS: tuple[int | str, ...] = (1, 2, 3, 4, "auto")
+
+
+def pace(clip: Clip) -> float:
+    """LR pixels from frame to frame."""
+    views = [View(clip.frame(index)) for index in range(len(clip))]
+    return statistics.median(a.displacement(b) for a, b in pairwise(views))
+
+
+@torch.no_grad()
+def main() -> None:
+    arguments = testing.parser("What the spacing of the windows gives.", EXAMPLE, "runs/spacing")
+    network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
+    device = distributed.choose_device(config.device)
+    layout = open_source(config, "val")
+    reports = []
+    for spacing in SPACINGS:
+        network.config = replace(network.config, spacing=spacing)
+        reports.append(evaluate(network, layout, config, device=device, progress=False)["clips"])
+    print("| clip | pixels a frame | " + " | ".join(map(str, SPACINGS)) + " |\n|---|---|" + "---|" * len(SPACINGS))
+    for pair in layout.pairs:
+        clips = [report[pair.name] for report in reports]
+        print(f"| {pair.name} | {pace(pair.lr):.2f} | " + " | ".join(f"{c['gain_psnr_y']:+.2f}" for c in clips) + " |")
+        inside = [clip["objects"]["all"]["gain_psnr_y"] for clip in clips if "objects" in clip]
+        if inside and None not in inside:
+            print("| in boxes | | " + " | ".join(f"{value:+.2f}" for value in inside) + " |")
+
+
+if __name__ == "__main__":
+    cli.run(main)
