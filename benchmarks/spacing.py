@@ -2,7 +2,7 @@
 
 Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/spacing.py): gain over bicubic in
 dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next frame lies from
-the one before in LR pixels, as `auto` measures it (median over the clip). Other options are those of eval.py.
+the one before in LR pixels, as `auto` measures it (median over the clip), and seconds a frame, one run each. Other options are those of eval.py.
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ def main() -> None:
     network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")
-    reports = []
+    reports, seconds = [], []
     for spacing in SPACINGS:
         network.config = replace(network.config, spacing=spacing)
-        reports.append(evaluate(network, layout, config, device=device, progress=False)["clips"])
+        report = evaluate(network, layout, config, device=device, progress=False)
+        reports.append(report["clips"])
+        seconds.append(report["network"]["seconds_per_frame"])
     print("| clip | pixels a frame | " + " | ".join(map(str, SPACINGS)) + " |\n|---|---|" + "---|" * len(SPACINGS))
     for pair in layout.pairs:
         clips = [report[pair.name] for report in reports]
@@ -50,6 +52,7 @@ def main() -> None:
         inside = [clip["objects"]["all"]["gain_psnr_y"] for clip in clips if "objects" in clip]
         if inside and None not in inside:
             print("| in boxes | | " + " | ".join(f"{value:+.2f}" for value in inside) + " |")
+    print("| seconds a frame | | " + " | ".join(f"{value:.3f}" for value in seconds) + " |")
 
 
 if __name__ == "__main__":
