@@ -99,7 +99,7 @@ def load_network(path: str | Path) -> nn.Module:
         return models.load_official(_guess_name(tensors, path), tensors)
     network = models.build(header["network"])
     for part in ("ema.", "network."):
-        if any(name.startswith(part) for name in tensors) and "step" in header and "optimizer" in header:
+        if any(name.startswith(part) for name in tensors) and "step" in header and "scaler" in header:
             tensors = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
             break
     load_state(network, tensors, path)

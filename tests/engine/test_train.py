@@ -18,7 +18,7 @@ import yaml
 
 import models
 from data.files import temporary_path
-from engine.checkpoint import load_tensors, save_weights
+from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
 from engine.train import FINAL, STATE, Trainer, split_batch, train
 from errors import InputError
@@ -188,6 +188,13 @@ def test_weights_alone_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
     train(tiny, tmp_path / "run")
     with pytest.raises(InputError, match="no training state"):
         train(tiny, tmp_path / "again", tmp_path / "run" / FINAL)
+
+
+def test_a_training_state_is_read_as_its_averaged_weights(tiny: Config, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "run")
+    state = load_network(tmp_path / "run" / STATE).state_dict()
+    final = load_network(tmp_path / "run" / FINAL).state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in final.items())
 
 
 def test_what_partial_weights_leave_is_counted(
