@@ -85,6 +85,11 @@ def released(network: str, scale: float | None = None) -> Path:
     return path
 
 
+def is_state(header: Mapping[str, Any]) -> bool:
+    """Whether a file with this header is a training state."""
+    return {"step", "scaler", "config"} <= header.keys()
+
+
 def load_network(path: str | Path) -> nn.Module:
     """The network in a weights file, in eval mode on the CPU, float32.
 
@@ -99,7 +104,7 @@ def load_network(path: str | Path) -> nn.Module:
         return models.load_official(_guess_name(tensors, path), tensors)
     network = models.build(header["network"])
     for part in ("ema.", "network."):
-        if any(name.startswith(part) for name in tensors) and "step" in header and "scaler" in header:
+        if any(name.startswith(part) for name in tensors) and is_state(header):
             tensors = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
             break
     load_state(network, tensors, path)

@@ -7,7 +7,6 @@ its configuration, half the size of a run's own files. The shares must add up to
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from engine import cli
 from engine.checkpoint import load_network, save_weights, sha256
+from engine.spacing import set_spacing
 from engine.task import check_free
 from errors import InputError
 
@@ -40,9 +40,7 @@ def release(
     networks: list[Any] = [load_network(path) for path, _ in parts]
     if spacing is not None:
         for (path, _), network in zip(parts, networks, strict=True):
-            if network.config.name != "mtdo":
-                raise InputError(f"--spacing is for MTDO, '{path}' holds STNO weights: leave it out")
-            network.config = replace(network.config, spacing=spacing)
+            set_spacing(network, spacing, path)
     for (path, _), network in zip(parts, networks, strict=True):
         if network.config != networks[0].config:
             raise InputError(

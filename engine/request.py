@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from data.naming import natural_key
 from engine import output
 from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released, sha256
 from engine.restore import output_size
+from engine.spacing import set_spacing
 from engine.task import Task
 from errors import InputError
 
@@ -77,9 +78,7 @@ def open_network(request: Request) -> tuple[Any, Path]:
             f"'{path}' holds MTDO weights, which make no frames in between: leave --fps and --times out, or take STNO"
         )
     if request.spacing is not None:
-        if network.config.name != "mtdo":
-            raise InputError(f"--spacing is for MTDO, '{path}' holds STNO weights: leave it out")
-        network.config = replace(network.config, spacing=request.spacing)
+        set_spacing(network, request.spacing, path)
     if network.config.name == "mtdo" and request.scale not in (None, network.config.scale):
         raise InputError(
             f"'{path}' is for scale {network.config.scale}, asked for is {request.scale:g}: "

@@ -9,15 +9,31 @@ It looks at the frames alone, so a frame's window is the same wherever the work 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 
 from data.clips import neighbours
 from data.media import LUMA
+from errors import InputError
 
 WIDEST = 3
 REACH = 0.35  # LR pixels
+
+
+def widest(spacing: int | str) -> int:
+    """The widest that windows of `network.spacing` may be."""
+    return WIDEST if isinstance(spacing, str) else spacing
+
+
+def set_spacing(network: Any, spacing: int | Literal["auto"], source: Path) -> None:
+    """Another spacing for the network that came from `source`. Raises InputError if it is not MTDO."""
+    if network.config.name != "mtdo":
+        raise InputError(f"--spacing is for MTDO, '{source}' holds STNO weights: leave it out")
+    network.config = replace(network.config, spacing=spacing)
 
 
 class Spacing:
@@ -34,7 +50,7 @@ class Spacing:
     @property
     def reach(self) -> int:
         """How many frames before and after the centre a window may need."""
-        return self.frames // 2 * (WIDEST if isinstance(self.spacing, str) else self.spacing)
+        return self.frames // 2 * widest(self.spacing)
 
     def window(self, index: int, load: Callable[[int], Tensor]) -> list[int]:
         """Frame numbers of the window around `index`. load(number) -> (3, h, w) in [0, 1]; asked by `auto` alone."""

@@ -19,12 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.spacing import WIDEST
+from engine.spacing import widest
 
 OVERLAP = 32  # LR pixels that neighbouring tiles share
 BLIND = 1 / 4  # share of the overlap at a tile's edge that is not used at all: there the tile saw its padding
 SHARE = 0.5  # of the free memory that a frame may take
-MAPS_PER_TOKEN, MAPS_PER_FRAME, MAPS_KEPT = 40, 10, 3  # of MTDO
+MAPS_PER_TOKEN, MAPS_PER_FRAME = 40, 10  # of MTDO
+MAPS_KEPT = (
+    3  # of a frame that a window skips (counted, not fitted): features, half a convolution, differences, the frame
+)
 MAPS_PER_KEY, MAPS_BESIDE = 5, 20  # of STNO
 SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
 
@@ -144,8 +147,7 @@ def bytes_per_pixel(config: Any, in_between: int, keys: int) -> float:
     if config.name == "stno":
         return 4.0 * config.channels * (MAPS_PER_KEY * keys * (1 + in_between) + MAPS_BESIDE)
     width = config.hat.embed if config.reconstruction == "hat" else config.channels
-    spacing = WIDEST if isinstance(config.spacing, str) else config.spacing
-    apart = spacing - 1  # frames that a window skips, which later ones see
+    apart = widest(config.spacing) - 1  # frames that a window skips, which later ones see
     maps = MAPS_PER_FRAME * config.frames + MAPS_KEPT * apart * (config.frames - 1) + 4 * config.scale**2
     return 4.0 * (MAPS_PER_TOKEN * width + config.channels * maps)
 

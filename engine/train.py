@@ -21,7 +21,7 @@ import dcn
 import models
 from data.files import remove_unfinished, replacing
 from engine import distributed
-from engine.checkpoint import first_few, load_network, load_state, load_tensors, save_tensors, save_weights
+from engine.checkpoint import first_few, is_state, load_network, load_state, load_tensors, save_tensors, save_weights
 from engine.config import Config, config_to_mapping, dump_yaml
 from engine.evaluate import evaluate
 from engine.logbook import Logbook
@@ -239,7 +239,7 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Go on from a state file of the same network."""
         tensors, header = load_tensors(path)
-        if "step" not in header or "config" not in header:
+        if not is_state(header):
             raise InputError(f"'{path}' is no training state (weights alone cannot be resumed): use it as train.init")
         load_state(self.network, part(tensors, "network."), path)
         if self.average:

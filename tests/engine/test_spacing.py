@@ -12,6 +12,7 @@ from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
 from engine.sources import build_dataset, training_pairs
 from engine.spacing import REACH, WIDEST, Spacing, View
+from engine.tiles import bytes_per_pixel
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo
@@ -143,3 +144,5 @@ def test_wrong_spacings(tmp_path, value):
 
 def test_the_widest_is_what_memory_is_planned_for():
     assert Spacing(5, "auto", 99, "reflect").reach == 2 * WIDEST and Spacing(3, 4, 99, "reflect").reach == 4
+    near, apart, auto = (bytes_per_pixel(small_mtdo(spacing=spacing).config, 0, 0) for spacing in (1, WIDEST, "auto"))
+    assert apart == auto == near + 4 * 8 * 3 * 2 * (WIDEST - 1)  # float32, channels, maps, frames skipped on both sides
