@@ -3,14 +3,15 @@
 `deform_conv2d` is the operator, `DCNv2Pack` the layer. `backends()` lists the implementations that work here, best
 first; `set_backend` or the environment variable DCN_BACKEND force one. `plain.deform_conv2d` is the operator in standard
 PyTorch operators, to export. Nothing is built or loaded by importing; `ensure_built()` builds the compiled kernels where
-a compiler is. `attention.window_attention` is a second compiled operator, for the attention of HAT on CPUs.
+a compiler is. `attention.window_attention` and `query.render` are compiled operators for inference on CPUs: the attention of HAT
+and the query of STNO.
 """
 
 from __future__ import annotations
 
-from dcn import attention, plain
+from dcn import attention, plain, query
 from dcn.choice import backends, deform_conv2d, set_backend
 from dcn.compiled import ensure_built
 from dcn.module import DCNv2Pack
 
-__all__ = ["DCNv2Pack", "attention", "backends", "deform_conv2d", "ensure_built", "plain", "set_backend"]
+__all__ = ["DCNv2Pack", "attention", "backends", "deform_conv2d", "ensure_built", "plain", "query", "set_backend"]

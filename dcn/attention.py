@@ -5,17 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dcn import compiled
-from dcn.choice import implementation
+from dcn.choice import serves
 
 
 def usable(like: Tensor) -> bool:
     """Whether `window_attention` is there for tensors like this one: on a CPU, compiled, no gradient or trace wanted."""
-    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.bfloat16) or torch.is_grad_enabled():
-        return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return compiled.available("cpu") and implementation("cpu") == "compiled"
+    return serves(like, torch.float32, torch.bfloat16)
 
 
 def window_attention(

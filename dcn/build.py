@@ -144,14 +144,12 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
     commands = {
         "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
     }
-    for name in ("cpu", "attention"):
+    for name in ("cpu", "attention", "query"):
         commands[name] = [compiler, *host, "-c", str(SOURCES / f"{name}.cpp")]
-    for name, flags in VARIANTS.items():
-        variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
-        commands[name] = [compiler, *variant, "-c", str(SOURCES / "cpu_kernel.cpp")]
-    for name, flags in ATTENTION.items():
-        variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
-        commands[f"attention_{name}"] = [compiler, *variant, "-c", str(SOURCES / "attention_kernel.cpp")]
+    for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS)):
+        for name, flags in variants.items():
+            variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
+            commands[f"{source}_{name}"] = [compiler, *variant, "-c", str(SOURCES / f"{source}_kernel.cpp")]
     if cuda.nvcc:
         commands["cuda"] = [
             cuda.nvcc,
@@ -164,7 +162,7 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         ]
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
-    slow = ["cuda", "cpu", "attention", "operator", "avx512", "avx2", "baseline"]
+    slow = ["cuda", "cpu", "attention", "query", "operator", "cpu_avx512", "cpu_avx2", "cpu_baseline"]
     longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
     extra = _extra_flags()
     for name in commands.keys() - {"cuda"}:

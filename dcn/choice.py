@@ -76,6 +76,15 @@ def implementation(device: str) -> str:
     return _chosen(_forced, device)
 
 
+def serves(like: Tensor, *types: torch.dtype) -> bool:
+    """Whether the compiled operators that are for inference on CPUs alone run on tensors like this one, of one of these types."""
+    if like.device.type != "cpu" or like.dtype not in types or torch.is_grad_enabled():
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return compiled.available("cpu") and implementation("cpu") == "compiled"
+
+
 @torch.compiler.assume_constant_result
 def _chosen(forced: str | None, device: str) -> str:
     """The implementation for tensors of a device type ("cpu", "cuda"). Raises InputError if the forced one is not there."""

@@ -1,7 +1,7 @@
 """The compiled operators: loading their library, and what PyTorch must know to trace and differentiate the deformable convolution.
 
-`torch.ops.dcn.deform_conv2d` is for CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) for inference on CPUs, so
-nothing is registered for it here.
+`torch.ops.dcn.deform_conv2d` is for CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) and `torch.ops.dcn.query`
+(dcn.query) are for inference on CPUs, so nothing is registered for them here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _registered: list[torch.library.Library] = []  # registrations live as long as t
 
 
 def available(device: str) -> bool:
-    """Whether the compiled deformable convolution (on CPUs: both operators) runs on tensors of this device type.
+    """Whether the compiled deformable convolution (on CPUs: every operator) runs on tensors of this device type.
 
     Loads the library at the first call, never builds it.
     """

@@ -84,12 +84,16 @@ TORCH_LIBRARY(dcn, library) {
       "deform_conv2d_backward(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? mask, int[2] stride, int[2] padding, "
       "int[2] dilation, bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("window_attention(Tensor qkv, Tensor bias, int heads, int window, int margin, int shift, float scale) -> Tensor");
+  library.def(
+      "query(Tensor features, Tensor corners, Tensor shift_y, Tensor shift_x, Tensor colour, Tensor bias, Tensor interval_y, "
+      "Tensor fraction_y, Tensor interval_x, Tensor fraction_x) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(dcn, CPU, library) {
   library.impl("deform_conv2d", dcn::cpu_forward);
   library.impl("deform_conv2d_backward", dcn::cpu_backward);
   library.impl("window_attention", dcn::cpu_window_attention);
+  library.impl("query", dcn::cpu_query);
 }
 
 #ifdef DCN_CUDA

@@ -37,4 +37,8 @@ Level instruction_set();
 // attention.h says what it computes.
 Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale);
 
+// query.h says what it computes.
+Tensor cpu_query(const Tensor& features, const Tensor& corners, const Tensor& shift_y, const Tensor& shift_x, const Tensor& colour,
+                 const Tensor& bias, const Tensor& interval_y, const Tensor& fraction_y, const Tensor& interval_x, const Tensor& fraction_x);
+
 }  // namespace dcn
