@@ -14,6 +14,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import dcn
+from models.stno.query import Query
 from tests.dcn.cases import SWEEP, Case
 
 HOSTILE = [1e4, -1e4, 2.0**31, 1e30, float("inf"), float("-inf"), float("nan"), -0.0, 1e-40]
@@ -40,6 +41,22 @@ def attention() -> None:
             dcn.attention.window_attention(qkv, bias, 2, window, 1.0, margin=margin, shift=shift)
 
 
+RENDERINGS = [(1, 1, 1, 1, 1, 1), (3, 5, 33, 32, 70, 31), (8, 16, 31, 66, 5, 400), (17, 40, 2, 65, 9, 130)]
+
+
+def query() -> None:
+    """STNO's query with odd sizes in blocks of any fill, and features that are huge, infinite or not numbers."""
+    for channels, hidden, height, width, *output in RENDERINGS:
+        layer = Query(channels, hidden)
+        for value in (None, *HOSTILE):
+            features = torch.randn(2, channels, height, width)
+            if value is not None:
+                features.view(-1)[::7] = value
+            with torch.no_grad():
+                assert dcn.query.usable(features)
+                layer(features, (output[0], output[1]))
+
+
 def main() -> None:
     dcn.set_backend("compiled")
     types = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -54,6 +71,7 @@ def main() -> None:
             out = dcn.deform_conv2d(**tensors, **case.settings())
             torch.autograd.grad(out.sum(), leaves)
     attention()
+    query()
     print("ok", len(CASES) * len(types) * (len(HOSTILE) + 1))
 
 

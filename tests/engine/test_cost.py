@@ -21,6 +21,15 @@ SMALL = {
     "correction_blocks": 1,
     "hat": {"embed": 16, "depths": [2], "heads": 2, "window": 8, "squeeze": 4},
 }
+SMALL_STNO = {
+    "name": "stno",
+    "channels": 8,
+    "blocks": 1,
+    "embedding": 16,
+    "heads": 2,
+    "hidden": 16,
+    "query_width": 16,
+}
 
 
 def test_a_convolution_by_hand() -> None:
@@ -47,6 +56,24 @@ def test_compiled_and_plain_operators_count_alike(embed: int) -> None:
     try:
         dcn.set_backend("plain")
         assert gmac_per_frame(network) == pytest.approx(compiled, rel=1e-12)
+    finally:
+        dcn.set_backend(None)
+
+
+@pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
+def test_the_compiled_query_by_hand_and_beside_the_plain_one() -> None:
+    network = models.build(SMALL_STNO).eval()
+    with torch.no_grad():
+        counted = gmac(lambda: network.query(torch.zeros(2, 8, 5, 6), (20, 30)))
+    shortcut = 2 * 5 * 6 * (8 * 8 + 8 * 3)
+    folding = 16 * 16 * (4 * 8 + 10)  # its two layers as one
+    shifts = 2 * 2 * 16 * ((5 + 1) + (6 + 1))
+    cells, pixels = 2 * 5 * 6 * 8 * 4 * 16, 2 * 20 * 30 * 16 * 3
+    assert counted == pytest.approx((shortcut + folding + shifts + cells + pixels) / 1e9, rel=1e-9)
+    compiled = gmac_per_frame(network)
+    try:
+        dcn.set_backend("plain")
+        assert gmac_per_frame(network) == pytest.approx(compiled, rel=5e-3)  # a small network: its query weighs more
     finally:
         dcn.set_backend(None)
 

@@ -1,0 +1,141 @@
+"""STNO's query as a compiled operator beside the layers that it stands for."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import dcn
+from models.stno.query import Query
+from tests.models.plain_query import plain_query
+
+pytestmark = pytest.mark.usefixtures("compiled")
+# Channels, hidden values, LR height and width, output height and width. More than 32 intervals are worked on in blocks.
+SIZES = [
+    (6, 10, 9, 7, 36, 28),
+    (3, 1, 9, 7, 27, 21),  # odd scale: outputs on the centres
+    (16, 64, 5, 4, 23, 37),
+    (32, 64, 40, 70, 43, 99),
+    (5, 33, 34, 32, 20, 15),  # smaller than the features: intervals without outputs
+    (8, 16, 1, 1, 5, 3),
+    (4, 16, 2, 66, 60, 66),
+]
+
+
+def make(channels: int, hidden: int) -> Query:
+    torch.manual_seed(0)
+    query = Query(channels, hidden)
+    for weight in query.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return query
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+def test_as_the_layers_that_it_stands_for(size: tuple[int, ...]) -> None:
+    channels, hidden, height, width, *output = size
+    query, features = make(channels, hidden), torch.randn(2, channels, height, width)
+    with torch.no_grad():
+        assert dcn.query.usable(features)
+        result = query(features, tuple(output))
+        expected = plain_query(query.double(), features.double(), tuple(output))
+    assert result.dtype == torch.float32
+    assert (result - expected).abs().max() < 2e-6 * expected.abs().max()
+
+
+def arguments(hidden: int = 20) -> dict[str, Any]:
+    """Features of zero, so that an output's hidden values are `shift_y` and `shift_x` alone."""
+    return {
+        "features": torch.zeros(1, 2, 3, 4),
+        "corners": torch.randn(4, 4, hidden),
+        "shift_y": torch.zeros(3, 2, hidden),
+        "shift_x": torch.zeros(4, 2, hidden),
+        "colour": torch.zeros(3, hidden),
+        "bias": torch.zeros(3),
+        "y": dcn.query.Positions(torch.tensor([0, 1, 1]), torch.tensor([0.5, 0.0, 0.5])),
+        "x": dcn.query.Positions(torch.tensor([1]), torch.tensor([0.0])),
+    }
+
+
+def gelu(values: Tensor) -> Tensor:
+    """The operator's GELU of each value: one hidden value, one output row each."""
+    given = arguments(hidden=1)
+    given["shift_x"] = values.float().view(-1, 1, 1).expand(-1, 2, 1)
+    given["features"] = torch.zeros(1, 2, len(values) - 1, 4)
+    given["colour"] = torch.tensor([[1.0], [0.0], [0.0]])
+    given["x"] = dcn.query.Positions(torch.arange(len(values)), torch.zeros(len(values)))
+    return dcn.query.render(**given)[0, 0, 0]
+
+
+def test_its_gelu_is_that_of_pytorch() -> None:
+    x = torch.cat([torch.linspace(-7, 7, 20_001), torch.tensor([-1e30, -1e4, -0.0, 1e-30, 1e4, 1e30])])
+    result, expected = gelu(x), F.gelu(x.double())
+    assert torch.equal(result[-6:], expected[-6:].float())
+    assert (result - expected)[:-6].abs().max() < 1.3e-6
+    assert gelu(torch.tensor([math.nan, -math.inf, 0.0])).isnan().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("where", ["features", "corners", "shift_y", "shift_x", "colour", "bias"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_not_hidden(where: str, value: float) -> None:
+    given = arguments()
+    given["features"] = torch.randn(1, 2, 3, 4)
+    given["colour"] = torch.randn(3, 20)
+    assert dcn.query.render(**given).isfinite().all()
+    given[where] = torch.full_like(given[where], value)
+    assert not dcn.query.render(**given).isfinite().any()
+
+
+def test_one_thread_or_two_give_the_same_bits() -> None:
+    given = arguments() | {"features": torch.randn(2, 2, 3, 4), "colour": torch.randn(3, 20)}
+    threads, results = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            results.append(dcn.query.render(**given))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_any_layout_and_an_empty_batch() -> None:
+    query, features = make(8, 16), torch.randn(2, 8, 6, 5)
+    with torch.no_grad():
+        expected = query(features, (12, 11))
+        other = query(features.transpose(2, 3).contiguous().transpose(2, 3), (12, 11))
+        assert (other - expected).abs().max() < 1e-5
+        assert query(features[:0], (12, 11)).shape == (0, 3, 12, 11)
+
+
+def test_not_where_gradients_or_other_types_are_wanted() -> None:
+    x = torch.zeros(1, 4, 2, 2)
+    assert not dcn.query.usable(x)  # gradients are on
+    with torch.no_grad():
+        assert dcn.query.usable(x)
+        assert not dcn.query.usable(x.double()) and not dcn.query.usable(x.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("features", torch.zeros(2, 3, 4), r"features must be \(N, h, w, C\)"),
+        ("features", torch.zeros(1, 2, 3, 5), r"corners must have shape \[5, 4, 20\]"),
+        ("features", torch.zeros(1, 2, 3, 4).double(), "unsupported type Double"),
+        ("corners", torch.zeros(4, 4, 20).double(), "corners is Double, expected float32"),
+        ("shift_y", torch.zeros(2, 2, 20), r"shift_y must have shape \[3, 2, 20\]"),
+        ("shift_x", torch.zeros(3, 2, 20), r"shift_x must have shape \[4, 2, 20\]"),
+        ("bias", torch.zeros(4), "bias must have shape"),
+        ("x", dcn.query.Positions(torch.tensor([4]), torch.zeros(1)), "x intervals must lie between 0 and 3"),
+        ("x", dcn.query.Positions(torch.tensor([-1]), torch.zeros(1)), "x intervals must lie between 0 and 3"),
+        ("y", dcn.query.Positions(torch.tensor([1, 0]), torch.zeros(2)), "y intervals must ascend"),
+        ("y", dcn.query.Positions(torch.tensor([1, 1]), torch.zeros(1)), "y must have shape"),
+        ("y", dcn.query.Positions(torch.tensor([1.0]), torch.zeros(1)), "y intervals must be a list of int64"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name: str, value: Any, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        dcn.query.render(**{**arguments(), name: value})
