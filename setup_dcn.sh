@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the compiled operators (deformable convolution, attention in windows) for a Python that has PyTorch. Optional: all runs without, slower.
+# Builds the compiled operators (deformable convolution, attention in windows, STNO's query) for a Python that has PyTorch. Optional: all runs without, slower.
 #
 #   bash setup_dcn.sh            build for the active Python, unless that is done
 #   bash setup_dcn.sh --clean    remove what was built

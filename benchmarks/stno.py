@@ -7,7 +7,7 @@ weights; the times do not depend on them.
 
     clip      4 LR frames of 128x128, x4 in space, x2 in time: fp32 and bf16, counted on the published form's 784 GMAC
     times     x8 in time: seven times at once, `shared`, against seven single calls
-    query     one frame from 320x180 to 1280x720 against the straightforward form
+    query     one frame from 320x180 to 1280x720: compiled, folded in plain PyTorch, and the straightforward form
     galerkin  seconds per token from 1,000 to 60,000 tokens; `--plot` draws them beside softmax attention
 """
 
@@ -29,11 +29,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import dcn
 from benchmarks.figure import plot
 from engine import cli
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
+from models.stno.query import Query
 from tests.models.plain_query import plain_query
 from tests.parity import seeded_state
 
@@ -99,15 +101,29 @@ def times(rounds: int) -> None:
 
 
 def query(rounds: int) -> None:
-    layer = STNO().eval().query
-    features = torch.randn(1, 64, 180, 320).contiguous(memory_format=torch.channels_last)
-    before = peak_mb()
-    folded = layer(features, (720, 1280))
-    print(f"query: 1280x720, extra memory {peak_mb() - before:.0f} MB")
-    fast, plain = best(rounds, lambda: layer(features, (720, 1280)), lambda: plain_query(layer, features, (720, 1280)))
-    difference = (plain_query(layer, features, (720, 1280)) - folded).abs().max()
-    print(f"query: folded {fast:.2f} s, straightforward {plain:.2f} s: {plain / fast:.1f} times as fast")
-    print(f"query: greatest difference {difference:.1e}")
+    for label, channels, width in (("paper", 64, 256), ("stno_s", 32, 64)):
+        torch.manual_seed(0)
+        layer = Query(channels, width).eval()
+        features = torch.randn(1, channels, 180, 320).contiguous(memory_format=torch.channels_last)
+
+        def run(backend: str, layer: Query = layer, features: Tensor = features) -> Tensor:
+            dcn.set_backend(backend)
+            return layer(features, (720, 1280))
+
+        def straight(layer: Query = layer, features: Tensor = features) -> Tensor:
+            return plain_query(layer, features, (720, 1280))
+
+        before = peak_mb()
+        results = [run("auto")]
+        print(f"query, {label}: 1280x720, extra memory {peak_mb() - before:.0f} MB")
+        results += [run("plain"), straight()]
+        seconds = best(rounds, partial(run, "auto"), partial(run, "plain"), straight)
+        for name, result, taken in zip(("compiled", "folded", "straightforward"), results, seconds, strict=True):
+            difference = (result - results[-1]).abs().max() / results[-1].abs().max()
+            print(
+                f"query, {label}: {name} {taken:.3f} s, {seconds[-1] / taken:.1f} times as fast, off by {difference:.1e}"
+            )
+    dcn.set_backend(None)
 
 
 def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
@@ -158,6 +174,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    dcn.ensure_built()
     measures = {"clip": clip, "times": times, "query": query}
     with torch.inference_mode():
         for part in arguments.parts:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import InputError
+from models.layers import add
 from models.stno.config import STNOConfig, one_of
 from models.stno.initialise import initialise
 from models.stno.interpolation import Flows, InterpolationOperator
@@ -124,7 +125,7 @@ class STNO(nn.Module):
         out = self.query(in_time.flatten(0, 1), size, self.config.slab_pixels or None)
         if self.config.residual == "bicubic":
             images = _interleave(frames.transpose(0, 1), features.between)[wanted].flatten(0, 1)
-            out = out + F.interpolate(images.to(out.dtype), size=size, mode="bicubic", align_corners=False)
+            out = add(out, F.interpolate(images.to(out.dtype), size=size, mode="bicubic", align_corners=False))
         return STNOOutput(
             out.unflatten(0, in_time.shape[:2]).transpose(0, 1),
             features.between.flatten(0, 1).transpose(0, 1),
