@@ -77,12 +77,15 @@ def implementation(device: str) -> str:
 
 
 def serves(like: Tensor, *types: torch.dtype) -> bool:
-    """Whether the compiled operators that are for inference on CPUs alone run on tensors like this one, of one of these types."""
+    """Whether the compiled operators that are for inference on CPUs alone run on tensors like this one, of one of these types.
+
+    Raises InputError where the compiled operators are forced and not there.
+    """
     if like.device.type != "cpu" or like.dtype not in types or torch.is_grad_enabled():
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return compiled.available("cpu") and implementation("cpu") == "compiled"
+    return implementation("cpu") == "compiled"
 
 
 @torch.compiler.assume_constant_result
@@ -108,7 +111,7 @@ def _say(name: str, device: str, reason: str) -> str:
     """Log the choice once per process."""
     if (name, device) not in _said:
         _said.add((name, device))
-        log.info("deform_conv2d on %s: %s%s", device, name, f" ({reason})" if reason else "")
+        log.info("operators of dcn on %s: %s%s", device, name, f" ({reason})" if reason else "")
     return name
 
 

@@ -23,7 +23,8 @@ def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
 
     MTDO: one window. STNO: two key frames and one in between at four times the size, divided by three frames. Resampling, norms and
     activations are not counted, as is usual, nor are the zeros that some operators fill heads of an odd width with: the count is the
-    same whichever operators run (STNO's query: within a thousandth, its plain form multiplies some cells twice).
+    same whichever operators run (STNO's query: within two thousandths, because cells that are multiplied
+    twice are not counted for the compiled one).
     """
     device = next(network.parameters()).device
     config: Any = network.config

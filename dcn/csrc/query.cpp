@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "operator.h"
 
@@ -33,9 +34,9 @@ void check_table(const char* name, const Tensor& tensor, IntArrayRef expected) {
 }
 
 // Positions of the outputs along one axis: the kernel follows them without a look.
-void check_axis(const char* name, const Tensor& interval, const Tensor& fraction, int64_t cells) {
+void check_axis(const std::string& name, const Tensor& interval, const Tensor& fraction, int64_t cells) {
   TORCH_CHECK(interval.dim() == 1 && interval.scalar_type() == at::kLong, "query: ", name, " intervals must be a list of int64");
-  check_table(name, fraction, interval.sizes());
+  check_table((name + " fractions").c_str(), fraction, interval.sizes());
   const int64_t* numbers = interval.const_data_ptr<int64_t>();
   TORCH_CHECK(std::is_sorted(numbers, numbers + interval.numel()), "query: ", name, " intervals must ascend");
   TORCH_CHECK(interval.numel() == 0 || (numbers[0] >= 0 && numbers[interval.numel() - 1] <= cells), "query: ", name,
@@ -52,11 +53,13 @@ Tensor filled(const Tensor& table) {
 
 Tensor cpu_query(const Tensor& features, const Tensor& corners, const Tensor& shift_y, const Tensor& shift_x, const Tensor& colour,
                  const Tensor& bias, const Tensor& interval_y, const Tensor& fraction_y, const Tensor& interval_x, const Tensor& fraction_x) {
-  TORCH_CHECK(features.dim() == 4 && features.size(1) > 0 && features.size(2) > 0, "query: features must be (N, h, w, C), got ", features.sizes());
+  TORCH_CHECK(features.dim() == 4 && features.size(1) > 0 && features.size(2) > 0 && features.size(3) > 0,
+              "query: features must be (N, h, w, C), got ", features.sizes());
   TORCH_CHECK(features.scalar_type() == at::kFloat, "query: unsupported type ", features.scalar_type(), " (float32)");
   Rendering r{};
   r.batch = features.size(0), r.height = features.size(1), r.width = features.size(2), r.channels = features.size(3);
-  const int64_t hidden = colour.size(-1);
+  TORCH_CHECK(colour.dim() == 2, "query: colour must be (3, width), got ", colour.sizes());
+  const int64_t hidden = colour.size(1);
   check_table("colour", colour, {3, hidden});
   check_table("bias", bias, {3});
   check_table("corners", corners, {r.channels, 4, hidden});

@@ -28,7 +28,7 @@ class STNOConfig:
     times_mode: str = (
         "exact"  # "exact": each time has its own key-frame recurrence; "shared": all use that of the first time
     )
-    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device
+    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device; not for the compiled one
 
     def __post_init__(self) -> None:
         numbers = {"channels": 1, "blocks": 0, "embedding": 1, "heads": 1, "hidden": 1, "side_channels": 1}

@@ -133,7 +133,9 @@ class Query(nn.Module):
         self.shortcut = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 3, 1))
 
     def forward(self, features: Tensor, size: tuple[int, int], slab_pixels: int | None = None) -> Tensor:
-        """`slab_pixels` bounds the output pixels in work at a time (at least one row); None: by device."""
+        """`slab_pixels` bounds the output pixels in work at a time (at least one row); None: by device. The compiled
+        operator needs no such bound.
+        """
         height, width = size
         y, x = locate(height, features.shape[-2]), locate(width, features.shape[-1])
         training = torch.is_grad_enabled()

@@ -61,6 +61,27 @@ def arguments(hidden: int = 20) -> dict[str, Any]:
     }
 
 
+def arguments_of(query: Query, features: Tensor, size: tuple[int, int]) -> dict[str, Any]:
+    """What `query` gives to the operator for features (N, h, w, C)."""
+    taken: dict[str, Any] = {}
+    names = ("features", "corners", "shift_y", "shift_x", "colour", "bias", "y", "x")
+    render, dcn.query.render = (
+        dcn.query.render,
+        lambda *values: taken.update(zip(names, values, strict=True)) or render(*values),
+    )
+    try:
+        with torch.no_grad():
+            query(features.permute(0, 3, 1, 2), size)
+    finally:
+        dcn.query.render = render
+    return taken
+
+
+def scattered(values: Tensor) -> Tensor:
+    """The same values, but each of them alone in memory."""
+    return torch.stack([values, values], -1)[..., 0]
+
+
 def gelu(values: Tensor) -> Tensor:
     """The operator's GELU of each value: one hidden value, one output row each."""
     given = arguments(hidden=1)
@@ -91,7 +112,8 @@ def test_what_is_not_finite_is_not_hidden(where: str, value: float) -> None:
 
 
 def test_one_thread_or_two_give_the_same_bits() -> None:
-    given = arguments() | {"features": torch.randn(2, 2, 3, 4), "colour": torch.randn(3, 20)}
+    query, features = make(8, 20), torch.randn(2, 70, 70, 8)
+    given = arguments_of(query, features, (100, 130))
     threads, results = torch.get_num_threads(), []
     try:
         for number in (1, 2):
@@ -103,12 +125,23 @@ def test_one_thread_or_two_give_the_same_bits() -> None:
 
 
 def test_any_layout_and_an_empty_batch() -> None:
-    query, features = make(8, 16), torch.randn(2, 8, 6, 5)
+    given = arguments_of(make(8, 20), torch.randn(2, 6, 5, 8), (12, 11))
+    expected = dcn.query.render(**given)
+    strided = {name: scattered(value) for name, value in given.items() if isinstance(value, Tensor)}
+    strided |= {axis: dcn.query.Positions(*map(scattered, given[axis])) for axis in ("y", "x")}
+    assert not any(value.is_contiguous() for value in (*strided["y"], strided["features"], strided["bias"]))
+    assert torch.equal(dcn.query.render(**strided), expected)
+    empty = dcn.query.render(**{**given, "features": given["features"][:0]})
+    assert empty.shape == (0, 3, 12, 11)
+
+
+def test_a_feature_that_is_not_finite_spoils_its_neighbourhood_alone() -> None:
+    query, features = make(4, 20), torch.randn(1, 4, 40, 40)
+    features[0, 1, 33, 7] = math.nan
     with torch.no_grad():
-        expected = query(features, (12, 11))
-        other = query(features.transpose(2, 3).contiguous().transpose(2, 3), (12, 11))
-        assert (other - expected).abs().max() < 1e-5
-        assert query(features[:0], (12, 11)).shape == (0, 3, 12, 11)
+        result = query(features, (80, 80)).isnan()
+        assert torch.equal(result, plain_query(query, features, (80, 80)).isnan())
+    assert 0 < result.sum() <= 3 * 6 * 6
 
 
 def test_not_where_gradients_or_other_types_are_wanted() -> None:
@@ -129,10 +162,12 @@ def test_not_where_gradients_or_other_types_are_wanted() -> None:
         ("shift_y", torch.zeros(2, 2, 20), r"shift_y must have shape \[3, 2, 20\]"),
         ("shift_x", torch.zeros(3, 2, 20), r"shift_x must have shape \[4, 2, 20\]"),
         ("bias", torch.zeros(4), "bias must have shape"),
+        ("colour", torch.tensor(1.0), r"colour must be \(3, width\)"),
+        ("features", torch.zeros(1, 2, 3, 0), r"features must be \(N, h, w, C\)"),
         ("x", dcn.query.Positions(torch.tensor([4]), torch.zeros(1)), "x intervals must lie between 0 and 3"),
         ("x", dcn.query.Positions(torch.tensor([-1]), torch.zeros(1)), "x intervals must lie between 0 and 3"),
         ("y", dcn.query.Positions(torch.tensor([1, 0]), torch.zeros(2)), "y intervals must ascend"),
-        ("y", dcn.query.Positions(torch.tensor([1, 1]), torch.zeros(1)), "y must have shape"),
+        ("y", dcn.query.Positions(torch.tensor([1, 1]), torch.zeros(1)), "y fractions must have shape"),
         ("y", dcn.query.Positions(torch.tensor([1.0]), torch.zeros(1)), "y intervals must be a list of int64"),
     ],
 )

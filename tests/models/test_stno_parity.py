@@ -87,9 +87,11 @@ def test_features(network):
     assert max_difference(in_time[:, ::4], data["out_y"]) <= tolerance("stno_features_t0.3", "y")
 
 
+@pytest.mark.parametrize("backend", ["auto", "plain"])
 @pytest.mark.parametrize("size", ["36x44", "27x33", "23x31", "50x29", "9x11", "6x8"])
-def test_query(network, size):
+def test_query(network, size, backend, monkeypatch):
     """At scale 3 one row and column, at scale 1 the last ones hold a rounding error of 0 / 0 in the reference."""
+    monkeypatch.setenv("DCN_BACKEND", backend)
     name, (height, width) = f"stno_query_rgb_{size}", map(int, size.split("x"))
     data = fixture(name)
     difference = (network.query(data["in_feat"], (height, width)) - data["out_y"]).abs()
