@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dcn
@@ -100,10 +101,14 @@ def export(
 
 
 def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
-    """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well."""
+    """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well.
+
+    Noise as coarse as a picture: STNO's warps amplify rounding errors with the slope of what they move, and white noise is all slope.
+    """
     sizes = [size, *([(3 * step, 2 * step), (2 * step, 5 * step)] if step else [])]
     random = torch.Generator().manual_seed(0)
-    return [torch.rand(1, count, 3, *each, generator=random) for each in sizes]
+    coarse = [torch.rand(count, 3, -(-height // 4), -(-width // 4), generator=random) for height, width in sizes]
+    return [F.interpolate(x, size=each, mode="bilinear")[None] for x, each in zip(coarse, sizes, strict=True)]
 
 
 def space_time(network: Any, size: tuple[int, int], keys: int, times: list[float], scale: float, free: bool) -> Traced:
