@@ -103,7 +103,8 @@ def export(
 def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well.
 
-    Noise as coarse as a picture: STNO's warps amplify rounding errors with the slope of what they move, and white noise is all slope.
+    Noise as coarse as a picture: STNO's warps multiply rounding errors by the slope of what they move, and white noise is all slope
+    (`test_space_time_in_whole_maps_is_the_network_on_white_noise` compares on it, where rounding is out of the way).
     """
     sizes = [size, *([(3 * step, 2 * step), (2 * step, 5 * step)] if step else [])]
     random = torch.Generator().manual_seed(0)

@@ -21,10 +21,6 @@ constexpr int kLanes = DCN_VECTOR_BYTES / sizeof(float);
 using V = Vec<float, kLanes>;
 using I = Vec<int32_t, kLanes>;
 
-inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The larger of both, lane by lane; b where either is NaN.
@@ -379,9 +375,6 @@ void run_any(const Attention& a, void* scratch, int64_t begin, int64_t end) {
 }
 
 }  // namespace
-
-#define DCN_JOIN(a, b) a##b
-#define DCN_NAME(a, b) DCN_JOIN(a, b)
 
 namespace dcn {
 extern const AttentionKernels DCN_NAME(attention_, DCN_ISA);

@@ -11,9 +11,6 @@ using dcn::Backward;
 using dcn::Forward;
 using dcn::Kernels;
 
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 // Calls body(integral_constant<int, WIDTH>) with the slice's width where a kernel is specialised for it, else with 0.
 template <class S, class Body>
 void with_width(int64_t width, const Body& body) {
@@ -241,8 +238,6 @@ constexpr Kernels table(const char* name) {
 
 }  // namespace
 
-#define DCN_JOIN(a, b) a##b
-#define DCN_NAME(a, b) DCN_JOIN(a, b)
 #define DCN_TEXT_(a) #a
 #define DCN_TEXT(a) DCN_TEXT_(a)
 

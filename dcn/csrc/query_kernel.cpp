@@ -13,7 +13,6 @@ using dcn::Rendering;
 constexpr int kLanes = DCN_VECTOR_BYTES / sizeof(float);
 using V = Vec<float, kLanes>;
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 // Where in an ascending list the first number of at least `least` stands.
@@ -69,7 +68,7 @@ class Worker {
 
  private:
   // Cells that a block touches, one more than it has intervals, in whole row tiles.
-  static constexpr int64_t kMost = (Rendering::kBlock + 1 + kRowTile - 1) / kRowTile * kRowTile;
+  static constexpr int64_t kMost = round_up(Rendering::kBlock + 1, kRowTile);
   struct Range {
     int64_t begin, end;
   };
@@ -82,7 +81,7 @@ class Worker {
 
   void take(float*& pointer, int64_t count) {
     pointer = memory ? memory + used : nullptr;
-    used += (count + 15) / 16 * 16;
+    used += round_up(count, 16);
   }
 
   static Range range(int64_t block, int64_t count) {
@@ -101,7 +100,7 @@ class Worker {
     for (int which = 0; which < 2; ++which)
       if (held[which] == lr_row) return maps[which];
     const int which = held[0] < held[1] ? 0 : 1;
-    const int64_t first = first_cell(x), count = smaller(x.end, r.width) - first, tiled = (count + kRowTile - 1) / kRowTile * kRowTile;
+    const int64_t first = first_cell(x), count = smaller(x.end, r.width) - first, tiled = round_up(count, kRowTile);
     std::memcpy(cells, r.features + ((sample * r.height + lr_row) * r.width + first) * r.channels, count * r.channels * sizeof(float));
     std::memset(cells + count * r.channels, 0, (tiled - count) * r.channels * sizeof(float));
     std::memset(maps[which], 0, tiled * 4 * r.hidden * sizeof(float));
@@ -166,9 +165,6 @@ void run_tasks(const Rendering& r, float* scratch, int64_t begin, int64_t end) {
 }
 
 }  // namespace
-
-#define DCN_JOIN(a, b) a##b
-#define DCN_NAME(a, b) DCN_JOIN(a, b)
 
 namespace dcn {
 extern const QueryKernels DCN_NAME(query_, DCN_ISA);

@@ -18,9 +18,16 @@
 #define DCN_TILE_VECTORS 2
 #endif
 
+// A name with the instruction set of this compilation: DCN_NAME(query_, DCN_ISA) is query_avx512, say.
+#define DCN_JOIN(a, b) a##b
+#define DCN_NAME(a, b) DCN_JOIN(a, b)
+
 namespace {
 
 constexpr int kRowTile = 6;
+
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class S, int N>
 struct Lanes {

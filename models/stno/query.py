@@ -75,7 +75,7 @@ def end_shifts(intervals: Tensor, cells: int, factors: Tensor) -> Tensor:
 
 def take(maps: Tensor, axis: int, index: Tensor) -> Tensor:
     """`maps.index_select(axis, index)` by way of the first axis, where PyTorch copies whole rows at once; along an inner one it
-    takes up to twenty times as long on CPUs.
+    takes many times as long on CPUs.
     """
     outer, inner = maps.shape[:axis], maps.shape[axis + 1 :]
     starts = torch.arange(math.prod(outer), device=maps.device) * maps.shape[axis]
@@ -173,12 +173,9 @@ class Query(nn.Module):
 
     def _shortcut(self, features: Tensor) -> Tensor:
         """Features (N, h, w, C) -> colours (N, 3, h, w); 1x1 convolutions as the matrix products that they are."""
-        for layer in self.shortcut:
-            if isinstance(layer, nn.Conv2d):
-                features = F.linear(features, layer.weight.flatten(1), layer.bias)
-            else:
-                features = layer(features)
-        return features.permute(0, 3, 1, 2).contiguous()
+        first, relu, last = self.shortcut
+        hidden = relu(F.linear(features, first.weight.flatten(1), first.bias))
+        return F.linear(hidden, last.weight.flatten(1), last.bias).permute(0, 3, 1, 2).contiguous()
 
     def _compiled(self, features: Tensor, folded: Folded, y: Axis, x: Axis) -> Tensor:
         """Features (N, h, w, C) -> (N, 3, H, W) without the shortcut, by the compiled operator."""

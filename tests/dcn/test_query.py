@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -63,18 +64,10 @@ def arguments(hidden: int = 20) -> dict[str, Any]:
 
 def arguments_of(query: Query, features: Tensor, size: tuple[int, int]) -> dict[str, Any]:
     """What `query` gives to the operator for features (N, h, w, C)."""
-    taken: dict[str, Any] = {}
     names = ("features", "corners", "shift_y", "shift_x", "colour", "bias", "y", "x")
-    render, dcn.query.render = (
-        dcn.query.render,
-        lambda *values: taken.update(zip(names, values, strict=True)) or render(*values),
-    )
-    try:
-        with torch.no_grad():
-            query(features.permute(0, 3, 1, 2), size)
-    finally:
-        dcn.query.render = render
-    return taken
+    with torch.no_grad(), patch.object(dcn.query, "render", wraps=dcn.query.render) as render:
+        query(features.permute(0, 3, 1, 2), size)
+    return dict(zip(names, render.call_args.args, strict=True))
 
 
 def scattered(values: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import engine.export
+from engine.checkpoint import load_network, released
 from engine.export import PACKAGES, TOLERANCE, export
 from engine.export_spacetime import FreeSpaceTime, whole_maps
 from errors import InputError
@@ -30,7 +31,7 @@ HAT = HATConfig(embed=12, depths=[2], heads=2, window=8, squeeze=4)
 )
 def test_onnxruntime_gives_the_same(network, size, tmp_path):
     out = tmp_path / "model.onnx"
-    assert export(network, out, size, scale=2.5) <= TOLERANCE
+    assert export(network, out, size, scale=2.5) <= TOLERANCE / 10
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
@@ -38,7 +39,7 @@ def test_onnxruntime_gives_the_same(network, size, tmp_path):
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
 @pytest.mark.parametrize("network", [small_mtdo(reconstruction="hat", hat=HAT), small_stno()], ids=["mtdo", "stno"])
 def test_a_graph_of_free_size_fits_other_sizes(network, tmp_path):
-    assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE
+    assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE / 10
 
 
 def test_plans_of_free_size_are_those_of_fixed_ones():
@@ -47,6 +48,17 @@ def test_plans_of_free_size_are_those_of_fixed_ones():
         expected = network(frames)
         with engine.export.symbolic_plans():
             assert torch.equal(network(frames), expected)
+
+
+def test_space_time_in_whole_maps_is_the_network_on_white_noise():
+    """In float64: in float32 the two forms' rounding errors are all that white noise shows."""
+    network = load_network(released("stno")).double()
+    frames = torch.rand(1, 2, 3, 32, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(frames, times=[0.4], size=(70, 96))
+        with whole_maps():
+            restored = FreeSpaceTime(network)(frames, torch.tensor([0.4], dtype=torch.float64), torch.tensor((70, 96)))
+    assert (restored - expected).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(
