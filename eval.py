@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import cli
+import cli
 
 EXAMPLE = """  python eval.py                                                     the small released weights on simulated clips
   python eval.py --weight runs/mtdo_s/weights.safetensors --datapath Jilin-189 --split test --list Jilin_test_5.txt
@@ -10,7 +10,7 @@ EXAMPLE = """  python eval.py                                                   
 
 
 def main() -> None:
-    from engine import testing
+    from engine.evaluate import scripts as testing
 
     options = cli.parse(testing.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval"))
     testing.evaluate_and_report(options, "mtdo")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from engine import cli
+import cli
 
 EXAMPLE = """  python eval_VISO.py --datapath VISO/mot                raw VISO: boxes from gt/gt.txt
   python eval_VISO.py --datapath VISO_processed --kind viso --weight runs/mtdo_s/weights.safetensors"""
 
 
 def main() -> None:
-    from engine import testing
+    from engine.evaluate import scripts as testing
 
     options = cli.parse(
         testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from engine import cli
+import cli
 
 EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
   python main.py --config configs/mtdo_s.yaml data.train.root=DATA data.val.root=DATA

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine import cli
+import cli
 
 EXAMPLE = """  python test_contin.py --datapath Vid4 --weight checkpoints/stno_s.safetensors
   python test_contin.py --datapath film.mp4 --scales 2 3.3 4 --times 2 4 --grid
@@ -12,7 +12,7 @@ TIMES = [2.0, 4.0, 8.0]
 
 
 def main() -> None:
-    from engine import testing
+    from engine.evaluate import scripts as testing
 
     arguments = testing.parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
     arguments.add_argument(

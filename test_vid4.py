@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from engine import cli
+import cli
 
 EXAMPLE = """  python test_vid4.py --datapath Vid4 --outputpath runs/vid4 --weight checkpoints/stno_s.safetensors"""
 
 
 def main() -> None:
-    from engine import testing
+    from engine.evaluate import scripts as testing
 
     arguments = testing.parser(
         "Test STNO weights, x4 in space and x2 in time. The restored frames are always written.",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import cli
+import cli
 
 EXAMPLE = """example:
   python upscale.py clip.mp4 large.mp4                        four times as large, with the small released weights
@@ -20,7 +20,7 @@ EXAMPLE = """example:
 
 
 def arguments() -> argparse.ArgumentParser:
-    """All options. Defaults are those of `engine.request.Request`."""
+    """All options. Defaults are those of `engine.upscale.Request`."""
     parser = argparse.ArgumentParser(
         description="Upscale a video, a folder of frames, a TIFF stack, or a folder of these.",
         epilog=EXAMPLE,
@@ -166,8 +166,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     options = parse(sys.argv[1:])
 
-    from engine.request import Request  # torch is imported after the arguments are known to be right
-    from engine.upscale import upscale
+    from engine.upscale import Request, upscale  # torch is imported after the arguments are known to be right
 
     for path in upscale(Request(**options)):
         print(path)

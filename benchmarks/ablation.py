@@ -25,15 +25,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+import cli
 import dcn
 import models
 from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
-from engine import cli
 from engine.config import Config, config_from_mapping, read_yaml
-from engine.report import write_report
+from engine.report.files import write_report
 from engine.restore import Options, restore
-from engine.train import STATE, Interrupted, train
+from engine.train.loop import STATE, Interrupted, train
 from errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

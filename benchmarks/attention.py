@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor, nn
 
+import cli
 import dcn
-from engine import cli
 from models.mtdo.attention import OverlapAttention, WindowAttention, window_plan
 
 NETWORKS = {"paper (180, 6 heads, window 16)": (180, 6, 16, 4), "small (64, 2 heads, window 8)": (64, 2, 8, 1)}

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+import cli
 import dcn
 from data.clips import ArrayClip
-from engine import cli
 from engine.checkpoint import load_network, released
 from engine.restore import Options, frames_at_once, restore
 

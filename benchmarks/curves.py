@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import cli
 from benchmarks.figure import plot
-from engine import cli
 from errors import InputError
 
 

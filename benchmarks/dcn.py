@@ -20,8 +20,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import cli
 import dcn
-from engine import cli
 
 CHANNELS, GROUPS, POINTS = 64, 8, 9
 

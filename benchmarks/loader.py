@@ -26,15 +26,15 @@ import numpy as np
 import torch
 from PIL import Image
 
+import cli
 from data.cache import cache_pairs
 from data.clips import FolderClip, neighbours
 from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Pair, open_layout
 from data.media import write_image
-from engine import cli
 from engine.config import load_config
 from engine.sources import training_batches
-from engine.train import Trainer
+from engine.train.loop import Trainer
 
 BATCH, PATCH, SCALE, FRAMES = 8, 64, 4, 5
 

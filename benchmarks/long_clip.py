@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from PIL import Image
 
+import cli
 import models
 from benchmarks.figure import needed, plot
 from data.samples import natural
 from data.video import VideoFile
-from engine import cli
 from engine.checkpoint import save_weights
-from engine.task import PIECE
+from engine.upscale.job import PIECE
 
 ROOT = Path(__file__).parents[1]
 FPS, RATE = 24, 48_000  # pictures and sound samples a second

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import torch
 
+import cli
 import metrics
 from data.clips import Clip, SubClip
 from data.degrade import Degradation, imresize
 from data.layouts import open_layout
-from engine import cli
 from metrics import temporal
 
 SHIFTS = [(0.5, 0.25), (2.3, -1.6)]

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
+import cli
 import metrics
 from data.degrade import imresize
 from data.media import LUMA
-from engine import cli, testing
+from engine.evaluate import scripts as testing
 from engine.sources import open_source
 from errors import InputError
 

@@ -43,12 +43,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import cli
 import metrics
 from benchmarks.figure import plot
 from data.clips import ArrayClip, Clip, SubClip
 from data.degrade import imresize
-from engine import cli, testing
-from engine.evaluate import Blend
+from engine.evaluate import scripts as testing
+from engine.evaluate.measure import Blend
 from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError

@@ -13,12 +13,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+import cli
 from data.clips import DegradedClip
 from data.degrade import Degradation, imresize
 from data.layouts import open_layout
 from data.media import to_uint8, write_image
 from data.samples import natural
-from engine import cli
 from engine.checkpoint import load_network, released
 from engine.restore import restore
 

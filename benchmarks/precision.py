@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
+import cli
 import dcn
 import metrics
 from data.clips import ArrayClip, Clip, FolderClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8
 from data.samples import natural
-from engine import cli
 from engine.checkpoint import load_network, released
 from engine.restore import Options, restore
 

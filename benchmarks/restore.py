@@ -23,14 +23,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+import cli
 import dcn
 import models
 from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
-from engine import cli
 from engine.config import read_yaml
-from engine.cost import gmac_per_frame
-from engine.facts import machine
+from engine.report.cost import gmac_per_frame
+from engine.report.provenance import machine
 from engine.restore import Options, frames_at_once, restore
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+import cli
 import metrics
 from data import samples
 from data.clips import Clip, RegionClip
@@ -37,7 +38,6 @@ from data.layouts import open_layout
 from data.media import LUMA
 from data.simulate import simulate
 from data.simulate.__main__ import mapping_from
-from engine import cli
 from errors import InputError
 
 SIDE, BLOCK, SCALE = 256, 16, 4

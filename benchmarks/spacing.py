@@ -1,6 +1,6 @@
 """What the spacing of MTDO's windows gives: python benchmarks/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
 
-Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/spacing.py): gain over bicubic in
+Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/restore/spacing.py): gain over bicubic in
 dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next
 frame lies from the one before in LR pixels, as `auto` measures it (median over the clip), and seconds a frame, one run each.
 Other options are those of eval.py.
@@ -18,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+import cli
 from data.clips import Clip
-from engine import cli, distributed, testing
-from engine.evaluate import evaluate
+from engine import distributed
+from engine.evaluate import scripts as testing
+from engine.evaluate.measure import evaluate
+from engine.restore.spacing import View
 from engine.sources import open_source
-from engine.spacing import View
 
 EXAMPLE = "  python benchmarks/spacing.py --datapath CLIPS --frames 10"
 SPACINGS: tuple[int | str, ...] = (1, 2, 3, 4, "auto")

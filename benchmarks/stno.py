@@ -30,9 +30,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import cli
 import dcn
 from benchmarks.figure import plot
-from engine import cli
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock

@@ -20,12 +20,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import cv2
 import numpy as np
 
+import cli
 from data import scenes
 from data.clips import Clip
 from data.doctor import checks
 from data.layouts import open_layout
 from data.media import IMAGE_SUFFIXES, read_image
-from engine import cli
 from errors import InputError
 
 SIDE, PIECE = 512, 6

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import cli
 import dcn
 from data.clips import ArrayClip, Clip, SubClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8, write_image
 from data.samples import natural
-from engine import cli, tiles
 from engine.checkpoint import load_network, released
-from engine.restore import Options, multiple, output_size, restore
+from engine.restore import Options, multiple, output_size, restore, tiles
 
 HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the whole frame |\n|---|---|---|---|---|---|\n"
 

@@ -21,10 +21,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
-from engine import cli, distributed, facts
+import cli
+from engine import distributed
 from engine.config import Config, StageConfig, load_config
-from engine.cost import gmac
-from engine.train import Trainer
+from engine.report import provenance
+from engine.report.cost import gmac
+from engine.train.loop import Trainer
 
 
 def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[
         trainer.update(batch)  # its loss is read, so a GPU has finished
         trainer.step += 1
         seconds.append(time.perf_counter() - start)
-    memory = facts.peak_memory_mb(trainer.device)
+    memory = provenance.peak_memory_mb(trainer.device)
     return statistics.median(seconds[1:]), memory, gmac(lambda: trainer.update(batch))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -73,3 +74,12 @@ def remember(path: Path, settings: Mapping[str, Any]) -> None:
         raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

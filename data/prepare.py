@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import cli
 from data.degrade import imresize
 from data.files import remember, remove_unfinished, replacing
 from data.layouts import Layout, Pair, open_layout
@@ -229,6 +230,11 @@ def _write_lists(layout: Layout, splits: dict[str, list[str]], out: Path) -> Non
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return cli.exit_code(lambda: run(arguments), "\nstopped; the same command goes on, finished clips are kept")
+
+
+def run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.prepare",
         description="Write any data set or films as training_set, validation_set and test_set with GT, LR and Bicubic.",
@@ -247,18 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-gaps", action="store_true", help="take clips whose frame numbers have gaps")
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
-    try:
-        shares = tuple(options.shares) if options.shares else None
-        plan = Plan(
-            options.root, options.kind, options.scale, shares, options.seed, not options.no_bicubic, options.allow_gaps
-        )
-        splits = prepare(plan, options.out, options.jobs)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on. Whole clips so far: {options.out}", file=sys.stderr)
-        return 130
+    shares = tuple(options.shares) if options.shares else None
+    plan = Plan(
+        options.root, options.kind, options.scale, shares, options.seed, not options.no_bicubic, options.allow_gaps
+    )
+    splits = prepare(plan, options.out, options.jobs)
     counts = ", ".join(f"{split} {len(names)}" for split, names in splits.items())
     print(f"{options.out}: clips: {counts}; lists train.txt, val.txt, test.txt")
     return 0

@@ -1,1 +1,1 @@
-"""What is the same for every network: configs, training, restoring clips, evaluation and reports."""
+"""Everything that is the same for every network: configs, training, restoring clips, evaluation, upscaling and reports."""

@@ -6,7 +6,6 @@ A state file holds everything that an exact resume needs: network, averaged weig
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -180,11 +179,3 @@ def _guess_name(state: Mapping[str, Tensor], path: Path) -> str:
         if names & marks:
             return name
     raise InputError(f"'{path}' holds neither MTDO nor STNO weights (its first tensor is '{next(iter(state), None)}')")
-
-
-def sha256(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

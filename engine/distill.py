@@ -24,12 +24,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data.files import remember, replacing
+import cli
+from data.files import remember, replacing, sha256
 from data.layouts import Pair
 from data.media import from_tensor, write_image
 from data.prepare import flat
-from engine import cli, distributed
-from engine.checkpoint import load_network, sha256
+from engine import distributed
+from engine.checkpoint import load_network
 from engine.config import Config, config_to_mapping, load_config
 from engine.restore import Options, restore
 from engine.sources import training_pairs

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from engine import cli
-from engine.checkpoint import load_network, save_weights, sha256
-from engine.spacing import set_spacing
-from engine.task import check_free
+import cli
+from data.files import sha256
+from data.frame_writer import check_free
+from engine.checkpoint import load_network, save_weights
+from engine.restore.spacing import set_spacing
 from errors import InputError
 
 

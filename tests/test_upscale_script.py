@@ -44,8 +44,9 @@ def run(arguments: list[str], *before: str) -> subprocess.CompletedProcess[str]:
 THREADS = """
 import sys, torch
 from pathlib import Path
-from engine import task, upscale
-from engine.request import Request
+from engine.upscale import job as task
+from engine.upscale import run as upscale
+from engine.upscale.request import Request
 
 def keep_two(self, index, frame, keep=task.Task.keep):
     keep(self, index, frame) if index < 2 else sys.exit("stopped")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import cli
 from data.doctor import ClipReport, Diagnosis, examine
 from data.doctor.findings import FAULT, NOTE, WARNING
 from data.files import replacing
-from errors import InputError
 
 EXAMPLE = """examples:
   python -m data.doctor ../Jilin-189                     headers of all frames, a few frames of each clip decoded
@@ -25,6 +25,11 @@ CLIPS_SHOWN = 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return cli.exit_code(lambda: run(arguments))
+
+
+def run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.doctor",
         description="Examine a data set: structure, frames, pairs of ground truth and low resolution.",
@@ -38,14 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found to FILE")
     parser.add_argument("--notes", action="store_true", help="print notes too (what was checked and found good)")
     options = parser.parse_args(arguments)
-    try:
-        diagnosis = examine(options.root, options.kind, scale=options.scale, full=options.full, progress=_bar)
-        if options.json:
-            with replacing(options.json) as temporary:
-                temporary.write_text(json.dumps(diagnosis.plain(), indent=1), encoding="utf-8")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    diagnosis = examine(options.root, options.kind, scale=options.scale, full=options.full, progress=_bar)
+    if options.json:
+        with replacing(options.json) as temporary:
+            temporary.write_text(json.dumps(diagnosis.plain(), indent=1), encoding="utf-8")
     print(text(diagnosis, options.notes))
     return 1 if diagnosis.count(FAULT) else 0
 

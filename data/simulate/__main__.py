@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+import cli
 from data.degrade import Degradation
 from data.files import replacing
 from data.layouts import Box
@@ -34,6 +35,11 @@ PLACES = {"train": "training_set", "test": "test_set"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return cli.exit_code(lambda: run(arguments))
+
+
+def run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.simulate",
         description="Make satellite video out of aerial stills.",
@@ -49,24 +55,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--flow", action="store_true", help="write the true flow to the next frame as .flo files")
     options = parser.parse_args(arguments)
-    try:
-        settings = settings_from(mapping_from(options.settings))
-        if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-            raise InputError(f"{options.out}: exists and is not empty; choose a new folder")
-        splits = tuple(PLACES) if options.split == "both" else (options.split,)
-        clips = [clip for split in splits for clip in simulate(None, settings, split)]
+    settings = settings_from(mapping_from(options.settings))
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise InputError(f"{options.out}: exists and is not empty; choose a new folder")
+    splits = tuple(PLACES) if options.split == "both" else (options.split,)
+    clips = [clip for split in splits for clip in simulate(None, settings, split)]
 
-        def write(clip: SimulatedClip) -> None:
-            if options.layout == "viso":
-                write_viso(clip, options.out, options.flow)
-            else:
-                write_jilin(clip, options.out, options.scale, options.flow)
+    def write(clip: SimulatedClip) -> None:
+        if options.layout == "viso":
+            write_viso(clip, options.out, options.flow)
+        else:
+            write_jilin(clip, options.out, options.scale, options.flow)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
     print(f"{options.out}: {len(clips)} clips of {settings.frames} frames {settings.size[1]}x{settings.size[0]}")
     return 0
 

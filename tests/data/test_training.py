@@ -15,7 +15,7 @@ from data.degrade import Degradation
 from data.media import write_image
 from data.video_writer import VideoWriter
 from engine.config import config_from_mapping
-from engine.train import Trainer
+from engine.train.loop import Trainer
 from tests.engine.conftest import tiny_mapping
 
 STNO = {"name": "stno", "channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16}

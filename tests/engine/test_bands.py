@@ -14,10 +14,10 @@ from data.clips import FolderClip, TiffStackClip
 from data.tiff import PIXEL_SCALE, TIEPOINT
 from engine.checkpoint import save_weights
 from engine.config import config_from_mapping
-from engine.evaluate import evaluate
-from engine.request import Request
+from engine.evaluate.measure import evaluate
 from engine.sources import open_source
-from engine.upscale import upscale
+from engine.upscale.request import Request
+from engine.upscale.run import upscale
 from errors import InputError
 from settings import to_mapping
 from tests.engine.conftest import tiny_mapping

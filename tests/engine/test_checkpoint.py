@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import models
+from data.files import sha256
 from engine import config
 from engine.checkpoint import (
     first_few,
@@ -17,7 +18,6 @@ from engine.checkpoint import (
     released,
     save_tensors,
     save_weights,
-    sha256,
 )
 from errors import InputError
 from tests.engine.conftest import NETWORK

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import dcn
 import models
-from engine.cost import gmac, gmac_per_frame
+from engine.report.cost import gmac, gmac_per_frame
 from models.mtdo.attention import MultiHead
 
 SMALL = {

@@ -11,10 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine import tiles
-from engine.clock import Clock
-from engine.crew import crew_size, group_size, share_out
-from engine.restore import Options, frames_at_once, restore
+from engine.restore import Options, frames_at_once, restore, tiles
+from engine.restore.timing import Clock
+from engine.restore.worker_pool import crew_size, group_size, share_out
 from errors import InputError
 from models.mtdo.config import HATConfig
 from tests.engine.small import moving_clip, small_mtdo

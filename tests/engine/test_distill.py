@@ -13,9 +13,9 @@ from data.media import read_image, to_tensor
 from engine.checkpoint import save_weights
 from engine.config import Config, config_from_mapping
 from engine.distill import Teacher, distill, targets
-from engine.regions import turned, turned_back
+from engine.restore.jobs import turned, turned_back
 from engine.sources import training_pairs
-from engine.train import Trainer
+from engine.train.loop import Trainer
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo, small_stno

@@ -13,8 +13,8 @@ import models
 from data.clips import SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
-from engine.evaluate import Blend, evaluate, in_between_times, means, shown_frames
-from engine.regions import turned, turned_back
+from engine.evaluate.measure import Blend, evaluate, in_between_times, means, shown_frames
+from engine.restore.jobs import turned, turned_back
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS, NETWORK

@@ -7,10 +7,10 @@ import importlib.util
 import pytest
 import torch
 
-import engine.export
+import engine.export.to_onnx
 from engine.checkpoint import load_network, released
-from engine.export import PACKAGES, TOLERANCE, export
-from engine.export_spacetime import FreeSpaceTime, whole_maps
+from engine.export.spacetime import FreeSpaceTime, whole_maps
+from engine.export.to_onnx import PACKAGES, TOLERANCE, export
 from errors import InputError
 from models.mtdo.config import HATConfig
 from tests.engine.small import moving_clip, small_mtdo, small_stno

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from engine.config import ScheduleConfig, StageConfig, TrainConfig
-from engine.muon import is_matrix, orthogonal
-from engine.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
+from engine.train.muon import is_matrix, orthogonal
+from engine.train.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
 
 
 def rates(steps: int, **schedule: object) -> list[float]:

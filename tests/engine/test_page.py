@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from data.media import write_image
-from engine.page.charts import curve, nice_ticks, ramp
-from engine.page.markup import Markup, element
-from engine.page.pictures import Comparison, Place, amplification, around, embedded, load, places, stage
-from engine.page.scenes import chosen_objects, measured_objects, outline
-from engine.report import write_report
+from engine.report.files import write_report
+from engine.report.page.charts import curve, nice_ticks, ramp
+from engine.report.page.markup import Markup, element
+from engine.report.page.pictures import Comparison, Place, amplification, around, embedded, load, places, stage
+from engine.report.page.scenes import chosen_objects, measured_objects, outline
 from errors import InputError
 from metrics import psnr
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from engine import precision
+from engine.restore import precision
 from errors import InputError
 
 CPU = torch.device("cpu")

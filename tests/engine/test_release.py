@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import load_network, load_tensors, save_weights, sha256
+from data.files import sha256
+from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.release import part, release
 from errors import InputError
 from tests.engine.small import small_mtdo, small_stno

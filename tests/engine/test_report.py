@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.page.grid import write_grid
-from engine.report import console_table, tidy, write_report
-from engine.tables import number
+from engine.report.files import console_table, tidy, write_report
+from engine.report.page.grid import write_grid
+from engine.report.tables import number
 from errors import InputError
 
 
@@ -42,7 +42,7 @@ def frames(count=3, kinds=False):
 
 
 def sample_report(**more):
-    """A small report as engine/evaluate.py makes them."""
+    """A small report as engine/evaluate makes them."""
     figures = {"psnr_y": 31.0, "ssim_y": 0.9, "bicubic_psnr_y": 28.0, "bicubic_ssim_y": 0.8}
     return {
         "title": "demo: MTDO, x4",

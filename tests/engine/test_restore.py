@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.regions import turned, turned_back
 from engine.restore import Options, restore
-from engine.streaming import WriteBehind, read_ahead
+from engine.restore.jobs import turned, turned_back
+from engine.restore.threads import WriteBehind, read_ahead
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 

@@ -10,9 +10,9 @@ from data.clips import ArrayClip, neighbours
 from data.media import write_image
 from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
+from engine.restore.spacing import REACH, WIDEST, Spacing, View
+from engine.restore.tiles import bytes_per_pixel
 from engine.sources import build_dataset, training_pairs
-from engine.spacing import REACH, WIDEST, Spacing, View
-from engine.tiles import bytes_per_pixel
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from engine.tasks import warping_loss
+from engine.train.objectives import warping_loss
 from models.stno.interpolation import Flows
 
 SHIFT = (0.5, -0.3)  # from the in-between frame to the second key frame, pixels

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+import cli
 from data.layouts import Layout
-from engine import cli, distributed, testing
+from engine import distributed
 from engine.checkpoint import save_weights
+from engine.evaluate import scripts as testing
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS

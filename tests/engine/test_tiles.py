@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import tiles
+from engine.restore import tiles
 from models.mtdo.config import MTDOConfig
 
 

@@ -11,16 +11,17 @@ import pytest
 import tifffile
 import torch
 
+from cli import tune_allocator
+from data import video_join
 from data.files import temporary_path
 from data.media import from_tensor, read_image, write_image
-from engine import config, output
-from engine import task as task_module
-from engine import upscale as upscale_module
+from engine import config
 from engine.checkpoint import save_weights
-from engine.cli import tune_allocator
-from engine.request import Request, open_network
 from engine.restore import restore
-from engine.upscale import upscale
+from engine.upscale import job as task_module
+from engine.upscale import run as upscale_module
+from engine.upscale.request import Request, open_network
+from engine.upscale.run import upscale
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 
@@ -155,11 +156,11 @@ def test_the_same_frames_become_the_same_bytes(tmp_path):
     rng = np.random.default_rng(0)
     ground = np.kron(rng.integers(0, 255, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8)
     frames = [np.roll(ground, 3 * k, 1)[:180, :320] + rng.integers(0, 9, (180, 320, 3), np.uint8) for k in range(24)]
-    style, made = output.FilmStyle(Fraction(24), None, "h264", 16, False, 8), set()
+    style, made = video_join.VideoStyle(Fraction(24), None, "h264", 16, False, 8), set()
     for _ in range(3):
         del [rng.bytes(3_000_000) for _ in range(10)][:]  # freed memory that the encoder gets, full of something
-        output.write_piece(tmp_path / "piece.mkv", frames, [k / 24 for k in range(24)], style)
-        output.join(tmp_path / "film.mkv", [tmp_path / "piece.mkv"], [k / 24 for k in range(24)], 1 / 24, None)
+        video_join.write_piece(tmp_path / "piece.mkv", frames, [k / 24 for k in range(24)], style)
+        video_join.join(tmp_path / "film.mkv", [tmp_path / "piece.mkv"], [k / 24 for k in range(24)], 1 / 24, None)
         made.add((tmp_path / "film.mkv").read_bytes())
     assert len(made) == 1
 

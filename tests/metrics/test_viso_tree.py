@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 
 from data.simulate.__main__ import main as simulate
 from engine.config import config_from_mapping
-from engine.evaluate import evaluate
+from engine.evaluate.measure import evaluate
 from engine.sources import open_source
 from settings import to_mapping
 from tests.engine.conftest import tiny_mapping

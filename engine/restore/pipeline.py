@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from data.clips import Clip
-from engine import precision, tiles
-from engine.clock import Clock
-from engine.crew import crew_size, group_size, share_out
-from engine.regions import Chunk, SpaceTimeWork, SpaceWork, Window
-from engine.spacing import Spacing
-from engine.streaming import read_ahead
+from engine.restore import precision, tiles
+from engine.restore.jobs import Chunk, SpaceTimeWork, SpaceWork, Window
+from engine.restore.spacing import Spacing
+from engine.restore.threads import read_ahead
+from engine.restore.timing import Clock
+from engine.restore.worker_pool import crew_size, group_size, share_out
 from errors import InputError
 
 

@@ -23,9 +23,11 @@ from data.files import remove_unfinished, replacing
 from engine import distributed
 from engine.checkpoint import first_few, is_state, load_network, load_state, load_tensors, save_tensors, save_weights
 from engine.config import Config, config_to_mapping, dump_yaml
-from engine.evaluate import evaluate
-from engine.logbook import Logbook
-from engine.optim import (
+from engine.evaluate.measure import evaluate
+from engine.sources import open_source, training_batches
+from engine.train.logger import Logbook
+from engine.train.objectives import build_task, to_device
+from engine.train.optim import (
     AveragedWeights,
     build_optimizer,
     learning_rate,
@@ -33,8 +35,6 @@ from engine.optim import (
     optimizer_tensors,
     set_learning_rate,
 )
-from engine.sources import open_source, training_batches
-from engine.tasks import build_task, to_device
 from errors import InputError
 
 STATE, BEST, FINAL = "last.safetensors", "best.safetensors", "weights.safetensors"

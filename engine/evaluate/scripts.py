@@ -10,15 +10,16 @@ from typing import Any
 
 import yaml
 
+import cli
 import dcn
 from data import samples
-from engine import cli, distributed
+from engine import distributed
 from engine.checkpoint import load_network, released
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
-from engine.evaluate import evaluate
-from engine.page.grid import write_grid
-from engine.report import console_table, write_report
+from engine.evaluate.measure import evaluate
+from engine.report.files import console_table, write_report
+from engine.report.page.grid import write_grid
 from engine.sources import open_source
 from errors import InputError
 from settings import to_mapping

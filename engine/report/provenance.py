@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import dcn
-from engine.checkpoint import sha256
+from data.files import sha256
 from engine.config import Config, config_to_mapping
-from engine.cost import SIDE, gmac_per_frame
+from engine.report.cost import SIDE, gmac_per_frame
 
 
-def gather(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
+def describe(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
     """The part of a report that is known before the first frame."""
     name, ensemble = config.network.name, config.eval.ensemble
     return {

@@ -26,9 +26,8 @@ from torch import Tensor, nn
 
 import dcn
 from data.files import replacing
-from engine import cli
 from engine.checkpoint import load_network
-from engine.export_spacetime import FreeSpaceTime, whole_maps
+from engine.export.spacetime import FreeSpaceTime, whole_maps
 from engine.restore import multiple
 from errors import InputError
 from models import layers
@@ -239,7 +238,3 @@ def main() -> None:
         free=options.free,
     )  # fmt: skip
     print(f"{options.out}: onnxruntime differs from PyTorch by at most {difference:.1e}")
-
-
-if __name__ == "__main__":
-    cli.run(main)

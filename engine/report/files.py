@@ -1,6 +1,6 @@
 """Reports: the table for the terminal, and the files report.json, report.md, report.csv and report.html.
 
-The report is a plain dict (docs/reports.md has every key); engine/evaluate.py makes it. All files are made of the same
+The report is a plain dict (docs/reports.md has every key); engine/evaluate makes it. All files are made of the same
 tidied copy: strict JSON (no NaN, no Infinity), 100 dB for identical frames, picture paths relative to the report.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from data.files import replacing
-from engine.page import render_page
-from engine.tables import LUMA, Table, clip_table, facts, frame_table, object_table, sweep_table, tables
+from engine.report.page import render_page
+from engine.report.tables import LUMA, Table, clip_table, facts, frame_table, object_table, sweep_table, tables
 from metrics import PSNR_CEILING
 
 CONSOLE_CLIPS = 40  # clips listed in the terminal, so that the mean stays in view

@@ -17,12 +17,14 @@ from tqdm import tqdm
 import metrics
 from data.clips import Clip, SubClip
 from data.degrade import imresize
+from data.frame_writer import write_frame
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
-from engine import distributed, facts, output
-from engine.clock import Clock
+from engine import distributed
 from engine.config import Config
+from engine.report import provenance
 from engine.restore import Options, restore
+from engine.restore.timing import Clock
 from errors import InputError
 
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
@@ -54,7 +56,7 @@ def evaluate(
     """Evaluate `network` on every clip of `layout`; clips are shared out over ranks, every rank returns the merged report.
 
     `folder`: where pictures (and frames, if asked for) are written. `on_picture` gets clip, frame, bicubic, ours and ground truth
-    of the middle frame of the first clips. Returns the report dict of engine/report.py. Raises `InputError` for unusable clips.
+    of the middle frame of the first clips. Returns the report dict of engine/report. Raises `InputError` for unusable clips.
     """
     network = network.to(device).eval()
     clock, results, pictures = Clock(), {}, []
@@ -75,7 +77,7 @@ def evaluate(
     gathered = distributed.gather((results, pictures, *clock.reading()))
     clips = {name: clip for part in gathered for name, clip in part[0].items()}
     report = {
-        **facts.gather(network, config, weights),
+        **provenance.describe(network, config, weights),
         "baseline": BASELINES[config.space_time],
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
         "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
@@ -84,7 +86,7 @@ def evaluate(
     }
     frames_done = sum(part[3] for part in gathered)
     report["network"]["seconds_per_frame"] = sum(part[2] for part in gathered) / max(frames_done, 1)
-    report["network"]["peak_memory_mb"] = facts.peak_memory_mb(device)
+    report["network"]["peak_memory_mb"] = provenance.peak_memory_mb(device)
     return report
 
 
@@ -205,7 +207,7 @@ class ClipMeter:
         assert gt is not None
         geo = gt.geo(shot.index)
         suffix = ".tif" if geo or gt.band_map or gt.bit_depth == 32 else ".png"
-        output.write_frame(path.with_name(path.name + suffix), gt.stored(shot.ours), geo)
+        write_frame(path.with_name(path.name + suffix), gt.stored(shot.ours), geo)
 
     def result(self) -> dict[str, Any]:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}

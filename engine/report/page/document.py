@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.page.charts import curve, heat_map
-from engine.page.markup import Markup, element, together
-from engine.page.scenes import Names, load_pictures, object_section, picture_section
-from engine.tables import Table, baseline_name, facts, number, scale_name, sweep_grids, tables, time_name
+from engine.report.page.charts import curve, heat_map
+from engine.report.page.markup import Markup, element, together
+from engine.report.page.scenes import Names, load_pictures, object_section, picture_section
+from engine.report.tables import Table, baseline_name, facts, number, scale_name, sweep_grids, tables, time_name
 
 HERE = Path(__file__).parent
 ROWS = 200  # of one table

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from engine.page.markup import Markup, element, together
-from engine.page.pictures import SHOWN, STAGE_BYTES, Comparison, Place, around, embedded, load, places, stage
-from engine.tables import number
+from engine.report.page.markup import Markup, element, together
+from engine.report.page.pictures import SHOWN, STAGE_BYTES, Comparison, Place, around, embedded, load, places, stage
+from engine.report.tables import number
 from errors import InputError
 from metrics import ObjectMeter, box_region
 

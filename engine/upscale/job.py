@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from data import tiff
+from data import frame_writer, tiff, video_join
 from data.clips import Clip, VideoClip
 from data.files import remove_unfinished, replacing
-from data.media import IMAGE_SUFFIXES, from_tensor, read_image, to_tensor
-from engine import output
+from data.frame_writer import check_free
+from data.media import from_tensor, read_image, to_tensor
+from engine.upscale import comparison
 from errors import InputError
 
 PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time networks
@@ -119,7 +120,7 @@ class Task:
     @property
     def beside(self) -> Path:
         """The film of the comparison."""
-        return output.comparison_path(self.out)
+        return comparison.comparison_path(self.out)
 
     def complete(self, number: int) -> bool:
         """Whether nothing remains to be done for a piece."""
@@ -137,9 +138,9 @@ class Task:
         """Put a restored frame (3, H, W) in [0, 1] into the work folder."""
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
         if self.kind == "film":
-            output.store_frame(self.raw(index), array)
+            frame_writer.store_frame(self.raw(index), array)
         else:
-            output.write_frame(self.image(index), array, self.geo(index) if self.kind == "frames" else None)
+            frame_writer.write_frame(self.image(index), array, self.geo(index) if self.kind == "frames" else None)
 
     def finish_piece(self, number: int) -> None:
         """Once all its frames are there: encode the piece and its comparison, and give the room of raw frames back."""
@@ -148,31 +149,31 @@ class Task:
         (self.work / "pieces").mkdir(exist_ok=True)
         if self.compare:
             style = self.style(0)
-            bicubic = output.Bicubic(
+            bicubic = comparison.Bicubic(
                 deepcopy(self.clip), self.size
             )  # a decoder of its own: this is the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
             shown = map(self.bands.stretch, self.stored(indices)) if self.bands else self.stored(indices)
-            both = output.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
-            output.write_piece(self.piece_beside(number), both, times, style)
+            both = comparison.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
+            video_join.write_piece(self.piece_beside(number), both, times, style)
         if self.kind == "film":
-            output.write_piece(self.piece(number), self.stored(indices), times, self.style())
+            video_join.write_piece(self.piece(number), self.stored(indices), times, self.style())
             for index in indices:
                 self.raw(index).unlink(missing_ok=True)
 
     def stored(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
             if self.kind == "film":
-                yield output.load_frame(self.raw(index), self.shape, self.dtype)
+                yield frame_writer.load_frame(self.raw(index), self.shape, self.dtype)
             else:
                 yield read_image(self.image(index))
 
-    def style(self, bits: int | None = None) -> output.FilmStyle:
+    def style(self, bits: int | None = None) -> video_join.VideoStyle:
         """How the film is encoded; bits 0: as a comparison, 8 bits in H.264."""
         like = self.clip.film if isinstance(self.clip, VideoClip) else None
         if bits == 0:
-            return output.FilmStyle(self.fps, like, "h264", self.crf, False, 8)
-        return output.FilmStyle(
+            return video_join.VideoStyle(self.fps, like, "h264", self.crf, False, 8)
+        return video_join.VideoStyle(
             self.fps,
             like,
             self.codec,
@@ -267,7 +268,7 @@ class Task:
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices = range(len(self))
-            output.write_stack(self.out, self.stored(indices), total, map(self.geo, indices))
+            frame_writer.write_stack(self.out, self.stored(indices), total, map(self.geo, indices))
         else:
             if self.out.is_dir():
                 shutil.rmtree(self.out)
@@ -280,23 +281,7 @@ class Task:
 
     def _join(self, path: Path, pieces: list[Path]) -> None:
         film = self.clip.film if isinstance(self.clip, VideoClip) else None
-        times, last = self.clip.times, output.last_shown(film) if film else None
+        times, last = self.clip.times, video_join.last_shown(film) if film else None
         if last is None:  # as long as the one before
             last = times[-1] - times[-2] if self.clip.fps and len(times) > 1 else float(self.per_gap / self.fps)
-        output.join(path, pieces, [self.time(index) for index in range(len(self))], last, film)
-
-
-def check_free(out: Path, kind: str, overwrite: bool) -> None:
-    """Raises InputError if something that nobody gave up lies where the output is to go."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not overwrite:
-        raise InputError(f"'{out}' exists: say --overwrite to replace it, or name another output")
-    if out.is_dir() != (kind == "frames"):
-        raise InputError(f"'{out}' is {'a folder' if out.is_dir() else 'a file'}: name another output")
-    if kind == "frames":
-        foreign = next((path for path in out.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES), None)
-        if foreign:
-            raise InputError(
-                f"'{out}' holds more than frames ({foreign.name}): it is not replaced, name another output"
-            )
+        video_join.join(path, pieces, [self.time(index) for index in range(len(self))], last, film)

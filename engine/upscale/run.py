@@ -22,13 +22,15 @@ from tqdm import tqdm
 import dcn
 from data.bands import hint
 from data.clips import Clip, RegionClip, SubClip
+from data.frame_writer import check_free
 from data.media import from_tensor, write_image
-from engine import distributed, output, precision, tiles
+from engine import distributed
 from engine.distributed import say
-from engine.request import Request, finished, in_between, make_task, open_clips, open_network
-from engine.restore import Options, frames_at_once, multiple, restore
-from engine.streaming import WriteBehind
-from engine.task import Task, check_free
+from engine.restore import Options, frames_at_once, multiple, precision, restore, tiles
+from engine.restore.threads import WriteBehind
+from engine.upscale import comparison
+from engine.upscale.job import Task
+from engine.upscale.request import Request, finished, in_between, make_task, open_clips, open_network
 from errors import InputError
 
 
@@ -270,6 +272,6 @@ def preview(
     )
     ours = next(restore(network, clip, device=device, padding=request.padding, frames=range(index, index + 1),
                         times=times, size=task.size, options=options, note=say))  # fmt: skip
-    bicubic = output.Bicubic(clip, task.size)(index, 0.0)
+    bicubic = comparison.Bicubic(clip, task.size)(index, 0.0)
     write_image(path, from_tensor(torch.cat([bicubic, ours], dim=-1), np.dtype(np.uint8)))
     return path

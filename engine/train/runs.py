@@ -12,8 +12,8 @@ from engine import distributed
 from engine.checkpoint import load_tensors
 from engine.config import Config, config_from_mapping, in_repository, load_config
 from engine.distributed import say
-from engine.report import console_table, write_report
-from engine.train import STATE, Interrupted, train
+from engine.report.files import console_table, write_report
+from engine.train.loop import STATE, Interrupted, train
 from errors import InputError
 
 __all__ = ["Interrupted", "run_folder", "train_and_report"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.config import TrainConfig
-from engine.muon import Muon
+from engine.train.muon import Muon
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,13 +1,12 @@
-"""What upscaling writes: frames, TIFF stacks with georeference, films, comparisons.
+"""Write a video in pieces and join them.
 
-Films are made of pieces, each a short film of its own in the final codec: a piece that is finished needs no more room
-than its share of the result, and `join` puts the pieces together without decoding, with exact times and the source's
-sound.
+Each piece is a short video in the final codec, so a finished piece takes no more space than its share of the result.
+`join` puts the pieces together without decoding them, with exact frame times and the sound of the source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,28 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import av
-import imagecodecs
 import numpy as np
-import tifffile
-import torch
-from torch import Tensor
 
-from data import tiff
-from data.clips import Clip
-from data.degrade import imresize
 from data.files import replacing
-from data.media import write_image
 from data.video import VideoFile
 from data.video_writer import VideoWriter, _Sound
 from errors import InputError
 
-FILM_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")
-STACK_SUFFIXES = (".tif", ".tiff")
-TICKS = 90_000  # per second: the least fine time base of a joined film
+VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".avi", ".webm")  # that can be written
+TICKS = 90_000  # per second: the least fine time base of a joined video
 
 
 @dataclass(frozen=True)
-class FilmStyle:
+class VideoStyle:
     """How films are encoded. like: the source film, whose colours, pixel shape and depth are kept."""
 
     fps: Fraction
@@ -47,52 +37,7 @@ class FilmStyle:
     bits: int
 
 
-def comparison_path(out: Path) -> Path:
-    """Where the comparison of an output goes."""
-    return out.with_name(f"{out.stem if out.suffix else out.name}_compare.mp4")
-
-
-# --- frames that wait for their piece ---------------------------------------------------------------------------------
-
-
-def store_frame(path: Path, array: np.ndarray) -> None:
-    """Keep (H, W, C) losslessly and fast; a reader never sees half a file."""
-    with replacing(path) as temporary:
-        rows = imagecodecs.delta_encode(np.ascontiguousarray(array), axis=1)
-        temporary.write_bytes(imagecodecs.zstd_encode(rows.tobytes(), level=1))
-
-
-def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
-    """What `store_frame` wrote."""
-    rows = np.frombuffer(imagecodecs.zstd_decode(path.read_bytes()), dtype).reshape(shape)
-    return imagecodecs.delta_decode(rows, axis=1)
-
-
-# --- images -----------------------------------------------------------------------------------------------------------
-
-
-def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None) -> None:
-    """One frame as an image file; `geo` (of the output's size) is for TIFF."""
-    if path.suffix.lower() in STACK_SUFFIXES:
-        with replacing(path) as temporary:
-            tiff.write(temporary, array, geo)
-    else:
-        write_image(path, array)
-
-
-def write_stack(
-    path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
-) -> None:
-    """All frames as the pages of one TIFF, each with its georeference; above 2 GiB as BigTIFF."""
-    with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
-        for array, geo in zip(frames, geos, strict=True):
-            tiff.write_page(writer, array, geo)
-
-
-# --- films ------------------------------------------------------------------------------------------------------------
-
-
-def write_piece(path: Path, frames: Iterable[np.ndarray], times: Sequence[float], style: FilmStyle) -> None:
+def write_piece(path: Path, frames: Iterable[np.ndarray], times: Sequence[float], style: VideoStyle) -> None:
     """A short film without sound; `times` in seconds, the first one counts as zero."""
     with VideoWriter(
         path, style.fps, style.like, style.codec, style.crf, style.lossless, style.bits, sound=False
@@ -185,33 +130,3 @@ def _delay(piece: Path) -> int:
         shown = [int(packet.pts or 0) for packet in source.demux(source.streams.video[0]) if packet.size]
     rank = {pts: k for k, pts in enumerate(sorted(shown))}
     return max(number - rank[pts] for number, pts in enumerate(shown))
-
-
-# --- beside bicubic ---------------------------------------------------------------------------------------------------
-
-
-class Bicubic:
-    """What anyone has without a network: frames enlarged by bicubic interpolation, in-between frames blended."""
-
-    def __init__(self, clip: Clip, size: tuple[int, int]) -> None:
-        self.clip, self.size = clip, size
-        self._kept: dict[int, Tensor] = {}
-
-    def __call__(self, key: int, time: float) -> Tensor:
-        """Key frame `key`, or the frame at `time` in (0, 1) between it and the next: (3, H, W) in [0, 1]."""
-        self._kept = {number: frame for number, frame in self._kept.items() if number >= key}
-        return torch.lerp(self._frame(key), self._frame(key + 1), time) if time else self._frame(key)
-
-    def _frame(self, key: int) -> Tensor:
-        if key not in self._kept:
-            self._kept[key] = imresize(self.clip.frame(key), size=self.size).clamp(0, 1)
-        return self._kept[key]
-
-
-def beside(bicubic: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """The left half of the picture from bicubic, the right from ours, full width each: (H, 2W, C)."""
-    return np.concatenate([bicubic, ours], axis=1)
-
-
-def pairs(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    return (beside(a, b) for a, b in zip(left, right, strict=True))

@@ -8,20 +8,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from data import frame_writer, video_join
 from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
+from data.files import sha256
 from data.media import IMAGE_SUFFIXES, probe
 from data.naming import natural_key
-from engine import output
-from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released, sha256
+from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released
 from engine.restore import output_size
-from engine.spacing import set_spacing
-from engine.task import Task
+from engine.restore.spacing import set_spacing
+from engine.upscale import comparison
+from engine.upscale.job import Task
 from errors import InputError
 
 FILMS = frozenset(
-    (*output.FILM_SUFFIXES, ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".y4m", ".ogv", ".3gp")
+    (*video_join.VIDEO_SUFFIXES, ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".wmv", ".flv", ".y4m", ".ogv", ".3gp")
 )
 CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
 
@@ -126,7 +128,7 @@ def open_clips(request: Request) -> list[tuple[Clip, Path]]:
     members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
     if not members:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
-    if out.suffix.lower() in (*output.FILM_SUFFIXES, *output.STACK_SUFFIXES):
+    if out.suffix.lower() in (*video_join.VIDEO_SUFFIXES, *frame_writer.STACK_SUFFIXES):
         raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
     check_members(source, members, request.compare)
     return [(open_clip(path, request), out / member_name(path)) for path in members]
@@ -137,7 +139,7 @@ def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:
     owners: dict[Path, Path] = {}
     for path in members:
         name = Path(member_name(path))
-        for written in (name, output.comparison_path(name)) if compare else (name,):
+        for written in (name, comparison.comparison_path(name)) if compare else (name,):
             if written in owners:
                 raise InputError(
                     f"'{source}': '{owners[written].name}' and '{path.name}' would both be written to '{written}': "
@@ -149,12 +151,12 @@ def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:
 def is_clip(path: Path) -> bool:
     if path.name.startswith("."):
         return False
-    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*FILMS, *output.STACK_SUFFIXES)
+    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*FILMS, *frame_writer.STACK_SUFFIXES)
 
 
 def member_name(path: Path) -> str:
     """The output of one clip of many: of the same kind as the source."""
-    if path.is_dir() or path.suffix.lower() in (*output.FILM_SUFFIXES, *output.STACK_SUFFIXES):
+    if path.is_dir() or path.suffix.lower() in (*video_join.VIDEO_SUFFIXES, *frame_writer.STACK_SUFFIXES):
         return path.name
     return f"{path.stem}.mp4"
 
@@ -162,7 +164,7 @@ def member_name(path: Path) -> str:
 def open_clip(path: Path, request: Request) -> Clip:
     if path.is_dir():
         return FolderClip(path, fps=request.input_fps, bands=request.stretch())
-    if path.suffix.lower() in output.STACK_SUFFIXES:
+    if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
         return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
     if path.suffix.lower() in IMAGE_SUFFIXES and probe(path).pages == 1:
         return FolderClip([path], fps=request.input_fps, bands=request.stretch())
@@ -174,9 +176,15 @@ def open_clip(path: Path, request: Request) -> Clip:
 def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequence[float], weights: Path) -> Task:
     """What is to be made of `clip`. Unusable clips are found here, before any work."""
     suffix = out.suffix.lower()
-    kind = "film" if suffix in output.FILM_SUFFIXES else "stack" if suffix in output.STACK_SUFFIXES else "frames"
+    kind = (
+        "film"
+        if suffix in video_join.VIDEO_SUFFIXES
+        else "stack"
+        if suffix in frame_writer.STACK_SUFFIXES
+        else "frames"
+    )
     if kind == "frames" and suffix in IMAGE_SUFFIXES | FILMS:
-        known = ", ".join((*output.FILM_SUFFIXES, ".tif"))
+        known = ", ".join((*video_join.VIDEO_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
     check_sizes(clip)
     wanted = None
@@ -227,7 +235,7 @@ def image_suffix(clip: Clip, request: Request) -> str:
     if request.image_format:
         return f".{request.image_format}"
     first = clip.paths[0].suffix.lower() if isinstance(clip, FolderClip) else ""
-    tiff = first in output.STACK_SUFFIXES or isinstance(clip, TiffStackClip) or clip.bit_depth == 32
+    tiff = first in frame_writer.STACK_SUFFIXES or isinstance(clip, TiffStackClip) or clip.bit_depth == 32
     return ".tif" if tiff else ".png"
 
 

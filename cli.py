@@ -1,4 +1,4 @@
-"""What all scripts share: arguments, one-line errors with exit code 2, allocator and thread settings."""
+"""Shared by all command-line programs: arguments, one-line errors with exit code 2, allocator settings."""
 
 from __future__ import annotations
 
@@ -16,19 +16,24 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`, turn errors that speak to the user into one line and leave with its exit code."""
+    """Run a script's `main` with the allocator tuned and exit with its code."""
     tune_allocator()
+    sys.exit(exit_code(main))
+
+
+def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """Exit code of `main`: bad input is printed as one line and gives 2, Ctrl-C prints `interrupted` and gives 130."""
     try:
-        code = main() or 0
+        return main() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
+        return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+        print(interrupted, file=sys.stderr)
+        return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
@@ -36,8 +41,7 @@ def run(main: Callable[[], int | None]) -> None:
             f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder",
             file=sys.stderr,
         )
-        code = 2
-    sys.exit(code)
+        return 2
 
 
 def tune_allocator() -> None:

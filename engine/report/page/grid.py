@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.media import write_image
-from engine.page.charts import Grid, extent, fraction, is_light, ramp
-from engine.tables import scale_name, sweep_grids, time_name
+from engine.report.page.charts import Grid, extent, fraction, is_light, ramp
+from engine.report.tables import scale_name, sweep_grids, time_name
 from errors import InputError
 
 CELL, LEFT, TOP, GAP = (112, 52), 96, 84, 48  # pixels

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from engine.tiles import Region
+from engine.restore.tiles import Region
 from models.mtdo.network import MTDO
 from models.mtdo.streaming import MTDOStream
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.spacing import widest
+from engine.restore.spacing import widest
 
 OVERLAP = 32  # LR pixels that neighbouring tiles share
 BLIND = 1 / 4  # share of the overlap at a tile's edge that is not used at all: there the tile saw its padding

@@ -1,3 +1,0 @@
-from engine.page.document import render_page
-
-__all__ = ["render_page"]

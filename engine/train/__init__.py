@@ -1,0 +1,1 @@
+"""Training: the loop, the objectives, the optimizer, the log, and the run folder."""
