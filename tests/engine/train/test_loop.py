@@ -25,7 +25,7 @@ from errors import InputError
 from tests.engine.conftest import NETWORK, tiny_mapping
 from tests.engine.small import SMALL_STNO
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:
