@@ -21,7 +21,7 @@ from engine.restore.jobs import Chunk, SpaceTimeWork, SpaceWork, Window
 from engine.restore.spacing import Spacing
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
-from engine.restore.worker_pool import crew_size, group_size, share_out
+from engine.restore.worker_pool import group_size, pool_size, share_out
 from errors import InputError
 
 
@@ -88,17 +88,17 @@ def restore(
         def start(region: tiles.Region, turn: int) -> Any:
             return SpaceWork(network, device, region, turn)
 
-    def hire() -> Callable[[Any], Tensor]:
+    def make_worker() -> Callable[[Any], Tensor]:
         worker = Worker(start, shape, network, device, options, note or _to_stderr)
         return clock.watch(worker) if clock else worker
 
     if workers == 1:
-        worker = hire()
+        worker = make_worker()
         for job in read_ahead(jobs):
             yield from worker(job)
     else:
         group = group_size(len(wanted), workers, 12 * shape.out[0] * shape.out[1])
-        yield from share_out(read_ahead(jobs), hire, workers, group)
+        yield from share_out(read_ahead(jobs), make_worker, workers, group)
 
 
 def frames_at_once(network: Any, size: tuple[int, int], options: Options, device: torch.device) -> int:
@@ -109,9 +109,9 @@ def frames_at_once(network: Any, size: tuple[int, int], options: Options, device
         return 1
     side = options.tile or max(size)
     pixels = min(size[0], side) * min(size[1], side)
-    crew = crew_size(pixels, network.config.channels, torch.get_num_threads())
+    workers = pool_size(pixels, network.config.channels, torch.get_num_threads())
     room = tiles.SHARE * tiles.free_memory(device) / (pixels * tiles.bytes_per_pixel(network.config, 0, 0))
-    return max(1, min(crew, int(room)))
+    return max(1, min(workers, int(room)))
 
 
 def output_size(network: Any, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Several workers on the frames of one clip, each with its share of the processor's threads.
 
 The operations of a small frame are too short to be shared out over many threads: two frames at once, one thread each, are
-done sooner than two frames one after the other on two threads (`python benchmarks/crew.py`). Neighbouring frames go to the
+done sooner than two frames one after the other on two threads (`python benchmarks/workers.py`). Neighbouring frames go to the
 same worker, in groups, because it keeps what they share. What is made of a frame depends neither on its group nor on the worker.
 """
 
@@ -24,7 +24,7 @@ GROUP = 8  # frames that a worker does in a row
 WAITING = 2**26  # bytes of finished frames that a group may hold
 
 
-def crew_size(pixels: int, channels: int, threads: int) -> int:
+def pool_size(pixels: int, channels: int, threads: int) -> int:
     """How many workers are worth having for frames of `pixels` LR pixels and a network of `channels` channels."""
     return max(1, min(threads, AT_ONCE // (pixels * channels**2)))
 
@@ -37,24 +37,24 @@ def group_size(frames: int, workers: int, frame_bytes: int) -> int:
 
 
 def share_out(
-    jobs: Iterable[Job], hire: Callable[[], Callable[[Job], Tensor]], workers: int, group: int
+    jobs: Iterable[Job], make_worker: Callable[[], Callable[[Job], Tensor]], workers: int, group: int
 ) -> Iterator[Tensor]:
-    """Frames of all jobs in their order. Each worker is made by `hire` in its own thread; errors reach the caller."""
+    """Frames of all jobs in their order. Each worker is made by `make_worker` in its own thread; errors reach the caller."""
     jobs = iter(jobs)
-    hired: dict[int, Callable[[Job], Tensor]] = {}
+    made: dict[int, Callable[[Job], Tensor]] = {}
 
     def work(worker: int, some: list[Job]) -> list[Tensor]:
-        if worker not in hired:
+        if worker not in made:
             torch.set_num_threads(share)
-            hired[worker] = hire()
+            made[worker] = make_worker()
         done: list[Tensor] = []
         for job in some:
             if closing.is_set():
                 break
-            done += hired[worker](job)
+            done += made[worker](job)
         return done
 
-    threads = [ThreadPoolExecutor(1, thread_name_prefix="crew") for _ in range(workers)]
+    threads = [ThreadPoolExecutor(1, thread_name_prefix="restore-worker") for _ in range(workers)]
     under_way: deque[Future[list[Tensor]]] = deque()
     closing = threading.Event()
     turn = 0

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.files import replacing
 
 
-class Logbook:
+class Logger:
     """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) every call does nothing."""
 
     def __init__(self, folder: Path, *, start: int, total: int, active: bool = True) -> None:

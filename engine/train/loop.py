@@ -25,10 +25,10 @@ from engine.checkpoint import first_few, is_state, load_network, load_state, loa
 from engine.config import Config, config_to_mapping, dump_yaml
 from engine.evaluate.measure import evaluate
 from engine.sources import open_source, training_batches
-from engine.train.logger import Logbook
-from engine.train.objectives import build_task, to_device
+from engine.train.logger import Logger
+from engine.train.objectives import build_objective, to_device
 from engine.train.optim import (
-    AveragedWeights,
+    EMA,
     build_optimizer,
     learning_rate,
     load_optimizer_tensors,
@@ -79,7 +79,7 @@ class Trainer:
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.network, config.train)
-        self.average = AveragedWeights(self.network, config.train.ema) if config.train.ema else None
+        self.average = EMA(self.network, config.train.ema) if config.train.ema else None
         fp16 = config.train.precision == "fp16"
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
@@ -87,7 +87,7 @@ class Trainer:
         self.step = 0
         self.best = -math.inf
         self.val = open_source(config, "val")
-        self.model = self._wrapped(build_task(self.network, config))
+        self.model = self._wrapped(build_objective(self.network, config))
 
     def _wrapped(self, task: nn.Module) -> nn.Module:
         if self.config.train.compile:
@@ -106,7 +106,7 @@ class Trainer:
             remove_unfinished(self.folder)
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
-        self.log = Logbook(self.folder, start=self.step, total=config.steps, active=main)
+        self.log = Logger(self.folder, start=self.step, total=config.steps, active=main)
         try:
             with watch_signals() as caught:
                 for batch in training_batches(self.config, self.step):

@@ -17,7 +17,7 @@ from errors import InputError
 from models.stno.interpolation import Flows, warp
 
 
-class Task(nn.Module):
+class Objective(nn.Module):
     """A network and how it is judged; `forward` takes a batch and returns weighted loss terms, whose sum is minimised."""
 
     def __init__(self, network: Any, config: LossConfig) -> None:
@@ -25,7 +25,7 @@ class Task(nn.Module):
         self.network, self.config = network, config
 
 
-class SpaceTask(Task):
+class SpaceObjective(Objective):
     """MTDO: a window of LR frames to the centre GT frame."""
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ class SpaceTask(Task):
         return {self.config.kind: pixel_loss(output, batch["gt"], self.config)}
 
 
-class SpaceTimeTask(Task):
+class SpaceTimeObjective(Objective):
     """STNO: LR key frames to all GT frames, and the in-between LR frames to the downscaled truth, which gives the flows a signal."""
 
     def forward(self, batch: dict[str, Any], operator_only: bool = False) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ def in_between(frames: Tensor, per_gap: int) -> Tensor:
     return frames[:, keep]
 
 
-def build_task(network: nn.Module, config: Config) -> Task:
+def build_objective(network: nn.Module, config: Config) -> Objective:
     loss = config.loss
     if any(stage.operator_only for stage in config.train.stages):
         if not config.space_time:
@@ -105,7 +105,7 @@ def build_task(network: nn.Module, config: Config) -> Task:
             raise InputError(
                 "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_between"
             )
-    return SpaceTimeTask(network, config.loss) if config.space_time else SpaceTask(network, config.loss)
+    return SpaceTimeObjective(network, config.loss) if config.space_time else SpaceObjective(network, config.loss)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

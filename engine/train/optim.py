@@ -53,7 +53,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-class AveragedWeights:
+class EMA:
     """Exponential moving average of a network's weights, with the usual short memory during the first steps."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:

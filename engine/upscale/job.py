@@ -31,7 +31,7 @@ PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time netwo
 
 
 @dataclass
-class Task:
+class ClipJob:
     """A clip, where its upscaled version goes and of what it consists.
 
     kind: "film", "frames" or "stack".   times: in-between times of each gap, empty for the key frames alone.

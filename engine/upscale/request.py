@@ -1,4 +1,4 @@
-"""What upscale.py is asked to do: the request, and from its words to networks, clips and tasks."""
+"""What upscale.py is asked to do: the request, and from its words to networks, clips and jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, releas
 from engine.restore import output_size
 from engine.restore.spacing import set_spacing
 from engine.upscale import comparison
-from engine.upscale.job import Task
+from engine.upscale.job import ClipJob
 from errors import InputError
 
 FILMS = frozenset(
@@ -67,7 +67,7 @@ class Request:
 
 
 def open_network(request: Request) -> tuple[Any, Path]:
-    """The network and the file it came from: the weights asked for, or the small released ones that fit the task.
+    """The network and the file it came from: the weights asked for, or the small released ones that fit the job.
 
     Those are MTDO's of the scale, and STNO's for other scales and for frames in between.
     """
@@ -173,7 +173,7 @@ def open_clip(path: Path, request: Request) -> Clip:
     return VideoClip(path)
 
 
-def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequence[float], weights: Path) -> Task:
+def make_job(clip: Clip, out: Path, request: Request, network: Any, times: Sequence[float], weights: Path) -> ClipJob:
     """What is to be made of `clip`. Unusable clips are found here, before any work."""
     suffix = out.suffix.lower()
     kind = (
@@ -203,7 +203,7 @@ def make_task(clip: Clip, out: Path, request: Request, network: Any, times: Sequ
         "ensemble": request.ensemble,
     }
     codec = request.codec or ("vp9" if suffix == ".webm" else "h264")
-    return Task(
+    return ClipJob(
         clip=clip,
         out=out,
         kind=kind,
@@ -239,6 +239,6 @@ def image_suffix(clip: Clip, request: Request) -> str:
     return ".tif" if tiff else ".png"
 
 
-def finished(task: Task, request: Request) -> bool:
+def finished(job: ClipJob, request: Request) -> bool:
     """With --resume, an output without a work folder is complete."""
-    return request.resume and task.out.exists() and not task.work.exists()
+    return request.resume and job.out.exists() and not job.work.exists()

@@ -1,4 +1,4 @@
-"""Upscale clips: what upscale.py does. Tasks are shared out over ranks piece by piece, and every result is put
+"""Upscale clips: what upscale.py does. Jobs are shared out over ranks piece by piece, and every result is put
 together.
 
 A piece is a fixed stretch of a clip. Which rank makes it, before or after how many interruptions, changes nothing in
@@ -29,8 +29,8 @@ from engine.distributed import say
 from engine.restore import Options, frames_at_once, multiple, precision, restore, tiles
 from engine.restore.threads import WriteBehind
 from engine.upscale import comparison
-from engine.upscale.job import Task
-from engine.upscale.request import Request, finished, in_between, make_task, open_clips, open_network
+from engine.upscale.job import ClipJob
+from engine.upscale.request import Request, finished, in_between, make_job, open_clips, open_network
 from errors import InputError
 
 
@@ -51,26 +51,26 @@ def upscale(request: Request) -> list[Path]:
     times = in_between(request, network, clips[0][0])
     if request.preview is not None:
         return [preview(network, weights, clips[0], request, times, device)]
-    tasks = [make_task(clip, out, request, network, times, weights) for clip, out in clips]
-    tasks = [task for task in tasks if not finished(task, request)]
-    if not tasks:
+    jobs = [make_job(clip, out, request, network, times, weights) for clip, out in clips]
+    jobs = [job for job in jobs if not finished(job, request)]
+    if not jobs:
         say("nothing to do: every output is complete")
         return []
-    for task in tasks if distributed.is_main() else ():
-        task.check(request.resume, request.overwrite)
-    plan_numbers(tasks, network, request, device)
-    network = precision.prepare(network, tasks[0].facts["precision"])
+    for job in jobs if distributed.is_main() else ():
+        job.check(request.resume, request.overwrite)
+    plan_numbers(jobs, network, request, device)
+    network = precision.prepare(network, jobs[0].facts["precision"])
     if request.compile:
         precision.compile_parts(network)
-    begin(tasks, request)
+    begin(jobs, request)
     try:
         with patient_exit():
-            work(tasks, network, request, device)
+            work(jobs, network, request, device)
     except KeyboardInterrupt:
         say("interrupted: what is finished is kept; the same command with --resume goes on")
         raise
     distributed.barrier()
-    written = [path for task in tasks for path in task.finish()] if distributed.is_main() else []
+    written = [path for job in jobs for path in job.finish()] if distributed.is_main() else []
     distributed.stop()
     return written
 
@@ -78,32 +78,32 @@ def upscale(request: Request) -> list[Path]:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def plan_numbers(tasks: list[Task], network: Any, request: Request, device: torch.device) -> None:
+def plan_numbers(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> None:
     """Decide on precision, tiles and frames at once, the same for all ranks; an interrupted run goes on with what it began with."""
     chosen: dict[str, Any] = {}
     if distributed.is_main():
-        kept = next((task.begun_with() for task in tasks if request.resume and task.begun_with()), {})
+        kept = next((job.begun_with() for job in jobs if request.resume and job.begun_with()), {})
         chosen["precision"] = request.precision
         if request.precision == "auto":
-            chosen["precision"] = kept.get("precision") or choose_precision(tasks[0], network, request, device)
-        for number, task in enumerate(tasks):
-            before = task.begun_with() if request.resume else {}
+            chosen["precision"] = kept.get("precision") or choose_precision(jobs[0], network, request, device)
+        for number, job in enumerate(jobs):
+            before = job.begun_with() if request.resume else {}
             kept_tile = "tile" in before and not request.tile
-            tile = before["tile"] if kept_tile else choose_tile(task, network, request, device)
-            workers = before.get("workers") or choose_workers(task, network, request, tile, device)
+            tile = before["tile"] if kept_tile else choose_tile(job, network, request, device)
+            workers = before.get("workers") or choose_workers(job, network, request, tile, device)
             chosen[str(number)] = {"tile": tile, "workers": workers}
     chosen = distributed.broadcast(chosen)
-    for number, task in enumerate(tasks):
-        task.facts |= {"precision": chosen["precision"], **chosen[str(number)]}
+    for number, job in enumerate(jobs):
+        job.facts |= {"precision": chosen["precision"], **chosen[str(number)]}
 
 
-def choose_precision(task: Task, network: Any, request: Request, device: torch.device) -> str:
+def choose_precision(job: ClipJob, network: Any, request: Request, device: torch.device) -> str:
     """Measured on the middle of the first frames of the first clip, with as many workers as the work will have."""
-    height, width = (min(precision.SAMPLE, side) for side in task.clip.size)
+    height, width = (min(precision.SAMPLE, side) for side in job.clip.size)
     workers = frames_at_once(network, (height, width), Options(), device)
-    clip = SubClip(task.clip, range(min(len(task.clip), max(3, 2 * workers))))
+    clip = SubClip(job.clip, range(min(len(job.clip), max(3, 2 * workers))))
     frames = range(len(clip)) if workers > 1 else range(len(clip) // 2, len(clip) // 2 + 1)
-    scale = task.size[0] / clip.size[0]
+    scale = job.size[0] / clip.size[0]
     sample = middle(clip, precision.SAMPLE)
     size = round(scale * sample.size[0]), round(scale * sample.size[1])
     prepared: dict[str, Any] = {}  # making them is no part of the work that is timed
@@ -128,53 +128,53 @@ def middle(clip: Clip, side: int) -> RegionClip:
     return RegionClip(clip, top, left, top + h, left + w)
 
 
-def choose_tile(task: Task, network: Any, request: Request, device: torch.device) -> int | None:
+def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.device) -> int | None:
     if request.exact:
         return None
     if request.tile:
         return request.tile
-    keys = min(Options().chunk + 2 * request.context, len(task.clip))
-    needed = tiles.bytes_per_pixel(network.config, len(task.times) or 1, keys)
-    tile = tiles.automatic(task.clip.size, needed, tiles.free_memory(device), multiple(network))
+    keys = min(Options().chunk + 2 * request.context, len(job.clip))
+    needed = tiles.bytes_per_pixel(network.config, len(job.times) or 1, keys)
+    tile = tiles.automatic(job.clip.size, needed, tiles.free_memory(device), multiple(network))
     if tile:
-        say(f"clip '{task.clip.name}': frames of {task.clip.size[1]}x{task.clip.size[0]} in tiles of {tile} LR pixels")
+        say(f"clip '{job.clip.name}': frames of {job.clip.size[1]}x{job.clip.size[0]} in tiles of {tile} LR pixels")
     return tile
 
 
-def choose_workers(task: Task, network: Any, request: Request, tile: int | None, device: torch.device) -> int:
-    return 1 if request.compile else frames_at_once(network, task.clip.size, Options(tile=tile), device)
+def choose_workers(job: ClipJob, network: Any, request: Request, tile: int | None, device: torch.device) -> int:
+    return 1 if request.compile else frames_at_once(network, job.clip.size, Options(tile=tile), device)
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
 
 
-def begin(tasks: list[Task], request: Request) -> None:
+def begin(jobs: list[ClipJob], request: Request) -> None:
     """Work folders, made by the first rank."""
     if distributed.is_main():
-        for task in tasks:
-            task.begin(request.resume)
+        for job in jobs:
+            job.begin(request.resume)
     distributed.barrier()
 
 
-def work(tasks: list[Task], network: Any, request: Request, device: torch.device) -> None:
+def work(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> None:
     """This rank's share of the pieces of all clips."""
-    pieces = [(task, number) for task in tasks for number in range(task.pieces)]
+    pieces = [(job, number) for job in jobs for number in range(job.pieces)]
     mine = pieces[distributed.rank() :: distributed.world()]
-    total = sum(len(task.frames_of(number)) for task, number in mine)
-    ready = sum(done(task, number) for task, number in mine)
+    total = sum(len(job.frames_of(number)) for job, number in mine)
+    ready = sum(done(job, number) for job, number in mine)
     quiet = not distributed.is_main()
     with tqdm(total=total, initial=ready, unit="frame", disable=quiet, dynamic_ncols=True, smoothing=0.05) as bar:
-        for task in tasks:
-            numbers = [number for owner, number in mine if owner is task and not task.complete(number)]
-            bar.set_description(task.clip.name)
+        for job in jobs:
+            numbers = [number for owner, number in mine if owner is job and not job.complete(number)]
+            bar.set_description(job.clip.name)
             for run in runs(numbers):
-                make_pieces(task, run, network, request, device, bar)
+                make_pieces(job, run, network, request, device, bar)
 
 
-def done(task: Task, number: int) -> int:
+def done(job: ClipJob, number: int) -> int:
     """Finished frames of a piece."""
-    indices = task.frames_of(number)
-    return len(indices) if task.complete(number) else sum(task.has(index) for index in indices)
+    indices = job.frames_of(number)
+    return len(indices) if job.complete(number) else sum(job.has(index) for index in indices)
 
 
 def runs(numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -189,46 +189,48 @@ def runs(numbers: Sequence[int]) -> Iterator[list[int]]:
         yield run
 
 
-def make_pieces(task: Task, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any) -> None:
+def make_pieces(
+    job: ClipJob, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any
+) -> None:
     """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
-    ends = {task.frames_of(number)[-1]: number for number in numbers}
+    ends = {job.frames_of(number)[-1]: number for number in numbers}
 
     def write(item: tuple[int, Tensor | None]) -> None:
         index, frame = item
         if frame is not None:
-            task.keep(index, frame)
+            job.keep(index, frame)
             bar.update()
         if index in ends:
-            task.finish_piece(ends[index])
+            job.finish_piece(ends[index])
 
     with WriteBehind(write) as behind:
-        for index, frame in missing_frames(task, numbers, network, request, device):
+        for index, frame in missing_frames(job, numbers, network, request, device):
             if frame is not None and not torch.isfinite(frame).all():
                 raise InputError(
-                    f"{task.source(index)}: the output is not finite: check the weights, or try --precision fp32"
+                    f"{job.source(index)}: the output is not finite: check the weights, or try --precision fp32"
                 )
             behind.put((index, frame))
 
 
 def missing_frames(
-    task: Task, numbers: list[int], network: Any, request: Request, device: torch.device
+    job: ClipJob, numbers: list[int], network: Any, request: Request, device: torch.device
 ) -> Iterator[tuple[int, Tensor | None]]:
     """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
-    facts = task.facts
+    facts = job.facts
     options = Options(
         facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
     )
-    first, last = task.frames_of(numbers[0])[0], task.frames_of(numbers[-1])[-1]
-    there = {index for index in range(first, last + 1) if task.has(index)}
-    keys = range(first // task.per_gap, last // task.per_gap + 1)
-    incomplete = [key for key in keys if not there.issuperset(task.outputs_of(key))]
+    first, last = job.frames_of(numbers[0])[0], job.frames_of(numbers[-1])[-1]
+    there = {index for index in range(first, last + 1) if job.has(index)}
+    keys = range(first // job.per_gap, last // job.per_gap + 1)
+    incomplete = [key for key in keys if not there.issuperset(job.outputs_of(key))]
     restored: dict[int, Iterator[Tensor]] = {}
     for run in runs(incomplete):
-        frames = restore(network, task.clip, device=device, padding=request.padding, frames=range(run[0], run[-1] + 1),
-                         times=task.times, size=task.size, options=options, note=say)  # fmt: skip
+        frames = restore(network, job.clip, device=device, padding=request.padding, frames=range(run[0], run[-1] + 1),
+                         times=job.times, size=job.size, options=options, note=say)  # fmt: skip
         restored |= dict.fromkeys(run, frames)
     for key in keys:
-        for index in task.outputs_of(key):
+        for index in job.outputs_of(key):
             frame = next(restored[key]) if key in restored else None
             yield index, None if index in there else frame
 
@@ -263,15 +265,15 @@ def preview(
     index = request.preview if request.preview is not None and request.preview >= 0 else len(clip) // 2
     if index >= len(clip):
         raise InputError(f"--preview {index}: clip '{clip.name}' has frames 0 to {len(clip) - 1}")
-    task = make_task(clip, out.with_suffix(""), request, network, times, weights)
+    job = make_job(clip, out.with_suffix(""), request, network, times, weights)
     path = out if out.suffix.lower() == ".png" else out.with_name(f"{out.stem or out.name}_preview.png")
     check_free(path, "preview", request.overwrite)
     name = "fp32" if request.precision == "auto" else request.precision
     options = Options(
-        name, choose_tile(task, network, request, device), ensemble=request.ensemble, context=request.context
+        name, choose_tile(job, network, request, device), ensemble=request.ensemble, context=request.context
     )
     ours = next(restore(network, clip, device=device, padding=request.padding, frames=range(index, index + 1),
-                        times=times, size=task.size, options=options, note=say))  # fmt: skip
-    bicubic = comparison.Bicubic(clip, task.size)(index, 0.0)
+                        times=times, size=job.size, options=options, note=say))  # fmt: skip
+    bicubic = comparison.Bicubic(clip, job.size)(index, 0.0)
     write_image(path, from_tensor(torch.cat([bicubic, ours], dim=-1), np.dtype(np.uint8)))
     return path

@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.config import ScheduleConfig, StageConfig, TrainConfig
 from engine.train.muon import is_matrix, orthogonal
-from engine.train.optim import AveragedWeights, build_optimizer, learning_rate, set_learning_rate
+from engine.train.optim import EMA, build_optimizer, learning_rate, set_learning_rate
 
 
 def rates(steps: int, **schedule: object) -> list[float]:
@@ -65,7 +65,7 @@ def test_offset_convolutions_learn_more_slowly() -> None:
 def test_averaged_weights_follow_the_recurrence() -> None:
     network = nn.Linear(1, 1, bias=False)
     nn.init.constant_(network.weight, 1.0)
-    average = AveragedWeights(network, decay=0.5)
+    average = EMA(network, decay=0.5)
     expected = 1.0
     for step in range(1, 20):
         with torch.no_grad():

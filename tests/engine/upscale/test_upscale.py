@@ -18,7 +18,7 @@ from data.media import from_tensor, read_image, write_image
 from engine import config
 from engine.checkpoint import save_weights
 from engine.restore import restore
-from engine.upscale import job as task_module
+from engine.upscale import job as job_module
 from engine.upscale import run as upscale_module
 from engine.upscale.request import Request, open_network
 from engine.upscale.run import upscale
@@ -169,11 +169,11 @@ def test_the_same_frames_become_the_same_bytes(tmp_path):
     ("network", "out", "fps"), [("mtdo", "out.mp4", None), ("mtdo", "out", None), ("stno", "out", "x2")]
 )
 def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monkeypatch, network, out, fps):
-    monkeypatch.setattr(task_module, "PIECE", 8)
+    monkeypatch.setattr(job_module, "PIECE", 8)
     source = film(tmp_path / "in.mp4", frames=19)
     common = {"fps": fps, "scale": 2}
     upscale(request(source, tmp_path / "whole" / out, weights[network], **common))
-    keep, kept = task_module.Task.keep, []
+    keep, kept = job_module.ClipJob.keep, []
 
     def failing_keep(self, index, frame):
         if len(kept) >= 11:
@@ -181,15 +181,15 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monk
         kept.append(index)
         keep(self, index, frame)
 
-    monkeypatch.setattr(task_module.Task, "keep", failing_keep)
+    monkeypatch.setattr(job_module.ClipJob, "keep", failing_keep)
     broken = request(source, tmp_path / "broken" / out, weights[network], **common)
     with pytest.raises(KeyboardInterrupt):
         upscale(broken)
-    monkeypatch.setattr(task_module.Task, "keep", keep)
+    monkeypatch.setattr(job_module.ClipJob, "keep", keep)
     with pytest.raises(InputError, match="--resume"):
         upscale(broken)
     made = []
-    monkeypatch.setattr(task_module.Task, "keep", lambda self, i, frame: (made.append(i), keep(self, i, frame))[1])
+    monkeypatch.setattr(job_module.ClipJob, "keep", lambda self, i, frame: (made.append(i), keep(self, i, frame))[1])
     resumed = request(source, tmp_path / "broken" / out, weights[network], resume=True, **common)
     with pytest.raises(InputError, match="begun with another ensemble"):
         upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
@@ -279,7 +279,7 @@ def test_disk_that_is_full(weights, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "x.png")
 
-    monkeypatch.setattr(upscale_module.Task, "keep", full)
+    monkeypatch.setattr(upscale_module.ClipJob, "keep", full)
     with pytest.raises((InputError, OSError), match="No space left"):
         upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
 

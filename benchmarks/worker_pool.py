@@ -1,4 +1,4 @@
-"""Frames side by side or one after the other: python benchmarks/crew.py [--sizes 84x32 160x160] [--precision fp32 bf16].
+"""Frames side by side or one after the other: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
 
 mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with as many workers as restore() would
 take, each with its share of the threads. In one process, in turn; medians.
@@ -27,17 +27,17 @@ from engine.restore import Options, frames_at_once, restore
 def measure(network: torch.nn.Module, size: tuple[int, int], precision: str, rounds: int, length: int = 24) -> str:
     """One row of the table."""
     clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (length, *size, 3), dtype=np.uint8))
-    crew = frames_at_once(network, size, Options(), torch.device("cpu"))
-    seconds: dict[int, list[float]] = {1: [], crew: []}
+    workers = frames_at_once(network, size, Options(), torch.device("cpu"))
+    seconds: dict[int, list[float]] = {1: [], workers: []}
     for turn in range(rounds + 1):
-        for workers, values in seconds.items():
+        for count, values in seconds.items():
             start = time.perf_counter()
-            for _ in restore(network, clip, options=Options(precision=precision, workers=workers)):
+            for _ in restore(network, clip, options=Options(precision=precision, workers=count)):
                 pass
             if turn:  # the first is for warming up
                 values.append((time.perf_counter() - start) / length)
-    alone, together = (statistics.median(values) for values in (seconds[1], seconds[crew]))
-    return f"| {size[1]}x{size[0]} | {precision} | {alone:.4f} | {crew} | {together:.4f} | {alone / together:.2f} |"
+    alone, together = (statistics.median(values) for values in (seconds[1], seconds[workers]))
+    return f"| {size[1]}x{size[0]} | {precision} | {alone:.4f} | {workers} | {together:.4f} | {alone / together:.2f} |"
 
 
 def main() -> None:
