@@ -34,7 +34,7 @@ ABANDONED = 3600  # seconds after which an unfinished file is nobody's
 
 
 @dataclass(frozen=True)
-class Places:
+class CachedFrames:
     """Where the first `count` frames of a clip lie: first number in the table, first byte, shape and type of each."""
 
     number: int
@@ -73,7 +73,7 @@ class Store:
         self.__dict__.update(state)  # where workers are spawned, "ram" is one block per worker
         self._open()
 
-    def get(self, places: Places, index: int) -> np.ndarray | None:
+    def get(self, places: CachedFrames, index: int) -> np.ndarray | None:
         """A read-only view of the frame, or None if it is not there (yet) or damaged."""
         number = places.number + index
         checksum = int(self._table[number])
@@ -87,13 +87,13 @@ class Store:
         frame.flags.writeable = False
         return frame
 
-    def put(self, places: Places, index: int, frame: np.ndarray) -> None:
+    def put(self, places: CachedFrames, index: int, frame: np.ndarray) -> None:
         target = self._view(places, index)
         target[...] = frame
         self._table[places.number + index] = _checksum(target)
         self._checked.add(places.number + index)
 
-    def _view(self, places: Places, index: int) -> np.ndarray:
+    def _view(self, places: CachedFrames, index: int) -> np.ndarray:
         values = np.frombuffer(self._block, places.dtype, math.prod(places.shape), places.offset + index * places.step)
         return values.reshape(places.shape)
 
@@ -105,7 +105,7 @@ def _checksum(frame: np.ndarray) -> int:
 class CachedClip(Derived):
     """A clip whose frames are kept in a store once decoded; `array` gives read-only views without alpha."""
 
-    def __init__(self, clip: Clip, store: Store, places: Places) -> None:
+    def __init__(self, clip: Clip, store: Store, places: CachedFrames) -> None:
         super().__init__(clip)
         self.store, self.places = store, places
 
@@ -168,20 +168,20 @@ def _aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGN) * ALIGN
 
 
-def _plan(clips: Sequence[Clip], limit: int) -> tuple[list[Places], int]:
-    """Places in the order of clips and frames until `limit` bytes are used, and the bytes used."""
+def _plan(clips: Sequence[Clip], limit: int) -> tuple[list[CachedFrames], int]:
+    """CachedFrames in the order of clips and frames until `limit` bytes are used, and the bytes used."""
     end = _aligned(4 * sum(len(clip) for clip in clips))
     number, result = 0, []
     for clip in clips:
         dtype = np.dtype({8: np.uint8, 32: np.float32}.get(clip.bit_depth, np.uint16))
-        places = Places(number, end, len(clip), (*clip.size, clip.channels), dtype)
+        places = CachedFrames(number, end, len(clip), (*clip.size, clip.channels), dtype)
         places = replace(places, count=max(min(len(clip), (limit - end) // places.step), 0))
         result.append(places)
         number, end = number + places.count, end + places.count * places.step
     return result, end
 
 
-def _file(clips: Sequence[Clip], places: list[Places], nbytes: int, folder: Path, gigabytes: float) -> Path:
+def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder: Path, gigabytes: float) -> Path:
     """The file for exactly these frames, made if it is not there."""
     digest = hashlib.sha256(str(nbytes).encode())
     for clip, mine in zip(clips, places, strict=True):

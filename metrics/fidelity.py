@@ -27,7 +27,7 @@ Measure = Callable[[Tensor, Tensor, str], Tensor]
 PSNR_CEILING = 100.0  # dB; stands for identical frames wherever values are averaged or written to a file
 
 
-class Window(NamedTuple):
+class SsimWindow(NamedTuple):
     """Separable SSIM window: weights along each axis (one weight: that axis is left alone)."""
 
     rows: tuple[float, ...]
@@ -45,8 +45,8 @@ def _gaussian(size: int, sigma: float) -> tuple[float, ...]:
 
 
 WINDOWS = {
-    "standard": Window(_gaussian(11, 1.5), _gaussian(11, 1.5), 1.0),
-    "paper_mtdo": Window((1.0,), (1 / 7,) * 7, 7 / 6),
+    "standard": SsimWindow(_gaussian(11, 1.5), _gaussian(11, 1.5), 1.0),
+    "paper_mtdo": SsimWindow((1.0,), (1 / 7,) * 7, 7 / 6),
 }
 
 
@@ -141,7 +141,7 @@ def _data_range(gt: Tensor, protocol: str) -> Tensor | float:
     return torch.where(spread > 0, spread, 255.0)
 
 
-def _filter(plane: Tensor, window: Window) -> Tensor:
+def _filter(plane: Tensor, window: SsimWindow) -> Tensor:
     """Separable filter without border: sums of shifted slices, several times faster than conv2d in float64 on a CPU."""
     return _filter_axis(_filter_axis(plane, window.rows, -2), window.columns, -1)
 

@@ -18,7 +18,7 @@ from data.clips import Clip, FolderClip, frame_numbers
 from data.doctor import checks
 from data.doctor.findings import FAULT, WARNING, ClipReport, Diagnosis, Finding
 from data.doctor.pairs import pair
-from data.layouts import Entry, Query, find_entries, read_boxes
+from data.layouts import ClipFiles, ClipQuery, find_entries, read_boxes
 from data.layouts.splits import ALIASES
 from data.media import probe
 from errors import InputError
@@ -50,13 +50,13 @@ def examine(
     if not root.exists():
         raise InputError(f"{root}: no such file or folder; check the root of the data set")
     general: list[Finding] = []
-    entries: list[Entry] = []
+    entries: list[ClipFiles] = []
     try:
-        kind, entries, reason = find_entries(root, kind, Query(scale=scale, split="all"))
+        kind, entries, reason = find_entries(root, kind, ClipQuery(scale=scale, split="all"))
     except InputError as error:
         general.append(Finding(FAULT, "structure", "", str(error)))
         try:  # a broken LR folder need not hide the ground truth from us
-            kind, entries, reason = find_entries(root, kind, Query(scale=None, split="all"))
+            kind, entries, reason = find_entries(root, kind, ClipQuery(scale=None, split="all"))
         except InputError:
             reason = "not understood"
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -66,7 +66,7 @@ def examine(
     return Diagnosis(str(root), kind, reason, full, clips, findings)
 
 
-def examine_clip(entry: Entry, scale: int = 4, full: bool = False) -> ClipReport:
+def examine_clip(entry: ClipFiles, scale: int = 4, full: bool = False) -> ClipReport:
     """One clip: names, headers, frames, low resolution, boxes."""
     report = ClipReport(entry.name)
     gt, low = (_opened(report, part) for part in (entry.open_gt, entry.open_lr))
@@ -278,7 +278,7 @@ def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> Non
         report.add(WARNING, "blocky", message)
 
 
-def boxes(report: ClipReport, entry: Entry, clip: Clip, size: tuple[int, int]) -> None:
+def boxes(report: ClipReport, entry: ClipFiles, clip: Clip, size: tuple[int, int]) -> None:
     """Boxes of moving objects: readable, and inside the frame."""
     assert entry.boxes is not None
     notes: list[str] = []

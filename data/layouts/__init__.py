@@ -13,12 +13,12 @@ from data.bands import Bands
 from data.clips import Clip, CroppedClip, DegradedClip
 from data.degrade import Degradation
 from data.layouts.boxes import Box, read_boxes
-from data.layouts.finders import DETECTION, FINDERS, Entry, Query
+from data.layouts.finders import DETECTION, FINDERS, ClipFiles, ClipQuery
 from data.layouts.lists import apply_list
 from data.layouts.splits import enter_split
 from errors import InputError
 
-__all__ = ["Box", "Entry", "Layout", "Pair", "Query", "find_entries", "open_layout", "read_boxes"]
+__all__ = ["Box", "ClipFiles", "ClipQuery", "Layout", "Pair", "find_entries", "open_layout", "read_boxes"]
 
 
 @dataclass
@@ -97,7 +97,7 @@ def open_layout(
         raise InputError(f"scale is {scale}: expected 1 or more")
     if not root.exists():
         raise InputError(f"{root}: no such file or folder; check the root of the data set")
-    query = Query(scale=int(scale) if float(scale).is_integer() else None, split=split)
+    query = ClipQuery(scale=int(scale) if float(scale).is_integer() else None, split=split)
     found_kind, entries, reason = find_entries(root, kind, query)
     notes: list[str] = []
     listed = apply_list(list_file, root, entries) if list_file else {}
@@ -112,9 +112,9 @@ def open_layout(
     return Layout(found_kind, root, reason, pairs, scale if need == "gt" else None, notes)
 
 
-def find_entries(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str]:
+def find_entries(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[ClipFiles], str]:
     """Kind, entries and reason; several split folders at once give clip names that start with the split."""
-    entries: list[Entry] = []
+    entries: list[ClipFiles] = []
     reasons: list[str] = []
     found_kind = kind
     for place, prefix, why in enter_split(root, query.split, kind):
@@ -129,7 +129,7 @@ def find_entries(root: Path, kind: str, query: Query) -> tuple[str, list[Entry],
     return found_kind, entries, "; ".join(dict.fromkeys(reasons))
 
 
-def _find_here(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], str] | None:
+def _find_here(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[ClipFiles], str] | None:
     for name, find in (DETECTION if kind == "auto" else {kind: FINDERS[kind]}).items():
         found = find(root, query)
         if found is not None:
@@ -142,14 +142,14 @@ def _find_here(root: Path, kind: str, query: Query) -> tuple[str, list[Entry], s
     return None
 
 
-def _input_only(entry: Entry, gt: Clip | None, lr: Clip | None) -> Pair:
+def _input_only(entry: ClipFiles, gt: Clip | None, lr: Clip | None) -> Pair:
     source = lr or gt
     assert source is not None
     return Pair(entry.name, None, source)
 
 
 def _pair(
-    entry: Entry, gt: Clip | None, lr: Clip | None, scale: float, degradation: Degradation, notes: list[str]
+    entry: ClipFiles, gt: Clip | None, lr: Clip | None, scale: float, degradation: Degradation, notes: list[str]
 ) -> Pair:
     if gt is None:
         raise InputError(f"{entry.lr}: low resolution only, no ground truth; training and evaluation need it")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data.clips import image_files
 from data.layouts.listing import (
-    Entry,
-    Query,
+    ClipFiles,
+    ClipQuery,
     clip_folders,
     files_with,
     folders,
@@ -29,13 +29,13 @@ VISO_CLASSES = ("car", "plane", "ship", "train")
 GT_NAMES = ("gt", "hr", "truth", "sharp")  # folder of ground truth inside a clip (spmcs, gopro) or above clips (jilin)
 
 
-Found = tuple[list[Entry], str] | None
+Found = tuple[list[ClipFiles], str] | None
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------
 
 
-def find_jilin(root: Path, query: Query) -> Found:
+def find_jilin(root: Path, query: ClipQuery) -> Found:
     """ROOT/GT/CLIP/FRAME.png, with LR4x/CLIP and Bicubic4x/CLIP beside it or not (splits were entered before)."""
     if not root.is_dir():
         return None
@@ -50,11 +50,11 @@ def find_jilin(root: Path, query: Query) -> Found:
         if missing is not None:
             raise InputError(f"{lr}: lacks the clip {missing.name} of {gt}; add it or remove the LR folder")
         boxes = root / "boxes"
-        entries = [Entry(c.name, c, low.get(c.name), if_file(boxes / f"{c.name}.txt")) for c in clips]
+        entries = [ClipFiles(c.name, c, low.get(c.name), if_file(boxes / f"{c.name}.txt")) for c in clips]
         reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.name}/" if lr else "LR made from GT")
         return entries, reason
     if lr is not None and clip_folders(lr):
-        return [Entry(c.name, None, c) for c in clip_folders(lr)], f"LR only, in {lr.name}/"
+        return [ClipFiles(c.name, None, c) for c in clip_folders(lr)], f"LR only, in {lr.name}/"
     others = other_scales(root)
     if others:
         raise InputError(
@@ -68,13 +68,13 @@ def belongs_to_gt(folder: Path) -> bool:
     return bool(re.fullmatch(r"(gt|hr|truth|sharp|boxes|(lr|bi|bd|bicubic|x|input|blur)[\w-]*)", folder.name.lower()))
 
 
-def find_inside(root: Path, query: Query) -> Found:
+def find_inside(root: Path, query: ClipQuery) -> Found:
     """ROOT/CLIP/truth/FRAME.png (SPMCS; also HR, GT, GoPro's sharp), with CLIP/LRx4 or CLIP/input4 or without."""
     if not root.is_dir():
         return None
     if (own := named(root, GT_NAMES)) and image_files(own) and all(map(belongs_to_gt, folders(root))):
         lr = lr_folder(root, query.scale)
-        entry = Entry(root.resolve().name, own, lr, if_file(root / "gt" / "gt.txt"))
+        entry = ClipFiles(root.resolve().name, own, lr, if_file(root / "gt" / "gt.txt"))
         return [entry], f"one clip with frames in {own.name}/" + (f" and {lr.name}/" if lr else "")
     found = [(clip, named(clip, GT_NAMES)) for clip in folders(root)]
     lacking = [clip for clip, gt in found if gt is None]
@@ -90,22 +90,22 @@ def find_inside(root: Path, query: Query) -> Found:
         if not image_files(gt):
             raise InputError(f"{gt}: the clip is empty (no image files); remove the folder or fill it")
         lr = lr_folder(clip, query.scale)
-        entries.append(Entry(clip.name, gt, lr, if_file(clip / "gt" / "gt.txt")))
+        entries.append(ClipFiles(clip.name, gt, lr, if_file(clip / "gt" / "gt.txt")))
         names.append(f"{gt.name}/" + (f" and {lr.name}/" if lr else ""))
     return entries, f"{len(entries)} clips with frames in {', '.join(dict.fromkeys(names))}"
 
 
-def find_file(root: Path, query: Query) -> Found:
+def find_file(root: Path, query: ClipQuery) -> Found:
     """A root that is one film, one TIFF stack or one image; or a folder of films, or of TIFF stacks, one clip each."""
     if root.is_file():
         kind = root.suffix.lower()
         if kind not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
             raise InputError(f"{root}: unknown kind of file; expected a film, an image or a folder")
         if kind in VIDEO_SUFFIXES:
-            return [Entry(root.stem, root)], "one film"
+            return [ClipFiles(root.stem, root)], "one film"
         pages = probe(root).pages
         return [
-            Entry(root.stem, root if pages > 1 else [root])
+            ClipFiles(root.stem, root if pages > 1 else [root])
         ], f"a TIFF of {pages} pages" if pages > 1 else "one image"
     films = files_with(root, VIDEO_SUFFIXES)
     images = image_files(root)
@@ -114,13 +114,13 @@ def find_file(root: Path, query: Query) -> Found:
             f"{root}: holds films and images ({films[0].name}, {images[0].name}, ...); put them into two folders"
         )
     if films:
-        return [Entry(film.stem, film) for film in films], f"{len(films)} films"
+        return [ClipFiles(film.stem, film) for film in films], f"{len(films)} films"
     if images and images[0].suffix.lower() in (".tif", ".tiff") and probe(images[0]).pages > 1:
-        return [Entry(stack.stem, stack) for stack in images], f"{len(images)} TIFF stacks"
+        return [ClipFiles(stack.stem, stack) for stack in images], f"{len(images)} TIFF stacks"
     return None
 
 
-def find_vimeo90k(root: Path, query: Query) -> Found:
+def find_vimeo90k(root: Path, query: ClipQuery) -> Found:
     """ROOT/sequences/00001/0001/im1.png ... im7.png with sep_trainlist.txt and sep_testlist.txt."""
     sequences = root / "sequences"
     if not sequences.is_dir():
@@ -144,7 +144,7 @@ def find_vimeo90k(root: Path, query: Query) -> Found:
     for clip in clips:
         name = f"{clip.parent.name}/{clip.name}"
         lr = [low / name / frame for frame in frames] if low else None
-        entries.append(Entry(name, [clip / frame for frame in frames], lr))
+        entries.append(ClipFiles(name, [clip / frame for frame in frames], lr))
     return entries, reason + (f", LR in {low.name}/" if low else "")
 
 
@@ -153,7 +153,7 @@ def has_own_splits(root: Path) -> bool:
     return any(re.fullmatch(r"(train|val|test)_sharp", path.name.lower()) for path in folders(root))
 
 
-def find_reds(root: Path, query: Query) -> Found:
+def find_reds(root: Path, query: ClipQuery) -> Found:
     """ROOT/train_sharp/CLIP/FRAME.png with ROOT/train_sharp_bicubic/X4/CLIP beside it or not (also val_sharp)."""
     if not root.is_dir():
         return None
@@ -170,7 +170,7 @@ def find_reds(root: Path, query: Query) -> Found:
         bicubic = root / f"{gt.name}_bicubic"
         low = lr_folder(bicubic, query.scale) if bicubic.is_dir() else None
         prefix = f"{gt.name}/" if len(wanted) > 1 else ""
-        entries += [Entry(prefix + c.name, c, low / c.name if low else None) for c in clip_folders(gt)]
+        entries += [ClipFiles(prefix + c.name, c, low / c.name if low else None) for c in clip_folders(gt)]
         reasons.append(f"{gt.name}/" + (f" with {bicubic.name}/{low.name}/" if low else ", LR made from GT"))
     return (entries, ", ".join(reasons)) if entries else None
 
@@ -185,11 +185,11 @@ def is_viso(root: Path) -> bool:
     return bool(names & {"car", "plane", "ship"})
 
 
-def find_raw_viso(root: Path, query: Query) -> Found:
+def find_raw_viso(root: Path, query: ClipQuery) -> Found:
     """ROOT/mot/car/SEQ/img/FRAME.jpg with SEQ/gt/gt.txt; the root may be any folder of these from ROOT to SEQ."""
     if not root.is_dir():
         return None
-    entries: list[Entry] = []
+    entries: list[ClipFiles] = []
     if is_viso(root):
         tops = [path for path in folders(root) if path.name.lower() in ("mot", "sot", "mod", "det")] or [root]
         for top in tops:
@@ -208,32 +208,32 @@ def _viso_frames(sequence: Path) -> Path | None:
     return named(sequence, ("img", "img1", "images"))
 
 
-def _viso_entry(sequence: Path, prefix: str = "") -> Entry:
+def _viso_entry(sequence: Path, prefix: str = "") -> ClipFiles:
     frames, group = _viso_frames(sequence), sequence.resolve().parent.name.lower()
     if frames is None:
         raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
     label = group if group in VISO_CLASSES else "object"
-    return Entry(prefix + sequence.resolve().name, frames, None, if_file(sequence / "gt" / "gt.txt"), label)
+    return ClipFiles(prefix + sequence.resolve().name, frames, None, if_file(sequence / "gt" / "gt.txt"), label)
 
 
-def find_viso(root: Path, query: Query) -> Found:
+def find_viso(root: Path, query: ClipQuery) -> Found:
     """VISO asked for by name: raw, or processed (the layout `jilin`, with boxes/CLIP.txt or without)."""
     return find_raw_viso(root, query) or find_jilin(root, query)
 
 
-def find_adobe240(root: Path, query: Query) -> Found:
+def find_adobe240(root: Path, query: ClipQuery) -> Found:
     """Folders of frames at 240 per second, as extracted from the Adobe240 films; asked for by name."""
     found = find_clips(root, query)
     return found and ([replace(entry, fps=240.0) for entry in found[0]], found[1] + " at 240 per second")
 
 
-def find_gopro(root: Path, query: Query) -> Found:
+def find_gopro(root: Path, query: ClipQuery) -> Found:
     """ROOT/CLIP/sharp/FRAME.png or ROOT/CLIP/FRAME.png at 240 frames per second; asked for by name."""
     found = find_inside(root, query) or find_clips(root, query)
     return found and ([replace(entry, fps=240.0) for entry in found[0]], found[1] + " at 240 per second")
 
 
-def find_clips(root: Path, query: Query) -> Found:
+def find_clips(root: Path, query: ClipQuery) -> Found:
     """ROOT/CLIP/FRAME.png, or a root that is itself one folder of frames."""
     if not root.is_dir():
         return None
@@ -242,11 +242,11 @@ def find_clips(root: Path, query: Query) -> Found:
     if here and below:
         raise InputError(f"{root}: holds frames and also folders of frames ({below[0].name}, ...); choose one as root")
     if here:
-        return [Entry(root.resolve().name, root)], f"one folder of {len(here)} frames"
-    return ([Entry(clip.name, clip) for clip in below], f"{len(below)} folders of frames") if below else None
+        return [ClipFiles(root.resolve().name, root)], f"one folder of {len(here)} frames"
+    return ([ClipFiles(clip.name, clip) for clip in below], f"{len(below)} folders of frames") if below else None
 
 
-FINDERS: dict[str, Callable[[Path, Query], Found]] = {
+FINDERS: dict[str, Callable[[Path, ClipQuery], Found]] = {
     "viso": find_viso,
     "vimeo90k": find_vimeo90k,
     "reds": find_reds,

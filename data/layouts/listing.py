@@ -18,7 +18,7 @@ Source = Path | Sequence[Path]  # a folder of frames, a film, or a list of files
 
 
 @dataclass(frozen=True)
-class Query:
+class ClipQuery:
     """What the caller asked for. scale: None where it is not an integer (LR files then do not count)."""
 
     scale: int | None
@@ -26,7 +26,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ClipFiles:
     """Where one clip's files are; `label` is the class of its boxes where the box file has none."""
 
     name: str
@@ -36,7 +36,7 @@ class Entry:
     label: str = "object"
     fps: float | None = None
 
-    def renamed(self, name: str) -> Entry:
+    def renamed(self, name: str) -> ClipFiles:
         return replace(self, name=name)
 
     def open_gt(self, allow_gaps: bool = False, bands: Bands | None = None) -> Clip | None:

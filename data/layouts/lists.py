@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.layouts.finders import Entry, folders
+from data.layouts.finders import ClipFiles, folders
 from errors import InputError
 
 
@@ -26,7 +26,7 @@ def read_list(path: Path) -> list[tuple[str, str | None]]:
     return items
 
 
-def apply_list(list_file: str | Path, root: Path, entries: list[Entry]) -> dict[str, list[int] | None]:
+def apply_list(list_file: str | Path, root: Path, entries: list[ClipFiles]) -> dict[str, list[int] | None]:
     """Clip name -> listed frame numbers (None: all). InputError for names that the layout lacks."""
     path = _locate(Path(list_file), root)
     positions = {entry.name: None for entry in entries}

@@ -29,7 +29,7 @@ Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture,
 SHADOW = np.array([0, 0, 0, 0.4], np.float32)
 
 
-class View(NamedTuple):
+class SceneView(NamedTuple):
     """A scene at one time, before the sensor; arrays on the fine grid of `grain` pixels per ground-truth pixel."""
 
     light: np.ndarray  # (h, w, 3) float32 in [0, 1]
@@ -88,17 +88,17 @@ class Scene:
 
     # --- pictures -----------------------------------------------------------------------------------------------------
 
-    def frame(self, time: float, view: View | None = None) -> np.ndarray:
+    def frame(self, time: float, view: SceneView | None = None) -> np.ndarray:
         """The frame at `time` (frame number, any value from 0) as the sensor gives it: (H, W, 3) uint8 or uint16."""
         light = (view or self.view(time)).light
         rng = np.random.default_rng([*self.key, 1 + round(time * 1000)])
         frame = sensor.expose(light, self.grain, self.sigma, self.colour_sigma, self.settings.sensor, rng)
         return sensor.compress(frame, self.quality) if self.quality else frame
 
-    def view(self, time: float) -> View:
+    def view(self, time: float) -> SceneView:
         """What the sensor would see at `time`, and what is seen where."""
         light = self._ground(time)
-        view = View(
+        view = SceneView(
             light, np.zeros(light.shape[:2], np.int16), *(np.zeros(light.shape[:2], np.float32) for _ in range(2))
         )
         poses = self._poses(time)
@@ -137,7 +137,7 @@ class Scene:
         picture = cv2.remap(self.canvas.picture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         return np.asarray(picture, np.float32)
 
-    def _draw(self, view: View, number: int, centre: np.ndarray, heading: float) -> None:
+    def _draw(self, view: SceneView, number: int, centre: np.ndarray, heading: float) -> None:
         mover, part = self.parts[number]
         if mover.wake:
             self._foam(view, part, centre, heading)
@@ -151,7 +151,7 @@ class Scene:
             view.owner[where][alpha > 0.5] = number + 1
             view.height[where][alpha > 0.5] = 0
 
-    def _foam(self, view: View, part: Part, centre: np.ndarray, heading: float) -> None:
+    def _foam(self, view: SceneView, part: Part, centre: np.ndarray, heading: float) -> None:
         """The wake: a bright triangle that fades behind the ship."""
         stern = part.sprite.shape[0], part.sprite.shape[1] * 2
         fade = np.linspace(0, 0.5, stern[1], dtype=np.float32)[None] ** 2
@@ -163,7 +163,7 @@ class Scene:
         linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
         _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.2))
 
-    def _raise(self, view: View, building: world.Building, time: float) -> None:
+    def _raise(self, view: SceneView, building: world.Building, time: float) -> None:
         """Walls that can be seen, then the roof, shifted by height times tilt."""
         foot = self._fine(self.platform.to_image(building.foot, time))
         rise = building.height * self.tilt(time) * self.grain
@@ -205,7 +205,7 @@ class Scene:
 
     # --- truth --------------------------------------------------------------------------------------------------------
 
-    def boxes(self, time: float, view: View | None = None) -> list[TrueBox]:
+    def boxes(self, time: float, view: SceneView | None = None) -> list[TrueBox]:
         """The moving objects of which at least a third of the whole can be seen, cut to the frame."""
         view = view or self.view(time)
         poses = self._poses(time)
@@ -223,7 +223,7 @@ class Scene:
                 found.append(TrueBox(mover.track, left, top, right - left, bottom - top, mover.label, visible))
         return found
 
-    def flow(self, start: float, end: float, view: View | None = None) -> np.ndarray:
+    def flow(self, start: float, end: float, view: SceneView | None = None) -> np.ndarray:
         """True motion (H, W, 2) float32: what pixel (x, y) at `start` shows lies at (x, y) + flow at `end`.
 
         Exact for the ground, walls and roofs, moving objects and clouds (where they hide more than half); what becomes
