@@ -17,7 +17,7 @@ def main() -> int:
     arguments.add_argument("--resume", metavar="RUN", help="folder or state file of an interrupted run")
     options = cli.parse(arguments)
 
-    from engine import runs  # torch is imported after the arguments are known to be right
+    from engine.train import runs  # torch is imported after the arguments are known to be right
 
     try:
         runs.train_and_report(options.config, options.overrides, options.resume)

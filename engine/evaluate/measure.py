@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from tqdm import tqdm
 import metrics
 from data.clips import Clip, SubClip
 from data.degrade import imresize
+from data.files import sha256
 from data.frame_writer import write_frame
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
 from engine import distributed
-from engine.config import Config
+from engine.config import Config, config_to_mapping
 from engine.report import provenance
+from engine.report.cost import SIDE, gmac_per_frame
 from engine.restore import Options, restore
 from engine.restore.timing import Clock
 from errors import InputError
@@ -77,7 +80,7 @@ def evaluate(
     gathered = distributed.gather((results, pictures, *clock.reading()))
     clips = {name: clip for part in gathered for name, clip in part[0].items()}
     report = {
-        **provenance.describe(network, config, weights),
+        **describe(network, config, weights),
         "baseline": BASELINES[config.space_time],
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
         "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
@@ -254,3 +257,24 @@ def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | No
     if pair.boxes:
         entry["boxes"] = [box._asdict() for box in pair.boxes[shot.index]]
     return [entry]
+
+
+def describe(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
+    """The part of a report that is known before the first frame."""
+    name, ensemble = config.network.name, config.eval.ensemble
+    return {
+        "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight positions' if ensemble else ''}",
+        "protocol": config.eval.protocol,
+        "scale": config.scale,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+        "weights": {"path": str(weights), "sha256": sha256(weights)} if weights else {},
+        "machine": provenance.machine(),
+        "network": {
+            "name": name,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "gmac_per_frame": round(gmac_per_frame(network) * (8 if ensemble else 1), 4),
+            "gmac_counted_at": f"{SIDE}x{SIDE} LR",
+        },
+        "config": config_to_mapping(config),
+    }

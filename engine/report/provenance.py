@@ -1,42 +1,16 @@
-"""What a report says of its surroundings: config, weights, commit, machine, size and cost of the network."""
+"""Where a report was made: commit, machine, memory."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import dcn
-from data.files import sha256
-from engine.config import Config, config_to_mapping
-from engine.report.cost import SIDE, gmac_per_frame
-
-
-def describe(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
-    """The part of a report that is known before the first frame."""
-    name, ensemble = config.network.name, config.eval.ensemble
-    return {
-        "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight positions' if ensemble else ''}",
-        "protocol": config.eval.protocol,
-        "scale": config.scale,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "weights": {"path": str(weights), "sha256": sha256(weights)} if weights else {},
-        "machine": machine(),
-        "network": {
-            "name": name,
-            "parameters": sum(p.numel() for p in network.parameters()),
-            "gmac_per_frame": round(gmac_per_frame(network) * (8 if ensemble else 1), 4),
-            "gmac_counted_at": f"{SIDE}x{SIDE} LR",
-        },
-        "config": config_to_mapping(config),
-    }
 
 
 def commit() -> str:

@@ -46,7 +46,7 @@ def test_plans_of_free_size_are_those_of_fixed_ones():
     network, frames = small_mtdo(reconstruction="hat", hat=HAT), moving_clip(3, 40, 24).window(1, 3)[None]
     with torch.no_grad():
         expected = network(frames)
-        with engine.export.symbolic_plans():
+        with engine.export.to_onnx.symbolic_plans():
             assert torch.equal(network(frames), expected)
 
 
@@ -94,6 +94,6 @@ def test_sizes_that_do_not_fit(tmp_path):
 
 
 def test_missing_packages_are_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(engine.export, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(engine.export.to_onnx, "PACKAGES", ("no_such_package",))
     with pytest.raises(InputError, match="pip install no_such_package"):
         export(small_stno(), tmp_path / "model.onnx", (16, 16))
