@@ -6,61 +6,24 @@ A state file holds everything that an exact resume needs: network, averaged weig
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import models
-from data.files import temporary_path
 from engine.config import in_repository
+from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
 from settings import to_mapping
 
-FORMAT = "mtdo-stno-1"
+__all__ = ["load_network", "load_state", "load_tensors", "released", "save_tensors", "save_weights"]
+
 DEFAULT_SCALE = 4.0  # where none is asked for
 RELEASED_MTDO = {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"}  # of scale
 RELEASED_STNO = "checkpoints/stno_s.safetensors"  # of any
-
-
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write `tensors` and a JSON header to `path`, through a temporary name in the same folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_path(path)
-    try:
-        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(plain, temporary, metadata={"format": FORMAT, "header": json.dumps(header)})
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # safetensors writes files that nobody else may read
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write '{path}': {error}: free some space or choose another folder") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of a safetensors file. Raises `InputError` for a missing, truncated or foreign file."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights file '{path}' does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-        header = json.loads(metadata.get("header", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"'{path}' is not a readable safetensors file ({error}): copy it again") from None
-    return tensors, header
 
 
 def save_weights(path: str | Path, network: nn.Module, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
@@ -97,17 +60,42 @@ def load_network(path: str | Path) -> nn.Module:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        return _load_published(path)
+        state = load_pth(path)
+        return models.load_official(_guess_name(state, path), state)
     tensors, header = load_tensors(path)
     if "network" not in header:
         return models.load_official(_guess_name(tensors, path), tensors)
-    network = models.build(header["network"])
-    for part in ("ema.", "network."):
-        if any(name.startswith(part) for name in tensors) and is_state(header):
-            tensors = {name.removeprefix(part): t for name, t in tensors.items() if name.startswith(part)}
-            break
+    if is_state(header):
+        tensors = state_part(tensors, "ema.") or state_part(tensors, "network.")
+    try:
+        config = models.config_from_mapping(header["network"])
+    except InputError as error:
+        raise InputError(f"'{path}': {error}") from None
+    with torch.device("meta"):  # shapes without memory: the header may claim any size
+        check_fit(models.build(config).state_dict(), tensors, path)
+    network = models.build(config)
     load_state(network, tensors, path)
     return network.eval()
+
+
+def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors of a training state whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise one `InputError` that lists what is missing, unexpected or of another shape in `tensors`."""
+    problems = [f"{name} missing" for name in own if name not in tensors]
+    problems += [f"{name} unexpected" for name in tensors if name not in own]
+    problems += [
+        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        raise InputError(
+            f"the weights in '{source}' do not fit this network: {first_few(problems, '; ')}: use the config they were trained with"
+        )
 
 
 def load_state(
@@ -126,18 +114,7 @@ def load_state(
             raise InputError(f"nothing in '{source}' fits this network: start from other weights")
         kept = set(left)
         tensors = {name: tensor if name in kept else tensors[name] for name, tensor in own.items()}
-    problems = [f"{name} missing" for name in own if name not in tensors]
-    problems += [f"{name} unexpected" for name in tensors if name not in own]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = first_few(problems, "; ")
-        raise InputError(
-            f"the weights in '{source}' do not fit this network: {shown}: use the config they were trained with"
-        )
+    check_fit(own, tensors, source)
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     bad = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
@@ -149,24 +126,6 @@ def first_few(names: Sequence[str], separator: str = ", ", count: int = 4) -> st
     """The first names of a list that may be long, and how many more there are."""
     more = [f"and {len(names) - count} more"] if len(names) > count else []
     return separator.join([*names[:count], *more])
-
-
-def _load_published(path: Path) -> nn.Module:
-    if not path.is_file():
-        raise InputError(f"weights file '{path}' does not exist")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
-        raise InputError(
-            f"'{path}' is damaged or holds more than tensors: expected a state dict of published weights"
-        ) from None
-    for key in ("state_dict", "model", "params_ema", "params", "net"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-            break
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"'{path}' holds no state dict of tensors: expected published MTDO or STNO weights")
-    return models.load_official(_guess_name(state, path), state)
 
 
 def _guess_name(state: Mapping[str, Tensor], path: Path) -> str:

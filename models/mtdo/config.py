@@ -14,6 +14,10 @@ def _require(valid: bool, key: str, value: object, expected: str) -> None:
         raise InputError(f"network.{key} is {value!r}; expected {expected}: change it in the config")
 
 
+def _require_between(key: str, value: int, least: int, most: int) -> None:
+    _require(least <= value <= most, key, value, f"a whole number from {least} to {most}")
+
+
 def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, key, value, "one of " + ", ".join(choices))
 
@@ -34,18 +38,22 @@ class HATConfig:
     drop_path: float = 0.1  # rate of the last hybrid block; it rises linearly from 0
 
     def __post_init__(self) -> None:
-        for key in ("embed", "heads", "compress", "squeeze"):
-            _require(getattr(self, key) >= 1, f"hat.{key}", getattr(self, key), "a whole number from 1")
+        for key, most in {"embed": 1024, "heads": 64, "compress": 1024, "squeeze": 1024}.items():
+            _require_between(f"hat.{key}", getattr(self, key), 1, most)
         _require(self.embed % self.heads == 0, "hat.embed", self.embed, f"a multiple of hat.heads = {self.heads}")
         _require(self.compress <= self.embed, "hat.compress", self.compress, f"at most hat.embed = {self.embed}")
         _require(self.squeeze <= self.embed, "hat.squeeze", self.squeeze, f"at most hat.embed = {self.embed}")
-        _require(self.window >= 2 and self.window % 2 == 0, "hat.window", self.window, "an even number from 2")
+        _require(
+            2 <= self.window <= 32 and self.window % 2 == 0, "hat.window", self.window, "an even number from 2 to 32"
+        )
         margin = self.overlap * self.window / 2
         _require(0 <= self.overlap <= 1 and margin.is_integer(), "hat.overlap", self.overlap,
                  f"a number from 0 to 1 that makes overlap * {self.window} / 2 whole")  # fmt: skip
-        depths_valid = bool(self.depths) and all(depth >= 1 for depth in self.depths)
-        _require(depths_valid, "hat.depths", self.depths, "at least one group, each of at least one block")
-        _require(self.mlp_ratio * self.embed >= 1, "hat.mlp_ratio", self.mlp_ratio, "a positive number")
+        depths_valid = 1 <= len(self.depths) <= 64 and all(1 <= depth <= 64 for depth in self.depths)
+        _require(depths_valid, "hat.depths", self.depths, "1 to 64 groups, each of 1 to 64 blocks")
+        _require(
+            1 <= self.mlp_ratio * self.embed <= 16 * self.embed, "hat.mlp_ratio", self.mlp_ratio, "a number up to 16"
+        )
         _require(0 <= self.drop_path < 1, "hat.drop_path", self.drop_path, "a number from 0 to below 1")
 
 
@@ -78,13 +86,14 @@ class MTDOConfig:
 
     def __post_init__(self) -> None:
         _require_choice("name", self.name, ("mtdo",))
-        _require(self.frames >= 3 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3")
-        _require(self.spacing == "auto" or self.spacing >= 1, "spacing", self.spacing, "a whole number from 1, or auto")
+        _require(3 <= self.frames <= 99 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3 to 99")
+        if self.spacing != "auto":
+            _require_between("spacing", self.spacing, 1, 1000)
         _require(self.scale in (2, 3, 4, 8), "scale", self.scale, "2, 3, 4 or 8")
-        for key in ("channels", "deformable_groups", "reconstruction_blocks"):
-            _require(getattr(self, key) >= 1, key, getattr(self, key), "a whole number from 1")
+        for key, most in {"channels": 512, "deformable_groups": 512, "reconstruction_blocks": 256}.items():
+            _require_between(key, getattr(self, key), 1, most)
         for key in ("feature_blocks", "correction_blocks"):
-            _require(getattr(self, key) >= 0, key, getattr(self, key), "a whole number from 0")
+            _require_between(key, getattr(self, key), 0, 256)
         _require(self.channels % self.deformable_groups == 0, "channels", self.channels,
                  f"a multiple of deformable_groups = {self.deformable_groups}")  # fmt: skip
         _require_choice("residual", self.residual, ("none", "bicubic"))

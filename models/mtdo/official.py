@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from models.mtdo.config import MTDOConfig
@@ -99,10 +100,13 @@ def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
     shape when the weights are not MTDO's.
     """
     state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
-    network = MTDO(MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped"))
+    config = MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped")
+    with torch.device("meta"):  # shapes without memory: the file may claim any size
+        network = MTDO(config)
     names = {name: official_name(name) for name in network.state_dict()}
     shapes = {names[name]: value.shape for name, value in network.state_dict().items()}
     fit(state, shapes, "published MTDO")
+    network = MTDO(config)
     network.load_state_dict({name: state[official] for name, official in names.items()})
     return network.eval()
 

@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from errors import InputError
 
+BOUNDS = {
+    "channels": (1, 512), "blocks": (0, 256), "embedding": (1, 1024), "heads": (1, 64), "hidden": (1, 8192),
+    "side_channels": (1, 1024), "frame_features": (1, 1024), "query_width": (1, 4096), "slab_pixels": (0, 2**31),
+}  # fmt: skip
+
 
 @dataclass
 class STNOConfig:
@@ -31,15 +36,13 @@ class STNOConfig:
     slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device; not for the compiled one
 
     def __post_init__(self) -> None:
-        numbers = {"channels": 1, "blocks": 0, "embedding": 1, "heads": 1, "hidden": 1, "side_channels": 1}
-        numbers |= {"frame_features": 1, "query_width": 1, "slab_pixels": 0}
-        for key, least in numbers.items():
-            if getattr(self, key) < least:
-                raise InputError(f"network.{key} is {getattr(self, key)}, expected an integer of at least {least}")
+        for key, (least, most) in BOUNDS.items():
+            if not least <= getattr(self, key) <= most:
+                raise InputError(f"network.{key} is {getattr(self, key)}, expected an integer from {least} to {most}")
         for key in ("pyramid", "head_widths"):
             widths = getattr(self, key)
-            if len(widths) != 3 or min(widths) < 1:
-                raise InputError(f"network.{key} is {widths}, expected three widths, e.g. [36, 54, 72]")
+            if len(widths) != 3 or min(widths) < 1 or max(widths) > 1024:
+                raise InputError(f"network.{key} is {widths}, expected three widths from 1 to 1024, e.g. [36, 54, 72]")
         if self.embedding % self.heads or self.embedding // self.heads < 2:
             raise InputError(
                 f"network.embedding is {self.embedding}, must be two or more times network.heads ({self.heads})"

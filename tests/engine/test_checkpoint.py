@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,12 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_network(tmp_path / "none.safetensors")
     text = tmp_path / "weights.pth"
-    text.write_text("no weights")
+    for words in ("Quota exceeded", "<!DOCTYPE html>\n<html>"):  # what a failed download leaves
+        for path in (text, tmp_path / "page.safetensors"):
+            path.write_text(words)
+            with pytest.raises(InputError, match=f"is text, not weights: it begins with '{words.split()[0]}"):
+                load_network(path)
+    text.write_bytes(b"\x80\x02no weights")
     with pytest.raises(InputError, match="damaged or holds more than tensors"):
         load_network(text)
     torch.save({"state_dict": {"a": torch.zeros(1)}}, text)
@@ -159,3 +166,75 @@ def test_unwritable_folder_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises((InputError, OSError)):
         save_tensors(tmp_path / "file" / "w.safetensors", {"a": torch.zeros(1)}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << position % 8
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """All bytes of a small file in turn: the length, the names, the header, the checksum, the tensors."""
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}, {"step": 5})
+    before = path.read_bytes()
+    for position in range(len(before)):
+        flip(path, position)
+        with pytest.raises(InputError, match=r"w\.safetensors"):
+            load_tensors(path)
+        path.write_bytes(before)
+    assert load_tensors(path)[1] == {"step": 5}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"name": "mtdo", "channels": 512}, {"name": "mtdo", "channels": 10**9}, {"name": "stno", "blocks": 10**6}],
+)
+def test_a_small_file_does_not_make_a_large_network(tmp_path: Path, network: dict, monkeypatch) -> None:
+    save_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"network": network})
+
+    def build(config: object) -> torch.nn.Module:
+        assert torch.empty(1).is_meta, "memory was taken before shapes were compared"
+        return original(config)
+
+    original = models.build
+    monkeypatch.setattr(models, "build", build)
+    with pytest.raises(InputError, match=r"w\.safetensors"):
+        load_network(tmp_path / "w.safetensors")
+
+
+def test_pth_that_claims_more_than_it_holds(tmp_path: Path) -> None:
+    torch.save({"fus.weight": torch.zeros(1).expand(64, 64 * 2001), "hat.a": torch.zeros(1)}, tmp_path / "c.pth")
+    with pytest.raises(InputError, match="larger than the file itself"):
+        load_network(tmp_path / "c.pth")
+    torch.save({"hat.a": torch.zeros(10**6)}, tmp_path / "d.pth")
+    with zipfile.ZipFile(tmp_path / "d.pth") as stored, zipfile.ZipFile(tmp_path / "e.pth", "w") as small:
+        for entry in stored.namelist():
+            small.writestr(entry, stored.read(entry), zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match="compressed archive"):
+        load_network(tmp_path / "e.pth")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {1: torch.zeros(1)},
+        {"hat.a": torch.zeros(1, device="meta")},
+        {"hat.a": torch.zeros(1, 1).to_sparse()},
+        {"hat.a": torch.zeros(1, dtype=torch.complex64)},
+        {},
+        torch.zeros(3),
+    ],
+)
+def test_pth_of_other_things(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"w\.pth"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.safetensors", "x" * 400, "a\0b.pth"):
+        with pytest.raises(InputError, match="weights file"):
+            load_network(tmp_path / name)
