@@ -1,4 +1,4 @@
-"""From ground truth to low resolution: MATLAB's bicubic `imresize`, blur-down, sensor MTF, noise, JPEG.
+"""Degrade ground truth to low resolution: MATLAB's bicubic `imresize`, blur-down, sensor MTF, noise, JPEG.
 
 Every resampling here (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of input
 pixels around its own centre. Borders are mirrored (the edge pixel twice for bicubic and mtf, as MATLAB does).
@@ -23,14 +23,14 @@ from torch import Tensor
 from errors import InputError
 
 Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
-ROWS = 128  # output rows of one product: their inputs lie close together, so the product stays small for large images
+ROWS = 128  # output rows per matrix product: their inputs are close together, so the matrices stay small for large images
 
 
 # --- resampling -------------------------------------------------------------------------------------------------------
 
 
 def imresize(x: Tensor, scale: float | None = None, size: tuple[int, int] | None = None) -> Tensor:
-    """Bicubic resize as MATLAB's `imresize` does it (a = -0.5, antialiased when shrinking, symmetric border).
+    """Bicubic resize equal to MATLAB's `imresize` (a = -0.5, antialiased when shrinking, symmetric border).
 
     Args:
         x: (..., H, W). float32 and float64 are computed in their own type, half types in float32, and not clamped.
@@ -41,7 +41,7 @@ def imresize(x: Tensor, scale: float | None = None, size: tuple[int, int] | None
     Returns: (..., H', W') in the type of `x`.
     """
     if (scale is None) == (size is None):
-        raise InputError("imresize: give either scale or size, not both and not neither")
+        raise InputError("imresize: give exactly one of scale and size")
     height, width = x.shape[-2:]
     if scale is not None:
         if not scale > 0 or not math.isfinite(scale):
@@ -56,7 +56,7 @@ def imresize(x: Tensor, scale: float | None = None, size: tuple[int, int] | None
 
 
 def _ceil(value: float) -> int:
-    return math.ceil(value - 1e-9 * value)  # 0.1 * 30 is 3.0000000000000004 in floating point and means 3
+    return math.ceil(value - 1e-9 * value)  # 0.1 * 30 is 3.0000000000000004 in floating point
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
@@ -69,7 +69,7 @@ def _cubic(distance: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _bicubic_taps(length: int, out: int, scale: float) -> Taps:
-    shrink = min(scale, 1.0)  # below 1 the kernel is widened, so that it averages over what one output pixel covers
+    shrink = min(scale, 1.0)  # below 1 the kernel is widened to the area of one output pixel (antialiasing)
     centres = (np.arange(out) + 0.5) / scale - 0.5
     return _kernel_taps(centres, length, 2.0 / shrink, lambda distance: _cubic(distance * shrink))
 
@@ -85,10 +85,10 @@ def _kernel_taps(centres: np.ndarray, length: int, radius: float, kernel: Callab
 
 
 def _resample(x: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """Apply one set of taps along H, one along W. The axis that shrinks most goes first: less work for the other."""
+    """Apply one set of taps along H, one along W. The axis that shrinks most goes first, which leaves less work for the other."""
     if x.dtype == torch.uint8:
         value = _resample(x.float(), rows, columns)
-        return value.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)  # halves go up, as MATLAB's round does
+        return value.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)  # MATLAB's round: halves away from zero
     if x.dtype in (torch.float16, torch.bfloat16):
         return _resample(x.float(), rows, columns).to(x.dtype)
     with _exact_products(x.device):
@@ -99,7 +99,7 @@ def _resample(x: Tensor, rows: Taps, columns: Taps) -> Tensor:
 
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
-    """No autocast and no TensorFloat-32: both would leave three digits of a resized image."""
+    """Disable autocast and TensorFloat-32: both keep only about three digits."""
     previous = torch.get_float32_matmul_precision()
     with torch.autocast(device.type, enabled=False):
         if device.type != "cuda" or previous == "highest":
@@ -164,7 +164,7 @@ def _mtf_taps(length: int, out: int, mtf: float) -> Taps:
 
 @dataclass(frozen=True)
 class Degradation:
-    """How low resolution is made where a data set has none. Its fields are the keys of `data.degradation` in a config.
+    """How to make low resolution from ground truth. The fields are the keys of `data.degradation` in a config.
 
     kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales), "mtf" (sensor).
     sigma: deviation of the blur of "blur-down" in GT pixels.
@@ -173,7 +173,7 @@ class Degradation:
     jpeg: quality 1..100, None for none.
     bits: 8 or 16 rounds the result to that depth, 0 leaves it unrounded; None: the depth of the ground truth, which for
         tensors (their depth is unknown) means 8, as LR files are 8-bit.
-    seed: noise depends on (seed, clip name, frame index) alone, never on the order of reading or the number of workers.
+    seed: noise depends only on (seed, clip name, frame index), not on the reading order or the number of workers.
     """
 
     kind: str = "bicubic"

@@ -1,4 +1,4 @@
-"""Names of files and clips in the order that people mean."""
+"""Natural sort order of file and clip names."""
 
 from __future__ import annotations
 

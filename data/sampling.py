@@ -1,7 +1,7 @@
-"""The order in which training samples are drawn, and the loader that reads them.
+"""Training samples: the order in which they are drawn, and the loader that reads them.
 
-Nothing here has a state: everything random about a sample is a function of (seed, step, slot) alone, so a run that
-resumes at step n, with any number of workers and ranks, draws what the undisturbed run draws.
+Sampling is stateless: a sample depends only on (seed, step, slot). A run resumed at step n draws the same samples as an
+uninterrupted run, with any number of workers and ranks.
 """
 
 from __future__ import annotations
@@ -102,5 +102,5 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def shuffled(position: int, length: int, seed: int) -> int:
-    """Item `position` of an endless row of shuffled epochs: every item once before any comes again."""
+    """Item `position` of an endless sequence of shuffled epochs: every item appears once per epoch."""
     return int(_permutation(length, seed, position // length)[position % length])

@@ -1,13 +1,13 @@
-"""Training clips whose ground truth is what teachers make of them: python -m engine.distill --config C --teacher W --out OUT.
+"""Make training clips whose targets are outputs of teacher networks: python -m engine.distill --config C --teacher W --out OUT.
 
-What cannot be known from the low resolution (noise, detail by chance) makes the gradients of training noisy. A mean of
-networks' outputs over the eight turned and mirrored versions of the frames holds little of it.
+Detail that cannot be predicted from the low resolution (noise, chance) makes the training gradients noisy. The mean of
+several networks over the eight rotated and mirrored versions of a frame contains little of it.
 
-Takes the clips of `data.train` and `data.also`, writes OUT/training_set/{GT,LR}/CLIP/*.png (LR as the config makes it) and
-OUT/train.txt, which lists the frames with such a ground truth. These are the frames whose whole window lies in the clip; the
-others are their neighbours and keep their own truth. Train with data.train.root=OUT data.train.list_file=train.txt.
+Reads the clips of `data.train` and `data.also`; writes OUT/training_set/{GT,LR}/CLIP/*.png (LR as the config makes it) and
+OUT/train.txt, which lists the frames with distilled targets: those whose window is complete within the clip. All other
+frames are only neighbours and keep their ground truth. Train with data.train.root=OUT data.train.list_file=train.txt.
 
-The same command goes on where an earlier run stopped; `torchrun --nproc_per_node N -m engine.distill ...` shares the clips.
+The same command resumes a stopped run; `torchrun --nproc_per_node N -m engine.distill ...` shares the clips.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ TRAINING = "training_set"
 
 @dataclass(frozen=True)
 class Teacher:
-    """What makes a share of the target: a weights file of ours, or a Python function MODULE:NAME that returns one which takes
-    a frame (3, h, w) in [0, 1] to (3, H, W).
+    """A teacher and its share of the target: a weights file, or a Python function MODULE:NAME that returns a function from a
+    frame (3, h, w) in [0, 1] to (3, H, W).
     """
 
     name: str
@@ -55,7 +55,7 @@ class Teacher:
 
     @classmethod
     def parse(cls, text: str) -> Teacher:
-        """From NAME or NAME:SHARE; NAME alone counts whole."""
+        """From NAME or NAME:SHARE; without a share it is 1."""
         name, colon, share = text.rpartition(":")
         try:
             return cls(name, float(share)) if colon else cls(text, 1.0)
@@ -71,7 +71,7 @@ class Teacher:
 
 
 def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> Callable[[Pair, int], Tensor]:
-    """(pair, frame number) -> (3, H, W). Raises InputError for what cannot teach a network of `config`."""
+    """(pair, frame number) -> (3, H, W). Raises InputError if the teacher does not fit a network of `config`."""
     if not teacher.is_file:
         module, _, function = teacher.name.partition(":")
         try:
@@ -96,11 +96,11 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
 
 
 def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0.0, precision: str = "fp32") -> int:
-    """Write the clips that are not there yet; returns the number of all.
+    """Write the clips that do not exist yet; returns the number of all clips.
 
-    truth: share of the clips' own truth in the target.   precision: of the teachers that are weights files.
+    truth: share of the clips' own truth in the target.   precision: of teachers given as weights files.
 
-    Raises InputError where the shares do not add up to 1, a teacher does not fit, or `out` is another work's.
+    Raises InputError if the shares do not add up to 1, a teacher does not fit, or `out` was made with other settings.
     """
     if config.space_time:
         raise InputError("network.name: distillation is for mtdo; stno trains on frames at free times")
@@ -111,7 +111,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     pairs, _ = training_pairs(config)
     if distributed.is_main():
         remember(out / "distill.json", _identity(config, teachers, truth) | {"precision": precision})
-        for half in (out / TRAINING).glob("*/.*.part"):  # what a stopped run was writing
+        for half in (out / TRAINING).glob("*/.*.part"):  # left by a stopped run
             shutil.rmtree(half)
     distributed.barrier()
     frames = config.network.frames
@@ -143,7 +143,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
 
 
 def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str, Any]:
-    """What must be the same for clips that are there to be of use."""
+    """Settings that must match for existing clips to be reused."""
     data = config_to_mapping(config)["data"]
     return {
         "data": {key: data[key] for key in ("train", "also", "padding")},
@@ -155,7 +155,7 @@ def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str
 
 
 def targets(length: int, frames: int) -> range:
-    """Frames of a clip that get a teacher's truth: those with whole windows, the middle one of a clip shorter than that."""
+    """Frames with distilled targets: those with a complete window; the middle frame of a clip shorter than a window."""
     half = frames // 2
     return range(half, length - half) if length > 2 * half else range(length // 2, length // 2 + 1)
 
@@ -179,7 +179,7 @@ def _write(
         for kind, frame in (("LR", pair.lr.frame(index)), ("GT", target)):
             place = _place(out, kind, pair, number, part=True)
             write_image(place / f"{index:08d}.png", from_tensor(frame, dtype))
-    for kind in ("LR", "GT"):  # GT last: where it is, the clip is whole
+    for kind in ("LR", "GT"):  # GT last: its presence marks a complete clip
         final = _place(out, kind, pair, number)
         if final.exists():
             shutil.rmtree(final)
@@ -187,12 +187,12 @@ def _write(
 
 
 def main() -> None:
-    arguments = cli.parser("Write training clips whose ground truth is what teachers make of them.", EXAMPLE)
+    arguments = cli.parser("Write training clips whose targets are outputs of teacher networks.", EXAMPLE)
     arguments.add_argument("--out", required=True, type=Path, help="folder to write")
     arguments.add_argument("--config", required=True, help="YAML file: the clips and the network to be trained")
     arguments.add_argument(
         "--teacher", type=Teacher.parse, action="append", required=True, metavar="W[:SHARE]",
-        help="weights (taken in eight positions), or a function MODULE:NAME; may be given several times",
+        help="weights (averaged over eight rotated and mirrored versions), or a function MODULE:NAME; may be given several times",
     )  # fmt: skip
     arguments.add_argument(
         "--truth", type=float, default=0.0, metavar="SHARE", help="share of the clips' own truth (default: 0)"

@@ -35,7 +35,7 @@ def is_main() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line once, whatever the number of processes."""
+    """Print a line on rank 0 only."""
     if is_main():
         print(text, flush=True)
 
@@ -64,7 +64,7 @@ def broadcast(value: Any) -> Any:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is set on any rank (a signal may reach one process alone)."""
+    """Whether `flag` is set on any rank (a signal may reach a single process)."""
     if not dist.is_initialized():
         return flag
     tensor = torch.tensor(float(flag), device=device)
@@ -73,7 +73,7 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device to work on: `auto` takes this rank's GPU where there is one, else the CPU."""
+    """The device for this rank: `auto` takes its GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,7 +1,7 @@
-"""Weights to hand out: python -m engine.release OUT W[:SHARE] [W:SHARE ...] [--spacing auto] [--overwrite].
+"""Write weights for distribution: python -m engine.release OUT W[:SHARE] [W:SHARE ...] [--spacing auto] [--overwrite].
 
-Writes the weighted mean of weights of one network (an early and the last ones of a run, say) as float16 safetensors with
-its configuration, half the size of a run's own files. The shares must add up to 1; one file alone counts whole.
+Writes the weighted mean of several weights of one network (for example from two steps of a run) as float16 safetensors
+with the network's configuration: half the size of the files of a run. The shares must add up to 1.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def release(
 ) -> str:
     """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
 
-    spacing: what MTDO's file says about its windows; None: as in `parts`.
+    spacing: stored with MTDO's weights; None: as in `parts`.
 
-    Raises InputError where they do not fit, and where `out` exists and is not to be replaced.
+    Raises InputError if the files do not fit each other, or if `out` exists and `overwrite` is not set.
     """
     total = sum(share for _, share in parts)
     if not abs(total - 1) <= 1e-6:
@@ -60,13 +60,13 @@ def release(
     state = {name: mean(name) for name in states[0]}
     bad = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
     if bad:
-        raise InputError(f"'{bad}' does not fit into float16 or is not finite: these weights cannot be released so")
+        raise InputError(f"'{bad}' does not fit into float16 or is not finite: these weights cannot be stored in half precision")
     save_weights(out, networks[0], state)
     return sha256(out)
 
 
 def part(text: str) -> tuple[Path, float]:
-    """A file and its share of the mean, from FILE:SHARE; FILE alone counts whole."""
+    """Parse FILE:SHARE; without a share it is 1."""
     path, colon, share = text.rpartition(":")
     try:
         return (Path(path), float(share)) if colon else (Path(text), 1.0)
@@ -76,12 +76,12 @@ def part(text: str) -> tuple[Path, float]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(
-        description="Write weights to hand out: the weighted mean of weights of one network, in half precision."
+        description="Write weights for distribution: the weighted mean of weights of one network, in half precision."
     )
     arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")
     arguments.add_argument(
         "parts", type=part, nargs="+", metavar="W[:SHARE]",
-        help="weights, and their share of the mean: one file alone counts whole, the shares of several add up to 1",
+        help="weights and their share of the mean (default: 1); shares add up to 1",
     )  # fmt: skip
     arguments.add_argument(
         "--spacing", type=cli.spacing, metavar="N", help="MTDO: network.spacing of OUT, such as auto"

@@ -1,4 +1,4 @@
-"""From the config's `data` group to clips and to training batches."""
+"""Open the clips and training batches that the `data` group of a config describes."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:
 
 
 def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
-    """The pair within the source's `region` (fractions of the frame) and `frames`: what is held out is never read."""
+    """The pair within the source's `region` (fractions of the frame) and `frames`: held-out parts are never read."""
     if source.region:
         pair = within_region(pair, source.region, scale)
     if source.frames:
@@ -69,7 +69,7 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
         indices = range(len(pair))[first:stop]
         if not indices:
             raise InputError(
-                f"clip '{pair.name}' has {len(pair)} frames: none of them lies in 'frames: [{first}, {stop}]'"
+                f"clip '{pair.name}' has {len(pair)} frames: none is within 'frames: [{first}, {stop}]'"
             )
         gt = SubClip(pair.gt, indices) if pair.gt else None
         boxes = [pair.boxes[i] for i in indices] if pair.boxes else None
@@ -79,10 +79,10 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
 
 
 def within_region(pair: Pair, region: tuple[float, float, float, float], scale: float) -> Pair:
-    """Both clips cut to the same part of the picture, on whole LR pixels; LR that is made is made from the cut truth."""
+    """Crop both clips to the same region, aligned to LR pixels; synthetic LR is made from the cropped ground truth."""
     if pair.boxes:
         raise InputError(
-            f"clip '{pair.name}' has object boxes: 'region' cannot be used with them: drop it, or name clips of your own "
+            f"clip '{pair.name}' has object boxes: 'region' cannot be used with them: remove it, or name other clips "
             f"(data.train.root=FOLDER data.val.root=FOLDER)"
         )
     height, width = pair.lr.size
@@ -124,7 +124,7 @@ def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
 
 
 def training_pairs(config: Config) -> tuple[list[Pair], list[int]]:
-    """The clips of `data.train` and of every source in `data.also`, and how many clips each counts for."""
+    """The clips of `data.train` and of every source in `data.also`, and the weight of each."""
     pairs, counts = [], []
     for source, part in [(config.data.train, "train"), *((s, f"also[{i}]") for i, s in enumerate(config.data.also))]:
         opened = _open(config, source, part).pairs
@@ -138,7 +138,7 @@ def _repeated(values: list[Any], counts: list[int]) -> list[Any]:
 
 
 def find_cuts(pairs: list[Pair]) -> list[list[int]]:
-    """Scene cuts of every clip, found once and kept; said to the user, because sequences do not cross them."""
+    """Scene cuts of every clip, cached on disk and printed, because no training sequence crosses them."""
     cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts")
     if any(cuts) and distributed.is_main():
         places = [

@@ -1,7 +1,7 @@
-"""What a clip is: frames in order, read one by one when asked, with a name, a size, times and a bit depth.
+"""Clips: ordered frames with a name, a size, times and a bit depth, decoded on demand.
 
-One clip object serves training, evaluation and upscaling. Nothing is decoded before it is asked for, and no clip holds
-more than a few frames, however long the film.
+Training, evaluation and upscaling use the same clip objects. A clip decodes a frame when it is requested and keeps only a
+few frames in memory, however long the video.
 """
 
 from data.clips.base import PADDINGS, Clip, neighbours

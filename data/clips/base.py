@@ -1,4 +1,4 @@
-"""The interface of every clip, and the numbers of a frame's neighbours."""
+"""The interface of all clips, and the window of frames around a frame."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PADDINGS = ("reflect", "replicate", "circular")
 def neighbours(index: int, frames: int, length: int, padding: str = "reflect", spacing: int = 1) -> list[int]:
     """Frame numbers of the window of `frames` (odd), `spacing` apart, around `index` in a clip of `length` frames.
 
-    Beyond the ends: "reflect" mirrors without repeating the end frame, "circular" goes round, "replicate" takes the
-    centre frame itself (as the published MTDO does).
+    Beyond the ends: "reflect" mirrors without repeating the end frame, "circular" wraps around, "replicate" takes the
+    centre frame (as the published MTDO does).
     """
     if padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}: expected one of {', '.join(PADDINGS)}")
@@ -71,11 +71,11 @@ class Clip(ABC):
 
     @abstractmethod
     def source(self, index: int) -> str:
-        """Names the frame for the user: its path, or file and number."""
+        """The frame as shown in messages: its path, or file and frame number."""
 
     @property
     def band_map(self) -> BandMap | None:
-        """How `array` was made of stored values where bands were chosen or stretched; `stored` undoes it."""
+        """The mapping from stored values to `array`, if bands were selected or stretched; `stored` inverts it."""
         return None
 
     def geo(self, index: int) -> GeoTags | None:
@@ -83,7 +83,7 @@ class Clip(ABC):
         return None
 
     def identity(self, index: int) -> str:
-        """Changes whenever the frame's content may have changed; names cached frames."""
+        """Cache key of a frame: changes whenever its content may have changed."""
         return f"{self.source(index)}"
 
     def frame(self, index: int) -> Tensor:

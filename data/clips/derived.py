@@ -1,4 +1,4 @@
-"""Clips in memory and clips made from other clips: a part, a crop, low resolution."""
+"""Clips in memory, and clips derived from other clips: subsets, crops, low resolution."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ArrayClip(Clip):
 
 
 class Derived(Clip):
-    """A clip made from another one; everything but what a subclass changes is that of the original."""
+    """A clip based on another one; attributes that a subclass does not override come from the original."""
 
     def __init__(self, clip: Clip, name: str | None = None) -> None:
         self.clip = clip
@@ -107,7 +107,7 @@ class SubClip(Derived):
 
 
 class CroppedClip(Derived):
-    """The upper left part of a clip whose height and width are multiples of `multiple` (an integer scale)."""
+    """A clip cropped at the bottom and right so that height and width are multiples of `multiple` (an integer scale)."""
 
     def __init__(self, clip: Clip, multiple: int) -> None:
         super().__init__(clip)
@@ -146,7 +146,7 @@ class RegionClip(Derived):
         return self.clip.array(index)[self.rows, self.columns]
 
     def geo(self, index: int) -> GeoTags | None:
-        return None  # its corner is another one
+        return None  # the origin of the crop differs
 
     def identity(self, index: int) -> str:
         region = f"{self.rows.start}:{self.rows.stop},{self.columns.start}:{self.columns.stop}"
@@ -154,7 +154,7 @@ class RegionClip(Derived):
 
 
 class DegradedClip(Derived):
-    """Low resolution made from ground truth when it is read; `data.degrade.Degradation` says how.
+    """Low resolution computed from ground truth on reading, as described by `data.degrade.Degradation`.
 
     The bit depth is that of `degradation.bits`, or the ground truth's where that is None.
     """
