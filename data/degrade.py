@@ -23,7 +23,7 @@ from torch import Tensor
 from errors import InputError
 
 Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
-ROWS = 128  # output rows per matrix product: their inputs are close together, so the matrices stay small for large images
+ROWS = 128  # output rows per matrix product; keeps the matrices small for large images
 
 
 # --- resampling -------------------------------------------------------------------------------------------------------

@@ -60,7 +60,9 @@ def release(
     state = {name: mean(name) for name in states[0]}
     bad = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
     if bad:
-        raise InputError(f"'{bad}' does not fit into float16 or is not finite: these weights cannot be stored in half precision")
+        raise InputError(
+            f"'{bad}' does not fit into float16 or is not finite: these weights cannot be stored in half precision"
+        )
     save_weights(out, networks[0], state)
     return sha256(out)
 

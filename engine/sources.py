@@ -68,9 +68,7 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
         first, stop = source.frames
         indices = range(len(pair))[first:stop]
         if not indices:
-            raise InputError(
-                f"clip '{pair.name}' has {len(pair)} frames: none is within 'frames: [{first}, {stop}]'"
-            )
+            raise InputError(f"clip '{pair.name}' has {len(pair)} frames: none is within 'frames: [{first}, {stop}]'")
         gt = SubClip(pair.gt, indices) if pair.gt else None
         boxes = [pair.boxes[i] for i in indices] if pair.boxes else None
         listed = [i - indices[0] for i in pair.listed if i in indices] if pair.listed else None
