@@ -1,6 +1,6 @@
 """What the parts and sizes of MTDO give and cost.
 
-    python benchmarks/ablation.py [--what sizes] [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...]
+    python experiments/ablation.py [--what sizes] [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...]
 
 Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the config's
 network, then with one thing switched off at a time; sizes: the network of configs/mtdo_s.yaml, then wider, narrower, deeper.
@@ -37,9 +37,9 @@ from engine.train.loop import STATE, Interrupted, train
 from errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-EXAMPLE = """  python benchmarks/ablation.py                                  every part off once, three seeds
-  python benchmarks/ablation.py --what sizes --seeds 1
-  python benchmarks/ablation.py --only atdm_off,tsa_off train.steps=2000"""
+EXAMPLE = """  python experiments/ablation.py                                  every part off once, three seeds
+  python experiments/ablation.py --what sizes --seeds 1
+  python experiments/ablation.py --only atdm_off,tsa_off train.steps=2000"""
 PARTS = {
     "whole": "",
     "ctdm_as_published": "ctdm=as_shipped",  # dead: docs/mtdo.md

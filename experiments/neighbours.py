@@ -1,4 +1,4 @@
-"""What the neighbouring frames give: python benchmarks/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
+"""What the neighbouring frames give: python experiments/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
 
 MTDO of three frames restores the middle frame of each clip with its true neighbours, and with neighbours of which one
 thing was changed at a time; gain over bicubic in dB, Y, protocol `standard`. Where "the frame itself" gains more than
@@ -25,7 +25,7 @@ from engine.evaluate import scripts as testing
 from engine.sources import open_source
 from errors import InputError
 
-EXAMPLE = "  python benchmarks/neighbours.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
+EXAMPLE = "  python experiments/neighbours.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
 
 
 def luma(difference: Tensor) -> Tensor:

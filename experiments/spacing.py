@@ -1,4 +1,4 @@
-"""What the spacing of MTDO's windows gives: python benchmarks/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
+"""What the spacing of MTDO's windows gives: python experiments/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
 
 Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/restore/spacing.py): gain over bicubic in
 dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next
@@ -26,7 +26,7 @@ from engine.evaluate.measure import evaluate
 from engine.restore.spacing import View
 from engine.sources import open_source
 
-EXAMPLE = "  python benchmarks/spacing.py --datapath CLIPS --frames 10"
+EXAMPLE = "  python experiments/spacing.py --datapath CLIPS --frames 10"
 SPACINGS: tuple[int | str, ...] = (1, 2, 3, 4, "auto")
 
 

@@ -1,8 +1,8 @@
-"""Training curves: python benchmarks/curves.py PICTURE LOG.jsonl ... [--value loss/charbonnier] [--smooth 9].
+"""Training curves: python experiments/curves.py PICTURE LOG.jsonl ... [--value loss/charbonnier] [--smooth 9].
 
 Draws one value of runs' logs over their steps, a running median of `--smooth` entries, one line per log, one run behind the
 other (parts of one training). Parts whose losses differ cannot be compared by them: take `--value val/gain_psnr_y` then.
-The logs of the released weights lie in checkpoints/logs.
+The logs of the released weights are in experiments/logs.
 """
 
 from __future__ import annotations
