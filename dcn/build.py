@@ -1,21 +1,23 @@
 """Builds the compiled kernels in place, for the Python that runs this (see setup_dcn.sh).
 
-Plain calls of the C++ compiler, side by side: neither ninja nor Python's headers are needed. The library is named after everything it
-depends on, so a stale one is never loaded, and it appears by a rename, so a half-written one neither.
+Parallel calls of the C++ compiler: neither ninja nor Python's headers are needed. The library is named after everything it depends on,
+so a stale one is never loaded. It appears by a rename, and a `Record` keeps its checksum, so a damaged one is not loaded either.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +31,8 @@ KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
 VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
 ATTENTION = VARIANTS | ({"avx512bf16": [*AVX512, "-mavx512bf16"]} if X86 else {})
+SLOW_FAILURE = 10.0  # seconds: a compiler that needed longer to fail is not asked again for a day, unless it changed
+DAY = 24 * 3600.0
 
 
 class BuildError(RuntimeError):
@@ -90,22 +94,48 @@ def library_path(cuda: Cuda | None = None) -> Path:
     return FOLDER / f"dcn-{digest.hexdigest()[:16]}.so"
 
 
+@dataclass
+class Record:
+    """What is known about a library; kept next to it as JSON."""
+
+    sha256: str
+    note: str  # for which devices it is
+    nvcc_failed: bool = False
+
+    @staticmethod
+    def of(library: Path) -> Record | None:
+        """None where there is none, or none that can be read."""
+        try:
+            return Record(**json.loads(library.with_suffix(".json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def intact(library: Path) -> bool:
+    """Whether the library is there, byte for byte as it was built."""
+    record = Record.of(library)
+    return record is not None and library.is_file() and record.sha256 == _checksum(library)
+
+
 def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
-    """Build unless it is built; returns the library. `force` tries again what failed before. Raises BuildError (one line)."""
+    """Build unless an intact library is there; returns it. Raises BuildError (one line).
+
+    `force` also builds again where the compiler needed long to fail (`SLOW_FAILURE`) or nvcc failed.
+    """
+    began = time.time()
     cuda = find_cuda()
     library = library_path(cuda)
-    if library.exists():
+    if _usable(library, force):
         return library
     compiler = find_compiler()
-    failed = library.with_suffix(".failed")
     try:
         FOLDER.mkdir(exist_ok=True)
-        with _lock(FOLDER / "lock"):
-            if library.exists():  # another process was faster
+        with locked():
+            if _usable(library, force):  # another process was faster
                 return library
-            if failed.exists() and not force:
-                raise BuildError(failed.read_text())
-            failed.unlink(missing_ok=True)
+            if library.exists() and not intact(library):
+                log(f"dcn: {library.name} is damaged: building it again")
+            _forget_failure(library.with_suffix(".failed"), compiler, began, force, log)
             log(f"dcn: building the compiled operators with {compiler} (once, about 30 s) ...")
             _build(compiler, cuda, library, log)
     except OSError as error:
@@ -113,7 +143,57 @@ def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
     return library
 
 
+def _usable(library: Path, force: bool) -> bool:
+    if not intact(library):
+        return False
+    record = Record.of(library)
+    return not (force and record is not None and record.nvcc_failed)
+
+
+@dataclass
+class Failure:
+    """A build that failed; kept as JSON under the library's name with the suffix .failed."""
+
+    compiler: str
+    identity: str  # of the compiler's file
+    seconds: float
+    error: str
+
+    def __str__(self) -> str:
+        return self.error
+
+
+def _forget_failure(path: Path, compiler: str, began: float, force: bool, log: Callable[[str], object]) -> None:
+    """Remove the trace of an earlier failure, with a line; or raise it again where another attempt would only cost time."""
+    if not path.exists():
+        return
+    try:
+        failure = Failure(**json.loads(path.read_text()))
+        same = failure.identity == _identity(compiler)
+        age = time.time() - path.stat().st_mtime
+        meanwhile = path.stat().st_mtime >= began  # another process failed while this one waited for the lock
+        if same and not force and (meanwhile or (failure.seconds > SLOW_FAILURE and age < DAY)):
+            raise BuildError(failure.error)
+        log(f"dcn: an earlier build with {failure.compiler} failed ({failure.error}): trying again")
+    except (ValueError, TypeError):
+        log(f"dcn: {path.name} cannot be read: building again")
+    path.unlink(missing_ok=True)
+
+
+def _identity(compiler: str) -> str:
+    """Changes when the compiler is replaced."""
+    file = Path(compiler).resolve()
+    facts = file.stat()
+    return f"{file} {facts.st_size} {facts.st_mtime_ns}"
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object]) -> None:
+    start = time.monotonic()
+    nvcc_failed = False
     with tempfile.TemporaryDirectory(dir=FOLDER) as folder:
         work = Path(folder)
         try:
@@ -121,30 +201,40 @@ def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object
                 try:
                     _compile(compiler, cuda, work)
                 except BuildError as error:
-                    cuda = Cuda(why_not=f"nvcc failed: {error}")
+                    nvcc_failed = True
+                    cuda = Cuda(why_not=f"nvcc failed: {error} (bash setup_dcn.sh tries again)")
             if not cuda.nvcc:
                 _compile(compiler, cuda, work)
         except BuildError as error:
-            library.with_suffix(".failed").write_text(str(error))
+            failure = Failure(compiler, _identity(compiler), time.monotonic() - start, str(error))
+            _write_json(library.with_suffix(".failed"), asdict(failure), work)
             raise
         note = f"for CPU and CUDA ({', '.join(cuda.architectures)})" if cuda.nvcc else f"for CPU only: {cuda.why_not}"
-        library.with_suffix(".txt").write_text(note)
-        (work / "dcn.so").replace(library)
+        built = work / "dcn.so"
+        _write_json(library.with_suffix(".json"), asdict(Record(_checksum(built), note, nvcc_failed)), work)
+        built.replace(library)
     log(f"dcn: built {note}")
 
 
+def _write_json(path: Path, content: dict[str, object], folder: Path) -> None:
+    """By a rename from `folder`, which is on the same disk."""
+    temporary = folder / path.name
+    temporary.write_text(json.dumps(content))
+    temporary.replace(path)
+
+
 def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
-    """Compile every source beside each other, then link `work/dcn.so`."""
-    standard = "-std=c++20" if _torch_release() >= (2, 9) else "-std=c++17"  # what PyTorch's own headers ask for
+    """Compile all sources in parallel, then link `work/dcn.so`."""
+    standard = language_standard()
     headers = Path(torch.__file__).parent / "include"
     includes = ["-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")]
-    defines = [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
+    defines = abi_flags()
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
     host = [standard, "-O2", "-fPIC", *openmp, *defines, *includes] + (["-DDCN_X86"] if X86 else [])
     commands = {
         "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
     }
-    for name in ("cpu", "attention", "query"):
+    for name in ("arguments", "cpu", "attention", "query"):
         commands[name] = [compiler, *host, "-c", str(SOURCES / f"{name}.cpp")]
     for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS)):
         for name, flags in variants.items():
@@ -212,18 +302,23 @@ def _run(command: list[str]) -> None:
         raise BuildError(f"{Path(command[0]).name} failed with code {result.returncode}: {telling.strip()}")
 
 
-def _torch_release() -> tuple[int, int]:
+def language_standard() -> str:
+    """The flag for the C++ standard that PyTorch's headers need."""
     major, minor = torch.__version__.split(".")[:2]
-    return int(major), int(minor)
+    return "-std=c++20" if (int(major), int(minor)) >= (2, 9) else "-std=c++17"
+
+
+def abi_flags() -> list[str]:
+    return [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One build at a time, also between ranks and processes."""
-    with path.open("w") as file:
+def locked() -> Iterator[None]:
+    """One process at a time may write to FOLDER, across ranks as well."""
+    with (FOLDER / "lock").open("w") as file:
         try:
             import fcntl
-        except ImportError:  # no such lock on this system: the rename at the end still keeps the result whole
+        except ImportError:  # this system has no such lock: the renames still keep every file complete
             yield
             return
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -233,14 +328,14 @@ def _lock(path: Path) -> Iterator[None]:
 def main() -> int:
     """0: built, or it was; 1: it cannot be built, the reason is printed (everything works without, only slower)."""
     try:
-        before = library_path().exists()
+        before = _usable(library_path(), force=True)
         library = build(force=True)
     except BuildError as error:
         print(f"dcn: not built: {error}. Everything works without, only slower.")
         return 1
     if before:
-        note = library.with_suffix(".txt")
-        print(f"dcn: already built {note.read_text() if note.exists() else ''}; nothing to do")
+        record = Record.of(library)
+        print(f"dcn: already built {record.note if record else ''}; nothing to do")
     return 0
 
 

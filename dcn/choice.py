@@ -1,4 +1,7 @@
-"""The operator, and which implementation of it runs: compiled -> torchvision's (CUDA) -> plain PyTorch."""
+"""The operator, and which implementation of it runs: compiled -> torchvision's (CUDA) -> plain PyTorch.
+
+On a CUDA card the compiled operator is chosen only after it agreed with plain PyTorch there (dcn.trust).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dcn import compiled, plain
+from dcn import compiled, plain, trust
 from dcn.checks import autocast_type, check, pair
 from errors import InputError
 
@@ -40,7 +43,7 @@ def deform_conv2d(
     """
     strides, paddings, dilations = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     check(input, offset, weight, bias, mask, strides, paddings, dilations)
-    name = _chosen(_forced, input.device.type)
+    name = _chosen(_forced, input.device.type, input.device.index)
     if name == "compiled":
         return torch.ops.dcn.deform_conv2d(input, offset, weight, bias, mask, strides, paddings, dilations)
     if input.numel() == 0 or offset.numel() == 0:
@@ -72,8 +75,8 @@ def _known(name: str, where: str) -> str:
 
 
 def implementation(device: str) -> str:
-    """The implementation that serves tensors of a device type here and now: "compiled", "torchvision" or "plain"."""
-    return _chosen(_forced, device)
+    """The implementation for tensors of a device type (CUDA: on the current card): "compiled", "torchvision" or "plain"."""
+    return _chosen(_forced, device, None)
 
 
 def serves(like: Tensor, *types: torch.dtype) -> bool:
@@ -89,29 +92,42 @@ def serves(like: Tensor, *types: torch.dtype) -> bool:
 
 
 @torch.compiler.assume_constant_result
-def _chosen(forced: str | None, device: str) -> str:
-    """The implementation for tensors of a device type ("cpu", "cuda"). Raises InputError if the forced one is not there."""
+def _chosen(forced: str | None, device: str, index: int | None) -> str:
+    """The implementation for tensors of a device type ("cpu", "cuda") and card. Raises InputError if the forced one is not there."""
     environment = _known(os.environ.get("DCN_BACKEND", "") or "auto", "environment variable DCN_BACKEND")
     wanted = environment if forced in (None, "auto") else forced
-    if wanted in ("auto", "compiled") and compiled.available(device):
-        return _say("compiled", device, "")
     if wanted == "compiled":
+        if compiled.available(device):
+            return _say("compiled", device, "asked for")
         raise InputError(f"dcn backend compiled is not there for {device}: {compiled.why_not()}; or use auto")
+    why_not = ""
+    if wanted == "auto":
+        why_not = _why_not_compiled(device, index)
+        if not why_not:
+            return _say("compiled", device, "")
     # On the CPU torchvision's operator is several times slower than the plain path, so it serves there only if it is asked for.
     if wanted == "torchvision" or (wanted == "auto" and device == "cuda"):
         if _torchvision():
-            return _say("torchvision", device, f"compiled would be faster: {compiled.why_not()}")
+            return _say("torchvision", device, why_not)
         if wanted == "torchvision":
             raise InputError("dcn backend torchvision is not there: torchvision does not import; use auto")
-    reason = "asked for" if wanted == "plain" else f"compiled would be several times faster: {compiled.why_not()}"
-    return _say("plain", device, reason)
+        why_not += "; torchvision, which would be faster too, does not import"
+    return _say("plain", device, why_not)
+
+
+def _why_not_compiled(device: str, index: int | None) -> str:
+    if not compiled.available(device):
+        return f"compiled would be faster: {compiled.why_not()}"
+    return trust.why_not(index) if device == "cuda" else ""
 
 
 def _say(name: str, device: str, reason: str) -> str:
-    """Log the choice once per process."""
+    """Log the choice once per process; on a GPU a slower choice is worth a warning."""
     if (name, device) not in _said:
         _said.add((name, device))
-        log.info("operators of dcn on %s: %s%s", device, name, f" ({reason})" if reason else "")
+        slower = device == "cuda" and reason and reason != "asked for"
+        level = logging.WARNING if slower else logging.INFO
+        log.log(level, "dcn: operators on %s: %s%s", device, name, f" ({reason})" if reason else "")
     return name
 
 

@@ -1,4 +1,4 @@
-"""The compiled operators: loading their library, and what PyTorch must know to trace and differentiate the deformable convolution.
+"""The compiled operators: loading their library, and what PyTorch needs to trace and differentiate the deformable convolution.
 
 `torch.ops.dcn.deform_conv2d` is for CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) and `torch.ops.dcn.query`
 (dcn.query) are for inference on CPUs, so nothing is registered for them here.
@@ -40,42 +40,59 @@ def available(device: str) -> bool:
 
 
 def why_not() -> str:
-    """Why there are no compiled operators."""
-    return _why_not or "the compiled kernel has no part for this device"
+    """Why there are no compiled operators, or none for this device."""
+    if _why_not:
+        return _why_not
+    record = build.Record.of(build.library_path())
+    return f"it was built {record.note}" if record else "it was not built for this device"
 
 
 def ensure_built(log: Callable[[str], object] = print) -> bool:
     """Build the kernels unless that is done, and load them. True: the compiled operators are there.
 
-    Takes milliseconds where they are built, about 30 s once where a compiler is; else says why not in one line, and the other
-    implementations serve. Safe to call from several processes at once. Does nothing when DCN_BACKEND asks for another implementation.
+    Takes milliseconds where they are built, about 30 s once where a compiler is found; otherwise one line says why not, and the other
+    implementations serve. A library that is damaged or does not load is built again, once, with a line. Safe to call from several
+    processes at once. Does nothing when DCN_BACKEND asks for another implementation.
     """
-    global _tried
     if os.environ.get("DCN_BACKEND", "") not in ("", "auto", "compiled"):
         return False
-    if not _loaded:
-        try:
+    if _loaded:
+        return True
+    try:
+        library = build.build(log)
+        if not _load_again():
+            log(f"dcn: {_why_not}: building it again")
+            library.unlink(missing_ok=True)
             build.build(log)
-        except build.BuildError as error:
-            log(f"dcn: no compiled operators: {error}; going on without")
-            return False
-        _tried = False
+            _load_again()
+    except build.BuildError as error:
+        log(f"dcn: no compiled operators: {error}; going on without")
+        return False
+    if not _loaded:
+        log(f"dcn: no compiled operators: {_why_not}; going on without")
+    return available("cpu")
+
+
+def _load_again() -> bool:
+    global _tried
+    _tried = False
     return available("cpu")
 
 
 def _load() -> None:
     global _loaded, _why_not
     path = build.library_path()
-    if not path.exists():
-        _why_not = "it is not built (run: bash setup_dcn.sh)"
+    if not build.intact(path):
+        state = "is damaged" if path.exists() else "is not built"
+        _why_not = f"{path.name} {state} (run: bash setup_dcn.sh)"
         return
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        _why_not = f"{path.name} does not load: {str(error).splitlines()[0]} (run: bash setup_dcn.sh --clean)"
+        _why_not = f"{path.name} does not load ({str(error).splitlines()[0]})"
         return
     _register()
-    _loaded = True
+    _loaded, _why_not = True, ""
 
 
 def _register() -> None:

@@ -12,7 +12,21 @@ from dcn.choice import deform_conv2d
 
 log = logging.getLogger("dcn")
 LARGE_OFFSET = 50.0  # mean |offset| in pixels beyond which alignment has diverged (EDVR's authors warn there too)
-CHECK_EVERY = 100  # the check reads a number back from the device, so not at every call
+CHECK_EVERY = 100  # calls
+
+
+class Reading:
+    """A number on its way from a CUDA device: nothing waits for it."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+        self.value.copy_(value, non_blocking=True)
+        self.arrived = torch.cuda.Event()
+        self.arrived.record(torch.cuda.current_stream(value.device))
+
+    def take(self) -> float | None:
+        """The number; None while it has not arrived."""
+        return self.value.item() if self.arrived.query() else None
 
 
 class DCNv2Pack(nn.Module):
@@ -20,7 +34,8 @@ class DCNv2Pack(nn.Module):
 
     `conv_offset_mask` gives G*3*kh*kw channels: offsets (group, kernel point, (dy, dx)) first, then mask logits (group, kernel point).
     It starts at zero: no offset and masks of one half. `max_offset` (pixels) limits the offsets; None leaves them free.
-    A mean |offset| above 50 px is logged as a warning: training has diverged or the learning rate of the offsets is too high.
+    A mean |offset| above 50 px is logged as a warning: training has diverged or the learning rate of the offsets is too high. It is
+    looked at in every hundredth call; on a GPU the number is read in a later call, once it has arrived.
     """
 
     def __init__(
@@ -43,6 +58,7 @@ class DCNv2Pack(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.conv_offset_mask = nn.Conv2d(in_channels, 3 * points, kernel_size, stride, padding, dilation)
         self._calls = 0
+        self._reading: Reading | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -57,19 +73,40 @@ class DCNv2Pack(nn.Module):
         predicted = self.conv_offset_mask(feature)
         offset, mask = predicted[:, : self.offset_channels], predicted[:, self.offset_channels :].sigmoid()
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
-            self._watch(offset)
+            self._watch(offset.detach())
         if self.max_offset is not None:
             offset = offset.clamp(-self.max_offset, self.max_offset)
         return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
     def _watch(self, offset: Tensor) -> None:
-        if self._calls % CHECK_EVERY == 0 and offset.numel():
-            mean = offset.detach().abs().mean(dtype=torch.float32).item()
-            if not mean <= LARGE_OFFSET:  # NaN as well
-                log.warning(
-                    "DCNv2Pack: mean |offset| is %.1f px (above %.0f): alignment has diverged; lower the learning rate of the offset "
-                    "convolutions or set max_offset",
-                    mean,
-                    LARGE_OFFSET,
-                )
+        """Look at the mean |offset| now and then, without ever waiting for a GPU."""
         self._calls += 1
+        if offset.device.type == "meta" or offset.numel() == 0:
+            return
+        if (
+            offset.is_cuda and torch.cuda.is_current_stream_capturing()
+        ):  # a graph would replay the copy, but nobody reads it
+            return
+        if self._calls % CHECK_EVERY == 1:
+            mean = offset.abs().mean(dtype=torch.float32)
+            if offset.is_cuda:
+                self._reading = Reading(mean)
+            else:
+                _warn_of(mean.item())
+        elif self._reading is not None and (number := self._reading.take()) is not None:
+            self._reading = None
+            _warn_of(number)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copies and pickles: an event of a GPU can be neither copied nor stored."""
+        return self.__dict__ | {"_reading": None}
+
+
+def _warn_of(mean: float) -> None:
+    if not mean <= LARGE_OFFSET:  # NaN as well
+        log.warning(
+            "DCNv2Pack: mean |offset| is %.1f px (above %.0f): alignment has diverged; lower the learning rate of the offset "
+            "convolutions or set max_offset",
+            mean,
+            LARGE_OFFSET,
+        )

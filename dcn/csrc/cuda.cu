@@ -1,25 +1,42 @@
-// CUDA: pixels in chunks whose columns stay in the L2 cache; columns are sampled from a channels-last copy of the input (one thread reads
-// offset and mask of a kernel point ONCE for all channels of its deformable group), then one matrix product per chunk.
+// CUDA: pixels are processed in chunks whose columns stay in the L2 cache. Columns are sampled from a channels-last copy of the input (one
+// thread reads the offset and mask of a kernel point once for all channels of its deformable group), then one matrix product per chunk.
+// tests/dcn/cuda_on_cpu compiles this file with a C++ compiler and runs the kernels on the CPU.
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/abs.h>
 #include <ATen/ops/addmm.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/ceil.h>
+#include <ATen/ops/clamp_min.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/exp2.h>
+#include <ATen/ops/log2.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
 #include <algorithm>
-#include <vector>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
 
 #include "operator.h"
+
+#ifndef DCN_LAUNCH  // the tests replace both macros: a loop instead of a launch, and small chunks
+#define DCN_LAUNCH(kernel, blocks, threads, ...) kernel<<<blocks, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(__VA_ARGS__)
+#endif
+#ifndef DCN_CHUNK_BYTES
+#define DCN_CHUNK_BYTES (24 << 20)  // of columns: well inside the L2 cache of an A100 or H100
+#endif
 
 namespace dcn {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kChunkBytes = 24 << 20;  // of columns: well inside the L2 cache of an A100 or H100
+constexpr int64_t kChunkBytes = DCN_CHUNK_BYTES;
 
 // Everything a kernel needs besides pointers. Indices of elements are 64-bit; counts of threads per launch stay below 2^31.
 struct Sizes {
@@ -116,11 +133,45 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// From the gradient of the columns: gradients of offset and mask (this thread alone writes them) and of the input (added atomically).
+// Where threads add up the gradient of the input. Sums of floating-point numbers depend on the order of the threads. In PyTorch's
+// deterministic mode the terms are therefore added as integers: 64-bit fixed-point numbers, `scale` units to one (Call::fixed_scale).
+template <class A>
+struct InputGradient {
+  A* sums;                    // null: not wanted, or `fixed` is
+  unsigned long long* fixed;  // null: not wanted, or `sums` is
+  const double* scale;
+
+  template <int N>
+  __device__ void add(int64_t at, const A (&terms)[N]) const {
+    if (fixed) {
+      for (int j = 0; j < N; ++j)
+        atomicAdd(fixed + at + j, static_cast<unsigned long long>(llrint(double(terms[j]) * *scale)));  // wraps as int64 does
+      return;
+    }
+    add_floats(at, terms);
+  }
+  template <int N>
+  __device__ void add_floats(int64_t at, const A (&terms)[N]) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    constexpr bool wide = N % 4 == 0 && std::is_same_v<A, float>;  // one 16-byte atomic operation instead of four
+#else
+    constexpr bool wide = false;
+#endif
+    if constexpr (wide) {
+      for (int j = 0; j < N; j += 4)
+        atomicAdd(reinterpret_cast<float4*>(sums + at + j), make_float4(terms[j], terms[j + 1], terms[j + 2], terms[j + 3]));
+    } else {
+      for (int j = 0; j < N; ++j) atomicAdd(sums + at + j, terms[j]);
+    }
+  }
+  __device__ bool wanted() const { return sums || fixed; }
+};
+
+// From the gradient of the columns: gradients of offset and mask (only this thread writes them) and of the input (added atomically).
 template <class T, class O, class M, int N>
 __global__ void __launch_bounds__(kThreads)
     spread_columns(Sizes s, int64_t count, const T* __restrict__ input, const O* __restrict__ offset, const T* __restrict__ mask_same,
-                   const float* __restrict__ mask_float, const T* __restrict__ grad_columns, typename Sum<T>::type* __restrict__ grad_input,
+                   const float* __restrict__ mask_float, const T* __restrict__ grad_columns, InputGradient<typename Sum<T>::type> grad_input,
                    O* __restrict__ grad_offset, M* __restrict__ grad_mask) {
   using A = typename Sum<T>::type;
   const int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
@@ -136,10 +187,12 @@ __global__ void __launch_bounds__(kThreads)
       if (place.inside[i]) {
         const auto pack = *reinterpret_cast<const Pack<T, N>*>(input + place.corner[i] + start + c);
         const A weight = item.mask * place.weight(i);
+        A terms[N];
         for (int j = 0; j < N; ++j) {
           dots[i] += A(grad.value[j]) * A(pack.value[j]);
-          if (grad_input) atomicAdd(grad_input + place.corner[i] + start + c + j, weight * A(grad.value[j]));
+          terms[j] = weight * A(grad.value[j]);
         }
+        if (grad_input.wanted()) grad_input.add(place.corner[i] + start + c, terms);
       }
   }
   if (!grad_offset) return;
@@ -186,11 +239,26 @@ struct Call {
     return columns.narrow(0, 0, count).narrow(2, group * width, width).reshape({count, sizes.points() * width});
   }
 
-  // Numbers per access: as many as 16 bytes hold and the group's channels allow.
+  // Numbers per access: as many as 16 bytes hold, the group's channels allow and the input's address is aligned to (it may be a view).
   int pack() const {
-    int pack = static_cast<int>(16 / input.element_size());
-    while (sizes.group_channels() % pack) pack /= 2;
+    const int64_t size = input.element_size();
+    int pack = static_cast<int>(16 / size);
+    while (sizes.group_channels() % pack || reinterpret_cast<uintptr_t>(input.const_data_ptr()) % (pack * size)) pack /= 2;
     return pack;
+  }
+
+  // Units of one in the fixed-point gradient of the input: the power of two at which no sum overflows. A sum has at most one term per
+  // output pixel and kernel point, and a term is at most max |grad| * max (sum over outputs of |weight|) * max |mask|. That leaves
+  // about 38 bits below the largest term for a map of 1000x1000, against the 24 of float32. NaN where an argument is not finite:
+  // the gradient is then NaN too. Stays on the device: nothing waits for it.
+  Tensor fixed_scale(const Tensor& grad) const {
+    const auto largest = [](const Tensor& tensor) { return at::amax(at::abs(tensor)).to(at::kDouble); };
+    Tensor bound = largest(grad).mul(largest(at::sum(at::abs(weight.to(at::kDouble)), 1)));
+    if (mask.defined()) bound = bound.mul(largest(mask));
+    const double terms = static_cast<double>(sizes.out_h) * sizes.out_w * sizes.points();
+    const double bits = 61 - std::ceil(std::log2(terms));
+    const Tensor scale = at::exp2(at::ceil(at::log2(at::clamp_min(bound, 1e-200))).neg().add(bits));
+    return scale.add(bound.sub(bound));  // NaN for bounds that are infinite or NaN
   }
 
   template <class Body>
@@ -246,14 +314,16 @@ void launch_sample(const Call& call, const Tensor& columns) {
   with_types(call, [&](auto* type, auto* offset_type, auto pack) {
     using T = std::remove_pointer_t<decltype(type)>;
     using O = std::remove_pointer_t<decltype(offset_type)>;
-    sample_columns<T, O, decltype(pack)::value><<<blocks(count), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-        call.sizes, count, pointer<T>(call.input), pointer<O>(call.offset), same ? pointer<T>(call.mask) : nullptr,
-        same ? nullptr : pointer<float>(call.mask), pointer<T>(columns));
+    const auto kernel = &sample_columns<T, O, decltype(pack)::value>;
+    DCN_LAUNCH(kernel, blocks(count), kThreads, call.sizes, count, pointer<T>(call.input), pointer<O>(call.offset),
+               same ? pointer<T>(call.mask) : nullptr, same ? nullptr : pointer<float>(call.mask), pointer<T>(columns));
   });
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
-void launch_spread(const Call& call, const Tensor& grad_columns, const Tensor& grad_input, const Tensor& grad_offset, const Tensor& grad_mask) {
+// `scale` is defined in deterministic mode: grad_input then holds fixed-point numbers.
+void launch_spread(const Call& call, const Tensor& grad_columns, const Tensor& grad_input, const Tensor& scale, const Tensor& grad_offset,
+                   const Tensor& grad_mask) {
   const int64_t count = call.sizes.pixels * call.sizes.points() * call.sizes.deform_groups;
   const bool same = call.mask.defined() && call.mask.scalar_type() == call.input.scalar_type();
   with_types(call, [&](auto* type, auto* offset_type, auto pack) {
@@ -261,10 +331,13 @@ void launch_spread(const Call& call, const Tensor& grad_columns, const Tensor& g
     using O = std::remove_pointer_t<decltype(offset_type)>;
     const auto run = [&](auto* mask_type) {
       using M = std::remove_pointer_t<decltype(mask_type)>;
-      spread_columns<T, O, M, decltype(pack)::value><<<blocks(count), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-          call.sizes, count, pointer<T>(call.input), pointer<O>(call.offset), same ? pointer<T>(call.mask) : nullptr,
-          same ? nullptr : pointer<float>(call.mask), pointer<T>(grad_columns), pointer<typename Sum<T>::type>(grad_input),
-          pointer<O>(grad_offset), pointer<M>(grad_mask));
+      using A = typename Sum<T>::type;
+      const InputGradient<A> sums = {scale.defined() ? nullptr : pointer<A>(grad_input),
+                                     scale.defined() ? pointer<unsigned long long>(grad_input) : nullptr, pointer<double>(scale)};
+      const auto kernel = &spread_columns<T, O, M, decltype(pack)::value>;
+      DCN_LAUNCH(kernel, blocks(count), kThreads, call.sizes, count, pointer<T>(call.input), pointer<O>(call.offset),
+                 same ? pointer<T>(call.mask) : nullptr, same ? nullptr : pointer<float>(call.mask), pointer<T>(grad_columns), sums,
+                 pointer<O>(grad_offset), pointer<M>(grad_mask));
     };
     if (same || !call.mask.defined())
       run(static_cast<T*>(nullptr));
@@ -307,7 +380,6 @@ Gradients cuda_backward(const Tensor& grad, const Tensor& input, const Tensor& o
                         IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation, std::array<bool, 4> wanted) {
   const Problem p = check(input, offset, weight, {}, mask, stride, padding, dilation);
   check_grad(p, grad, input);
-  if (wanted[0]) at::globalContext().alertNotDeterministic("deform_conv2d_backward on CUDA (gradient of the input)");
   const c10::cuda::CUDAGuard guard(input.device());
   const auto options = input.options().memory_format(at::MemoryFormat::Contiguous);
   const auto sums = options.dtype(input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
@@ -315,7 +387,9 @@ Gradients cuda_backward(const Tensor& grad, const Tensor& input, const Tensor& o
   wanted[3] = wanted[3] && mask;
   const bool planes = wanted[1] || wanted[3], spread = planes || wanted[0];
   const Tensor grad_offset = planes ? like(offset) : Tensor(), grad_mask = planes && mask ? like(*mask) : Tensor();
-  const Tensor grad_maps = wanted[0] ? at::zeros({input.size(0), p.height, p.width, p.channels}, sums) : Tensor();
+  const Tensor scale = wanted[0] && call.pixels > 0 && at::globalContext().deterministicAlgorithms() ? call.fixed_scale(grad) : Tensor();
+  const auto map_options = scale.defined() ? options.dtype(at::kLong) : sums;
+  const Tensor grad_maps = wanted[0] ? at::zeros({input.size(0), p.height, p.width, p.channels}, map_options) : Tensor();
   const Tensor grad_weight = wanted[2] ? at::zeros(call.weight.sizes(), sums) : Tensor();
   const Tensor rows = grad.permute({0, 2, 3, 1}).reshape({call.pixels, p.out_channels});
   const Tensor columns = call.columns();
@@ -332,7 +406,7 @@ Gradients cuda_backward(const Tensor& grad, const Tensor& input, const Tensor& o
         const Tensor product = at::mm(chunk.narrow(1, group * outs, outs), call.weight[group]);
         columns.narrow(0, 0, count).narrow(2, group * width, width).copy_(product.view({count, p.points(), width}));
       }
-      launch_spread(call, columns, grad_maps, grad_offset, grad_mask);
+      launch_spread(call, columns, grad_maps, scale, grad_offset, grad_mask);
     }
   });
   const auto result = [&](bool want, const Tensor& tensor) { return want ? tensor : at::empty({0}, options); };
@@ -340,7 +414,11 @@ Gradients cuda_backward(const Tensor& grad, const Tensor& input, const Tensor& o
     const Tensor ordered = grad_weight.view({p.groups, outs, p.points(), width}).permute({0, 1, 3, 2});
     return ordered.reshape(weight.sizes()).to(weight.scalar_type()).contiguous();
   };
-  return {wanted[0] ? grad_maps.permute({0, 3, 1, 2}).to(input.scalar_type()).contiguous() : result(false, {}),
+  const auto finish_input = [&] {
+    const Tensor maps = scale.defined() ? grad_maps.to(at::kDouble).div(scale) : grad_maps;
+    return maps.permute({0, 3, 1, 2}).to(input.scalar_type()).contiguous();
+  };
+  return {wanted[0] ? finish_input() : result(false, {}),
           result(wanted[1], grad_offset), wanted[2] ? finish_weight() : result(false, {}), result(wanted[3], grad_mask)};
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import subprocess
@@ -12,7 +14,8 @@ import pytest
 import torch
 
 import dcn
-from dcn import build
+from dcn import build, choice, trust
+from dcn import compiled as compiled_module
 from errors import InputError
 from tests.dcn.cases import Case
 
@@ -125,16 +128,107 @@ def test_without_a_compiler_one_clear_line_and_everything_works(elsewhere):
     assert script.returncode == 1 and "not built" in script.stdout and "Traceback" not in script.stderr
 
 
-def test_a_compiler_that_fails_is_asked_once(elsewhere):
-    broken = elsewhere / "broken-c++"
-    broken.write_text("#!/bin/sh\necho called >>calls\necho 'x.cpp:1: error: no such header' >&2\nexit 1\n")
-    broken.chmod(0o755)
-    for _ in range(2):
-        used = run(elsewhere, sys.executable, "-c", USE, CXX=str(broken))
-        assert used.returncode == 0 and "error: no such header" in used.stdout
-    calls = (elsewhere / "calls").read_text().count("called")
-    run(elsewhere, sys.executable, "-c", USE, CXX=str(broken))
-    assert (elsewhere / "calls").read_text().count("called") == calls
+BROKEN = "#!/bin/sh\necho called >>{calls}\necho 'x.cpp:1: error: no such header' >&2\nexit 1\n"
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    """A compiler that always fails, and an empty build folder."""
+    path = tmp_path / "broken-c++"
+    path.write_text(BROKEN.format(calls=tmp_path / "calls"))
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+    monkeypatch.setattr(build, "FOLDER", tmp_path / "build")
+    return path
+
+
+def failed_build(compiler: Path) -> tuple[list[str], bool]:
+    """What is said, and whether the compiler was asked."""
+    lines: list[str] = []
+    calls = compiler.with_name("calls")
+    calls.unlink(missing_ok=True)
+    with pytest.raises(build.BuildError, match=r"broken-c\+\+ failed with code 1: x.cpp:1: error: no such header"):
+        build.build(lines.append)
+    return lines, calls.exists()
+
+
+def test_a_compiler_that_failed_is_asked_again(broken):
+    lines, asked = failed_build(broken)
+    assert len(lines) == 1 and asked
+    lines, asked = failed_build(broken)
+    assert lines[0].startswith(f"dcn: an earlier build with {broken} failed (broken-c++ failed with code 1") and asked
+
+
+@pytest.mark.parametrize("content", ["not JSON", "{}", '{"compiler": 3}', "[]"])
+def test_a_foreign_trace_of_a_failure_is_removed(broken, content):
+    failed_build(broken)
+    (trace,) = build.FOLDER.glob("*.failed")
+    trace.write_text(content)
+    lines, asked = failed_build(broken)
+    assert lines[0] == f"dcn: {trace.name} cannot be read: building again" and asked
+
+
+def test_a_compiler_that_was_slow_to_fail_is_asked_once_a_day_or_when_it_changed(broken):
+    failed_build(broken)
+    (trace,) = build.FOLDER.glob("*.failed")
+    trace.write_text(json.dumps(json.loads(trace.read_text()) | {"seconds": 31.0}))
+    assert failed_build(broken) == ([], False)
+    os.utime(trace, (0, 0))
+    assert failed_build(broken)[1]
+    trace.write_text(json.dumps(json.loads(trace.read_text()) | {"seconds": 31.0}))
+    broken.write_text(broken.read_text() + "# another release\n")
+    assert failed_build(broken)[1]
+
+
+@pytest.fixture
+def copied(compiled, monkeypatch, tmp_path):
+    """A "compiler" that copies the library that is there already into an empty build folder, so that nothing is compiled."""
+    good, folder = build.library_path(), tmp_path / "build"
+    fake = tmp_path / "c++"
+    fake.write_text(
+        f'#!/bin/sh\ncase "$*" in *-shared*) for work in {folder}/tmp*; do cp {good} $work/dcn.so; done;; esac\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("CXX", str(fake))
+    monkeypatch.setattr(build, "FOLDER", folder)
+    return build.build()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "no record", "foreign record"])
+def test_a_damaged_library_is_built_again(copied, damage):
+    content, record = copied.read_bytes(), copied.with_suffix(".json")
+    if damage == "truncated":
+        copied.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        copied.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    elif damage == "no record":
+        record.unlink()
+    else:
+        record.write_text("[]")
+    lines: list[str] = []
+    assert build.build(lines.append) == copied and copied.read_bytes() == content
+    assert lines[0] == f"dcn: {copied.name} is damaged: building it again"
+    assert build.build(lines.append) == copied and len(lines) == 3
+
+
+def test_a_library_that_does_not_load_is_built_again(copied, monkeypatch):
+    """Intact as far as its record says; loading the new one would register the operators twice, so that is left out here."""
+    content, record = copied.read_bytes(), copied.with_suffix(".json")
+    copied.write_bytes(b"not a library")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"sha256": build._checksum(copied)}))
+    load = torch.ops.load_library
+
+    def load_foreign(path):
+        return load(path) if Path(path).read_bytes() != content else None
+
+    monkeypatch.setattr(torch.ops, "load_library", load_foreign)
+    monkeypatch.setattr(compiled_module, "_register", lambda: None)
+    for name, value in (("_loaded", False), ("_tried", False), ("_why_not", "")):
+        monkeypatch.setattr(compiled_module, name, value)
+    lines: list[str] = []
+    assert dcn.ensure_built(lines.append)
+    assert f"dcn: {copied.name} does not load (" in lines[0] and lines[0].endswith("): building it again")
+    assert copied.read_bytes() == content
 
 
 def test_setup_script_usage_and_cleaning(elsewhere):
@@ -158,3 +252,78 @@ def test_why_cuda_is_left_out(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
     assert build.find_cuda().architectures == ["8.0", "9.0+PTX"]
     assert "-gencode=arch=compute_90,code=compute_90" in build.cuda_flags(["8.0", "9.0+PTX"])
+
+
+@pytest.fixture
+def card(monkeypatch, tmp_path):
+    """A CUDA card that the compiled operator was built for, as far as the choice can tell; returns the library's path."""
+    monkeypatch.setattr(compiled_module, "available", lambda device: True)
+    monkeypatch.setattr(build, "library_path", lambda: tmp_path / "dcn-1.so")
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(trust, "_card", lambda index: f"card {index} (9.0)")
+    monkeypatch.setattr(trust, "_known", {})
+    monkeypatch.setattr(choice, "_said", set())
+    return tmp_path / "dcn-1.so"
+
+
+def test_a_card_is_asked_once_per_build(card, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trust, "_in_other_process", lambda index: asked.append(index) or "")
+    assert dcn.choice.implementation("cuda") == dcn.choice.implementation("cuda") == "compiled"
+    assert asked == [0]
+    monkeypatch.setattr(trust, "_known", {})  # as in the next process
+    assert dcn.choice.implementation("cuda") == "compiled" and asked == [0]
+    assert choice._chosen(None, "cuda", 1) == "compiled" and asked == [0, 1]  # another kind of card
+    assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": "", "card 1 (9.0)": ""}
+
+
+@pytest.mark.parametrize("torchvision", [True, False])
+def test_a_card_where_the_compiled_operator_is_wrong_gets_the_next_best(card, monkeypatch, caplog, torchvision):
+    monkeypatch.setattr(
+        trust, "_in_other_process", lambda index: "output in float64 differs from plain PyTorch's by 1e-2"
+    )
+    monkeypatch.setattr(choice, "_torchvision", lambda: torchvision)
+    with caplog.at_level(logging.WARNING, logger="dcn"):
+        for _ in range(3):
+            assert dcn.choice.implementation("cuda") == ("torchvision" if torchvision else "plain")
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and "not used on card 0 (9.0): output in float64 differs" in said[0]
+    dcn.set_backend("compiled")  # asked for by name: used
+    assert dcn.choice.implementation("cuda") == "compiled"
+
+
+@pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"card 0 (9.0)": 3}'])
+def test_a_damaged_verdict_is_made_again(card, monkeypatch, content):
+    card.with_suffix(".cards.json").write_text(content)
+    monkeypatch.setattr(trust, "_in_other_process", lambda index: "")
+    assert dcn.choice.implementation("cuda") == "compiled"
+    assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": ""}
+
+
+def test_a_comparison_that_cannot_run_gives_a_verdict(monkeypatch):
+    """Here without a card: the process says that it cannot use one, and this one finds the same."""
+    monkeypatch.setattr(trust, "disagreement", lambda device: f"compared in this process on {device}")
+    if not torch.cuda.is_available():
+        assert trust._in_other_process(0) == "compared in this process on cuda:0"
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    assert trust._in_other_process(0) == "the comparison with plain PyTorch failed: exit code 1"
+
+
+def test_the_comparison_finds_agreement_and_mistakes(compiled):
+    forward, backward = torch.ops.dcn.deform_conv2d, torch.ops.dcn.deform_conv2d_backward
+    cpu = torch.device("cpu")
+    assert trust.disagreement(cpu) == ""
+    assert "output in float64" in trust.disagreement(cpu, lambda *a: forward(*a) * 1.001)
+
+    def wrong_mask(*arguments):
+        found = list(backward(*arguments))
+        found[3][0, 0, 0, 0] += 0.1
+        return found
+
+    assert "gradient of mask in float64" in trust.disagreement(cpu, backward=wrong_mask)
+
+    def half_is_nan(*arguments):
+        return forward(*arguments) * (float("nan") if arguments[0].dtype == torch.float16 else 1)
+
+    assert "output in float16 differs from plain PyTorch's by nan" in trust.disagreement(cpu, half_is_nan)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 import dcn
+from dcn import module
 from tests.parity import max_difference
 
 
@@ -55,6 +57,48 @@ def test_exploding_offsets_are_logged_once_in_a_while(caplog, value):
             layer(x, feature)
     warnings = [record for record in caplog.records if "mean |offset|" in record.getMessage()]
     assert len(warnings) == 1 and "lower the learning rate" in warnings[0].getMessage()
+
+
+class Late:
+    """Stands for a number that arrives from a GPU in the second call after."""
+
+    def __init__(self, value):
+        self.calls = 0
+
+    def take(self):
+        self.calls += 1
+        return 200.0 if self.calls == 2 else None
+
+
+def test_on_a_gpu_the_warning_comes_later_and_nothing_waits(caplog, monkeypatch):
+    monkeypatch.setattr(module, "Reading", Late)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    layer = dcn.DCNv2Pack(16, 8)
+
+    class OnGPU:
+        """A tensor that must not be read."""
+
+        is_cuda, device = True, torch.device("cuda", 0)
+        numel = staticmethod(lambda: 1)
+
+        def abs(self):
+            return self
+
+        def mean(self, dtype):
+            return self
+
+    with caplog.at_level(logging.WARNING, logger="dcn"):
+        for calls in (0, 0, 1, 1):
+            layer._watch(OnGPU())
+            assert len(caplog.records) == calls
+
+
+def test_a_layer_can_be_copied_while_a_number_is_on_its_way():
+    layer, x, feature = layer_and_inputs()
+    layer._reading = open(__file__)  # noqa: SIM115, PTH123  can be neither copied nor pickled, as an event of a GPU
+    copy = deepcopy(layer)
+    layer._reading.close()
+    assert copy._reading is None and torch.equal(copy(x, feature), layer(x, feature))
 
 
 def test_quiet_offsets_are_not(caplog):
