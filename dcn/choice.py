@@ -139,7 +139,8 @@ def _torchvision() -> Callable[..., Tensor] | None:
     except Exception as error:
         log.debug("torchvision does not import: %s", error)
         return None
-    return operator
+    # The Python part alone can be there as well (metrics/perceptual.py imports it beside a CPU build).
+    return operator if hasattr(torch.ops.torchvision, "deform_conv2d") else None
 
 
 def _run_torchvision(input, offset, weight, bias, stride, padding, dilation, mask) -> Tensor:

@@ -1,20 +1,37 @@
 """What is measured: plain functions of tensors (..., 3, H, W), RGB in [0, 1]. docs/metrics.md has every definition."""
 
-from metrics.fidelity import PSNR_CEILING, fidelity, mean, psnr, similarity_map, ssim
+from metrics.detection import DetectionCount, detect, detection_count
+from metrics.fidelity import MS_SSIM_SIDE, PSNR_CEILING, fidelity, mean, ms_ssim, psnr, similarity_map, ssim
+from metrics.measured import consistency, detail_shares, doubt, ndvi, ndvi_change
 from metrics.objects import ObjectMeter, box_region, size_of, summarise
+from metrics.perceptual import PERCEPTUAL, Perceptual, PerceptualFlicker
 from metrics.planes import CHANNELS, PROTOCOLS, default_crop, planes
-from metrics.temporal import TemporalMeter, tof, warping_error
+from metrics.temporal import MotionMeter, TemporalMeter, tof, warping_error
 
 __all__ = [
     "CHANNELS",
+    "MS_SSIM_SIDE",
+    "PERCEPTUAL",
     "PROTOCOLS",
     "PSNR_CEILING",
+    "DetectionCount",
+    "MotionMeter",
     "ObjectMeter",
+    "Perceptual",
+    "PerceptualFlicker",
     "TemporalMeter",
     "box_region",
+    "consistency",
     "default_crop",
+    "detail_shares",
+    "detect",
+    "detection_count",
+    "doubt",
     "fidelity",
     "mean",
+    "ms_ssim",
+    "ndvi",
+    "ndvi_change",
     "planes",
     "psnr",
     "similarity_map",

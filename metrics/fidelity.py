@@ -18,12 +18,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from errors import InputError
 from metrics.planes import CHANNELS, check_crop, check_frames, check_protocol, cropped, planes
 
 Measure = Callable[[Tensor, Tensor, str], Tensor]
 
+MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first
+MS_SSIM_SIDE = 161  # pixels; below, the window does not fit into the coarsest scale
 PSNR_CEILING = 100.0  # dB; stands for identical frames wherever values are averaged or written to a file
 
 
@@ -90,11 +94,39 @@ def mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(kept) / len(kept) if kept else None
 
 
+def ms_ssim(pred: Tensor, gt: Tensor, crop: int = 0, channel: str = "y") -> Tensor:
+    """Multi-scale SSIM of each frame (Wang et al., Asilomar 2003), protocol `standard`; 1 for identical frames.
+
+    Five scales, each half as large as the one before (mean of 2x2 pixels, an odd last row or column repeated), with the
+    authors' weights; contrast and structure of the first four, all of SSIM at the last. Negative means count as 0.
+    pred, gt: (..., 3, H, W), RGB in [0, 1], at least `MS_SSIM_SIDE` pixels a side after the crop. channel: `y`, or
+    `rgb` for the mean of the three planes. Returns (...), float64. Raises InputError as `ssim` does.
+    """
+    check_frames(pred, gt)
+    check_crop((gt.shape[-2], gt.shape[-1]), crop, "standard")
+    if min(gt.shape[-2:]) - 2 * crop < MS_SSIM_SIDE:
+        raise InputError(
+            f"metrics: MS-SSIM needs {MS_SSIM_SIDE} pixels a side, got {gt.shape[-2]}x{gt.shape[-1]} with crop {crop}; "
+            "use larger frames or plain SSIM"
+        )
+    values = [
+        _ms_ssim(*(planes(cropped(frame, crop), "standard", channel) for frame in frames))
+        for frames in zip(pred.reshape(-1, *gt.shape[-3:]), gt.reshape(-1, *gt.shape[-3:]), strict=True)
+    ]
+    return torch.stack(values).reshape(gt.shape[:-3]) if values else torch.empty(gt.shape[:-3], dtype=torch.float64)
+
+
 def similarity_map(pred: Tensor, gt: Tensor, protocol: str = "standard") -> Tensor:
     """SSIM at every position where the whole window fits: planes (C, H, W) -> (C, H - rows + 1, W - columns + 1).
 
     `metrics.planes.planes` makes the planes; the window's size is `WINDOWS[protocol].size`.
     """
+    luminance, structure = _similarity_terms(pred, gt, protocol)
+    return luminance * structure
+
+
+def _similarity_terms(pred: Tensor, gt: Tensor, protocol: str) -> tuple[Tensor, Tensor]:
+    """The two factors of SSIM: luminance, and contrast with structure."""
     window = WINDOWS[protocol]
     spread = _data_range(gt, protocol)
     c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
@@ -105,7 +137,26 @@ def similarity_map(pred: Tensor, gt: Tensor, protocol: str = "standard") -> Tens
     means_square = mean_pred.square() + mean_gt.square()
     variances = window.covariance * (mean_squares - means_square)
     covariance = window.covariance * (mean_product - means_product)
-    return ((2 * means_product + c1) * (2 * covariance + c2)) / ((means_square + c1) * (variances + c2))
+    return (2 * means_product + c1) / (means_square + c1), (2 * covariance + c2) / (variances + c2)
+
+
+def _ms_ssim(pred: Tensor, gt: Tensor) -> Tensor:
+    """Planes (C, H, W) of 0 to 255 -> the mean over planes."""
+    factors = []
+    for level in range(len(MS_SSIM_WEIGHTS)):
+        if level:
+            pred, gt = _halved(pred), _halved(gt)
+        luminance, structure = _similarity_terms(pred, gt, "standard")
+        factor = luminance * structure if level == len(MS_SSIM_WEIGHTS) - 1 else structure
+        factors.append(factor.mean(dim=(-2, -1)).clamp(min=0))
+    weights = torch.tensor(MS_SSIM_WEIGHTS, dtype=gt.dtype, device=gt.device)
+    return (torch.stack(factors) ** weights[:, None]).prod(dim=0).mean()
+
+
+def _halved(plane: Tensor) -> Tensor:
+    height, width = plane.shape[-2:]
+    padded = F.pad(plane[None], (0, width % 2, 0, height % 2), mode="replicate")
+    return F.avg_pool2d(padded, 2)[0]
 
 
 def _psnr(pred: Tensor, gt: Tensor, protocol: str) -> Tensor:

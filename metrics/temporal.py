@@ -8,11 +8,12 @@ tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) -
 warping error  100 * mean over visible pixels and RGB of |pred_t+1 (p + f(p)) - pred_t (p)|, f = flow(gt_t, gt_t+1).
                A pixel is visible if p + f(p) lies in the frame and the backward flow b of the ground truth leads back:
                |f(p) + b(p + f(p))|^2 <= 0.01 (|f(p)|^2 + |b(p + f(p))|^2) + 0.5 (Sundaram et al., ECCV 2010).
-The ground truth has a warping error too (noise, imperfect flow); it stands beside the prediction's, as what to expect.
+The ground truth has a warping error too (noise, imperfect flow), which is the value to expect; reports show both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
@@ -29,32 +30,65 @@ SMALLEST = 16  # pixels; below, the flow's windows see nothing but border
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class TemporalMeter:
-    """Takes a clip's frames in order, one by one beside their ground truth; holds two frames, never a clip."""
+class MotionMeter:
+    """Temporal values of several methods against one ground truth; takes frames in order and holds two of each."""
 
     def __init__(self) -> None:
         self._last: dict[str, _View] | None = None
+        self._truth: _View | None = None
 
-    def add(self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None) -> dict[str, float] | None:
-        """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.
+    def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, dict[str, float]] | None:
+        """Frames (3, H, W) in [0, 1] by method -> the values of the gap before them; None for the first frame.
 
-        `tof` in pixels; `warping_error` and `gt_warping_error` in percent of the full range, NaN where no pixel is
-        visible (a scene cut). With `baseline` (bicubic) also `bicubic_tof` and `bicubic_warping_error`.
+        Per method: `tof` in pixels; `warping_error` and, the same for all, `gt_warping_error` in percent of the full
+        range, NaN where no pixel is visible (a scene cut).
         """
-        shown = {"": pred} if baseline is None else {"": pred, "bicubic_": baseline}
         for frames in shown.values():
             check_frames(frames, gt)
         if gt.dim() != 3 or min(gt.shape[-2:]) < SMALLEST:
             shape = tuple(gt.shape)
             raise InputError(f"metrics: frames {shape}; temporal metrics take (3, H, W), H and W at least {SMALLEST}")
-        now = {name: _View(frames) for name, frames in (shown | {"gt_": gt}).items()}
-        before, self._last = self._last, now
-        if before is None:
+        now, truth = {name: _View(frames) for name, frames in shown.items()}, _View(gt)
+        before, last_truth = self._last, self._truth
+        self._last, self._truth = now, truth
+        if before is None or last_truth is None:
             return None
-        size, last_size = now["gt_"].gray.shape, before["gt_"].gray.shape
-        if size != last_size:
-            raise InputError(f"metrics: a frame of {size} pixels follows one of {last_size} in one clip")
-        return _gap(before, now)
+        if truth.gray.shape != last_truth.gray.shape:
+            raise InputError(
+                f"metrics: a frame of {truth.gray.shape} pixels follows one of {last_truth.gray.shape} in one clip"
+            )
+        forward = flow(last_truth.gray, truth.gray)
+        visible = visible_pixels(forward, flow(truth.gray, last_truth.gray))
+        own = _warped_difference(last_truth.colour, truth.colour, forward, visible)
+        return {
+            name: {
+                "tof": float(np.abs(flow(before[name].gray, view.gray) - forward).mean(dtype=np.float64)),
+                "warping_error": _warped_difference(before[name].colour, view.colour, forward, visible),
+                "gt_warping_error": own,
+            }
+            for name, view in now.items()
+        }
+
+
+class TemporalMeter:
+    """`MotionMeter` for one method and, where it is given, its baseline, with the keys that reports use."""
+
+    def __init__(self) -> None:
+        self._meter = MotionMeter()
+
+    def add(self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None) -> dict[str, float] | None:
+        """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.
+
+        `tof`, `warping_error` and `gt_warping_error` as in `MotionMeter`. With `baseline` (bicubic) also
+        `bicubic_tof` and `bicubic_warping_error`.
+        """
+        gap = self._meter.add({"": pred} if baseline is None else {"": pred, "bicubic": baseline}, gt)
+        if gap is None:
+            return None
+        values = gap.pop("")
+        if baseline is not None:
+            values |= {f"bicubic_{key}": gap["bicubic"][key] for key in ("tof", "warping_error")}
+        return values
 
 
 class _View:
@@ -64,19 +98,6 @@ class _View:
         colour = planes(frame, channel="rgb") / 255
         self.colour: Array = np.ascontiguousarray(colour.permute(1, 2, 0).float().cpu().numpy())
         self.gray: Array = planes(frame)[0].round().cpu().numpy().astype(np.uint8)
-
-
-def _gap(before: dict[str, _View], now: dict[str, _View]) -> dict[str, float]:
-    forward = flow(before["gt_"].gray, now["gt_"].gray)
-    visible = visible_pixels(forward, flow(now["gt_"].gray, before["gt_"].gray))
-    values = {}
-    for name, view in now.items():
-        if name != "gt_":
-            motion = flow(before[name].gray, view.gray)
-            values[f"{name}tof"] = float(np.abs(motion - forward).mean(dtype=np.float64))
-        difference = _warped_difference(before[name].colour, view.colour, forward, visible)
-        values[f"{name}warping_error"] = difference
-    return values
 
 
 def tof(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:
