@@ -1,46 +1,120 @@
-"""Files that are there as a whole or not at all, and folders that know what they were begun with."""
+"""Write files and folders safely: complete or not at all, one writer at a time, nothing of the user's in the way."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from errors import InputError
 
-UNFINISHED = re.compile(r"\.(?P<stem>.+)\.\d+\.tmp(?P<suffix>\.\w+)?")
+try:
+    import fcntl
+except ImportError:  # Windows: the holder's process number decides
+    fcntl = None  # type: ignore[assignment]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+UNFINISHED = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{16}\.tmp(?P<suffix>\.\w+)?")
+MARKER = ".made-by-mtdo-stno"  # in every folder that this program makes and may remove
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system without locks
+
+
+# --- temporary names ------------------------------------------------------------------------------------------------
 
 
 def temporary_path(path: Path) -> Path:
-    """Where this process writes what is to become `path`: hidden, in the same folder, with the same suffix."""
-    return path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    """A name that nobody can foretell for what is to become `path`: hidden, same folder, same suffix."""
+    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its name when the block ends well: nobody ever sees half a file."""
+def replacing(path: str | Path, *, replace: bool = True, private: bool = False, sync: bool = True) -> Iterator[Path]:
+    """A temporary file that takes the name `path` when the block ends without an error.
+
+    Args:
+        replace: False raises InputError if something has appeared at `path` meanwhile.
+        private: the temporary file is in a temporary folder of its own, for writers that make temporary files themselves.
+        sync: flush the file and its folder to the disk, so that a power failure leaves the old or the new content.
+
+    The temporary file is created exclusively and never through a link.
+    """
     path = Path(path)
-    temporary = temporary_path(path)
+    temporary = made = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if private:
+            made.mkdir()
+            temporary = made / path.name
+        else:
+            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+            os.close(os.open(temporary, flags, 0o666))
         yield temporary
-        temporary.replace(path)
+        if sync:
+            flush(temporary)
+        move(temporary, path, replace=replace)
+        if sync:
+            flush(path.parent)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); choose another output folder"
         ) from error
     finally:
-        with suppress(OSError):
-            temporary.unlink()
+        if private:
+            shutil.rmtree(made, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def move(source: Path, target: Path, *, replace: bool) -> None:
+    """Rename a file. With `replace` False, InputError if `target` exists, checked by the file system itself."""
+    if replace:
+        source.replace(target)
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise InputError(
+            f"'{target}' has appeared meanwhile and is not replaced: move it away or name another output"
+        ) from None
+    except (OSError, NotImplementedError):  # a file system without hard links
+        if os.path.lexists(target):
+            raise InputError(
+                f"'{target}' has appeared meanwhile and is not replaced: move it away or name another output"
+            ) from None
+        source.rename(target)
+        return
+    source.unlink()
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return  # a folder on Windows
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
 
 
 def remove_unfinished(place: Path) -> None:
-    """Remove what killed processes left: everywhere in a folder, or beside a file what was to become that file.
+    """Remove temporary files and folders of killed processes: in a folder and below, or for one file beside it.
 
     Only where no other process is writing.
     """
@@ -50,7 +124,199 @@ def remove_unfinished(place: Path) -> None:
         names = ((path, UNFINISHED.fullmatch(path.name)) for path in place.parent.glob(".*"))
         found = [p for p, m in names if m and m["stem"] == place.stem and (m["suffix"] or "") == place.suffix]
     for path in found:
-        path.unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+# --- one writer at a time -------------------------------------------------------------------------------------------
+
+_held: set[Path] = set()  # POSIX locks do not exclude a second holder in the same process
+
+
+@contextmanager
+def lock(path: str | Path) -> Iterator[None]:
+    """Hold the right to write `path`, a file or a folder that may not exist yet, until the block ends.
+
+    The lock is the file `.NAME.lock` beside it, locked through the operating system: a killed holder, or one that lost
+    power, frees it. Raises InputError that names the holder (process, host, since when), or if no lock can be made.
+    """
+    path = Path(path).resolve()
+    place = path.with_name(f".{path.name}.lock")
+    if place in _held:
+        raise InputError(f"'{path}' is being written by this process already: wait for it or name another output")
+    handle = _take(place, path)
+    _held.add(place)
+    try:
+        yield
+    finally:
+        _held.discard(place)
+        with suppress(OSError):
+            place.unlink()  # while it is locked: nobody else can hold it
+        os.close(handle)
+
+
+def _take(place: Path, path: Path) -> int:
+    """The locked file, with this process written into it."""
+    while True:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            handle = os.open(place, flags, 0o644)
+        except OSError as error:
+            reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
+            raise InputError(f"'{place}': cannot be made ({reason}); choose another output folder") from None
+        try:
+            _check_lock_file(handle, place)
+            holder = _holder(handle)
+            if not _lock(handle, holder):
+                who = (
+                    f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+                    if holder
+                    else "another process"
+                )
+                raise InputError(f"'{path}' is being written by {who}: wait for it, end it, or name another output")
+            if _same_file(handle, place):
+                _sign(handle)
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder has just removed it
+
+
+def _check_lock_file(handle: int, place: Path) -> None:
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        raise InputError(f"'{place}' is no lock of this program: move it away")
+    content = os.pread(handle, 4096, 0) if hasattr(os, "pread") else b""
+    if content.strip(b"\0 \n") and not content.startswith(b'{"mtdo-stno lock"'):
+        raise InputError(f"'{place}' is no lock of this program: move it away")
+
+
+def _holder(handle: int) -> dict[str, Any] | None:
+    """Who signed the lock file; None if nobody has yet."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    try:
+        holder = json.loads(os.read(handle, 4096).decode())
+        return {key: holder[key] for key in ("pid", "host", "since")}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _lock(handle: int, holder: Mapping[str, Any] | None) -> bool:
+    """Lock the file for this process (not for its children). Where there are no locks, a living holder has it."""
+    if fcntl is not None:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                return False
+    return not (holder and holder["host"] == socket.gethostname() and _alive(holder["pid"]))
+
+
+def _alive(pid: Any) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return True
+    return int(pid) != os.getpid()
+
+
+def _same_file(handle: int, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(place))
+    except FileNotFoundError:
+        return False
+
+
+def _sign(handle: int) -> None:
+    since = datetime.now(timezone.utc).astimezone().isoformat(timespec="seconds")
+    content = {"mtdo-stno lock": 1, "pid": os.getpid(), "host": socket.gethostname(), "since": since}
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, json.dumps(content).encode())
+
+
+# --- nothing of the user's ------------------------------------------------------------------------------------------
+
+
+def resolved(path: str | Path) -> Path:
+    """The path without links and `..`, once and for all. InputError for a loop of links or a name that cannot be."""
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"'{path}': cannot be followed ({error})") from None
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raises InputError if an output is, contains or lies in an input, or touches what the repository holds.
+
+    Directly in the repository's root new names are free, in its folders (`engine`, `data`, ...) only below `runs`.
+    """
+    sources = [resolved(path) for path in inputs]
+    for output in outputs:
+        target = resolved(output)
+        for source in sources:
+            if target == source:
+                raise InputError(f"'{output}' is the input itself: name another output")
+            if source.is_relative_to(target):
+                raise InputError(f"'{output}' contains the input '{source}': name another output")
+            if target.is_relative_to(source):
+                raise InputError(f"'{output}' lies in the input '{source}': name an output outside of it")
+        if REPOSITORY.is_relative_to(target):
+            raise InputError(f"'{output}' contains this program: name another output")
+        inside = target.relative_to(REPOSITORY).parts if target.is_relative_to(REPOSITORY) else ()
+        if inside and (inside[0] in _own_names() or inside[0] == ".git"):
+            raise InputError(f"'{output}' lies among the files of this program: name an output elsewhere")
+
+
+def _own_names() -> set[str]:
+    """What the repository's root holds as delivered: folders of modules and files with the known suffixes."""
+    names = {path.name for path in REPOSITORY.iterdir() if path.suffix in (".py", ".md", ".toml", ".sh")}
+    folders = (
+        "benchmarks",
+        "checkpoints",
+        "configs",
+        "data",
+        "dcn",
+        "docs",
+        "engine",
+        "losses",
+        "metrics",
+        "models",
+        "tests",
+    )
+    return names | set(folders) | {".ci"}
+
+
+def make_own_folder(folder: Path) -> None:
+    """Make a folder with the marker by which this program knows what it may remove. An empty one is taken over."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_own_folder(folder) and any(folder.iterdir()):
+        raise InputError(f"'{folder}' was not made by this program: move it away or name another output")
+    with suppress(FileExistsError):
+        os.close(os.open(folder / MARKER, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+
+
+def is_own_folder(folder: Path) -> bool:
+    """Whether this program made the folder: a folder, no link, with the marker."""
+    return folder.is_dir() and not folder.is_symlink() and (folder / MARKER).is_file()
+
+
+def remove_own_folder(folder: Path) -> None:
+    """Remove a folder that `make_own_folder` made, with all it holds; InputError for any other."""
+    if not is_own_folder(folder):
+        raise InputError(f"'{folder}' was not made by this program and is not removed: move it away yourself")
+    doomed = temporary_path(folder)
+    folder.rename(doomed)  # at once: a killed removal leaves nothing that passes for unfinished work
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+# --- what a folder was begun with -----------------------------------------------------------------------------------
 
 
 def remember(path: Path, settings: Mapping[str, Any]) -> None:

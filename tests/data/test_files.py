@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from data.files import remember, remove_unfinished, replacing, temporary_path
+from data.files import (
+    check_apart,
+    lock,
+    make_own_folder,
+    remember,
+    remove_own_folder,
+    remove_unfinished,
+    replacing,
+    temporary_path,
+)
 from errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_half_written_files_vanish(tmp_path: Path):
@@ -60,3 +77,165 @@ def test_a_folder_knows_what_it_was_begun_with(tmp_path: Path):
         remember(path, {"scale": 4})
     with pytest.raises(InputError, match="not empty"):
         remember(tmp_path / "made.json", {"scale": 4})
+
+
+# --- locks --------------------------------------------------------------------------------------------------------
+
+
+def hold_in_another_process(path: Path, then: str = "time.sleep(60)") -> subprocess.Popen:
+    """Another Python that holds the lock and says so."""
+    code = f"import sys, time, os; sys.path.insert(0, {str(ROOT)!r})\nfrom data.files import lock\n"
+    code += f"with lock({str(path)!r}):\n    print('held', flush=True)\n    {then}\n"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_told_who_holds_the_lock(tmp_path: Path):
+    holder = hold_in_another_process(tmp_path / "run")
+    try:
+        with (
+            pytest.raises(InputError, match=f"process {holder.pid} on {re.escape(socket.gethostname())} since"),
+            lock(tmp_path / "run"),
+        ):
+            pass
+        with lock(tmp_path / "other"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    with lock(tmp_path / "run"):  # the dead holder's
+        assert (tmp_path / ".run.lock").is_file()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_children_do_not_keep_a_dead_holders_lock(tmp_path: Path):
+    holder = hold_in_another_process(tmp_path / "run", "os.fork() or time.sleep(2); time.sleep(60)")
+    holder.kill()
+    holder.wait()
+    with lock(tmp_path / "run"):
+        pass
+
+
+def test_one_process_holds_a_lock_once_and_by_any_name_of_the_path(tmp_path: Path):
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with lock(tmp_path / "run"):
+        with pytest.raises(InputError, match="by this process"), lock(tmp_path / "x" / ".." / "run"):
+            pass
+        with pytest.raises(InputError, match="by this process"), lock(tmp_path / "link"):
+            pass
+
+
+def test_locks_without_a_file_system_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("data.files.fcntl", None)
+    place = tmp_path / ".run.lock"
+    signed = {"mtdo-stno lock": 1, "pid": os.getppid(), "host": socket.gethostname(), "since": "today"}
+    place.write_text(json.dumps(signed))
+    with pytest.raises(InputError, match=f"process {os.getppid()} on"), lock(tmp_path / "run"):
+        pass
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    place.write_text(json.dumps(signed | {"pid": dead.pid}))
+    with lock(tmp_path / "run"):
+        assert json.loads(place.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "text", "folder"])
+def test_what_is_no_lock_file_is_left_alone(tmp_path: Path, kind: str):
+    place, precious = tmp_path / ".run.lock", tmp_path / "precious.txt"
+    precious.write_text("mine")
+    make = {
+        "link": lambda: place.symlink_to(precious),
+        "fifo": lambda: os.mkfifo(place),
+        "text": lambda: place.write_text("mine"),
+        "folder": place.mkdir,
+    }
+    make[kind]()
+    with pytest.raises(InputError, match=r"\.run\.lock"), lock(tmp_path / "run"):
+        pass
+    assert os.path.lexists(place) and precious.read_text() == "mine"
+
+
+# --- nothing of the user's ----------------------------------------------------------------------------------------
+
+
+def test_temporary_names_cannot_be_foretold(tmp_path: Path):
+    assert temporary_path(tmp_path / "a.png") != temporary_path(tmp_path / "a.png")
+    with replacing(tmp_path / "a.png") as first, replacing(tmp_path / "a.png") as second:
+        assert first != second and first.is_file() and second.is_file()
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(InputError, match="appeared meanwhile"), replacing(path, replace=False) as temporary:
+        temporary.write_text("new")
+        path.write_text("precious")
+    assert path.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path):
+    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "a.txt").symlink_to("precious.txt")
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_writers_with_temporary_files_of_their_own_leave_none(tmp_path: Path):
+    with pytest.raises(KeyError), replacing(tmp_path / "w.bin", private=True) as temporary:
+        (temporary.parent / ".tmpAbC123").write_bytes(b"half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    half = temporary_path(tmp_path / "w.bin")
+    half.mkdir()
+    (half / ".tmpAbC123").write_bytes(b"as a killed process leaves it")
+    remove_unfinished(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("in", "is the input itself"),
+        ("in/../in", "is the input itself"),
+        ("link", "is the input itself"),
+        ("in/large", "lies in the input"),
+        (".", "contains the input"),
+        ("new/..", "contains the input"),
+        (str(ROOT), "contains this program"),
+        (str(ROOT.parent), "contains this program"),
+        (str(ROOT / "data"), "among the files of this program"),
+        (str(ROOT / "upscale.py"), "among the files of this program"),
+        (str(ROOT / "engine" / "new"), "among the files of this program"),
+    ],
+)
+def test_outputs_that_touch_an_input_or_the_program(tmp_path: Path, monkeypatch, output: str, problem: str):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=problem):
+        check_apart([Path(output)], [Path("in")])
+
+
+def test_outputs_apart_from_inputs(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    check_apart(
+        [tmp_path / "in_large", tmp_path / "new" / "in", ROOT / "large.mp4", ROOT / "runs" / "x"], [tmp_path / "in"]
+    )
+
+
+def test_only_folders_with_the_marker_are_removed(tmp_path: Path):
+    own, foreign = tmp_path / "own", tmp_path / "foreign"
+    make_own_folder(own)
+    make_own_folder(own)
+    (own / "piece").write_text("half")
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("mine")
+    (tmp_path / "link").symlink_to(own)
+    for path in (foreign, tmp_path / "link"):
+        with pytest.raises(InputError, match="not made by this program"):
+            remove_own_folder(path)
+    with pytest.raises(InputError, match="not made by this program"):
+        make_own_folder(foreign)
+    remove_own_folder(own)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "link"]
