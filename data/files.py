@@ -39,26 +39,21 @@ def temporary_path(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path, *, replace: bool = True, private: bool = False, sync: bool = True) -> Iterator[Path]:
+def replacing(path: str | Path, *, replace: bool = True, sync: bool = True) -> Iterator[Path]:
     """A temporary file that takes the name `path` when the block ends without an error.
 
     Args:
         replace: False raises InputError if something has appeared at `path` meanwhile.
-        private: the temporary file is in a temporary folder of its own, for writers that make temporary files themselves.
         sync: flush the file and its folder to the disk, so that a power failure leaves the old or the new content.
 
     The temporary file is created exclusively and never through a link.
     """
     path = Path(path)
-    temporary = made = temporary_path(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if private:
-            made.mkdir()
-            temporary = made / path.name
-        else:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-            os.close(os.open(temporary, flags, 0o666))
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+        os.close(os.open(temporary, flags, 0o666))
         yield temporary
         if sync:
             flush(temporary)
@@ -70,11 +65,8 @@ def replacing(path: str | Path, *, replace: bool = True, private: bool = False, 
             f"{path}: cannot be written ({error.strerror or error}); choose another output folder"
         ) from error
     finally:
-        if private:
-            shutil.rmtree(made, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                temporary.unlink()
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def move(source: Path, target: Path, *, replace: bool) -> None:
