@@ -16,6 +16,7 @@ from math import gcd, lcm
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -163,15 +164,9 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min([_available(), *_group_limits()]) / max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
-
-
-def _available() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4.0 * 2**30  # a system that does not say: assume a small one
+    return min([float(psutil.virtual_memory().available), *_group_limits()]) / max(
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1
+    )
 
 
 def _group_limits() -> list[float]:

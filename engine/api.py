@@ -1,0 +1,153 @@
+"""Super-resolution of arrays, for use from Python: load weights, array of frames in, array of frames out.
+
+    from engine.api import upscale_array
+
+    large = upscale_array(frames)                                          # (T, H, W, 3) uint8 -> (T, 4H, 4W, 3) uint8
+    large = upscale_array(frames, "stno_s", scale=2.5, times=[0.5])        # any scale, and one new frame in each gap
+
+Files, long videos, sound and georeferences are the business of `engine.upscale` (upscale.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import dcn
+from data.clips import ArrayClip
+from engine import checkpoint
+from engine.config import ROOT
+from engine.restore import Options, output_size, restore
+from engine.restore.precision import check as check_precision
+from errors import InputError
+
+TYPES = (np.uint8, np.uint16, np.float32, np.float64)
+
+
+def released() -> list[str]:
+    """Names of the weights that come with the repository."""
+    return sorted(path.stem for path in (ROOT / "checkpoints").glob("*.safetensors"))
+
+
+def load_network(weights: str | Path = "mtdo_s") -> nn.Module:
+    """The network in a weights file, in eval mode on the CPU.
+
+    Args:
+        weights: a released name (`released()` lists them), or the path of a .safetensors file or of a published .pth file.
+
+    Raises InputError if there is no such file, or if it does not hold the weights of a network.
+    """
+    if str(weights) in released():
+        return checkpoint.load_network(ROOT / "checkpoints" / f"{weights}.safetensors")
+    if not Path(weights).is_file():
+        raise InputError(
+            f"weights '{weights}': expected a file or one of the released names {', '.join(released())}: check the spelling"
+        )
+    return checkpoint.load_network(weights)
+
+
+def upscale_array(
+    frames: np.ndarray,
+    network: nn.Module | str | Path = "mtdo_s",
+    *,
+    scale: float | None = None,
+    times: Sequence[float] = (),
+    channel_axis: int | None = -1,
+    padding: str = "reflect",
+    tile: int | None = None,
+    precision: str = "fp32",
+    device: torch.device | str | None = None,
+) -> np.ndarray:
+    """Super-resolve the frames of a video.
+
+    Args:
+        frames: (T, H, W, 3) RGB, or (T, H, W) gray with `channel_axis=None`: uint8, uint16 (full range), or float32 or
+            float64 in [0, 1]. STNO needs at least two frames.
+        network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
+        scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale, STNO takes any.
+        times: STNO only: times of new frames in each gap between two frames, rising, inside (0, 1); 0.5 doubles the rate.
+        channel_axis: axis of the colours; None: gray frames.
+        padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate" or "circular".
+        tile: process tiles of this many input pixels a side, which bounds memory; None: full frames.
+        precision: "fp32", "bf16" or (on GPUs) "fp16".
+        device: None: where the network is; "cuda" moves it there.
+
+    Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for gray frames, in the
+        type of `frames`, clipped to its range.
+
+    Raises InputError for frames, scales or times that the network cannot take.
+    """
+    stack = _checked(frames, channel_axis)
+    if not isinstance(network, nn.Module):
+        network = load_network(network)
+    _check_times(network, times)
+    clip = ArrayClip("frames", stack)
+    size = _wanted_size(network, clip.size, scale)
+    place = torch.device(device) if device is not None else next(network.parameters()).device
+    check_precision(precision, place)
+    dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
+    restored = restore(
+        network, clip, device=place, padding=padding, times=times, size=size, options=Options(precision, tile)
+    )
+    result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in restored])
+    result = result[..., 0] if channel_axis is None else np.moveaxis(result, -1, channel_axis)
+    return result.astype(frames.dtype, copy=False)
+
+
+def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
+    """The frames as (T, H, W, C) of uint8, uint16 or float32."""
+    if not isinstance(frames, np.ndarray):
+        raise InputError(f"frames: expected a NumPy array, got {type(frames).__name__}: convert it with numpy.asarray")
+    if frames.dtype not in TYPES:
+        raise InputError(f"frames: expected uint8, uint16, or floats in [0, 1], got {frames.dtype}: convert them")
+    if frames.ndim != (3 if channel_axis is None else 4):
+        expected = "(T, H, W)" if channel_axis is None else "four axes with the colours at channel_axis"
+        raise InputError(
+            f"frames: expected {expected}, got shape {frames.shape}: a single image needs a first axis (image[None]), "
+            "gray frames channel_axis=None"
+        )
+    stack = frames[..., None] if channel_axis is None else np.moveaxis(frames, channel_axis, -1)
+    if channel_axis is not None and stack.shape[-1] != 3:
+        raise InputError(
+            f"frames: expected 3 colours along axis {channel_axis}, got {stack.shape[-1]}: drop the others"
+        )
+    if 0 in stack.shape:
+        raise InputError(f"frames: shape {frames.shape} holds nothing: expected at least one frame of one pixel")
+    if stack.dtype.kind == "f":
+        stack = stack.astype(np.float32)
+        if not (stack.min() >= 0 and stack.max() <= 1):  # NaN fails both
+            raise InputError("frames: floats must be finite and in [0, 1]: scale them, for example by their maximum")
+    return stack
+
+
+def _check_times(network: Any, times: Sequence[float]) -> None:
+    if len(times) and network.config.name == "mtdo":
+        raise InputError(
+            "times: MTDO makes no intermediate frames: leave times out, or take STNO weights such as stno_s"
+        )
+    if list(times) != sorted(set(times)) or not all(0 < time < 1 for time in times):
+        raise InputError(
+            f"times: expected rising numbers between 0 and 1, such as [0.25, 0.5, 0.75], got {list(times)}"
+        )
+
+
+def _wanted_size(network: nn.Module, size: tuple[int, int], scale: float | None) -> tuple[int, int]:
+    """(H, W) of the output frames."""
+    if scale is None:
+        return output_size(network, size)
+    wanted = (round(scale * size[0]), round(scale * size[1])) if 0 < scale < float("inf") else (0, 0)
+    if min(wanted) < 1:
+        raise InputError(f"scale: {scale:g} leaves nothing of frames of {size[1]}x{size[0]} pixels: take a larger one")
+    own = output_size(network, size, wanted)
+    if own != wanted:
+        raise InputError(
+            f"scale: these weights are for scale {own[0] / size[0]:g}, asked for is {scale:g}: "
+            "leave it out, or take weights of STNO (stno_s), which takes any scale"
+        )
+    return wanted

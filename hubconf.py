@@ -1,0 +1,79 @@
+"""Entry points for torch.hub: torch.hub.load(REPOSITORY, "mtdo_s", source="local") from any folder.
+
+Each returns a network in eval mode on the CPU. `engine.api.upscale_array` runs it on an array; the docstrings of
+`models.mtdo.network` and `models.stno.network` give the shapes for direct calls.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+PACKAGES = ("cli", "data", "dcn", "engine", "errors", "losses", "metrics", "models", "settings")
+
+
+def _make_importable() -> None:
+    """Let this repository's modules be imported later on too: torch.hub takes its folder off the path again.
+
+    Raises ImportError if a module of another project already has one of the names.
+    """
+    for name in PACKAGES:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None and not Path(file).resolve().is_relative_to(ROOT):
+            raise ImportError(
+                f"a module '{name}' is already imported from {file}, and this repository has one of the same name: "
+                "load these networks first or in a process of their own, or use an ONNX file (python -m engine.export)"
+            )
+    sys.path.append(str(ROOT))
+
+
+_make_importable()
+
+import models  # noqa: E402 (needs the path)
+from engine import api  # noqa: E402
+
+dependencies = ["torch", "numpy", "safetensors", "yaml", "PIL", "cv2", "av", "tifffile", "imagecodecs"]
+
+
+def mtdo_s() -> Any:
+    """Small MTDO for x4, released weights: (B, 3, 3, h, w) RGB in [0, 1] -> the centre frame (B, 3, 4h, 4w)."""
+    return api.load_network("mtdo_s")
+
+
+def mtdo_s_x2() -> Any:
+    """Small MTDO for x2, released weights: (B, 3, 3, h, w) RGB in [0, 1] -> the centre frame (B, 3, 2h, 2w)."""
+    return api.load_network("mtdo_s_x2")
+
+
+def stno_s() -> Any:
+    """Small STNO, released weights: (B, T, 3, h, w) RGB in [0, 1], `times`, `size=(H, W)` -> all frames in time order."""
+    return api.load_network("stno_s")
+
+
+def mtdo(weights: str | None = None, **config: Any) -> Any:
+    """MTDO at the paper's size with random weights, or the network in a weights file (ours or the published one).
+
+    config: keys of `models.mtdo.config.MTDOConfig`, for a network with random weights.
+    """
+    return _build("mtdo", weights, config)
+
+
+def stno(weights: str | None = None, **config: Any) -> Any:
+    """STNO at the paper's size with random weights, or the network in a weights file (ours or the published one).
+
+    config: keys of `models.stno.config.STNOConfig`, for a network with random weights.
+    """
+    return _build("stno", weights, config)
+
+
+def _build(name: str, weights: str | None, config: dict[str, Any]) -> Any:
+    if weights is None:
+        return models.build({"name": name, **config}).eval()
+    if config:
+        raise ValueError(f"weights carry their own configuration: leave {', '.join(config)} out")
+    network: Any = api.load_network(weights)
+    if network.config.name != name:
+        raise ValueError(f"'{weights}' holds weights of {network.config.name}, not of {name}")
+    return network

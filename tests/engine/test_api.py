@@ -1,0 +1,151 @@
+"""Arrays in, arrays out; networks by torch.hub."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from data.clips import ArrayClip
+from engine import api
+from engine.restore import restore
+from errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def frames(dtype: Any = np.uint8, count: int = 3, channels: tuple[int, ...] = (3,)) -> np.ndarray:
+    values = np.random.default_rng(0).random((count, 16, 18, *channels))
+    return (values * np.iinfo(dtype).max).astype(dtype) if np.issubdtype(dtype, np.integer) else values.astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def mtdo() -> torch.nn.Module:
+    return api.load_network("mtdo_s")
+
+
+@pytest.fixture(scope="module")
+def stno() -> torch.nn.Module:
+    return api.load_network("stno_s")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_the_type_of_the_frames_is_kept(mtdo: torch.nn.Module, dtype: Any) -> None:
+    large = api.upscale_array(frames(dtype), mtdo)
+    assert large.shape == (3, 64, 72, 3) and large.dtype == dtype
+    scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
+    exact = api.upscale_array((frames(dtype) / scale).astype(np.float32), mtdo)
+    np.testing.assert_allclose(large / scale, exact, atol=0.51 / scale + 1e-6)
+
+
+def test_frames_equal_those_of_restore(mtdo: torch.nn.Module) -> None:
+    expected = torch.stack(list(restore(mtdo, ArrayClip("x", frames()))))
+    large = api.upscale_array(frames(np.uint8), mtdo)
+    np.testing.assert_array_equal(large, (expected.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy())
+
+
+def test_gray_frames_and_other_axes(mtdo: torch.nn.Module) -> None:
+    gray = frames(np.float32, channels=())
+    large = api.upscale_array(gray, mtdo, channel_axis=None)
+    colour = api.upscale_array(np.repeat(gray[..., None], 3, axis=-1), mtdo)
+    assert large.shape == (3, 64, 72)
+    np.testing.assert_allclose(large, colour.mean(-1), atol=1e-5)
+    first = api.upscale_array(np.moveaxis(frames(), -1, 1), mtdo, channel_axis=1)
+    np.testing.assert_array_equal(np.moveaxis(first, 1, -1), api.upscale_array(frames(), mtdo))
+
+
+def test_any_scale_and_new_frames(stno: torch.nn.Module) -> None:
+    keys = api.upscale_array(frames(np.float32), stno, scale=2.5)
+    dense = api.upscale_array(frames(np.float32), stno, scale=2.5, times=[0.25, 0.75])
+    assert keys.shape == (3, 40, 45, 3) and dense.shape == (7, 40, 45, 3)
+    assert api.upscale_array(frames(), stno).shape == (3, 64, 72, 3)
+    np.testing.assert_allclose(dense[::3], keys, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("array", "keywords", "message"),
+    [
+        (frames()[0], {}, r"a single image needs a first axis"),
+        (frames(np.float32, channels=()), {}, r"gray frames channel_axis=None"),
+        (frames(channels=(4,)), {}, r"expected 3 colours along axis -1, got 4"),
+        (frames().astype(np.int64), {}, r"got int64"),
+        (frames().tolist(), {}, r"expected a NumPy array, got list"),
+        (frames().astype(np.float32), {}, r"finite and in \[0, 1\]"),
+        (frames(np.float32) * np.nan, {}, r"finite and in \[0, 1\]"),
+        (frames(count=0), {}, r"holds nothing"),
+        (frames(), {"scale": 3}, r"for scale 4, asked for is 3"),
+        (frames(), {"scale": float("nan")}, r"leaves nothing"),
+        (frames(), {"times": [0.5]}, r"no intermediate frames"),
+        (frames(), {"precision": "fp8"}, r"precision 'fp8' is unknown"),
+    ],
+)
+def test_frames_that_cannot_be_used(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        api.upscale_array(array, mtdo, **keywords)
+
+
+@pytest.mark.parametrize("times", [[0.5, 0.25], [0.5, 0.5], [0.0], [1.0]])
+def test_times_that_cannot_be_used(stno: torch.nn.Module, times: list[float]) -> None:
+    with pytest.raises(InputError, match=r"rising numbers between 0 and 1"):
+        api.upscale_array(frames(), stno, times=times)
+
+
+def test_space_time_networks_need_two_frames(stno: torch.nn.Module) -> None:
+    with pytest.raises(InputError, match=r"at least 2 key frames"):
+        api.upscale_array(frames(count=1), stno)
+
+
+def test_weights_by_name_or_path(mtdo: torch.nn.Module) -> None:
+    assert {"mtdo_s", "mtdo_s_x2", "stno_s"} <= set(api.released())
+    again = api.load_network(ROOT / "checkpoints" / "mtdo_s.safetensors")
+    assert again.config == mtdo.config and not again.training
+    with pytest.raises(InputError, match=r"weights 'nothing': expected a file or one of .*mtdo_s"):
+        api.load_network("nothing")
+
+
+HUB = """
+import sys, torch, numpy
+root = sys.argv[1]
+
+for name in ("mtdo_s_x2", "stno_s"):
+    network = torch.hub.load(root, name, source="local")
+    assert not network.training
+small = torch.hub.load(root, "mtdo", source="local", channels=16, frames=3, hat={"embed": 32, "depths": [1], "heads": 2})
+assert small.config.frames == 3
+from engine.api import upscale_array  # stays importable
+network = torch.hub.load(root, "mtdo_s", source="local")
+print(upscale_array(numpy.zeros((1, 16, 16, 3), numpy.uint8), network).shape)
+"""
+
+
+def test_torch_hub_from_another_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HUB, str(ROOT)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[-2] == "(1, 64, 64, 3)"
+
+
+def test_torch_hub_beside_another_project(tmp_path: Path) -> None:
+    tmp_path.joinpath("models.py").write_text("mine = 1\n")
+    code = f"import models, torch; torch.hub.load({str(ROOT)!r}, 'mtdo_s', source='local')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 1
+    assert "a module 'models' is already imported from" in done.stderr.strip().split("\n")[-1]
+
+
+def test_hub_entries_refuse_weights_of_the_other_network() -> None:
+    import hubconf
+
+    with pytest.raises(ValueError, match="holds weights of mtdo, not of stno"):
+        hubconf.stno("mtdo_s")
+    with pytest.raises(ValueError, match="leave frames out"):
+        hubconf.mtdo("mtdo_s", frames=3)
+    assert isinstance(hubconf.mtdo_s(), type(models.build(hubconf.mtdo_s().config)))
