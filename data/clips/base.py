@@ -14,14 +14,15 @@ from data.media import from_tensor, to_tensor
 from data.tiff import GeoTags
 from errors import InputError
 
-PADDINGS = ("reflect", "replicate", "circular")
+PADDINGS = ("reflect", "replicate", "circular", "distinct")
 
 
 def neighbours(index: int, frames: int, length: int, padding: str = "reflect", spacing: int = 1) -> list[int]:
     """Frame numbers of the window of `frames` (odd), `spacing` apart, around `index` in a clip of `length` frames.
 
     Beyond the ends: "reflect" mirrors without repeating the end frame, "circular" wraps around, "replicate" takes the
-    centre frame (as the published MTDO does).
+    centre frame (as the published MTDO does), "distinct" takes frames from the other side of the centre that are not yet in
+    the window, nearest to the mirrored ones, and repeats frames only where the clip has fewer than the window.
     """
     if padding not in PADDINGS:
         raise InputError(f"padding is {padding!r}: expected one of {', '.join(PADDINGS)}")
@@ -30,8 +31,22 @@ def neighbours(index: int, frames: int, length: int, padding: str = "reflect", s
         return [k % length for k in around]
     if padding == "replicate":
         return [k if 0 <= k < length else index for k in around]
+    if padding == "distinct":
+        return _distinct(index, around, length)
     period = max(2 * (length - 1), 1)
     return [min(k % period, period - k % period) if length > 1 else 0 for k in around]
+
+
+def _distinct(index: int, around: list[int], length: int) -> list[int]:
+    """`around` with every frame beyond an end of the clip replaced by a frame that the window does not hold yet."""
+    window = {slot: number for slot, number in enumerate(around) if 0 <= number < length}
+    beyond = [slot for slot in range(len(around)) if slot not in window]
+    for slot in sorted(beyond, key=lambda slot: abs(around[slot] - index)):
+        mirrored = min(max(2 * index - around[slot], 0), length - 1)
+        near = range(max(mirrored - len(around), 0), min(mirrored + len(around) + 1, length))
+        free = set(near) - set(window.values())
+        window[slot] = min(free, key=lambda number: (abs(number - mirrored), abs(number - index))) if free else mirrored
+    return [window[slot] for slot in range(len(around))]
 
 
 class Clip(ABC):

@@ -2,7 +2,8 @@
 
 What a neighbour shows that the frame itself does not is where the pixels' raster meets the scene elsewhere. Where little moves
 from frame to frame, frames further away show more of it; where much moves, they only are harder to align. `auto` takes
-for every window the widest spacing up to `WIDEST` at which all its frames stay within `REACH` pixels of the centre's.
+for every window the widest spacing up to `WIDEST` at which the frames next to the centre's stay within `REACH` pixels of it,
+those after them within twice as many, and so on.
 It looks at the frames alone, so a frame's window is the same wherever the work begins. docs/results.md has the figures.
 """
 
@@ -59,12 +60,26 @@ class Spacing:
         self._views = {number: view for number, view in self._views.items() if abs(number - index) <= self.reach}
         for spacing in range(WIDEST, 1, -1):
             numbers = neighbours(index, self.frames, self.length, self.padding, spacing)
-            others = numbers[: self.frames // 2] + numbers[self.frames // 2 + 1 :]
-            if min(abs(number - index) for number in others) >= spacing and all(  # else: folded back at an end
-                self._view(index, load).displacement(self._view(number, load)) <= REACH for number in others
-            ):
+            if self._is_open(numbers, spacing) and self._is_within_reach(index, numbers, load):
                 return numbers
         return neighbours(index, self.frames, self.length, self.padding)
+
+    def _is_open(self, numbers: list[int], spacing: int) -> bool:
+        """Whether every other frame shows something new; a window folded back at an end of the clip may not."""
+        centre = self.frames // 2
+        others = numbers[:centre] + numbers[centre + 1 :]
+        if self.padding == "distinct":
+            return len(set(numbers)) == len(numbers)
+        return min(abs(number - numbers[centre]) for number in others) >= spacing
+
+    def _is_within_reach(self, index: int, numbers: list[int], load: Callable[[int], Tensor]) -> bool:
+        """Whether the frame n steps from the centre's is at most n * REACH pixels away from it."""
+        centre = self._view(index, load)
+        steps = [max(abs(step - self.frames // 2), 1) for step in range(self.frames)]
+        return all(
+            centre.displacement(self._view(number, load)) <= step * REACH
+            for number, step in zip(numbers, steps, strict=True)
+        )
 
     def _view(self, number: int, load: Callable[[int], Tensor]) -> View:
         if number not in self._views:

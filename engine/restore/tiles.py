@@ -150,6 +150,8 @@ def bytes_per_pixel(config: Any, in_between: int, keys: int) -> float:
     width = config.hat.embed if config.reconstruction == "hat" else config.channels
     apart = widest(config.spacing) - 1  # frames that a window skips, which later ones see
     maps = MAPS_PER_FRAME * config.frames + MAPS_KEPT * apart * (config.frames - 1) + 4 * config.scale**2
+    if config.wide:
+        maps += config.frames + 6 * config.scale**2 / config.channels  # HAT's second input; two more frames of output
     return 4.0 * (MAPS_PER_TOKEN * width + config.channels * maps)
 
 

@@ -71,6 +71,7 @@ class MTDOConfig:
     deformable_groups: int = 8
     feature_blocks: int = 5  # residual blocks of the per-frame features
     correction_blocks: int = 5  # residual blocks of MACU
+    wide: bool = False  # HAT also takes the aligned features and makes the frame from its own channels (docs/mtdo.md)
     residual: str = "none"  # bicubic: add the bicubic upscaled centre frame
     atdm: bool = True  # off: its feature is zero
     stdm: bool = True  # off: its feature is zero
@@ -99,6 +100,7 @@ class MTDOConfig:
         _require_choice("residual", self.residual, ("none", "bicubic"))
         _require_choice("ctdm", self.ctdm, ("paper", "as_shipped", "off"))
         _require_choice("reconstruction", self.reconstruction, ("hat", "residual"))
+        _require(not self.wide or self.reconstruction == "hat", "wide", self.wide, "false without reconstruction: hat")
 
     @property
     def multiple(self) -> int:

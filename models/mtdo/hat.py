@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add, gelu, leaky_relu
+from models.layers import Upsampler, add, gelu, in_full, leaky_relu
 from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, linear, window_plan
 from models.mtdo.config import HATConfig
 from models.mtdo.tail import FoldedTail
@@ -128,11 +128,15 @@ class Group(nn.Module):
 
 
 class HAT(nn.Module):
-    """Features (B, channels, h, w), h and w multiples of the window -> frame (B, 3, scale*h, scale*w)."""
+    """Features (B, channels, h, w), h and w multiples of the window -> frame (B, 3, scale*h, scale*w).
 
-    def __init__(self, config: HATConfig, channels: int, scale: int) -> None:
+    extra: channels of a second input, for `wide: true` of `MTDOConfig`; not in the paper. `embed` is wider than `channels` in
+    the small networks: the second input and a second output convolution, at `embed` channels, avoid the narrow layers.
+    """
+
+    def __init__(self, config: HATConfig, channels: int, scale: int, extra: int = 0) -> None:
         super().__init__()
-        self.window = config.window
+        self.window, self.scale = config.window, scale
         self.enter = nn.Conv2d(channels, config.embed, 3, padding=1)
         self.norm_enter = nn.LayerNorm(config.embed)
         blocks = sum(config.depths)
@@ -144,14 +148,23 @@ class HAT(nn.Module):
         self.upsample = Upsampler(channels, scale)
         self.last = nn.Conv2d(channels, 3, 3, padding=1)
         self.tail = FoldedTail(self.upsample, self.last, scale)
+        self.wide_enter = nn.Conv2d(extra, config.embed, 3, padding=1) if extra else None
+        self.wide_leave = nn.Conv2d(config.embed, 3 * scale**2, 3, padding=1) if extra else None
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, channels, h, w) -> (B, 3, scale*h, scale*w)."""
-        shallow = self.enter(features).permute(0, 2, 3, 1).contiguous()  # (B, h, w, embed)
+    def forward(self, features: Tensor, extra: Tensor | None = None) -> Tensor:
+        """(B, channels, h, w), and (B, extra, h, w) where the network was built with `extra` -> (B, 3, scale*h, scale*w)."""
+        entered = self.enter(features)
+        if self.wide_enter is not None:
+            assert extra is not None
+            entered = add(self.wide_enter(extra), entered)
+        shallow = entered.permute(0, 2, 3, 1).contiguous()  # (B, h, w, embed)
         plan = window_plan(*shallow.shape[1:3], self.window, shallow)
         tokens = self.norm_enter(shallow)
         for group in self.groups:
             tokens = group(tokens, plan)
         deep = add(_convolve(self.after_body, self.norm_leave(tokens)), shallow)
-        deep = leaky_relu(self.leave(deep.permute(0, 3, 1, 2)), 0.01)
-        return self.tail(deep)
+        deep = deep.permute(0, 3, 1, 2)
+        restored = self.tail(leaky_relu(self.leave(deep), 0.01))
+        if self.wide_leave is None:
+            return restored
+        return restored + F.pixel_shuffle(in_full(self.wide_leave, deep), self.scale)

@@ -27,6 +27,9 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, (WindowAttention, OverlapAttention)):
             nn.init.trunc_normal_(module.table, std=0.02)
+    if network.config.wide:  # starts as the same network without `wide`
+        for layer in (network.reconstruction.wide_enter, network.reconstruction.wide_leave):
+            nn.init.zeros_(layer.weight)
     if network.config.residual == "bicubic":
         _start_at_bicubic(network.reconstruction)
     if network.config.ctdm == "as_shipped" and network.ctdm is not None:

@@ -72,7 +72,8 @@ class MTDO(nn.Module):
         self.tsa = (TSA if config.tsa else PlainFusion)(channels, frames)
         self.macu = MACU(channels, config.correction_blocks) if config.macu else None
         if config.reconstruction == "hat":
-            self.reconstruction: nn.Module = HAT(config.hat, channels, config.scale)
+            extra = channels * frames if config.wide else 0
+            self.reconstruction: nn.Module = HAT(config.hat, channels, config.scale, extra)
         else:
             self.reconstruction = ResidualReconstruction(channels, config.reconstruction_blocks, config.scale)
         initialise(self)
@@ -114,6 +115,8 @@ class MTDO(nn.Module):
             corrected = fused if routed is None else fused + routed
 
         hidden = corrected + shallow if differences is None else corrected + differences + shallow  # H
+        if self.config.wide:
+            return self.reconstruction(hidden, aligned.flatten(1, 2))
         return self.reconstruction(hidden)
 
     def encode(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,7 +150,10 @@ class MTDO(nn.Module):
                 part.to(dtype)
         self.msd.dcn.to(full)
         if self.config.residual == "none":
-            self.reconstruction.last.to(full)
+            for name in ("last", "wide_leave"):
+                part = getattr(self.reconstruction, name, None)
+                if part is not None:
+                    part.to(full)
         return self
 
     def _check(self, frames: Tensor) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import ArrayClip, CroppedClip, DegradedClip, FolderClip, SubClip, frame_numbers, neighbours
+from data.clips import PADDINGS, ArrayClip, CroppedClip, DegradedClip, FolderClip, SubClip, frame_numbers, neighbours
 from data.degrade import Degradation
 from data.media import write_image
 from data.naming import natural_key
@@ -26,18 +26,32 @@ def folder(path, names, size=(8, 10), bands=3, dtype=np.uint8):
         ("replicate", 0, [0, 0, 0, 1, 2]),
         ("replicate", 4, [2, 3, 4, 5, 4]),
         ("reflect", 2, [0, 1, 2, 3, 4]),
+        ("distinct", 0, [4, 3, 0, 1, 2]),
+        ("distinct", 1, [4, 0, 1, 2, 3]),
+        ("distinct", 3, [1, 2, 3, 4, 5]),
+        ("distinct", 5, [3, 4, 5, 2, 1]),
     ],
 )
 def test_neighbours(padding, index, expected):
     assert neighbours(index, 5, 6, padding) == expected
 
 
-@pytest.mark.parametrize("padding", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", PADDINGS)
 @pytest.mark.parametrize("length", [1, 2, 3])
 def test_short_clips_have_neighbours(padding, length):
     for index in range(length):
         numbers = neighbours(index, 7, length, padding)
         assert len(numbers) == 7 and numbers[3] == index and set(numbers) <= set(range(length))
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 3, 12])
+@pytest.mark.parametrize("length", [5, 6, 9, 40])
+def test_distinct_windows_repeat_no_frame(spacing, length):
+    for index in range(length):
+        numbers = neighbours(index, 5, length, "distinct", spacing)
+        assert numbers[2] == index and len(set(numbers)) == 5 and set(numbers) <= set(range(length))
+        inside = [index + spacing * step for step in (-2, -1, 0, 1, 2)]
+        assert all(a == b for a, b in zip(numbers, inside, strict=True) if 0 <= b < length)
 
 
 def test_natural_order():

@@ -36,6 +36,7 @@ ABLATIONS = [
     {"macu": False, "route3": False},
     {"reconstruction": "residual", "reconstruction_blocks": 2},
     {"residual": "bicubic"},
+    {"wide": True},
 ]
 
 
@@ -48,6 +49,9 @@ def small(seed: int = 0, **changes) -> MTDO:
     network = models.build({**SMALL, **changes})
     nn.init.normal_(network.msd.dcn.conv_offset_mask.weight, std=0.05)
     nn.init.kaiming_normal_(network.reconstruction.last.weight)
+    if network.config.wide:
+        nn.init.kaiming_normal_(network.reconstruction.wide_enter.weight)
+        nn.init.kaiming_normal_(network.reconstruction.wide_leave.weight)
     return network.eval()
 
 
@@ -169,6 +173,18 @@ def test_start():
     assert not network.features[0].conv.bias.any()
 
 
+def test_wide_starts_as_the_network_without_it():
+    torch.manual_seed(0)
+    narrow, frames = models.build(SMALL).eval(), clip(1, 5, 3, 8, 12)
+    wide = models.build({**SMALL, "wide": True}).eval()
+    missing = wide.load_state_dict(narrow.state_dict(), strict=False).missing_keys
+    assert len(missing) == 4 and all(name.startswith("reconstruction.wide_") for name in missing)
+    with torch.no_grad():
+        assert_same(wide(frames), narrow(frames))
+        nn.init.kaiming_normal_(wide.reconstruction.wide_leave.weight)
+        assert (wide(frames) - narrow(frames)).abs().max() > 1e-3
+
+
 def test_bicubic_residual_is_the_only_difference():
     plain, residual, frames = small(), small(residual="bicubic"), clip(1, 5, 3, 7, 9)
     residual.load_state_dict(plain.state_dict())
@@ -259,7 +275,7 @@ def test_overlap_index_is_one_to_one_per_distance():
 # Streaming
 
 
-@pytest.mark.parametrize("changes", [{}, {"ctdm": "as_shipped", "frames": 7}, {"atdm": False, "residual": "bicubic"}])
+@pytest.mark.parametrize("changes", [{}, {"ctdm": "as_shipped", "frames": 7}, {"atdm": False, "residual": "bicubic"}, {"wide": True}])
 def test_streaming_equals_forward(changes):
     network = small(**changes)
     frames, reach, length = clip(9, 1, 3, 9, 13), network.config.frames // 2, 9
@@ -292,9 +308,10 @@ def test_streaming_takes_any_window():
 # Precision
 
 
+@pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("how", ["inference", "autocast"])
-def test_bfloat16(how):
-    network, frames = small(residual="bicubic"), clip(1, 5, 3, 8, 12)
+def test_bfloat16(how, wide):
+    network, frames = small(residual="bicubic", wide=wide), clip(1, 5, 3, 8, 12)
     with torch.no_grad():
         full = network(frames)
         if how == "inference":
@@ -327,6 +344,7 @@ def test_training_under_autocast():
     ({"scale": 5}, "network.scale is 5; expected 2, 3, 4 or 8"),
     ({"ctdm": "on"}, "network.ctdm is 'on'; expected one of paper, as_shipped, off"),
     ({"residual": "bilinear"}, "network.residual is 'bilinear'; expected one of none, bicubic"),
+    ({"wide": True, "reconstruction": "residual"}, "network.wide is True; expected false without reconstruction: hat"),
     ({"deformable_groups": 3}, "network.channels is 8; expected a multiple of deformable_groups = 3"),
     ({"hat": {"embed": 25, "heads": 2}}, "network.hat.embed is 25; expected a multiple of hat.heads"),
     ({"hat": {"window": 5}}, "network.hat.window is 5; expected an even number"),

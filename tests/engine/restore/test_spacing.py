@@ -80,7 +80,14 @@ def test_no_window_reaches_over_a_cut_without_need():
 def test_five_frames_stay_within_reach():
     clip = scene(0.05 * np.arange(15))
     assert windows(clip, frames=5)[7] == [1, 4, 7, 10, 13]
-    assert windows(scene(0.1 * np.arange(15)), frames=5)[7] == [5, 6, 7, 8, 9]
+    assert windows(scene(0.15 * np.arange(15)), frames=5)[7] == [3, 5, 7, 9, 11]
+    assert windows(scene(0.2 * np.arange(15)), frames=5)[7] == [5, 6, 7, 8, 9]
+
+
+def test_distinct_padding_keeps_the_spacing_at_the_ends():
+    found = windows(scene(np.zeros(16)), frames=5, padding="distinct")
+    assert found[0] == [5, 2, 0, 3, 6] and found[2] == [7, 4, 2, 5, 8] and found[15] == [9, 12, 15, 13, 10]
+    assert windows(scene(np.zeros(4)), frames=5, padding="distinct")[0] == neighbours(0, 5, 4, "distinct")
 
 
 def test_noise_counts_as_distance():
