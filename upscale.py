@@ -67,7 +67,11 @@ def _add_what(add: Callable[..., Any]) -> None:
         metavar="LOW,HIGH",
         help="or these percentiles of the clip; results are in the units of the source",
     )
-    add("--padding", choices=["reflect", "replicate", "circular", "distinct"], help="neighbours beyond the ends of the clip (MTDO)")
+    add(
+        "--padding",
+        choices=["reflect", "replicate", "circular", "distinct"],
+        help="neighbours beyond the ends of the clip (MTDO)",
+    )
     add(
         "--spacing",
         type=cli.spacing,

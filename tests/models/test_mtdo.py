@@ -275,7 +275,9 @@ def test_overlap_index_is_one_to_one_per_distance():
 # Streaming
 
 
-@pytest.mark.parametrize("changes", [{}, {"ctdm": "as_shipped", "frames": 7}, {"atdm": False, "residual": "bicubic"}, {"wide": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ctdm": "as_shipped", "frames": 7}, {"atdm": False, "residual": "bicubic"}, {"wide": True}]
+)
 def test_streaming_equals_forward(changes):
     network = small(**changes)
     frames, reach, length = clip(9, 1, 3, 9, 13), network.config.frames // 2, 9
