@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import imagecodecs
@@ -10,16 +11,19 @@ import numpy as np
 import tifffile
 
 from data import tiff
-from data.files import replacing
-from data.media import IMAGE_SUFFIXES, write_image
+from data.files import replacing, temporary_path
+from data.media import probe, write_image
 from errors import InputError
 
 STACK_SUFFIXES = (".tif", ".tiff")
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def store_frame(path: Path, array: np.ndarray) -> None:
-    """Keep (H, W, C) losslessly and fast; a reader never sees half a file."""
-    with replacing(path) as temporary:
+    """Keep (H, W, C) losslessly and fast; a reader never sees half a file. Not flushed: `is_sound` finds what a power
+    failure damages.
+    """
+    with replacing(path, sync=False) as temporary:
         rows = imagecodecs.delta_encode(np.ascontiguousarray(array), axis=1)
         temporary.write_bytes(imagecodecs.zstd_encode(rows.tobytes(), level=1))
 
@@ -48,17 +52,57 @@ def write_stack(
             tiff.write_page(writer, array, geo)
 
 
-def check_free(out: Path, kind: str, overwrite: bool) -> None:
-    """Raises InputError if something that nobody gave up lies where the output is to go."""
+def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
+    """Whether a kept frame is complete: a raw one (.zst) is decoded, of an image header and end are looked at."""
+    try:
+        if path.suffix == ".zst":
+            load_frame(path, shape, dtype)
+            return True
+        size = probe(path).size
+        with path.open("rb") as file:
+            file.seek(-len(PNG_END), os.SEEK_END)
+            return size == shape[:2] and (path.suffix != ".png" or file.read() == PNG_END)
+    except Exception:  # a decoder of a damaged file raises nearly anything
+        return False
+
+
+def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | None = None) -> None:
+    """Raises InputError if something that nobody gave up is where the output is to go.
+
+    made: names of the files that the output folder will hold; with `overwrite` only these are replaced.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
         raise InputError(f"'{out}' exists: say --overwrite to replace it, or name another output")
     if out.is_dir() != (kind == "frames"):
         raise InputError(f"'{out}' is {'a folder' if out.is_dir() else 'a file'}: name another output")
-    if kind == "frames":
-        foreign = next((path for path in out.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES), None)
+    if kind == "frames" and made is not None:
+        foreign = next((path for path in out.iterdir() if path.name not in made or not path.is_file()), None)
         if foreign:
             raise InputError(
-                f"'{out}' holds more than frames ({foreign.name}): it is not replaced, name another output"
+                f"'{out}' holds more than the frames to be written ({foreign.name}): it is not replaced, name another output"
             )
+
+
+def replace_folder(frames: Path, out: Path, overwrite: bool, made: Container[str]) -> None:
+    """Give a finished folder its name. A folder at `out` gives way if `check_free` allows it; only files that the new
+    folder also holds are removed.
+    """
+    check_free(out, "frames", overwrite, made)
+    old = temporary_path(out)
+    if out.exists():
+        out.rename(old)
+    try:
+        frames.rename(out)
+    except OSError as error:
+        raise InputError(f"'{out}' has appeared meanwhile or cannot be written ({error.strerror}): '{frames}' keeps the "
+                         "result; move the other away and go on with --resume") from None  # fmt: skip
+    if old.exists():
+        for path in old.iterdir():
+            if path.name in made and path.is_file():
+                path.unlink()
+        try:
+            old.rmdir()
+        except OSError:
+            raise InputError(f"'{old}' keeps files that appeared in '{out}' while it was replaced") from None

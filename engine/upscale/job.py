@@ -9,11 +9,11 @@ on different pieces.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,14 @@ import numpy as np
 
 from data import frame_writer, tiff, video_join
 from data.clips import Clip, VideoClip
-from data.files import remove_unfinished, replacing
+from data.files import (
+    is_own_folder,
+    make_own_folder,
+    move,
+    remove_own_folder,
+    remove_unfinished,
+    replacing,
+)
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
 from engine.upscale import comparison
@@ -49,6 +56,7 @@ class ClipJob:
     lossless: bool = False
     fps: Fraction = Fraction(25)  # of the output
     facts: dict[str, Any] = field(default_factory=dict)  # weights, precision, tile, ...: what the result depends on
+    overwrite: bool = False  # whether a result that exists is replaced; `check` sets it
 
     def __post_init__(self) -> None:
         self.per_gap = len(self.times) + 1
@@ -102,6 +110,11 @@ class ClipJob:
         key, step = self.place(index)
         where = f"clip '{self.clip.name}', frame '{self.clip.frame_names[key]}'"
         return f"{where} + {step:g}" if step else where
+
+    @property
+    def places(self) -> list[Path]:
+        """What is made on the disk: the result, the comparison, the work folder."""
+        return [self.out, *([self.beside] if self.compare else []), self.work]
 
     # --- the work folder ---
 
@@ -210,14 +223,26 @@ class ClipJob:
 
     def check(self, resume: bool, overwrite: bool) -> None:
         """Raises InputError where the output or an interrupted run's work folder is in the way."""
+        if self.work.exists() and not is_own_folder(self.work) and any(self.work.iterdir()):
+            raise InputError(f"'{self.work}' was not made by this program: move it away or name another output")
         if self.work.exists() and not (resume or overwrite):
             raise InputError(
                 f"'{self.work}' holds an interrupted upscaling of this clip: go on with --resume or start "
-                f"anew with --overwrite"
+                f"again with --overwrite"
             )
-        check_free(self.out, self.kind, overwrite or self.work.exists())
+        self.overwrite = overwrite or (resume and self.begun_with().get("overwrite") is True)
+        self.check_free()
+
+    def check_free(self) -> None:
+        """Raises InputError where something is that must not be replaced; asked before the work and at its end."""
+        check_free(self.out, self.kind, self.overwrite, self.made)
         if self.compare:
-            check_free(self.beside, "film", overwrite or self.work.exists())
+            check_free(self.beside, "film", self.overwrite)
+
+    @cached_property
+    def made(self) -> frozenset[str]:
+        """Names of the files in an output folder."""
+        return frozenset(self.image(index).name for index in range(len(self)) if self.kind == "frames")
 
     def begin(self, resume: bool) -> None:
         """Make the work folder, or take up the one that is there. Raises InputError where it is another work's, or
@@ -227,31 +252,43 @@ class ClipJob:
             self._check_same()
             for place in (self.work, self.out, self.beside):
                 remove_unfinished(place)
+            self._drop_damaged()
             return
         try:
             if self.work.exists():
-                shutil.rmtree(self.work)
+                remove_own_folder(self.work) if is_own_folder(self.work) else self.work.rmdir()
+            make_own_folder(self.work)
             for name in ("raw", "frames", "pieces"):
-                (self.work / name).mkdir(parents=True)
+                (self.work / name).mkdir()
             self._write_identity()
         except OSError as error:
             raise InputError(
                 f"'{self.out.parent}': cannot be written ({error.strerror}): choose another folder"
             ) from None
 
+    def _drop_damaged(self) -> None:
+        """Kept frames that cannot be read are made again."""
+        for path in (*(self.work / "raw").glob("*"), *(self.work / "frames").glob("*")):
+            if not frame_writer.is_sound(path, self.shape, self.dtype):
+                path.unlink()
+
     def _write_identity(self) -> None:
         with replacing(self.work / "job.json") as temporary:
-            temporary.write_text(json.dumps(self.identity(), indent=1), encoding="utf-8")
+            content = {**self.identity(), "overwrite": self.overwrite}
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def begun_with(self) -> dict[str, Any]:
-        """What an interrupted run has written down; empty if there is none."""
+        """What an interrupted run has written down; empty if there is none or it is damaged."""
         try:
-            return json.loads((self.work / "job.json").read_text(encoding="utf-8"))
+            begun = json.loads((self.work / "job.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
+        return begun if isinstance(begun, dict) else {}
 
     def _check_same(self) -> None:
         before, now = self.begun_with(), json.loads(json.dumps(self.identity()))
+        if not before:
+            raise InputError(f"'{self.work / 'job.json'}' is damaged: start again with --overwrite")
         changed = [key for key in now if before.get(key) != now[key]]
         if changed:
             key = changed[0]
@@ -263,20 +300,20 @@ class ClipJob:
     def finish(self) -> list[Path]:
         """Put the pieces together, give the result its name and remove the work folder. Returns what was written."""
         written = [self.out]
+        self.check_free()  # again: something may have appeared meanwhile
         if self.kind == "film":
             self._join(self.out, [self.piece(number) for number in range(self.pieces)])
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
-            indices = range(len(self))
-            frame_writer.write_stack(self.out, self.stored(indices), total, map(self.geo, indices))
+            indices, whole = range(len(self)), self.work / self.out.name
+            frame_writer.write_stack(whole, self.stored(indices), total, map(self.geo, indices))
+            move(whole, self.out, replace=self.overwrite)
         else:
-            if self.out.is_dir():
-                shutil.rmtree(self.out)
-            (self.work / "frames").replace(self.out)
+            frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)
         if self.compare:
             self._join(self.beside, [self.piece_beside(number) for number in range(self.pieces)])
             written.append(self.beside)
-        shutil.rmtree(self.work)
+        remove_own_folder(self.work)
         return written
 
     def _join(self, path: Path, pieces: list[Path]) -> None:
@@ -284,4 +321,6 @@ class ClipJob:
         times, last = self.clip.times, video_join.last_shown(film) if film else None
         if last is None:  # as long as the one before
             last = times[-1] - times[-2] if self.clip.fps and len(times) > 1 else float(self.per_gap / self.fps)
-        video_join.join(path, pieces, [self.time(index) for index in range(len(self))], last, film)
+        whole = self.work / path.name
+        video_join.join(whole, pieces, [self.time(index) for index in range(len(self))], last, film)
+        move(whole, path, replace=self.overwrite)

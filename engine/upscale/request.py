@@ -20,6 +20,7 @@ from engine.restore import output_size
 from engine.restore.spacing import set_spacing
 from engine.upscale import comparison
 from engine.upscale.job import ClipJob
+from engine.upscale.places import check_places
 from errors import InputError
 
 FILMS = frozenset(
@@ -121,8 +122,7 @@ def open_clips(request: Request) -> list[tuple[Clip, Path]]:
     source, out = request.source, request.out
     if not source.exists():
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
-    if out.exists() and out.samefile(source):
-        raise InputError(f"'{out}' is the input itself: name another output")
+    check_places([out], inputs(request))
     if source.is_file() or image_files(source):
         return [(open_clip(source, request), out)]
     members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
@@ -132,6 +132,11 @@ def open_clips(request: Request) -> list[tuple[Clip, Path]]:
         raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
     check_members(source, members, request.compare)
     return [(open_clip(path, request), out / member_name(path)) for path in members]
+
+
+def inputs(request: Request) -> list[Path]:
+    """What is read and must stay as it is."""
+    return [request.source, *([request.weight] if request.weight else [])]
 
 
 def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from engine.restore import Options, frames_at_once, multiple, precision, restore
 from engine.restore.threads import WriteBehind
 from engine.upscale import comparison
 from engine.upscale.job import ClipJob
-from engine.upscale.request import Request, finished, in_between, make_job, open_clips, open_network
+from engine.upscale.places import check_places, locked
+from engine.upscale.request import Request, finished, in_between, inputs, make_job, open_clips, open_network
 from errors import InputError
 
 
@@ -56,6 +57,13 @@ def upscale(request: Request) -> list[Path]:
     if not jobs:
         say("nothing to do: every output is complete")
         return []
+    check_places([place for job in jobs for place in job.places], inputs(request))
+    with locked(request.out, jobs) if distributed.is_main() else nullcontext():
+        return make_all(jobs, network, request, device)
+
+
+def make_all(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> list[Path]:
+    """Work on all jobs and give the results their names."""
     for job in jobs if distributed.is_main() else ():
         job.check(request.resume, request.overwrite)
     plan_numbers(jobs, network, request, device)
@@ -267,6 +275,7 @@ def preview(
         raise InputError(f"--preview {index}: clip '{clip.name}' has frames 0 to {len(clip) - 1}")
     job = make_job(clip, out.with_suffix(""), request, network, times, weights)
     path = out if out.suffix.lower() == ".png" else out.with_name(f"{out.stem or out.name}_preview.png")
+    check_places([path], inputs(request))
     check_free(path, "preview", request.overwrite)
     name = "fp32" if request.precision == "auto" else request.precision
     options = Options(

@@ -1,0 +1,182 @@
+"""Nothing of the user's is deleted or overwritten by upscaling, whatever is asked and whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.files import lock
+from data.media import read_image, write_image
+from engine.checkpoint import save_weights
+from engine.upscale import run as upscale_module
+from engine.upscale.job import ClipJob
+from engine.upscale.request import Request
+from engine.upscale.run import upscale
+from errors import InputError
+from tests.engine.small import moving_clip, small_mtdo
+
+
+@pytest.fixture(scope="module")
+def weight(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
+    save_weights(path, small_mtdo())
+    return path
+
+
+@pytest.fixture()
+def frames(tmp_path: Path) -> Path:
+    for index in range(3):
+        write_image(tmp_path / "frames" / f"{index:04d}.png", moving_clip(3, 16, 24).array(index))
+    return tmp_path / "frames"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def make(source: Path, out: Path | str, weight: Path, **more) -> list[Path]:
+    return upscale(Request(source, Path(out), weight, precision="fp32", **more))
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("frames", "new/.."),
+        ("frames", "."),
+        ("frames", "frames/../frames"),
+        ("frames", "frames/large"),
+        ("frames", "link"),
+        ("frames", "link/large"),
+        ("frames/0001.png", "frames"),
+        ("frames/0001.png", "frames/0001.png"),
+        ("link/0001.png", "frames"),
+        ("frames", "fifo"),
+        ("frames", "frames/0001.png/large"),
+        ("frames", "dangling"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_outputs_that_touch_the_input_are_refused(frames, weight, tmp_path, monkeypatch, source, out, overwrite):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("frames")
+    (tmp_path / "dangling").symlink_to("elsewhere")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "thesis.txt").write_text("precious")
+    before = sorted(path.name for path in tmp_path.iterdir()), tree(frames)
+    with pytest.raises(InputError):
+        make(Path(source), out, weight, overwrite=overwrite)
+    assert (sorted(path.name for path in tmp_path.iterdir()), tree(frames)) == before
+
+
+def test_the_weights_are_not_overwritten(frames, weight, tmp_path):
+    copy = tmp_path / "w" / "m.safetensors"
+    copy.parent.mkdir()
+    copy.write_bytes(weight.read_bytes())
+    with pytest.raises(InputError, match="contains the input"):
+        make(frames, copy.parent, copy, overwrite=True)
+
+
+def test_the_comparison_does_not_overwrite_the_input(frames, weight, tmp_path):
+    make(frames, tmp_path / "x_compare.mp4", weight)
+    before = (tmp_path / "x_compare.mp4").read_bytes()
+    with pytest.raises(InputError, match=r"x_compare\.mp4' is the input itself"):
+        make(tmp_path / "x_compare.mp4", tmp_path / "x.mp4", weight, compare=True, overwrite=True)
+    assert (tmp_path / "x_compare.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["large", "large.tif", "large.mp4"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_appears_at_the_output_meanwhile_stays(frames, weight, tmp_path, monkeypatch, name, kind):
+    out, keep = tmp_path / name, ClipJob.keep
+
+    def keep_while_something_appears(job, index, frame):
+        keep(job, index, frame)
+        if kind == "file":
+            out.write_text("precious")
+        elif not out.exists():
+            out.mkdir()
+            (out / "notes.txt").write_text("precious")
+
+    monkeypatch.setattr(ClipJob, "keep", keep_while_something_appears)
+    with pytest.raises(InputError, match=name):
+        make(frames, out, weight)
+    assert (out if kind == "file" else out / "notes.txt").read_text() == "precious"
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=name):  # nor by going on
+        make(frames, out, weight, resume=True)
+    out.rename(tmp_path / "away")
+    assert make(frames, out, weight, resume=True) == [out]
+
+
+def test_only_what_is_written_again_is_overwritten(frames, weight, tmp_path):
+    out = tmp_path / "large"
+    make(frames, out, weight)
+    before = tree(out)
+    make(frames, out, weight, overwrite=True)
+    assert tree(out) == before
+    write_image(out / "holiday.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match=r"holiday\.png"):
+        make(frames, out, weight, overwrite=True)
+    assert (out / "holiday.png").is_file() and (out / "0000.png").read_bytes() == before["0000.png"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_the_name_of_the_work_folder(frames, weight, tmp_path, overwrite):
+    work = tmp_path / ".large.upscaling"
+    work.mkdir()
+    (work / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match="was not made by this program"):
+        make(frames, tmp_path / "large", weight, overwrite=overwrite)
+    assert (work / "thesis.txt").read_text() == "precious"
+
+
+def test_a_second_process_is_told_who_writes(frames, weight, tmp_path):
+    with lock(tmp_path / "large"), pytest.raises(InputError, match="is being written by"):
+        make(frames, tmp_path / "large", weight)
+
+
+def interrupted(frames, out, weight, monkeypatch) -> Path:
+    """A work folder with two of three frames."""
+    keep = ClipJob.keep
+
+    def failing(job, index, frame):
+        if index == 2:
+            raise KeyboardInterrupt
+        keep(job, index, frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upscale_module.ClipJob, "keep", failing)
+        with pytest.raises(KeyboardInterrupt):
+            make(frames, out, weight)
+    return out.with_name(f".{out.name}.upscaling")
+
+
+@pytest.mark.parametrize("name", ["large", "large.mkv"])
+@pytest.mark.parametrize("damage", [b"", None])
+def test_damaged_kept_frames_are_made_again(frames, weight, tmp_path, monkeypatch, name, damage):
+    make(frames, tmp_path / "whole" / name, weight)
+    work = interrupted(frames, tmp_path / "broken" / name, weight, monkeypatch)
+    kept = sorted([*(work / "raw").iterdir(), *(work / "frames").iterdir()])
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes()[:-20] if damage is None else damage)
+    make(frames, tmp_path / "broken" / name, weight, resume=True)
+    paths = [tmp_path / place / name for place in ("whole", "broken")]
+    if name == "large":
+        assert tree(paths[0]) == tree(paths[1])
+    else:
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("content", ["[]", "{half", "", '"text"', "null"])
+def test_a_damaged_note_of_the_work(frames, weight, tmp_path, monkeypatch, content):
+    work = interrupted(frames, tmp_path / "large", weight, monkeypatch)
+    assert json.loads((work / "job.json").read_text())["kind"] == "frames"
+    (work / "job.json").write_text(content)
+    with pytest.raises(InputError, match=r"job\.json' is damaged: start again with --overwrite"):
+        make(frames, tmp_path / "large", weight, resume=True)
+    make(frames, tmp_path / "large", weight, overwrite=True)
+    assert read_image(tmp_path / "large" / "0002.png").shape == (32, 48, 3)
