@@ -6,14 +6,21 @@ import cli
 
 EXAMPLE = """  python eval.py                                                     the small released weights on simulated clips
   python eval.py --weight runs/mtdo_s/weights.safetensors --datapath Jilin-189 --split test --list Jilin_test_5.txt
+  python eval.py --results ours=runs/eval/frames other=OTHER --datapath Vid4    compare frames: needs no network
   python eval.py --weight published.pth --datapath Jilin-189 --split test --protocol paper_mtdo data.padding=replicate"""
 
 
 def main() -> None:
+    from engine.compare import run as comparison
     from engine.evaluate import scripts as testing
 
-    options = cli.parse(testing.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval"))
-    testing.evaluate_and_report(options, "mtdo")
+    arguments = testing.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
+    comparison.add_arguments(arguments)
+    options = cli.parse(arguments)
+    if options.results:
+        comparison.compare(options)
+    else:
+        testing.evaluate_and_report(options, "mtdo")
 
 
 if __name__ == "__main__":

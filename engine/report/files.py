@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from metrics import PSNR_CEILING
 CONSOLE_CLIPS = 40  # clips listed in the terminal, so that the mean stays in view
 MARKDOWN_FRAMES = 2000  # frames listed in report.md; report.csv has all
 OBJECT_ROWS = "objects.csv"
+FORMULA = ("=", "+", "-", "@")  # what begins a formula in a spreadsheet
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
@@ -34,14 +37,14 @@ def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
     clean = tidy(report, folder)
     rows = _take_object_rows(clean)
     if rows:
-        _write(folder / OBJECT_ROWS, _csv(rows))
-    _write(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    _write(folder / "report.csv", _csv([*_figure_rows(clean), *_sweep_rows(clean)]))
-    _write(folder / "report.md", markdown(clean))
-    _write(folder / "report.html", render_page(clean, folder))
+        write_text(folder / OBJECT_ROWS, csv_text(rows))
+    write_text(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "report.csv", csv_text([*_figure_rows(clean), *_sweep_rows(clean)]))
+    write_text(folder / "report.md", markdown(clean))
+    write_text(folder / "report.html", render_page(clean, folder))
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -61,22 +64,22 @@ def console_table(report: Mapping[str, Any]) -> str:
             table.rows[CONSOLE_CLIPS : CONSOLE_CLIPS + hidden] = [
                 ["...", f"{hidden} more", *[""] * (len(table.headings) - 2)]
             ]
-        parts.append(_plain(table))
+        parts.append(plain_table(table))
     if report.get("sweep"):
-        parts.append(_plain(sweep_table(report)))
+        parts.append(plain_table(sweep_table(report)))
     if report.get("objects"):
-        parts.append(_plain(object_table(report["objects"], report)))
+        parts.append(plain_table(object_table(report["objects"], report)))
     return "\n\n".join(parts)
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """report.md: facts, tables, and the frames of every clip in folding sections."""
-    parts = [f"# {_escaped(str(report.get('title') or 'Evaluation'))}"]
-    parts.append("\n".join(f"- {label}: {_escaped(text)}" for label, text in facts(report)))
+    parts = [f"# {escaped(str(report.get('title') or 'Evaluation'))}"]
+    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in facts(report)))
     for table in tables(report):
-        parts += [f"## {table.title}", _markdown_table(table)]
+        parts += [f"## {escaped(table.title)}", markdown_table(table)]
         if table.note:
-            parts.append(table.note)
+            parts.append(escaped(table.note))
     clips = {name: clip["frames"] for name, clip in (report.get("clips") or {}).items() if clip.get("frames")}
     if clips:
         parts.append("## Frames")
@@ -84,11 +87,13 @@ def markdown(report: Mapping[str, Any]) -> str:
             parts.append("There are too many to list them here; report.csv has them all.")
         else:
             for name, frames in clips.items():
-                body = _markdown_table(frame_table(name, frames, report))
-                parts.append(f"<details><summary>{_escaped(name)}</summary>\n\n{body}\n\n</details>")
+                body = markdown_table(frame_table(name, frames, report))
+                parts.append(
+                    f"<details><summary>{html.escape(' '.join(name.split()))}</summary>\n\n{body}\n\n</details>"
+                )
     if report.get("config"):
         config = json.dumps(report["config"], indent=1, ensure_ascii=False)
-        parts += ["## Config", f"```json\n{config}\n```"]
+        parts += ["## Config", fenced(config, "json")]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -184,37 +189,68 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is None or isinstance(value, (int, float))}
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV with one column per key; lists and groups are left out. Words cannot run as formulas."""
     columns = list(
         dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, (dict, list)))
     )
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _harmless(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
 
 
-def _markdown_table(table: Table) -> str:
-    headings = [" ".join(filter(None, heading)) for heading in table.headings]
+def _harmless(value: Any) -> Any:
+    """A word that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, CSV injection)."""
+    if not isinstance(value, str) or (not value.lstrip().startswith(FORMULA) and not value.startswith(("\t", "\r"))):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def markdown_table(table: Table) -> str:
+    headings = [escaped(" ".join(filter(None, heading))) for heading in table.headings]
     rule = ["---" if column < table.names else "---:" for column in range(len(headings))]
     first_total = len(table.rows) - table.totals
-    rows = [
-        [f"**{cell}**" if number >= first_total and cell else cell for cell in map(_escaped, row)]
-        for number, row in enumerate(table.rows)
-    ]
+    rows = []
+    for index, row in enumerate(table.rows):
+        total = index >= first_total and not table.best
+        bold = [cell and (total or (index, column) in table.best) for column, cell in enumerate(row)]
+        rows.append(
+            [f"**{escaped(cell)}**" if strong else escaped(cell) for cell, strong in zip(row, bold, strict=True)]
+        )
     return "\n".join("| " + " | ".join(row) + " |" for row in [headings, rule, *rows])
 
 
-def _escaped(text: str) -> str:
-    for character in "\\|`*_<>[]":
-        text = text.replace(character, "\\" + character)
-    return text
+def escaped(text: str) -> str:
+    """Text as Markdown shows it literally, in one line: no markup, no HTML, no entity, no heading, no list."""
+    text = " ".join(text.split())
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", text)
+    text = re.sub(r"^(#|[-+=](?=\s|$|[-+=]))", r"\\\1", text)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)
 
 
-def _plain(table: Table) -> str:
+def fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any run of backticks in the text."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def plain_table(table: Table) -> str:
     """A table in plain text: two heading lines, numbers to the right, a rule above the means."""
-    body = [list(row) for row in table.rows]
+    body = [
+        [
+            f"{cell}*" if (index, column) in table.best else f"{cell} " if table.best else cell
+            for column, cell in enumerate(row)
+        ]
+        for index, row in enumerate(table.rows)
+    ]
     widths = [
         max(len(cell) for cell in column) for column in zip(*([name for _, name in table.headings], *body), strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import subprocess
 import sys
@@ -65,3 +66,38 @@ def peak_memory_mb(device: torch.device) -> float:
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def evaluation_settings(config: Any) -> dict[str, str]:
+    """What narrows or changes an evaluation, in words: parts of the data left out, padding, degradation, stretch.
+
+    config: `engine.config.Config`. A config file may bring such settings along; the report's first lines show them.
+    """
+    source, measured = config.data.val, config.eval
+    found = {
+        "split": source.split,
+        "list file": source.list_file,
+        "clips": ", ".join(source.clips) if source.clips else None,
+        "region": "left {:g}, top {:g}, right {:g}, bottom {:g} of the frame".format(*source.region)
+        if source.region
+        else None,
+        "frames": _frames(measured.frames, source.frames),
+        "frame gaps": "allowed" if source.allow_gaps else None,
+        "degradation": _changed(source.degradation),
+        "bands": _changed(source.bands) if source.bands else None,
+        "padding": config.data.padding,
+        "ensemble": "mean over eight turned and mirrored versions" if measured.ensemble else None,
+    }
+    return {label: text for label, text in found.items() if text}
+
+
+def _frames(first: int | None, span: tuple[int, int] | None) -> str:
+    words = [f"{span[0]} to {span[1] - 1}"] if span else []
+    return ", ".join([*words, f"only the first {first} of each clip"] if first else words)
+
+
+def _changed(settings: Any) -> str:
+    """The fields of a dataclass that differ from their defaults, as `name value`."""
+    default = type(settings)()
+    pairs = [(field.name, getattr(settings, field.name)) for field in dataclasses.fields(settings)]
+    return ", ".join(f"{name} {value}" for name, value in pairs if value != getattr(default, name))

@@ -21,7 +21,10 @@ class Column(NamedTuple):
 
 @dataclass
 class Table:
-    """Cells as text. The first `names` columns are words, the last `totals` rows sum up the others."""
+    """Cells as text. The first `names` columns are words, the last `totals` rows sum up the others.
+
+    best: (row, column) of cells that are set in bold.   groups: rows above which a rule is drawn.
+    """
 
     title: str
     headings: list[tuple[str, str]]
@@ -29,6 +32,8 @@ class Table:
     names: int = 1
     totals: int = 0
     note: str = ""
+    best: set[tuple[int, int]] = field(default_factory=set)
+    groups: list[int] = field(default_factory=list)
 
 
 LUMA = [
@@ -179,6 +184,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("protocol", _protocol(report, config)),
         ("baseline", str(report.get("baseline") or "bicubic")),
         ("data", _data(data)),
+        *((label, str(text)) for label, text in (report.get("settings") or {}).items()),
         ("network", str(network.get("name") or "")),
         ("parameters", f"{network['parameters']:,}" if network.get("parameters") else ""),
         ("cost", _cost(network)),
@@ -189,6 +195,10 @@ def facts(report: Report) -> list[tuple[str, str]]:
         ("commit", str(report.get("commit") or "")),
         ("created", str(report.get("created") or "")),
         ("machine", ", ".join(_machine(report.get("machine") or {}))),
+        *(
+            (f"frames of {name}", str(method.get("source") or ""))
+            for name, method in (report.get("methods") or {}).items()
+        ),
     ]
     return [(label, text) for label, text in lines if text]
 

@@ -16,8 +16,28 @@ Grid = Sequence[Sequence[Any]]
 
 
 def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
-    """PSNR Y of ours and of the baseline over a clip's frames; hovering a frame tells its figures."""
-    series = {key: [frame.get(key) for frame in frames] for key in ("bicubic_psnr_y", "psnr_y")}
+    """PSNR Y of ours and of the baseline over a clip's frames; hovering a frame shows its figures."""
+    names = (("bicubic_psnr_y", "baseline"), ("psnr_y", "ours"))
+    series = {css: [frame.get(key) for frame in frames] for key, css in names}
+    return _chart(series, frames, [_told(frame, baseline) for frame in frames])
+
+
+def curves(lines: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Markup:
+    """One measure of several methods over the same frames; hovering a frame shows all figures."""
+    frames = next(iter(lines.values()))
+    series = {f"line{index % 8}": [frame.get(key) for frame in rows] for index, rows in enumerate(lines.values())}
+    told = [
+        f"frame {frame.get('frame', '')}: "
+        + ", ".join(f"{name} {rows[i][key]:.2f}" for name, rows in lines.items() if rows[i].get(key) is not None)
+        for i, frame in enumerate(frames)
+    ]
+    return _chart(series, frames, told)
+
+
+def _chart(
+    series: Mapping[str, Sequence[float | None]], frames: Sequence[Mapping[str, Any]], told: Sequence[str]
+) -> Markup:
+    """Lines over frames; keys of `series` are CSS classes."""
     values = [value for line in series.values() for value in line if value is not None]
     ticks = nice_ticks(min(values), max(values))
     low, high = min(ticks[0], *values), max(ticks[-1], *values)
@@ -33,8 +53,8 @@ def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
         element("text", frames[0].get("frame", ""), x=LEFT, y=HEIGHT - 10, _class="axis"),
         element("text", frames[-1].get("frame", ""), x=WIDTH - RIGHT, y=HEIGHT - 10, _class="axis end"),
     ]
-    for key, name in (("bicubic_psnr_y", "baseline"), ("psnr_y", "ours")):
-        points = [(i, x(i), y(value)) for i, value in enumerate(series[key]) if value is not None]
+    for name, line in series.items():
+        points = [(i, x(i), y(value)) for i, value in enumerate(line) if value is not None]
         path = " ".join(f"{px:.1f},{py:.1f}" for _, px, py in points)
         parts.append(element("polyline", points=path, _class=f"line {name}"))
         if len(frames) <= DOTS:
@@ -46,14 +66,14 @@ def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
     parts += [
         element(
             "rect",
-            element("title", _told(frame, baseline)),
+            element("title", text),
             x=f"{x(i) - width / 2:.1f}",
             y=TOP,
             width=f"{width:.1f}",
             height=HEIGHT - TOP - BOTTOM,
             _class="hit",
         )
-        for i, frame in enumerate(frames)
+        for i, text in enumerate(told)
     ]
     return element("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="PSNR Y in dB over the frames")
 

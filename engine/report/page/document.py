@@ -22,7 +22,7 @@ def render_page(report: Mapping[str, Any], folder: Path) -> str:
     """The whole page of a tidied report; `folder` is where its relative picture paths start."""
     names = Names(baseline_name(report))
     comparisons, notes = load_pictures(report, folder)
-    sections = {
+    sections: dict[str, Markup | None] = {
         "Figures": figures(report),
         "Scale and time": sweep(report),
         "Pictures": picture_section(comparisons, notes, names),
@@ -30,15 +30,19 @@ def render_page(report: Mapping[str, Any], folder: Path) -> str:
         "Curves": curves(report),
         "How it was measured": circumstances(report),
     }
-    shown = {title: body for title, body in sections.items() if body}
-    links = [element("a", title, href=f"#{anchor(title)}") for title in shown]
-    body = [element("section", element("h2", title), text, id=anchor(title)) for title, text in shown.items()]
-    title = str(report.get("title") or "Evaluation")
+    return assemble(str(report.get("title") or "Evaluation"), headline(report), sections)
+
+
+def assemble(title: str, head: Markup | None, sections: Mapping[str, Markup | None]) -> str:
+    """The page from its parts; sections without content are left out."""
+    shown = {heading: body for heading, body in sections.items() if body}
+    links = [element("a", heading, href=f"#{anchor(heading)}") for heading in shown]
+    body = [element("section", element("h2", heading), text, id=anchor(heading)) for heading, text in shown.items()]
     parts = {
         "title": together(title),
         "style": Markup((HERE / "page.css").read_text(encoding="utf-8")),
         "script": Markup((HERE / "page.js").read_text(encoding="utf-8")),
-        "head": together([element("h1", title), headline(report), element("nav", links, aria_label="Sections")]),
+        "head": together([element("h1", title), head, element("nav", links, aria_label="Sections")]),
         "body": together(body),
     }
     template = (HERE / "page.html").read_text(encoding="utf-8")
@@ -128,8 +132,12 @@ def html_table(table: Table) -> Markup:
     hidden = max(0, first_total - ROWS)
     shown = [*rows[: first_total - hidden], *rows[first_total:]]
     body = [
-        element("tr", _row(table, row), _class="total" if number_ >= first_total - hidden else None)
-        for number_, row in enumerate(shown)
+        element(
+            "tr",
+            _row(table, row, index if index < first_total - hidden else index + hidden),
+            _class=_row_class(table, index, first_total - hidden),
+        )
+        for index, row in enumerate(shown)
     ]
     notes = [table.note] if table.note else []
     if hidden:
@@ -139,11 +147,17 @@ def html_table(table: Table) -> Markup:
     return together([scroll, *(element("p", note, _class="note") for note in notes)])
 
 
-def _row(table: Table, row: list[str]) -> list[Markup]:
+def _row_class(table: Table, index: int, first_total: int) -> str | None:
+    if index in table.groups or (table.groups and index >= first_total):
+        return "group" if index in table.groups else None
+    return "total" if index >= first_total else None
+
+
+def _row(table: Table, row: list[str], index: int) -> list[Markup]:
     cells = [element("th", row[0], scope="row")]
-    for (_, name), text in zip(table.headings[1:], row[1:], strict=True):
+    for column, ((_, name), text) in enumerate(zip(table.headings[1:], row[1:], strict=True), start=1):
         tone = {"+": "better", "-": "worse"}.get(text[:1]) if name == "gain" else None
-        cells.append(element("td", text, _class=tone))
+        cells.append(element("td", text, _class="best" if (index, column) in table.best else tone))
     return cells
 
 

@@ -1,5 +1,6 @@
 "use strict";
 // The comparison slider. Each viewer shows two of its pictures, left and right of a divider, and can be zoomed and moved.
+// Keys: digits choose the right picture, with Shift the left one; B blinks between the two; X opens the rows over time.
 // State comes from the controls and from the address: #split=30&left=bicubic&right=gt&zoom=4&x=120&y=80 (viewer=1: the second).
 
 const LEVELS = [1, 2, 3, 4, 6, 8, 12, 16];
@@ -12,7 +13,8 @@ function start(viewer) {
   const layers = [...viewer.querySelectorAll(".layer")];
   const width = Number(viewer.dataset.width), height = Number(viewer.dataset.height);
   // x, y: the pixel of the picture in the middle of the stage; zoom: screen pixels per pixel, 0 for "fit"
-  const state = {left: "bicubic", right: "ours", split: 50, zoom: 0, x: width / 2, y: height / 2};
+  const chosen = side => viewer.querySelector(`input[data-side=${side}][checked]`).value;
+  const state = {left: chosen("left"), right: chosen("right"), split: 50, zoom: 0, x: width / 2, y: height / 2};
 
   const fit = () => Math.min(stage.clientWidth / width, stage.clientHeight / height);
   const scale = () => state.zoom || fit();
@@ -70,6 +72,38 @@ function start(viewer) {
     set({zoom: direction > 0 ? next || now : next || 0});
   }
 
+  // Blinking shows the left and the right picture in turn, each in full.
+  const button = viewer.querySelector(".blink");
+  let blinking = 0, splitBefore = 50;
+  function blink() {
+    if (blinking) {
+      clearInterval(blinking);
+      blinking = 0;
+    } else {
+      splitBefore = state.split;
+      state.split = 0;
+      blinking = setInterval(() => set({split: state.split ? 0 : 100}), 600);
+    }
+    set({split: blinking ? 100 : splitBefore});
+    button.setAttribute("aria-pressed", String(Boolean(blinking)));
+    stage.classList.toggle("blinking", Boolean(blinking));
+  }
+  button.addEventListener("click", blink);
+
+  function choose(event) {
+    const digit = /^(?:Digit|Numpad)([1-9])$/.exec(event.code || "");
+    const number = digit ? Number(digit[1]) : Number(event.key);
+    const inputs = [...viewer.querySelectorAll("input[data-side=right]")];
+    if (!(number >= 1 && number <= inputs.length)) return false;
+    set({[event.shiftKey ? "left" : "right"]: inputs[number - 1].value});
+    return true;
+  }
+
+  function overTime() {
+    const slices = viewer.parentElement.querySelector(".slices");
+    if (slices) slices.open = !slices.open;
+  }
+
   const at = event => (event.clientX - stage.getBoundingClientRect().left) / stage.clientWidth * 100;
 
   function drag(event, moved) {
@@ -116,7 +150,12 @@ function start(viewer) {
   stage.addEventListener("keydown", event => {
     if (event.target.closest(".zoom") && event.key.startsWith("Arrow")) return;
     const wide = stage.clientWidth / scale() / 10, tall = stage.clientHeight / scale() / 10;
+    if (!event.ctrlKey && !event.metaKey && !event.altKey && !event.target.closest("input") && choose(event)) {
+      event.preventDefault();
+      return;
+    }
     const act = {
+      b: blink, B: blink, x: overTime, X: overTime,
       "+": () => step(1), "=": () => step(1), "-": () => step(-1), "0": () => set({zoom: 0}),
       ArrowLeft: () => set({x: state.x - wide}), ArrowRight: () => set({x: state.x + wide}),
       ArrowUp: () => set({y: state.y - tall}), ArrowDown: () => set({y: state.y + tall}),

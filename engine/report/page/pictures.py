@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,16 +42,24 @@ class Place(NamedTuple):
 
 @dataclass
 class Comparison:
-    """Baseline, ours and truth of one frame, (H, W, 3) uint8, with the amplified differences to the truth."""
+    """Versions of one frame, (H, W, 3) uint8, `bicubic` first and `gt` last, with the amplified differences to `gt`.
+
+    Keys are those of the page's markup: plain words. `slices`: one row of every frame over time, by the same keys;
+    `row`: which one.
+    """
 
     clip: str
     frame: str
     pictures: dict[str, Array]
     boxes: list[Mapping[str, Any]]
+    slices: dict[str, Array] = field(default_factory=dict)
+    row: int | None = None
 
     def __post_init__(self) -> None:
+        self.shown = list(self.pictures)
+        self.methods = [name for name in self.pictures if name != "gt"]
         self.luma = {name: planes(to_tensor(picture))[0].numpy() for name, picture in self.pictures.items()}
-        self.errors = {name: np.abs(self.luma[name] - self.luma["gt"]) for name in ("bicubic", "ours")}
+        self.errors = {name: np.abs(self.luma[name] - self.luma["gt"]) for name in self.methods}
         self.factor = amplification(self.errors["bicubic"])
         for name, error in self.errors.items():
             amplified = np.minimum(error * self.factor, 255).round().astype(np.uint8)
@@ -66,18 +74,33 @@ class Comparison:
         return to_tensor(self.pictures[name])
 
     def psnr(self, name: str, place: Place) -> float:
-        """PSNR Y of `bicubic` or `ours` within a place."""
+        """PSNR Y of a method within a place."""
         error = float(np.square(place.of(self.errors[name])).mean())
         return min(PSNR_CEILING, 10 * float(np.log10(255**2 / error))) if error else PSNR_CEILING
 
 
 def load(entry: Mapping[str, Any], folder: Path) -> Comparison:
     """One entry of the report's `pictures`. Raises `InputError` for files that are missing or differ in size."""
-    pictures = {name: to_uint8(to_tensor(read_image(folder / str(entry[name])))) for name in SHOWN}
+    files = entry["files"] if "files" in entry else {name: entry[name] for name in SHOWN}
+    keys = dict(zip(files, page_keys(files), strict=True))
+    pictures = {keys[name]: _picture(folder / str(path)) for name, path in files.items()}
     sizes = {picture.shape for picture in pictures.values()}
     if len(sizes) > 1:
         raise InputError(f"pictures of clip '{entry.get('clip')}' differ in size: {sorted(sizes)}")
-    return Comparison(str(entry.get("clip", "")), str(entry.get("frame", "")), pictures, list(entry.get("boxes") or []))
+    slices = {keys[name]: _picture(folder / str(path)) for name, path in (entry.get("slices") or {}).items()}
+    boxes = list(entry.get("boxes") or [])
+    return Comparison(
+        str(entry.get("clip", "")), str(entry.get("frame", "")), pictures, boxes, slices, entry.get("row")
+    )
+
+
+def page_keys(names: Iterable[str]) -> list[str]:
+    """What pictures are called in the page's markup and address: methods have names of any characters."""
+    return [name if name in SHOWN else f"method{number}" for number, name in enumerate(names)]
+
+
+def _picture(path: Path) -> Array:
+    return to_uint8(to_tensor(read_image(path)))
 
 
 def amplification(error: Array) -> int:
@@ -102,22 +125,30 @@ def stage(comparison: Comparison, shown: int) -> Place:
 
 
 def places(comparison: Comparison) -> dict[str, Place]:
-    """Three crops, by rule: most detail; most gained; most lost or, where nothing is lost, most error left."""
+    """Three crops, by rule: most detail; then where one method gained and lost most, or where several differ most."""
     side = min(CROP, max(min(comparison.size) // 2, min(16, *comparison.size)))
-    gained = np.square(comparison.errors["bicubic"]) - np.square(comparison.errors["ours"])
     candidates = list(windows(comparison.size, (side, side)))
-    lost = max(map(window_sums(-gained), candidates)) > 0
-    rules = {
-        "most detail": detail(comparison.luma["gt"]),
-        "largest gain": gained,
-        "largest loss" if lost else "largest error of ours": -gained if lost else np.square(comparison.errors["ours"]),
-    }
+    rules = {"most detail": detail(comparison.luma["gt"]), **_contrasts(comparison, candidates)}
     chosen: dict[str, Place] = {}
     for name, score in rules.items():
         free = [place for place in candidates if not any(overlap(place, other) for other in chosen.values())]
         if free:
             chosen[name] = max(free, key=window_sums(score))
     return chosen
+
+
+def _contrasts(comparison: Comparison, candidates: Sequence[Place]) -> dict[str, Array]:
+    """Titles and scores of the places where methods do differently well."""
+    squares = [np.square(comparison.errors[name]) for name in comparison.methods]
+    if len(squares) > 2:
+        return {
+            "methods differ most": np.max(squares, axis=0) - np.min(squares, axis=0),
+            "largest error of all methods": np.min(squares, axis=0),
+        }
+    gained = squares[0] - squares[-1]
+    lost = max(map(window_sums(-gained), candidates)) > 0
+    title = "largest loss" if lost else "largest error of ours"
+    return {"largest gain": gained, title: -gained if lost else squares[-1]}
 
 
 def around(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Place:

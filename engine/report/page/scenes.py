@@ -7,8 +7,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from engine.report.page.markup import Markup, element, together
-from engine.report.page.pictures import SHOWN, STAGE_BYTES, Comparison, Place, around, embedded, load, places, stage
+from engine.report.page.pictures import (
+    SHOWN,
+    STAGE_BYTES,
+    Comparison,
+    Place,
+    around,
+    embedded,
+    load,
+    page_keys,
+    places,
+    stage,
+)
 from engine.report.tables import number
 from errors import InputError
 from metrics import ObjectMeter, box_region
@@ -17,15 +30,16 @@ PICTURES = 6  # comparisons on one page
 OBJECTS = 9  # of one picture
 OBJECT_SIDE = (32, 192)  # pixels of the frame shown around an object, least and most
 Measured = tuple[Mapping[str, Any], Mapping[str, Any]]  # a box and its figures
-DIFFERENCES = ("bicubic_difference", "ours_difference")
 
 
 class Names(dict[str, str]):
-    """What pictures are called on the page."""
+    """What pictures are called on the page, in their order: methods, ground truth, errors of the methods."""
 
-    def __init__(self, baseline: str) -> None:
-        errors = {"bicubic_difference": f"error of {baseline}", "ours_difference": "error of ours"}
-        super().__init__({"bicubic": baseline, "ours": "ours", "gt": "ground truth", **errors})
+    def __init__(self, baseline: str, methods: Sequence[str] = ("ours",)) -> None:
+        keys = page_keys(["bicubic", *methods])
+        shown = dict(zip(keys, [baseline, *methods], strict=True))
+        errors = {f"{key}_difference": f"error of {name}" for key, name in shown.items()}
+        super().__init__(shown | {"gt": "ground truth"} | errors)
 
 
 def load_pictures(report: Mapping[str, Any], folder: Path) -> tuple[list[Comparison], list[str]]:
@@ -63,15 +77,32 @@ def scene(comparison: Comparison, index: int, count: int, names: Names) -> Marku
         f"{side}x{side} pixels each, are chosen by rule from the whole frame and not compressed; the large picture is."
     )
     strips = [strip(name, comparison, place, part, names) for name, place in crops.items()]
+    note = element("p", explained, _class="note")
     return element(
-        "article", title, viewer(comparison, part, index, count, names), element("p", explained, _class="note"), strips
+        "article", title, viewer(comparison, part, index, count, names), slice_section(comparison, names), note, strips
+    )
+
+
+def slice_section(comparison: Comparison, names: Names) -> Markup | None:
+    """One row of every frame, below each other, for each method: flicker shows as horizontal stripes."""
+    if not comparison.slices:
+        return None
+    frames = len(comparison.slices["gt"])
+    repeat = max(1, min(8, 96 // frames))
+    told = f"Row {comparison.row} of {frames} frames, time downwards"
+    panels = [panel(np.repeat(comparison.slices[key], repeat, axis=0), names[key], "") for key in comparison.shown]
+    return element(
+        "details",
+        element("summary", f"Over time (x): {told}"),
+        element("div", panels, _class="panels one"),
+        _class="slices",
     )
 
 
 def viewer(comparison: Comparison, part: Place, index: int, count: int, names: Names) -> Markup:
-    """The slider: five pictures on top of each other, of which the script shows two, parted by a divider."""
-    limit = STAGE_BYTES // (5 * count)
-    shown = (*SHOWN, *DIFFERENCES)
+    """The slider: all pictures on top of each other, of which the script shows two, parted by a divider."""
+    shown = [key for key in names if key in comparison.pictures]
+    limit = STAGE_BYTES // (len(shown) * count)
     layers = [
         element(
             "div",
@@ -92,7 +123,10 @@ def viewer(comparison: Comparison, part: Place, index: int, count: int, names: N
         _class="divider",
     )
     tags = [element("span", _class=f"tag {side}", aria_hidden="true") for side in ("left", "right")]
-    hint = "Comparison: arrow keys move the picture when zoomed, + and - zoom, 0 fits it"
+    hint = (
+        "Comparison: digits choose the right picture, with Shift the left one, B blinks, X shows rows over time, "
+        "arrow keys move the picture when zoomed, + and - zoom, 0 fits it"
+    )
     area = element(
         "div",
         layers,
@@ -106,7 +140,8 @@ def viewer(comparison: Comparison, part: Place, index: int, count: int, names: N
         aria_label=hint,
         style=f"aspect-ratio:{part.width}/{part.height}",
     )
-    bar = [choice("left", index, names, "bicubic"), choice("right", index, names, "ours")]
+    blink = element("button", "blink", type="button", _class="blink", aria_pressed="false")
+    bar = [choice("left", index, names, "bicubic"), choice("right", index, names, comparison.methods[-1]), blink]
     size = {"data_width": part.width, "data_height": part.height}
     return element("div", element("div", bar, _class="bar"), area, _class="viewer", **size)
 
@@ -132,8 +167,8 @@ def zoom_buttons(boxes: bool) -> Markup:
 
 
 def marks(comparison: Comparison, part: Place) -> Markup | None:
-    """The objects' boxes over the picture; the script moves them with it."""
-    if not comparison.boxes:
+    """The objects' boxes and the row shown over time, above the picture; the script moves them with it."""
+    if not comparison.boxes and comparison.row is None:
         return None
     rectangles = [
         element(
@@ -146,14 +181,17 @@ def marks(comparison: Comparison, part: Place) -> Markup | None:
         )
         for box in comparison.boxes
     ]
+    if comparison.row is not None:
+        y = comparison.row - part.y + 0.5
+        rectangles.append(element("line", x1=0, x2=part.width, y1=y, y2=y, _class="row"))
     return element("svg", rectangles, viewBox=f"0 0 {part.width} {part.height}", _class="marks", aria_hidden="true")
 
 
 def strip(name: str, comparison: Comparison, place: Place, part: Place, names: Names) -> Markup:
     """One place in all five pictures, enlarged, with its own PSNR."""
     panels = []
-    for key in (*SHOWN, *DIFFERENCES):
-        psnr = number(comparison.psnr(key, place), ".2f") + " dB" if key in ("bicubic", "ours") else ""
+    for key in (key for key in names if key in comparison.pictures):
+        psnr = number(comparison.psnr(key, place), ".2f") + " dB" if key in comparison.methods else ""
         panels.append(panel(place.of(comparison.pictures[key]), names[key], psnr))
     heading = element("h4", name, element("small", f" at ({place.x}, {place.y})"))
     inside = (
@@ -161,7 +199,8 @@ def strip(name: str, comparison: Comparison, place: Place, part: Place, names: N
     )
     x, y = place.x - part.x + place.width / 2, place.y - part.y + place.height / 2
     show = element("button", "show above", type="button", _class="show", data_x=x, data_y=y) if inside else None
-    return element("div", element("header", heading, show), element("div", panels, _class="panels"), _class="strip")
+    grid = element("div", panels, _class="panels", style=f"--columns:{len(panels) if len(panels) < 6 else 4}")
+    return element("div", element("header", heading, show), grid, _class="strip")
 
 
 def panel(picture: Any, name: str, figures: str, box: Markup | None = None) -> Markup:

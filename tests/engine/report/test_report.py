@@ -137,7 +137,7 @@ def test_markdown_has_the_tables_and_facts(tmp_path):
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| calendar | 3 | 28.00 | 31.00 | +3.00 | 0.8000 | 0.9000 |" in text
     assert "| **mean** | **5** | **28.00** | **31.00** | **+3.00** | **0.8000** | **0.9000** |" in text
-    assert "città \\| \\<b\\>" in text and "| 00000002 | 0.2 | 28.00 | 32.00 | +4.00 |" in text
+    assert "città \\| &lt;b&gt;" in text and "| 00000002 | 0.2 | 28.00 | 32.00 | +4.00 |" in text
     for fact in (
         "protocol: standard, 4 pixels",
         "1,234,567",

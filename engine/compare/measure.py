@@ -1,0 +1,239 @@
+"""Measure every method's frames against the ground truth: one row of values per method, clip and frame.
+
+All methods are measured on the same frames with the same code; bicubic is made here from the low resolution. What is
+measured frame by frame holds two frames of each method; only the search for moving objects keeps a clip, in gray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import metrics
+from data.bands import BandMap
+from data.clips import Clip, SubClip
+from data.degrade import imresize
+from data.layouts import Pair
+from data.media import to_tensor
+from engine.compare.results import ResultClip
+from engine.config import EvalConfig
+from engine.evaluate.measure import Blend, Enlarged
+from errors import InputError
+from metrics.detection import gray
+from metrics.measured import Array
+
+BICUBIC = "bicubic"
+SPATIAL = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")
+MULTISCALE = ("ms_ssim_y", "ms_ssim_rgb")
+TEMPORAL = ("tof", "warping_error")
+INPUT = ("consistency", "bias_1", "bias_2", "bias_3")  # agreement with the low resolution
+DETAIL = ("restored", "omitted", "invented", "invented_elsewhere")
+DEFAULT = (*SPATIAL, "ms_ssim_y", *TEMPORAL, "consistency", "restored", "omitted", "invented", "invented_elsewhere")
+KNOWN = (*SPATIAL, *MULTISCALE, *TEMPORAL, *metrics.PERCEPTUAL, "tlpips", "consistency", *DETAIL)
+Row = dict[str, Any]
+
+
+@dataclass
+class Settings:
+    """What is measured, and how."""
+
+    protocol: str
+    crop: int
+    scale: float
+    measures: tuple[str, ...]
+    stride: int | None = None  # frames from one key frame to the next, for methods that make frames in between
+    frames: int | None = None
+    ndvi: tuple[int, int] | None = None  # positions of near infrared and red among the bands shown, from 1
+
+    @classmethod
+    def of(cls, config: EvalConfig, scale: float, measures: Sequence[str], ndvi: tuple[int, int] | None) -> Settings:
+        for name in measures:
+            if name not in KNOWN:
+                raise InputError(f"--metrics: unknown metric '{name}': choose from {', '.join(KNOWN)}")
+        crop = metrics.default_crop(config.protocol, scale) if config.crop is None else config.crop
+        return cls(config.protocol, crop, scale, tuple(measures), config.stride, config.frames, ndvi)
+
+
+@dataclass
+class ClipRows:
+    """The values of one clip: `rows[method]` in time order, and what was found in passing."""
+
+    pair: Pair
+    indices: list[int]
+    rows: dict[str, list[Row]]
+    objects: dict[str, metrics.ObjectMeter] = field(default_factory=dict)
+    found: dict[str, metrics.DetectionCount] = field(default_factory=dict)  # also of LR and GT
+    disputed: list[tuple[float, int, tuple[int, int, int, int]]] = field(default_factory=list)  # amount, frame, place
+    notes: list[str] = field(default_factory=list)
+
+
+class Shown:
+    """The frames of every method for one clip, by the ground truth's frame number."""
+
+    def __init__(self, pair: Pair, results: Mapping[str, ResultClip], stride: int | None) -> None:
+        assert pair.gt is not None
+        self.pair, self.results, self.gt = pair, results, pair.gt
+        self.bands: BandMap | None = pair.gt.band_map
+        self.baseline: Any = Enlarged(pair.lr, pair.gt.size)
+        if stride:
+            last = (len(pair.gt) - 1) // stride * stride
+            self.baseline = Blend(SubClip(pair.lr, range(0, last + 1, stride)), stride, pair.gt.size)
+
+    def __call__(self, index: int) -> dict[str, Tensor]:
+        """Every method's frame (3, H, W), bicubic first."""
+        return {BICUBIC: self.baseline(index)} | {name: self.of(name, index) for name in self.results}
+
+    def of(self, name: str, index: int) -> Tensor:
+        """One method's frame, or bicubic's, or `gt`."""
+        if name == BICUBIC:
+            return self.baseline(index)
+        return self.gt.frame(index) if name == "gt" else to_tensor(self.results[name].array(index))
+
+
+def common_frames(pair: Pair, results: Mapping[str, ResultClip], settings: Settings) -> tuple[list[int], list[str]]:
+    """The frames that are measured: wanted by the evaluation and there for every method; and a note if some are not."""
+    assert pair.gt is not None
+    count = min(len(pair.gt), settings.frames or len(pair.gt))
+    if settings.stride:
+        count = (count - 1) // settings.stride * settings.stride + 1
+    wanted = [index for index in pair.listed or range(count) if index < count]
+    indices = [index for index in wanted if all(index in result.frames for result in results.values())]
+    lacking = {name: sum(index not in result.frames for index in wanted) for name, result in results.items()}
+    if not indices:
+        worst = max(lacking, key=lambda name: lacking[name])
+        raise InputError(f"--results {worst}, clip '{pair.name}': none of its frames is in the other methods' results")
+    missing = ", ".join(f"{name} lacks {number}" for name, number in lacking.items() if number)
+    return indices, [f"{pair.name}: {len(indices)} of {len(wanted)} frames measured ({missing})"] if missing else []
+
+
+def measure_clip(pair: Pair, results: Mapping[str, ResultClip], settings: Settings, bar: tqdm) -> ClipRows:
+    """All values of one clip."""
+    indices, notes = common_frames(pair, results, settings)
+    shown = Shown(pair, results, settings.stride)
+    names = [BICUBIC, *results]
+    clip = ClipRows(pair, indices, {name: [] for name in names}, notes=notes)
+    meter = FrameMeter(settings, pair, names)
+    clip.notes += meter.notes
+    if pair.boxes:
+        clip.objects = {name: metrics.ObjectMeter(settings.protocol) for name in names}
+    grays: dict[str, list[Array]] = {name: [] for name in ("LR", *names, "GT")} if pair.boxes else {}
+    for index in indices:
+        gt, frames = shown.gt.frame(index), shown(index)
+        for name, values in meter.add(index, frames, gt).items():
+            clip.rows[name].append(_head(shown.gt, index, settings) | values)
+        clip.disputed.append(most_disputed(index, frames, gt, settings.crop))
+        if pair.boxes:
+            for name, frame in frames.items():
+                clip.objects[name].add(frame, gt, None, pair.boxes[index], shown.gt.frame_names[index])
+            for name, frame in (("LR", pair.lr.frame(index)), *frames.items(), ("GT", gt)):
+                grays[name].append(gray(frame))
+        bar.update()
+    if pair.boxes:
+        boxes = [pair.boxes[index] for index in indices]
+        for name, stack in grays.items():
+            enlarged = shown.gt.size[0] / pair.lr.size[0] if name == "LR" else 1.0
+            clip.found[name] = metrics.detection_count(stack, boxes, enlarged)
+    return clip
+
+
+def _head(gt: Clip, index: int, settings: Settings) -> Row:
+    row: Row = {"frame": gt.frame_names[index], "time": gt.times[index]}
+    if settings.stride:
+        row["kind"] = "between" if index % settings.stride else "key"
+    return row
+
+
+class FrameMeter:
+    """The values of one frame after the other, for all methods of a clip."""
+
+    def __init__(self, settings: Settings, pair: Pair, names: Sequence[str]) -> None:
+        assert pair.gt is not None
+        self.settings, self.pair, self.names, self.notes = settings, pair, names, list[str]()
+        self.asked = set(settings.measures)
+        smallest = min(pair.gt.size)
+        multiscale = self.asked & set(MULTISCALE)
+        if multiscale and (settings.protocol != "standard" or smallest - 2 * settings.crop < metrics.MS_SSIM_SIDE):
+            why = "frames are too small for" if settings.protocol == "standard" else "this protocol has no"
+            self.notes.append(f"{pair.name}: {why} MS-SSIM")
+            self.asked -= multiscale
+        self.motion = metrics.MotionMeter() if self.asked & set(TEMPORAL) and smallest >= 16 else None
+        self.perceptual = metrics.Perceptual(name for name in metrics.PERCEPTUAL if name in self.asked)
+        self.flicker = metrics.PerceptualFlicker() if "tlpips" in self.asked else None
+
+    def add(self, index: int, frames: Mapping[str, Tensor], gt: Tensor) -> dict[str, Row]:
+        rows = {name: self._alone(index, frame, frames[BICUBIC], gt) for name, frame in frames.items()}
+        gaps = self.motion.add(frames, gt) if self.motion else None
+        for name, gap in (gaps or {}).items():
+            kept = {key: value for key, value in gap.items() if key.removeprefix("gt_") in self.asked}
+            rows[name] |= kept
+        for name, change in ((self.flicker.add(frames, gt) if self.flicker else None) or {}).items():
+            rows[name]["tlpips"] = change
+        return rows
+
+    def _alone(self, index: int, frame: Tensor, bicubic: Tensor, gt: Tensor) -> Row:
+        settings, asked = self.settings, self.asked
+        row: Row = {}
+        if asked & set(SPATIAL):
+            values = metrics.fidelity(frame, gt, settings.protocol, settings.crop)
+            row |= {key: value.item() for key, value in values.items() if key in asked}
+        for channel in ("y", "rgb"):
+            if f"ms_ssim_{channel}" in asked:
+                row[f"ms_ssim_{channel}"] = metrics.ms_ssim(frame, gt, settings.crop, channel).item()
+        row |= self.perceptual(frame, gt)
+        if asked & set(DETAIL):
+            shares = metrics.detail_shares(frame, bicubic, gt, settings.crop)
+            row |= {key: value for key, value in shares.items() if key in asked}
+        if "consistency" in asked or settings.ndvi:
+            row |= agreement(frame, self.pair.lr, index, settings.ndvi)
+        return row
+
+
+def agreement(frame: Tensor, lr: Clip, index: int, bands: tuple[int, int] | None) -> Row:
+    """A result brought back to low resolution by bicubic downscaling, against its input.
+
+    `consistency`: PSNR over all bands in dB. `bias_N`: mean difference of band N in grey levels of 255, or in the units
+    of the files where bands are stretched. With `bands` (near infrared, red) also the change of NDVI.
+    """
+    degraded, low = imresize(frame, size=lr.size), lr.frame(index)
+    result = metrics.consistency(degraded, low)
+    error = float(result["rmse"].square().mean().sqrt())
+    row: Row = {"consistency": float("inf") if error == 0 else -20 * float(torch.log10(torch.tensor(error)))}
+    levels = 255.0 if lr.band_map is None or lr.band_map.low is None else lr.band_map.high - lr.band_map.low
+    bias = result["bias"].numpy() * levels
+    row |= {f"bias_{number}": float(value) for number, value in enumerate(bias[: lr.channels], start=1)}
+    if bands:
+        units = [torch.from_numpy(lr.stored(part).astype("float64")).movedim(-1, 0) for part in (degraded, low)]
+        row |= metrics.ndvi_change(units[0], units[1], bands[0] - 1, bands[1] - 1)
+    return row
+
+
+WINDOW = 96  # pixels a side of the places where methods are compared
+
+
+def most_disputed(
+    index: int, frames: Mapping[str, Tensor], gt: Tensor, crop: int
+) -> tuple[float, int, tuple[int, int, int, int]]:
+    """The window of a frame where the methods' errors differ most: amount, frame and place (x, y, w, h)."""
+    errors = torch.stack([(metrics.planes(frame) - metrics.planes(gt))[0].square() for frame in frames.values()])
+    spread = errors.amax(0) - errors.amin(0)
+    side = min(WINDOW, *(max(length - 2 * crop, 1) for length in spread.shape))
+    inner = spread[crop : spread.shape[0] - crop, crop : spread.shape[1] - crop]
+    step = max(side // 3, 1)
+    sums = torch.nn.functional.avg_pool2d(inner[None, None], side, step)[0, 0]
+    best = int(sums.argmax())
+    row, column = divmod(best, sums.shape[1])
+    return float(sums.flatten()[best]), index, (crop + column * step, crop + row * step, side, side)
+
+
+def check_ndvi(bands: tuple[int, int] | None, pairs: Iterable[Pair]) -> None:
+    """NDVI needs two of the bands that are shown."""
+    for pair in pairs if bands else ():
+        if max(bands or ()) > pair.lr.channels or min(bands or (1,)) < 1:
+            raise InputError(
+                f"--ndvi {bands}: clip '{pair.name}' shows {pair.lr.channels} band(s): name two of them, from 1"
+            )

@@ -1,0 +1,270 @@
+"""Find a method's frames: any layout, matched with the clips and frames of the ground truth by name.
+
+A method's folder is searched for folders of images, videos and TIFF stacks. A clip is matched with the one whose path
+contains the clip's name; a frame by its name, else by the number in its name, else by its place in the order. What
+remains unclear is an InputError: a wrong match would give wrong numbers silently.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data.bands import BandMap
+from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
+from data.media import VIDEO_SUFFIXES, probe
+from data.naming import natural_key
+from errors import InputError
+
+STACK_SUFFIXES = (".tif", ".tiff")
+SEPARATOR = r"[_\-. ]"
+SHOWN = 6  # names in a message
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may be a clip: the files of one folder, a video or a TIFF stack; `parts` is its path below the root."""
+
+    parts: tuple[str, ...]
+    source: Path | tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        return "/".join(self.parts)
+
+    def open(self) -> Clip:
+        if isinstance(self.source, tuple):
+            return FolderClip(list(self.source), name=self.name, allow_gaps=True)
+        if self.source.suffix.lower() in VIDEO_SUFFIXES:
+            return VideoClip(self.source)
+        return TiffStackClip(self.source)
+
+
+@dataclass
+class ResultClip:
+    """A method's version of one clip. `frames` maps the ground truth's frame numbers to those of `clip`."""
+
+    clip: Clip
+    frames: dict[int, int]
+    size: tuple[int, int]  # (H, W) that is compared, from the upper left corner
+    band_map: BandMap | None = None  # of the ground truth: results in stored units are stretched as it is
+    notes: list[str] = field(default_factory=list)
+
+    def array(self, index: int) -> np.ndarray:
+        """Frame `index` of the ground truth as this method made it, (H, W, C) as stored or stretched."""
+        array = self.clip.array(self.frames[index])
+        bands = self.band_map
+        if bands is not None:
+            array = bands.stretch(array) if array.shape[-1] == len(bands.choice) else bands.apply(array)
+        return array[: self.size[0], : self.size[1]]
+
+
+def parse_results(words: Sequence[str]) -> dict[str, Path]:
+    """`NAME=FOLDER` words -> name and folder, in their order. Raises InputError for what cannot be used."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, separator, folder = word.partition("=")
+        name = name.strip()
+        if not separator or not name or not folder:
+            raise InputError(f"--results '{word}': expected NAME=FOLDER, such as ours=runs/eval/frames")
+        if name.lower() in ("bicubic", "gt", "lr"):
+            raise InputError(f"--results '{word}': the name '{name}' is taken by what is made here: choose another one")
+        if name in found:
+            raise InputError(f"--results: the name '{name}' occurs twice: give every method a name of its own")
+        if not Path(folder).exists():
+            raise InputError(f"--results {name}: '{folder}' does not exist: expected a folder of frames, or a video")
+        found[name] = Path(folder)
+    return found
+
+
+def candidates(root: Path) -> list[Candidate]:
+    """Every folder of images, video and TIFF stack below `root` (or `root` itself)."""
+    if root.is_file():
+        return _files(root.parent, [root], ())
+    found: list[Candidate] = []
+    for folder, below, names in os.walk(root, followlinks=True):
+        below[:] = sorted((name for name in below if not name.startswith(".")), key=natural_key)
+        place = Path(folder)
+        parts = place.relative_to(root).parts
+        videos = sorted(place / name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+        found += _files(place, videos + image_files(place), parts)
+    if not found:
+        raise InputError(f"'{root}' holds no frames and no videos: name the folder of the method's results")
+    return found
+
+
+def _files(folder: Path, files: list[Path], parts: tuple[str, ...]) -> list[Candidate]:
+    single = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES or _is_stack(path, files)]
+    frames = tuple(path for path in files if path not in single)
+    found = [Candidate((*parts, path.stem), path) for path in single]
+    return [*found, Candidate(parts or (folder.resolve().name,), frames)] if frames else found
+
+
+def _is_stack(path: Path, files: list[Path]) -> bool:
+    """A TIFF of several pages. Only the first of a folder is opened: the others are like it."""
+    if path.suffix.lower() not in STACK_SUFFIXES:
+        return False
+    first = next(other for other in files if other.suffix.lower() in STACK_SUFFIXES)
+    return probe(first).pages > 1
+
+
+def match_clips(method: str, root: Path, names: Sequence[str]) -> dict[str, Candidate]:
+    """The candidate of every clip in `names`. Raises InputError for a clip that is missing or found twice."""
+    found = candidates(root)
+    if len(names) == 1 and len(found) == 1:
+        return {names[0]: found[0]}
+    matched: dict[str, Candidate] = {}
+    for name in names:
+        fitting = _fitting(name, found, names)
+        if not fitting:
+            known = ", ".join(candidate.name for candidate in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
+            raise InputError(
+                f"--results {method}: no clip '{name}' in '{root}' (it holds {known}): name its folder after the clip, "
+                f"or choose clips with data.val.clips=[...]"
+            )
+        if len(fitting) > 1:
+            twice = " and ".join(f"'{candidate.name}'" for candidate in fitting[:2])
+            raise InputError(f"--results {method}: clip '{name}' is found twice in '{root}', {twice}: name one folder")
+        matched[name] = fitting[0]
+    return matched
+
+
+def _fitting(name: str, found: list[Candidate], names: Sequence[str]) -> list[Candidate]:
+    """The best fitting candidates: path with the clip's name, a file name that begins with it, frames named after it."""
+    wanted = tuple(part.lower() for part in name.split("/"))
+    lowered = [(candidate, tuple(part.lower() for part in candidate.parts)) for candidate in found]
+    inside = [candidate for candidate, parts in lowered if _contains(parts, wanted)]
+    if inside:
+        return inside
+    if sum(other.split("/")[-1].lower() == wanted[-1] for other in names) == 1:
+        last = [candidate for candidate, parts in lowered if wanted[-1] in parts]
+        if last:
+            return last
+    begins = re.compile(re.escape(wanted[-1]) + SEPARATOR)
+    longer = [
+        re.compile(re.escape(o.split("/")[-1].lower()) + rf"({SEPARATOR}|$)") for o in names if len(o) > len(name)
+    ]
+
+    def belongs(stem: str) -> bool:
+        return bool(begins.match(stem)) and not any(other.match(stem) for other in longer)
+
+    named = [candidate for candidate, parts in lowered if belongs(parts[-1])]
+    if named:
+        return named
+    flat = [_only(candidate, belongs) for candidate in found if isinstance(candidate.source, tuple)]
+    return [candidate for candidate in flat if candidate.source]
+
+
+def _contains(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    return any(parts[k : k + len(wanted)] == wanted for k in range(len(parts) - len(wanted) + 1))
+
+
+def _only(candidate: Candidate, belongs: object) -> Candidate:
+    assert isinstance(candidate.source, tuple) and callable(belongs)
+    return Candidate(candidate.parts, tuple(path for path in candidate.source if belongs(path.stem.lower())))
+
+
+def match_frames(
+    wanted: Sequence[str], given: Sequence[str], what: str, *, ordered: bool
+) -> tuple[dict[int, int], str]:
+    """Frame names of the ground truth and of a method -> which of the latter belongs to which of the former, and how.
+
+    ordered: the method's names say nothing (a video). Frames may be missing, but none may be left over.
+    """
+    if not ordered:
+        for how, keys in (("name", _by_name(wanted, given)), ("number", _by_number(wanted, given))):
+            if keys is not None:
+                return keys, how
+    if len(wanted) != len(given):
+        raise InputError(
+            f"{what}: {len(given)} frames ({given[0]} ... {given[-1]}) cannot be matched with the {len(wanted)} of the "
+            f"ground truth ({wanted[0]} ... {wanted[-1]}): name them as the ground truth's frames"
+        )
+    return {index: index for index in range(len(wanted))}, "order"
+
+
+def _by_name(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | None:
+    """Equal names, or names with something before or after: `0001`, `0001_x4`, `city_0001`."""
+    position = {name: index for index, name in enumerate(wanted)}
+    if all(name in position for name in given):
+        return {position[name]: index for index, name in enumerate(given)}
+    pairs: dict[int, int] = {}
+    for index, name in enumerate(given):
+        pieces = re.split(f"({SEPARATOR})", name)
+        parts = {"".join(pieces[a:b]) for a in range(0, len(pieces), 2) for b in range(a + 1, len(pieces) + 1, 2)}
+        fitting = [position[part] for part in parts if part in position]
+        if len(fitting) != 1 or fitting[0] in pairs:
+            return None
+        pairs[fitting[0]] = index
+    return pairs
+
+
+def _by_number(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | None:
+    """The number that counts the frames, whatever its number of digits; all of the method's must exist."""
+    numbers, others = counting(wanted), counting(given)
+    if numbers is None or others is None:
+        return None
+    position = {number: index for index, number in enumerate(numbers)}
+    if not all(number in position for number in others):
+        return None
+    return {position[number]: index for index, number in enumerate(others)}
+
+
+def counting(names: Sequence[str]) -> list[int] | None:
+    """The one number that differs from name to name; None if there is no such number, or more than one."""
+    tokens = [re.split(r"(\d+)", name) for name in names]
+    if len(names) < 2 or len({len(token) for token in tokens}) != 1:
+        return None
+    columns = [column for column in range(len(tokens[0])) if len({token[column] for token in tokens}) > 1]
+    if len(columns) != 1 or columns[0] % 2 == 0:
+        return None
+    numbers = [int(token[columns[0]]) for token in tokens]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def open_result(method: str, candidate: Candidate, gt: Clip, lr: Clip, full: tuple[int, int]) -> ResultClip:
+    """A method's version of a clip, checked against the ground truth.
+
+    gt: already cut to a multiple of the scale.   full: (H, W) before that. Results may have either size, or that of
+    LR rounded up and enlarged; the part that all have is compared. Raises InputError for other sizes.
+    """
+    clip = candidate.open()
+    what = f"--results {method}, clip '{gt.name}'"
+    ordered = not isinstance(clip, FolderClip)
+    frames, how = match_frames(gt.frame_names, clip.frame_names, what, ordered=ordered)
+    _check_size(what, clip.size, gt.size, lr.size, full)
+    result = ResultClip(clip, frames, gt.size, gt.band_map)
+    if how == "order" and not ordered:
+        result.notes.append(
+            f"{method}, {gt.name}: frames matched by their order ({clip.frame_names[0]} with {gt.frame_names[0]} ...)"
+        )
+    if clip.size != gt.size:
+        result.notes.append(
+            f"{method}, {gt.name}: {_size(clip.size)} cut to {_size(gt.size)}, from the upper left corner"
+        )
+    return result
+
+
+def _check_size(
+    what: str, size: tuple[int, int], gt: tuple[int, int], lr: tuple[int, int], full: tuple[int, int]
+) -> None:
+    scale = [large / low for large, low in zip(gt, lr, strict=True)]
+    largest = [max(f, g + int(np.ceil(s))) for f, g, s in zip(full, gt, scale, strict=True)]
+    if all(g <= s <= most for s, g, most in zip(size, gt, largest, strict=True)):
+        return
+    if size == lr or (size[0] <= lr[0] + 1 and size[1] <= lr[1] + 1 and min(scale) > 1):
+        raise InputError(f"{what}: {_size(size)} pixels, the size of the low resolution: give the method's output")
+    kind = "a crop of the ground truth cannot be placed" if size[0] <= gt[0] and size[1] <= gt[1] else "no such size"
+    raise InputError(
+        f"{what}: {_size(size)} pixels, the ground truth has {_size(full)} ({_size(gt)} at this scale): {kind}: "
+        "give whole frames, or another --scale"
+    )
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,217 @@
+"""`eval.py --results`: compare frames of several methods, without any network."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+import metrics
+from data import samples
+from data.clips import CroppedClip
+from data.layouts import Layout, Pair
+from data.media import to_uint8, write_image
+from engine.compare import figures, slices
+from engine.compare.measure import (
+    BICUBIC,
+    DEFAULT,
+    KNOWN,
+    ClipRows,
+    Settings,
+    Shown,
+    check_ndvi,
+    common_frames,
+    measure_clip,
+)
+from engine.compare.results import ResultClip, match_clips, open_result, parse_results
+from engine.compare.statistics import REPLICATES, SEED, differences, means, summary
+from engine.compare.write import console, write_comparison
+from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
+from engine.evaluate.scripts import KEYS, override
+from engine.report import provenance
+from engine.sources import open_source
+from errors import InputError
+
+GROUPS = ("data.", "eval.", "network.", "train.", "loss.")
+OUT = "runs/compare"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a comparison."""
+    add = parser.add_argument_group("frames that other methods made").add_argument
+    add("--results", nargs="+", metavar="NAME=FOLDER", help="compare these methods' frames; no network runs")
+    add(
+        "--scale",
+        type=float,
+        default=4.0,
+        help="with --results: magnification, for bicubic and the border (default: 4)",
+    )
+    add("--metrics", nargs="+", metavar="NAME", help=f"with --results: measures to take ({' '.join(KNOWN)})")
+    add("--crop", action="append", metavar="CLIP/FRAME:x,y,w,h", help="with --results: a figure of this place")
+    add("--figures", type=int, default=2, help="with --results: figures chosen where methods differ most (default: 2)")
+    add("--ndvi", metavar="NIR,RED", help="with --results: change of NDVI; positions of the two bands shown, from 1")
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure what `--results` names, write tables, figures and page, and return the report.
+
+    Raises InputError, before anything is measured, for clips and frames that do not match.
+    """
+    words, overrides = split_words(options.results, options.overrides)
+    folders = parse_results(words)
+    if options.weight:
+        raise InputError(
+            "--results compares frames and runs no network: leave --weight out (its frames: eval.py --save-frames)"
+        )
+    config = comparison_config(options, overrides)
+    settings = Settings.of(config.eval, config.scale, options.metrics or DEFAULT, ndvi_bands(options.ndvi))
+    layout = open_source(config, "val")
+    check_ndvi(settings.ndvi, layout.pairs)
+    opened = {pair.name: open_results(pair, folders, layout) for pair in layout.pairs}
+    crops = [figures.parse_crop(text, layout.pairs) for text in options.crop or ()]
+    if crops:
+        figures.require()
+    total = sum(len(common_frames(pair, opened[pair.name], settings)[0]) for pair in layout.pairs)
+    with tqdm(total=total, unit="frame", desc="compare", leave=False, dynamic_ncols=True) as bar:
+        clips = [measure_clip(pair, opened[pair.name], settings, bar) for pair in layout.pairs]
+    report = build_report(config, settings, layout, folders, clips, opened)
+    out = Path(options.outputpath) if options.outputpath != "runs/eval" else Path(OUT)
+    crops = crops or figures.most_disputed(clips, options.figures)
+    views = {name: Shown(clip.pair, opened[name], settings.stride) for name, clip in by_name(clips).items()}
+    report["pictures"] = [
+        picture(views[clip.pair.name], clip, folders, out) for clip in clips[: max(config.eval.pictures, 0)]
+    ]
+    report["figures"] = figures.draw_all(crops, views, by_name(clips), settings, out, report["notes"])
+    write_comparison(report, out)
+    print(console(report))
+    print(f"report: {out / 'report.md'} (also .html, .tex, .csv, .json; figures/)")
+    return report
+
+
+def by_name(clips: Sequence[ClipRows]) -> dict[str, ClipRows]:
+    return {clip.pair.name: clip for clip in clips}
+
+
+def split_words(results: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """`--results` takes every word that follows it; those that set a key of the config belong to the overrides."""
+    keys = [word for word in results if word.startswith(GROUPS)]
+    return [word for word in results if word not in keys], [*overrides, *keys]
+
+
+def ndvi_bands(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(f"--ndvi '{text}': expected the positions of near infrared and red, such as 1,2")
+    return int(parts[0]), int(parts[1])
+
+
+def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> Config:
+    """Data and evaluation settings of --config and the options; the network group only carries the scale."""
+    mapping = read_yaml(options.config) if options.config else {"name": "comparison", "data": {"val": {"kind": "auto"}}}
+    scale = options.scale
+    whole = float(scale).is_integer() and scale >= 1
+    mapping["network"] = {"name": "mtdo", "scale": int(scale)} if whole else {"name": "stno"}
+    given = [
+        override(key, getattr(options, option)) for option, key in KEYS.items() if getattr(options, option) is not None
+    ]
+    config = config_from_mapping(mapping, [*given, *([] if whole else [f"eval.scale={scale}"]), *overrides])
+    if not config.data.val.root and config.data.val.kind == "auto":
+        config.data.val.kind, config.data.val.root = "file", str(samples.natural("test"))
+    return config
+
+
+def open_results(pair: Pair, folders: Mapping[str, Path], layout: Layout) -> dict[str, ResultClip]:
+    """Every method's version of a clip."""
+    if pair.gt is None:
+        raise InputError(f"clip '{pair.name}' has no ground truth: a comparison needs it")
+    names = [other.name for other in layout.pairs]
+    full = pair.gt.clip.size if isinstance(pair.gt, CroppedClip) else pair.gt.size
+    return {
+        method: open_result(method, match_clips(method, folder, names)[pair.name], pair.gt, pair.lr, full)
+        for method, folder in folders.items()
+    }
+
+
+def build_report(
+    config: Config,
+    settings: Settings,
+    layout: Layout,
+    folders: Mapping[str, Path],
+    clips: Sequence[ClipRows],
+    opened: Mapping[str, Mapping[str, ResultClip]],
+) -> dict[str, Any]:
+    """The report dict: docs/reports.md has its keys."""
+    rows = {name: {clip.pair.name: clip.rows[name] for clip in clips} for name in (BICUBIC, *folders)}
+    notes = [note for results in opened.values() for result in results.values() for note in result.notes]
+    notes += [note for clip in clips for note in clip.notes]
+    report: dict[str, Any] = {
+        "title": f"Comparison of {', '.join(folders)}, x{settings.scale:g}",
+        "protocol": settings.protocol,
+        "crop": settings.crop,
+        "scale": settings.scale,
+        "baseline": BICUBIC if not settings.stride else "linear blend + bicubic",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": provenance.commit(),
+        "machine": provenance.machine(),
+        "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(clips)},
+        "settings": provenance.evaluation_settings(config),
+        "measures": list(settings.measures),
+        "methods": {name: method(name, of, clips, folders.get(name)) for name, of in rows.items()},
+        "differences": differences(rows, settings.measures),
+        "bootstrap": {"replicates": REPLICATES, "seed": SEED, "level": 0.95},
+        "notes": list(dict.fromkeys(notes)),
+        "config": config_to_mapping(config),
+    }
+    found: dict[str, metrics.DetectionCount] = {}
+    for clip in clips:
+        for name, count in clip.found.items():
+            found[name] = found.get(name, metrics.DetectionCount()) + count
+    if found:
+        report["detection"] = {name: count.result() for name, count in found.items()}
+    return report
+
+
+def method(
+    name: str, rows: Mapping[str, Sequence[dict[str, Any]]], clips: Sequence[ClipRows], folder: Path | None
+) -> dict[str, Any]:
+    """One method's part of the report."""
+    entry: dict[str, Any] = {"source": str(folder) if folder else "made here from the low resolution"}
+    entry["clips"] = {clip: {**means(frames), "frames": frames} for clip, frames in rows.items()}
+    entry |= summary(rows)
+    objects = [row for clip in clips if name in clip.objects for row in clip.objects[name].rows]
+    if objects:
+        entry["objects"] = metrics.summarise(objects)
+        for clip in clips:
+            if name in clip.objects:
+                entry["clips"][clip.pair.name]["objects"] = clip.objects[name].result()
+    return entry
+
+
+def picture(shown: Shown, clip: ClipRows, folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
+    """The middle frame of a clip for the page: every method's picture, and a row of it over time."""
+    index = clip.indices[len(clip.indices) // 2]
+    frame = shown.gt.frame_names[index]
+    entry: dict[str, Any] = {"clip": clip.pair.name, "frame": frame, "files": {}, "slices": {}}
+    read: Callable[[str, int], Any] = lambda name, number: to_uint8(shown.of(name, number))  # noqa: E731
+    row = slices.row_of(shown, clip, index)
+    entry["row"] = row
+    for name in (BICUBIC, *folders, "gt"):
+        stem = f"{clip.pair.name.replace('/', '_')}_{frame}_{safe(name)}"
+        path, slice_path = (out / "pictures" / f"{stem}{suffix}.png" for suffix in ("", "_xt"))
+        write_image(path, read(name, index))
+        write_image(slice_path, slices.over_time(read, name, clip.indices, row))
+        entry["files"][name], entry["slices"][name] = str(path), str(slice_path)
+    if clip.pair.boxes:
+        entry["boxes"] = [box._asdict() for box in clip.pair.boxes[index]]
+    return entry
+
+
+def safe(name: str) -> str:
+    """A method's name as part of a file name."""
+    return "".join(character if character.isalnum() or character in "-+" else "_" for character in name)

@@ -1,0 +1,28 @@
+"""Slices through space and time (x-t): one row of every frame, below each other. Flicker shows as horizontal stripes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import metrics
+from engine.compare.measure import ClipRows, Shown
+
+FRAMES = 240  # at most; longer clips are cut in time
+Array = np.ndarray[Any, np.dtype[Any]]
+Read = Callable[[str, int], Array]  # method, frame -> (H, W, 3) uint8
+
+
+def row_of(shown: Shown, clip: ClipRows, index: int) -> int:
+    """The row where the truth has most detail from pixel to pixel, taken in the inner half of the frame."""
+    luma = metrics.planes(shown.gt.frame(index))[0].numpy()
+    height = luma.shape[0]
+    energy = np.abs(np.diff(luma, axis=1)).mean(axis=1)
+    return height // 4 + int(np.argmax(energy[height // 4 : max(height * 3 // 4, height // 4 + 1)]))
+
+
+def over_time(read: Read, name: str, indices: Sequence[int], row: int, columns: slice = slice(None)) -> Array:
+    """Row `row` of every frame: (T, W, 3) uint8."""
+    return np.stack([read(name, index)[row, columns] for index in indices[:FRAMES]])

@@ -1,0 +1,92 @@
+"""The files of a comparison: report.md, .tex, .json, .html, and CSV per clip, per frame and per object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.compare.page import render_comparison
+from engine.compare.tables import MEANS, tables
+from engine.report.files import csv_text, escaped, fenced, markdown_table, plain_table, tidy, write_text
+from engine.report.latex import document
+from engine.report.tables import facts
+
+Report = Mapping[str, Any]
+
+
+def write_comparison(report: Report, folder: Path) -> None:
+    """Write all files to `folder`, each complete or not at all. Raises InputError if the folder cannot be written."""
+    clean = tidy(report, folder)
+    found = tables(clean)
+    head = "\n".join([str(clean["title"]), *(f"{label}: {text}" for label, text in facts(clean))])
+    write_text(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(folder / "clips.csv", csv_text(clip_rows(clean)))
+    write_text(folder / "frames.csv", csv_text(frame_rows(clean)))
+    write_text(folder / "differences.csv", csv_text(clean["differences"]))
+    write_text(folder / "report.tex", document(found, head))
+    write_text(folder / "report.md", markdown(clean))
+    write_text(folder / "report.html", render_comparison(clean, folder))
+
+
+def console(report: Report) -> str:
+    """The tables in plain text; an asterisk marks the best."""
+    clean = tidy(report)
+    head = f"{clean['title']} ({clean['protocol']} protocol, border of {clean['crop']} pixels left out)"
+    notes = [f"note: {note}" for note in clean.get("notes") or []]
+    return "\n\n".join([head, *notes, *(f"{table.title}\n{plain_table(table)}" for table in tables(clean))])
+
+
+def markdown(report: Report) -> str:
+    """report.md: circumstances, notes, tables, figures, config."""
+    parts = [f"# {escaped(str(report['title']))}"]
+    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in facts(report)))
+    if report.get("notes"):
+        parts += ["## Notes", "\n".join(f"- {escaped(note)}" for note in report["notes"])]
+    for table in tables(report):
+        parts += [f"## {escaped(table.title)}", markdown_table(table)]
+        if table.note:
+            parts.append(escaped(table.note))
+    figures = report.get("figures") or []
+    if figures:
+        parts.append("## Figures")
+    for figure in figures:
+        place = f"{figure['clip']}, frame {figure['frame']}, {figure['width']}x{figure['height']} at "
+        parts.append(escaped(f"{place}({figure['x']}, {figure['y']})"))
+        parts += [f"![](<{_address(name)}>)" for name in figure["files"] if name.endswith(".png")]
+    parts += ["## Config", fenced(json.dumps(report["config"], indent=1, ensure_ascii=False), "json")]
+    return "\n\n".join(parts) + "\n"
+
+
+def _address(path: str) -> str:
+    """A relative path within angle brackets."""
+    return path.replace("\\", "/").replace("%", "%25").replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A")
+
+
+def clip_rows(report: Report) -> list[dict[str, Any]]:
+    """One row per method and clip, then both means of every method."""
+    rows = []
+    for name, method in report["methods"].items():
+        rows += [{"method": name, "clip": clip, **_numbers(values)} for clip, values in method["clips"].items()]
+        rows += [{"method": name, "clip": text, **_numbers(method.get(key) or {})} for key, text in MEANS.items()]
+        rows += [
+            {"method": name, "clip": f"mean over {kind} frames", **_numbers(values)}
+            for kind, values in (method.get("groups") or {}).items()
+        ]
+    return rows
+
+
+def frame_rows(report: Report) -> list[dict[str, Any]]:
+    """One row per method, clip and frame."""
+    return [
+        {"method": name, "clip": clip, **frame}
+        for name, method in report["methods"].items()
+        for clip, values in method["clips"].items()
+        for frame in values["frames"]
+    ]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    frames = {"frames": len(values["frames"])} if "frames" in values else {}
+    return frames | {key: value for key, value in values.items() if value is None or isinstance(value, (int, float))}
