@@ -157,7 +157,8 @@ def _row(table: Table, row: list[str], index: int) -> list[Markup]:
     cells = [element("th", row[0], scope="row")]
     for column, ((_, name), text) in enumerate(zip(table.headings[1:], row[1:], strict=True), start=1):
         tone = {"+": "better", "-": "worse"}.get(text[:1]) if name == "gain" else None
-        cells.append(element("td", text, _class="best" if (index, column) in table.best else tone))
+        word = "word" if column < table.names else None
+        cells.append(element("td", text, _class="best" if (index, column) in table.best else tone or word))
     return cells
 
 
@@ -169,7 +170,13 @@ def _heading(table: Table) -> list[Markup]:
             spans[-1][1] += 1
         else:
             spans.append([group, 1])
-    lower = element("tr", [element("th", name or group, scope="col") for group, name in table.headings])
+    lower = element(
+        "tr",
+        [
+            element("th", name or group, scope="col", _class="word" if 0 < column < table.names else None)
+            for column, (group, name) in enumerate(table.headings)
+        ],
+    )
     if not any(group and name for group, name in table.headings):
         return [lower]
     named = {group for group, name in table.headings if group and name}
