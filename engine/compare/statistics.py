@@ -22,7 +22,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def means(rows: Rows) -> dict[str, float | None]:
     """Column means; words and times are left out, missing values are not counted."""
     columns = dict.fromkeys(
-        key for row in rows for key, value in row.items() if isinstance(value, float) and key != "time"
+        key
+        for row in rows
+        for key, value in row.items()
+        if isinstance(value, float) and key not in ("time", "gap_time")
     )
     return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
 

@@ -5,7 +5,7 @@ Both networks deliver `Shot`s (a restored frame beside its baseline and its trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +24,7 @@ from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
 from engine import distributed
 from engine.config import Config, config_to_mapping
+from engine.evaluate.times import gap_times, runs
 from engine.report import provenance
 from engine.report.cost import SIDE, gmac_per_frame
 from engine.restore import Options, restore
@@ -43,6 +44,7 @@ class Shot:
     baseline: Tensor
     gt: Tensor
     kind: str = ""  # "key" or "between" for space-time networks
+    time: float | None = None  # of an in-between frame: its place between the key frames, in (0, 1)
 
 
 def evaluate(
@@ -83,6 +85,7 @@ def evaluate(
         **describe(network, config, weights),
         "baseline": BASELINES[config.space_time],
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
+        "settings": provenance.evaluation_settings(config),
         "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
         "pictures": [picture for part in gathered for picture in part[1]],
         **summary(list(clips.values()), config),
@@ -129,10 +132,17 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
     assert gt is not None
     stride = config.stride if config.space_time else 0
     common: dict[str, Any] = {"device": device, "clock": clock, "options": Options(ensemble=config.eval.ensemble)}
+    times: dict[int, float] = {}
     if stride:
         keys = SubClip(pair.lr, range(0, frames[-1] + 1, stride))
-        baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size)
-        outputs = restore(network, keys, times=in_between_times(config), size=gt.size, **common)
+        gaps = true_times(gt, frames[-1], config)
+        times = {
+            key * stride + step: time
+            for key, gap in enumerate(gaps)
+            for step, time in zip(in_between_steps(config), gap, strict=True)
+        }
+        baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size, times)
+        outputs = in_time_order(network, keys, gaps, gt.size, common)
     else:
         baseline = Enlarged(pair.lr, gt.size)
         outputs = restore(network, pair.lr, padding=config.data.padding, frames=frames, **common)
@@ -142,7 +152,29 @@ def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, 
                 f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"
             )
         kind = "" if not stride else "between" if index % stride else "key"
-        yield Shot(index, ours, baseline(index), gt.frame(index), kind)
+        yield Shot(index, ours, baseline(index), gt.frame(index), kind, times.get(index))
+
+
+def in_between_steps(config: Config) -> list[int]:
+    """True frames from a key frame to those measured after it."""
+    return [round(time * config.stride) for time in in_between_times(config)]
+
+
+def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:
+    """For every gap between key frames: the times in (0, 1) of the true frames in it, as the clip's frame times say."""
+    steps = in_between_steps(config)
+    return [gap_times(gt, key, config.stride, steps) for key in range(0, last, config.stride)]
+
+
+def in_time_order(
+    network: nn.Module, keys: Clip, gaps: list[list[float]], size: tuple[int, int], common: dict[str, Any]
+) -> Iterator[Tensor]:
+    """Key and in-between frames of a clip whose gaps may have times of their own."""
+    stretches = runs(gaps)
+    for gap_range, times in stretches:
+        wanted = range(gap_range.start, gap_range.stop + (gap_range is stretches[-1][0]))
+        frames: dict[str, Any] = {} if len(stretches) == 1 else {"frames": wanted}
+        yield from restore(network, keys, times=times, size=size, **frames, **common)
 
 
 class Enlarged:
@@ -158,15 +190,19 @@ class Enlarged:
 class Blend:
     """The baseline of space-time super-resolution: bicubic key frames, linearly blended in between."""
 
-    def __init__(self, keys: Clip, stride: int, size: tuple[int, int]) -> None:
-        self.keys, self.stride, self.size = keys, stride, size
+    def __init__(
+        self, keys: Clip, stride: int, size: tuple[int, int], times: Mapping[int, float] | None = None
+    ) -> None:
+        """times: of in-between frames, by frame number, where they do not divide their gap evenly."""
+        self.keys, self.stride, self.size, self.times = keys, stride, size, times or {}
         self.large: dict[int, Tensor] = {}  # the two key frames around the current position
 
     def __call__(self, index: int) -> Tensor:
         key, rest = divmod(index, self.stride)
         first = self._enlarged(key)
         self.large = {number: frame for number, frame in self.large.items() if number >= key}
-        return torch.lerp(first, self._enlarged(key + 1), rest / self.stride) if rest else first
+        time = self.times.get(index, rest / self.stride)
+        return torch.lerp(first, self._enlarged(key + 1), time) if rest else first
 
     def _enlarged(self, key: int) -> Tensor:
         if key not in self.large:
@@ -192,6 +228,8 @@ class ClipMeter:
         row: dict[str, Any] = {"frame": name, "time": gt.times[shot.index]}
         if shot.kind:
             row["kind"] = shot.kind
+        if shot.time is not None:
+            row["gap_time"] = shot.time
         for prefix, picture in (("", shot.ours), ("bicubic_", shot.baseline)):
             values = metrics.fidelity(picture, shot.gt, settings.protocol, self.crop)
             row |= {prefix + key: value.item() for key, value in values.items()}
@@ -220,7 +258,10 @@ class ClipMeter:
 def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
     """Column means of per-frame rows; names, times and kinds are left out."""
     columns = dict.fromkeys(
-        key for row in rows for key, value in row.items() if isinstance(value, float) and key != "time"
+        key
+        for row in rows
+        for key, value in row.items()
+        if isinstance(value, float) and key not in ("time", "gap_time")
     )
     return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
 
@@ -228,8 +269,13 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     """`mean` (and `groups` of key and in-between frames, `objects`): over clips, or over all frames as paper_mtdo does."""
     rows = [row for clip in clips for row in clip["frames"]]
+    over_clips, over_frames = means([means(clip["frames"]) for clip in clips]), means(rows)
     per_frame = config.eval.protocol == "paper_mtdo"
-    result: dict[str, Any] = {"mean": means(rows) if per_frame else means([means(clip["frames"]) for clip in clips])}
+    result: dict[str, Any] = {
+        "mean": over_frames if per_frame else over_clips,
+        "mean_over_clips": over_clips,
+        "mean_over_frames": over_frames,
+    }
     if config.space_time:
         result["groups"] = {
             kind: means([means([row for row in clip["frames"] if row["kind"] == kind]) for clip in clips])

@@ -83,7 +83,7 @@ def number(value: Any, style: str) -> str:
 def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEMPORAL)) -> Table:
     """One row per clip, then the mean, then key and in-between frames; columns without any value are left out."""
     clips: Mapping[str, Any] = report.get("clips") or {}
-    totals = {"mean": report.get("mean") or {}} if clips else {}
+    totals = mean_rows(report) if clips else {}
     totals |= {GROUPS.get(kind, kind): values for kind, values in (report.get("groups") or {}).items()}
     shown = _used(columns, [*clips.values(), *totals.values()])
     table = Table("Clips", [("", "clip"), ("", "frames"), *_headings(shown, report)], totals=len(totals))
@@ -95,10 +95,21 @@ def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEM
     return table
 
 
+def mean_rows(report: Report) -> dict[str, Report]:
+    """The mean, or both means by name where clips differ in length, so that the two differ."""
+    over_clips, over_frames = report.get("mean_over_clips"), report.get("mean_over_frames")
+    lengths = {len(clip.get("frames") or []) for clip in (report.get("clips") or {}).values()}
+    if over_clips and over_frames and len(lengths) > 1:
+        return {"mean over clips": over_clips, "mean over frames": over_frames}
+    return {"mean": report.get("mean") or {}}
+
+
 def frame_table(clip: str, frames: Sequence[Report], report: Report) -> Table:
     """One row per frame of a clip."""
     shown = _used((*LUMA, *COLOUR, *TEMPORAL), frames)
-    words = [key for key in ("frame", "kind", "time") if any(frame.get(key) is not None for frame in frames)]
+    words = [
+        key for key in ("frame", "kind", "time", "gap_time") if any(frame.get(key) is not None for frame in frames)
+    ]
     table = Table(clip, [("", word) for word in words] + _headings(shown, report), names=len(words))
     for frame in frames:
         names = [f"{frame[key]:.4g}" if isinstance(frame.get(key), float) else str(frame.get(key, "")) for key in words]

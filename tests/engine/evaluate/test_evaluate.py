@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import metrics
 import models
-from data.clips import SubClip
+from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.measure import Blend, evaluate, in_between_times, means, shown_frames
+from engine.evaluate.times import gap_times, runs
+from engine.report.tables import facts
 from engine.restore.jobs import turned, turned_back
 from engine.sources import open_source
 from errors import InputError
@@ -70,6 +73,44 @@ def test_key_and_in_between_frames_meet_their_truth() -> None:
     for index, row in enumerate(rows):
         expected = metrics.psnr(ours[index], layout.pairs[0].gt.frame(index), crop=3).item()
         assert row["psnr_y"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_in_between_frames_are_made_at_the_true_times() -> None:
+    """Frame 1 lies at a tenth of its gap, frame 3 in the middle: network and baseline are asked for these times."""
+    config = space_time(frames=5, stride=2)
+    layout = open_source(config, "val")
+    pair = layout.pairs[0]
+    pair.gt.times = [0.0, 0.1, 1.0, 1.5, 2.0]
+    network = models.build(config.network).eval()
+    rows = evaluate(network, layout, config, device=CPU, progress=False)["clips"][pair.name]["frames"]
+    assert [row.get("gap_time") for row in rows] == [None, pytest.approx(0.1), None, pytest.approx(0.5), None]
+    assert [row["kind"] for row in rows] == ["key", "between", "key", "between", "key"]
+    keys = torch.stack([pair.lr.frame(i) for i in (0, 2, 4)])
+    with torch.no_grad():
+        early = network(keys[None], times=[0.1], size=pair.gt.size)[0]
+    blend = torch.lerp(*(imresize(keys[i], size=pair.gt.size) for i in (0, 1)), 0.1)
+    for prefix, frame in (("", early[1]), ("bicubic_", blend)):
+        expected = metrics.psnr(frame, pair.gt.frame(1), crop=3).item()
+        assert rows[1][f"{prefix}psnr_y"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_rounded_frame_times_count_as_regular() -> None:
+    clip = ArrayClip("clip", np.zeros((5, 4, 4, 3), np.uint8))
+    clip.times = [0.0, 0.008, 0.017, 0.025, 0.033]
+    assert gap_times(clip, 0, 2, [1]) == [0.5] and gap_times(clip, 0, 4, [1, 2, 3]) == [0.25, 0.5, 0.75]
+    clip.times = [0.0, 0.0, 1.0, 1.8, 2.0]
+    assert gap_times(clip, 0, 2, [1]) == [0.5]  # frames of one time
+    assert gap_times(clip, 2, 2, [1]) == [pytest.approx(0.8)]
+    assert runs([[0.5], [0.5], [0.8]]) == [(range(0, 2), [0.5]), (range(2, 3), [0.8])]
+
+
+def test_both_means_are_named_and_settings_told(tiny: Config) -> None:
+    config = replace(tiny, eval=replace(tiny.eval, frames=2))
+    report = evaluate(models.build(NETWORK), open_source(tiny, "val"), config, device=CPU, progress=False)
+    assert report["mean_over_clips"] == report["mean"]
+    assert report["settings"]["frames"] == "only the first 2 of each clip"
+    assert report["settings"]["padding"] == "reflect"
+    assert ("padding", "reflect") in facts(report)
 
 
 def test_baseline_between_is_the_blend_of_the_enlarged_key_frames() -> None:
