@@ -131,7 +131,7 @@ def _blocks(taps: Taps, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
         low, high = int(used.min()), int(used.max()) + 1
         band = np.zeros((len(index), high - low))
         np.add.at(band, (np.arange(len(index))[:, None], np.clip(index - low, 0, high - low - 1)), weight)
-        yield low, high, torch.from_numpy(band).to(dtype=like.dtype, device=like.device)
+        yield low, high, torch.from_numpy(band).to(like.dtype).to(like.device, non_blocking=True)
 
 
 @lru_cache(maxsize=64)

@@ -17,7 +17,8 @@ def ternary(frames: Tensor, radius: int = 3) -> Tensor:
     Each value is d / sqrt(d^2 + s^2), d the brightness difference of a neighbour to the centre: nearly -1, 0 or 1, and
     smooth. Only pixels whose whole neighbourhood lies inside the frame are described.
     """
-    gray = (frames * frames.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True)
+    luma = torch.tensor(LUMA, dtype=frames.dtype).to(frames.device, non_blocking=True)
+    gray = (frames * luma.view(3, 1, 1)).sum(1, keepdim=True)
     height, width = gray.shape[-2:]
     side = 2 * radius + 1
     neighbours = F.unfold(gray, side).unflatten(2, (height - side + 1, width - side + 1))

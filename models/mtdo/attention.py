@@ -61,9 +61,9 @@ def overlap_position_index(window: int, margin: int) -> Tensor:
     return (distance[..., 0] * side + distance[..., 1]) % side**2
 
 
-def _coordinates(side: int) -> Tensor:
+def _coordinates(side: int, device: torch.device | None = None) -> Tensor:
     """(side**2, 2): row and column of each pixel of a square, row-major."""
-    line = torch.arange(side)
+    line = torch.arange(side, device=device)
     return torch.stack(torch.meshgrid(line, line, indexing="ij"), -1).flatten(0, 1)
 
 
@@ -81,21 +81,29 @@ class WindowPlan:
 
 
 def window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
-    """The plan of a map of height x width tokens, on the device and in the type of `like`."""
-    rows, columns = height // window, width // window
-    last_row = torch.arange(rows) == rows - 1
-    last_column = torch.arange(columns) == columns - 1
-    kind_of = (2 * last_row[:, None].long() + last_column[None].long()).flatten()
-    order = torch.argsort(kind_of, stable=True)
-    late = _coordinates(window) >= window - window // 2  # beyond the cut of the roll, by row and by column
+    """The plan of a map of height x width tokens, on the device and in the type of `like`.
+
+    It is made on the device, because copies from the CPU would wait for it.
+    """
+    rows, columns, device = height // window, width // window, like.device
+    numbers = torch.arange(rows * columns, device=device).view(rows, columns)
+    inner, last = slice(None, -1), slice(-1, None)
+    late = _coordinates(window, device) >= window - window // 2  # beyond the cut of the roll, by row and by column
     apart = late[:, None] != late[None]  # (queries, keys, 2)
     kinds: list[tuple[int, Tensor | None]] = []
-    for kind, axes in enumerate(([], [1], [0], [0, 1])):
-        count = int((kind_of == kind).sum())
-        if count:
-            mask = apart[..., axes].any(-1).to(like) * BETWEEN_REGIONS if axes else None
-            kinds.append((count, mask))
-    return WindowPlan(order.to(like.device), torch.argsort(order).to(like.device), kinds)
+    order = []
+    for y, x, mask in (
+        (inner, inner, None),
+        (inner, last, apart[..., 1]),
+        (last, inner, apart[..., 0]),
+        (last, last, apart.any(-1)),
+    ):
+        group = numbers[y, x].flatten()
+        if len(group):
+            order.append(group)
+            kinds.append((len(group), None if mask is None else mask.to(like) * BETWEEN_REGIONS))
+    joined = torch.cat(order)
+    return WindowPlan(joined, torch.argsort(joined), kinds)
 
 
 class MultiHead(nn.Module):

@@ -96,7 +96,8 @@ class STNO(nn.Module):
         _check(frames, tuple(frames.shape[-2:]), self.config.times_mode)
         height, width = frames.shape[-2:]
         padded = pad_to_multiple(frames).transpose(0, 1)
-        between, flows = self._interpolate(padded, _times_tensor(times, frames), clamp=False)
+        rows = _checked_times(times, frames)
+        between, flows = self._interpolate(padded, _on_device(rows, times, frames), clamp=False)
         between, *flows = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (between, *flows))
         return between, Flows(*flows)
 
@@ -114,8 +115,10 @@ class STNO(nn.Module):
         size = (4 * height, 4 * width) if size is None else (int(size[0]), int(size[1]))
         mode = times_mode or self.config.times_mode
         _check(frames, size, mode)
-        times = _times_tensor(times, frames)
-        features = self.features(frames, times, mode, key_time, clamp)
+        rows = _checked_times(times, frames)
+        chosen = _nearest_half(rows) if key_time is None else key_time
+        times = _on_device(rows, times, frames)
+        features = self.features(frames, times, mode, chosen, clamp)
         first, last = keep or (0, frames.shape[1] - 1)
         if not 0 <= first <= last < frames.shape[1]:
             raise InputError(f"keep is {keep}, expected two key frame numbers between 0 and {frames.shape[1] - 1}")
@@ -132,7 +135,7 @@ class STNO(nn.Module):
             Flows(*(flow.flatten(0, 1).transpose(0, 1) for flow in features.flows)),
         )
 
-    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int | None, clamp: bool) -> Features:
+    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int, clamp: bool) -> Features:
         """Operator and propagation; frames (B, T, 3, h, w), times (B, K)."""
         height, width = frames.shape[-2:]
         padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
@@ -141,8 +144,7 @@ class STNO(nn.Module):
         if mode == "shared" or count == 1:
             keys, inserted = self.propagation(padded, between, flows)
         else:
-            chosen = _nearest_half(times) if key_time is None else key_time
-            if not 0 <= chosen < count:
+            if not 0 <= key_time < count:
                 raise InputError(
                     f"key_time is {key_time}, expected the number of one of the {count} times (0 to {count - 1})"
                 )
@@ -151,7 +153,7 @@ class STNO(nn.Module):
                 one = slice(k, k + 1)
                 of_time, added = self.propagation(padded, between[:, one], Flows(*(flow[:, one] for flow in flows)))
                 single.append(added)
-                keys = of_time if k == chosen or k == 0 else keys
+                keys = of_time if k == key_time or k == 0 else keys
             inserted = torch.cat(single, dim=1)
         crop = (..., slice(height), slice(width))
         return Features(keys[crop], inserted[crop], between[crop], Flows(*(flow[crop] for flow in flows)))
@@ -197,8 +199,8 @@ def _nearest_half(times: Tensor) -> int:
     return int((times.mean(0) - 0.5).abs().argmin())
 
 
-def _times_tensor(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times (B, K), checked."""
+def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
+    """Times (B, K) on the CPU in the type of `frames`, checked."""
     rows = torch.as_tensor(times, dtype=torch.float64).cpu()
     rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
     if rows.dim() != 2 or len(rows) != len(frames) or rows.shape[1] == 0:
@@ -212,7 +214,14 @@ def _times_tensor(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
         )
     if not bool((rows.diff(dim=1) > 0).all()):
         raise InputError(f"times {rows[0].tolist()} must ascend")
-    return rows.to(frames)
+    return rows.to(frames.dtype)
+
+
+def _on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
+    """Times (B, K) on the device of `frames`, without waiting for it: a list becomes constants, so a CUDA graph can hold it."""
+    if isinstance(times, Tensor):
+        return rows.to(frames.device, non_blocking=True)
+    return torch.stack([frames.new_full((len(rows),), time) for time in rows[0].tolist()], dim=1)
 
 
 def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:

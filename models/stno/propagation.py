@@ -19,7 +19,7 @@ def prelu(x: Tensor, act: nn.PReLU) -> Tensor:
     """PReLU with one slope for all channels; in place where no gradient is asked for, which saves a pass through
     memory.
     """
-    if torch.is_grad_enabled() or x.is_cuda:
+    if torch.is_grad_enabled() or x.device.type != "cpu":  # reading the slope would wait for the device
         return act(x)
     return F.leaky_relu_(x, act.weight.item())
 

@@ -39,8 +39,8 @@ KEPT_VALUES = (
 class Axis(NamedTuple):
     """Where the output centres of one axis fall among the LR centres."""
 
-    interval: Tensor  # (outputs,) int64 on the CPU, ascending, 0 .. cells
-    fraction: Tensor  # (outputs,) float64 on the CPU, position inside the interval, 0 .. 1
+    interval: Tensor  # (outputs,) int64, ascending, 0 .. cells
+    fraction: Tensor  # (outputs,) float64, position inside the interval, 0 .. 1
     cells: int
     cell_size: float  # of an output pixel, in half LR pixels; never below a quarter LR pixel
 
@@ -54,9 +54,14 @@ class Folded(NamedTuple):
     constant: Tensor  # (width,): cell size and biases
 
 
-def locate(outputs: int, cells: int) -> Axis:
-    """Exact integers decide on the cells, so that no rounding moves an output pixel into the neighbouring interval."""
-    position = (2 * torch.arange(outputs) + 1) * cells - outputs  # in units of 1 / (2 * outputs) LR pixels
+def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis:
+    """Exact integers decide on the cells, so that no rounding moves an output pixel into the neighbouring interval.
+
+    On a GPU nothing is copied from the CPU: a copy would wait for the device.
+    """
+    position = (
+        2 * torch.arange(outputs, device=device) + 1
+    ) * cells - outputs  # in units of 1 / (2 * outputs) LR pixels
     lower = torch.div(position, 2 * outputs, rounding_mode="floor")
     fraction = (position - lower * 2 * outputs).double() / (2 * outputs)
     return Axis(lower + 1, fraction, cells, 2 / outputs * max(outputs / cells / 4, 1) * cells)
@@ -67,10 +72,12 @@ def end_shifts(intervals: Tensor, cells: int, factors: Tensor) -> Tensor:
 
     One LR pixel is 2. factors (cell, width): of the coordinates to the interval's lower and to its upper cell.
     """
-    distances = factors.new_tensor([[0.0, -2.0], [2.0, 0.0]]).repeat(len(intervals), 1, 1)  # (intervals, end, cell)
-    distances[intervals == cells] = factors.new_tensor([[0.0, 0.0], [2.0, 2.0]])
-    distances[intervals == 0] = factors.new_tensor([[-2.0, -2.0], [0.0, 0.0]])
-    return distances @ factors
+    ends = 2 * torch.arange(
+        2, device=factors.device, dtype=factors.dtype
+    )  # the position of both ends, from the lower cell
+    to_lower = ends - 2 * (intervals == 0).to(factors).unsqueeze(1)  # the first interval has only its upper cell,
+    to_upper = ends - 2 * (intervals != cells).to(factors).unsqueeze(1)  # the last one only its lower cell
+    return torch.stack([to_lower, to_upper], dim=-1) @ factors
 
 
 def take(maps: Tensor, axis: int, index: Tensor) -> Tensor:
@@ -83,38 +90,50 @@ def take(maps: Tensor, axis: int, index: Tensor) -> Tensor:
     return taken.view(*outer, len(index), *inner)
 
 
-def share_where(border: Tensor, ends: tuple[Tensor, Tensor], axis: int) -> None:
-    """In place: where both cells of an interval are the same one, both ends hold the mean of their two corner maps."""
-    index = border.nonzero().flatten().to(ends[0].device)
-    if len(index):
-        mean = (ends[0].index_select(axis, index) + ends[1].index_select(axis, index)) / 2
-        for end in ends:
-            end.index_copy_(axis, index, mean)
+def share(intervals: range, cells: int, ends: tuple[Tensor, Tensor], axis: int) -> None:
+    """In place: in the first and the last interval of an axis both cells are the same one, so both ends hold the mean of their
+    two corner maps.
+    """
+    borders = sorted({0, cells} & {intervals[0], intervals[-1]})
+    if not borders:
+        return
+    first, last = borders[0] - intervals[0], borders[-1] - intervals[0]
+    index = torch.arange(first, last + 1, max(last - first, 1), device=ends[0].device)
+    mean = (ends[0].index_select(axis, index) + ends[1].index_select(axis, index)) / 2
+    for end in ends:
+        end.index_copy_(axis, index, mean)
 
 
 class Slab(NamedTuple):
-    """Output rows start .. stop - 1."""
+    """Output rows start .. stop - 1, and the intervals that they fall into."""
 
     start: int
     stop: int
+    intervals: range
 
 
-def plan_slabs(axis: Axis, rows: int) -> list[Slab]:
+def plan_slabs(outputs: int, cells: int, rows: int) -> list[Slab]:
     """At most `rows` rows (at least one) in each slab; whole intervals stay together where they fit, so that their maps
     are made once.
     """
-    counts = torch.bincount(axis.interval, minlength=axis.cells + 1).tolist()
+    intervals = locate(outputs, cells).interval
+    counts = torch.bincount(intervals, minlength=cells + 1).tolist()
+    of_row = intervals.tolist()
     slabs, start, stop = [], 0, 0
+
+    def add(begin: int, end: int) -> None:
+        slabs.append(Slab(begin, end, range(of_row[begin], of_row[end - 1] + 1)))
+
     for count in counts:
         if stop > start and stop + count - start > rows:
-            slabs.append(Slab(start, stop))
+            add(start, stop)
             start = stop
         stop += count
         while stop - start > rows:
-            slabs.append(Slab(start, start + rows))
+            add(start, start + rows)
             start += rows
     if stop > start:
-        slabs.append(Slab(start, stop))
+        add(start, stop)
     return slabs
 
 
@@ -137,7 +156,7 @@ class Query(nn.Module):
         operator needs no such bound.
         """
         height, width = size
-        y, x = locate(height, features.shape[-2]), locate(width, features.shape[-1])
+        y, x = (locate(n, int(side), features.device) for n, side in zip(size, features.shape[-2:], strict=True))
         training = torch.is_grad_enabled()
         device = "cpu" if features.device.type == "cpu" else "cuda"
         limit = slab_pixels or (TRAINING_SLAB_PIXELS if training else SLAB_PIXELS)[device]
@@ -149,7 +168,7 @@ class Query(nn.Module):
             if dcn.query.usable(cells):
                 return out.add_(self._compiled(cells, folded, y, x))
             frames_at_once = max(1, limit // (height * width))
-            slabs = plan_slabs(y, max(1, limit // width))
+            slabs = plan_slabs(height, y.cells, max(1, limit // width))
             recompute = training and len(features) * height * width * len(folded.constant) > KEPT_VALUES
             render = self._recomputed if recompute else self._slab
             parts = []
@@ -192,13 +211,10 @@ class Query(nn.Module):
 
     def _slab(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab) -> Tensor:
         """Features (N, h, w, C) -> the slab's output rows (N, rows, W, 3), without the shortcut."""
-        start, stop = slab
-        rows, columns = y.interval[start:stop], x.interval
-        intervals = torch.arange(int(rows[0]), int(rows[-1]) + 1)
-        (upper, upper_step), (lower, lower_step) = self._interval_maps(features, folded, intervals, y, x)
-        device = features.device
-        row, column = (rows - intervals[0]).to(device), columns.to(device)
-        fraction_y = y.fraction[start:stop].to(features).view(-1, 1, 1)
+        rows = slice(slab.start, slab.stop)
+        (upper, upper_step), (lower, lower_step) = self._interval_maps(features, folded, slab.intervals, y, x)
+        row, column = y.interval[rows] - slab.intervals[0], x.interval
+        fraction_y = y.fraction[rows].to(features).view(-1, 1, 1)
         fraction_x = x.fraction.to(features).view(-1, 1)
         value = torch.lerp(take(upper, 1, row), take(lower, 1, row), fraction_y)
         step = torch.lerp(take(upper_step, 1, row), take(lower_step, 1, row), fraction_y)
@@ -206,26 +222,26 @@ class Query(nn.Module):
         return F.linear(F.gelu(hidden), self.colour.weight.flatten(1), self.colour.bias)
 
     def _interval_maps(
-        self, features: Tensor, folded: Folded, intervals: Tensor, y: Axis, x: Axis
+        self, features: Tensor, folded: Folded, rows_of: range, y: Axis, x: Axis
     ) -> list[tuple[Tensor, Tensor]]:
         """For both ends of each y interval: the value at the left of every x interval, and the step to its right.
 
         Each (N, intervals, w + 1, width).
         """
-        device = features.device
-        columns = torch.arange(x.cells + 1)
-        near = (columns - 1).clamp_min(0).to(device), columns.clamp_max(x.cells - 1).to(device)
-        cells = (intervals - 1).clamp_min(0).to(device), intervals.clamp_max(y.cells - 1).to(device)
+        intervals = torch.arange(rows_of[0], rows_of[-1] + 1, device=features.device)
+        columns = torch.arange(x.cells + 1, device=features.device)
+        near = (columns - 1).clamp_min(0), columns.clamp_max(x.cells - 1)
+        cells = (intervals - 1).clamp_min(0), intervals.clamp_max(y.cells - 1)
         rows = [take(features, 1, cell) for cell in cells]
         maps = [[take(rows[i], 2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
         for j in (0, 1):
-            share_where((intervals == 0) | (intervals == y.cells), (maps[0][j], maps[1][j]), axis=1)
-        shift_x = end_shifts(columns.to(device), x.cells, folded.dx)
-        shift_y = end_shifts(intervals.to(device), y.cells, folded.dy) + folded.constant
+            share(rows_of, y.cells, (maps[0][j], maps[1][j]), axis=1)
+        shift_x = end_shifts(columns, x.cells, folded.dx)
+        shift_y = end_shifts(intervals, y.cells, folded.dy) + folded.constant
         ends = []
         for i in (0, 1):
             left, right = maps[i]
-            share_where((columns == 0) | (columns == x.cells), (left, right), axis=2)
+            share(range(x.cells + 1), x.cells, (left, right), axis=2)
             step = right - left + (shift_x[:, 1] - shift_x[:, 0])
             ends.append((left + (shift_x[:, 0] + shift_y[:, i].unsqueeze(1)), step))
         return ends

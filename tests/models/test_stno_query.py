@@ -61,6 +61,9 @@ def test_intervals_follow_the_definition(outputs, cells):
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 30))
 def test_slabs_cover_all_rows_once(outputs, cells, rows):
-    slabs = plan_slabs(locate(outputs, cells), rows)
-    assert [row for slab in slabs for row in range(*slab)] == list(range(outputs))
+    slabs = plan_slabs(outputs, cells, rows)
+    assert [row for slab in slabs for row in range(slab.start, slab.stop)] == list(range(outputs))
     assert all(0 < slab.stop - slab.start <= rows for slab in slabs)
+    interval = locate(outputs, cells).interval
+    for slab in slabs:
+        assert set(interval[slab.start : slab.stop].tolist()) <= set(slab.intervals)
