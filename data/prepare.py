@@ -1,7 +1,7 @@
-"""`python -m data.prepare ROOT OUT`: any data set or films as the jilin layout: GT, LR, Bicubic, lists, splits.
+"""`python -m data.prepare ROOT OUT`: write a data set or videos in the jilin layout: GT, LR, Bicubic, lists, splits.
 
-A clip is written frame by frame into hidden folders and takes its place in one go when it is complete, GT last: whoever
-looks into OUT sees whole clips alone. The same command goes on where an earlier run stopped.
+Frames of a clip are written to hidden folders, which are renamed when the clip is complete, GT last: OUT never shows an
+incomplete clip. The same command continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from data.media import rgb, write_image
 from errors import InputError
 
 EXAMPLE = """examples:
-  python -m data.prepare ../films OUT --shares 0.8 0.1 0.1
+  python -m data.prepare ../videos OUT --shares 0.8 0.1 0.1
   python -m data.prepare ../REDS/train_sharp OUT --scale 4 --jobs 8
 
-Stop it at any time; the same command goes on. Afterwards: python -m data.doctor OUT"""
+Stop it at any time; the same command continues. Afterwards: python -m data.doctor OUT"""
 FOLDERS = {"train": "training_set", "val": "validation_set", "test": "test_set"}
 CHUNK = 32  # frames per piece of work
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be made of what. Its values must stay the same from one run to the next into the same folder."""
+    """Source and settings. All runs into one folder must have the same plan."""
 
     root: str
     kind: str = "auto"
@@ -54,13 +54,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.scale < 2:
-            raise InputError(f"scale: expected a whole number from 2, got {self.scale}")
+            raise InputError(f"scale: expected an integer from 2, got {self.scale}")
         if self.shares is not None and (min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
             raise InputError(f"shares: expected three shares that sum to 1, got {' '.join(map(str, self.shares))}")
 
 
 def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = False) -> dict[str, list[str]]:
-    """Make the data set; returns the clips of each split. InputError: a source or folder that cannot be used."""
+    """Write the data set; return the clips of each split. Raises InputError for a source or folder that cannot be used."""
     out = Path(out)
     _layout.cache_clear()  # the source may have changed since an earlier call
     layout = _layout(plan)
@@ -83,7 +83,7 @@ def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = 
 
 
 def assign(layout: Layout, plan: Plan) -> dict[str, list[str]]:
-    """Split -> clip names: the source's own splits unless shares are asked for, else drawn by the seed."""
+    """Split -> clip names: the splits of the source, or drawn by the seed if it has none or `shares` are given."""
     known = {folder: split for split, folders in reversed(ALIASES.items()) for folder in folders}
     names = [pair.name for pair in layout]
     own = [known.get(name.split("/")[0].lower()) for name in names]
@@ -92,7 +92,7 @@ def assign(layout: Layout, plan: Plan) -> dict[str, list[str]]:
     _, val, test = plan.shares or (0.8, 0.1, 0.1)
     order = np.random.default_rng(plan.seed).permutation(len(names))
     counts = [round(len(names) * share) for share in (val, test)]
-    if len(names) >= 3:  # a share that was asked for is never left without a clip
+    if len(names) >= 3:  # each share above 0 gets at least one clip
         counts = [max(count, 1) if share > 0 else 0 for count, share in zip(counts, (val, test), strict=True)]
     bounds = np.cumsum(counts)
     chosen = {"val": order[: bounds[0]], "test": order[bounds[0] : bounds[1]], "train": order[bounds[1] :]}
@@ -100,7 +100,7 @@ def assign(layout: Layout, plan: Plan) -> dict[str, list[str]]:
 
 
 def flat(name: str) -> str:
-    """A clip's name as one folder."""
+    """A clip's name as one folder name."""
     return name.replace("/", "_")
 
 
@@ -118,7 +118,7 @@ def _layout(plan: Plan) -> Layout:
 
 
 def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int) -> Iterator[tuple[Pair | None, int]]:
-    """Frames written so far, piece by piece; with the pair when its last piece is done."""
+    """Yield the number of frames of each finished piece, and the pair if it was its last piece."""
     pieces = [
         (pair, range(start, min(start + CHUNK, len(pair)))) for pair in waiting for start in range(0, len(pair), CHUNK)
     ]
@@ -129,7 +129,7 @@ def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int)
             left[pair.name] -= 1
             yield (None if left[pair.name] else pair), len(indices)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads half alive
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
     pool = ProcessPoolExecutor(min(jobs, len(pieces)), mp_context=context, initializer=_start_worker)
     try:
         futures: dict[Future, tuple[Pair, range]] = {
@@ -150,7 +150,7 @@ def _start_worker() -> None:
 
 
 def write_piece(plan: Plan, name: str, indices: Sequence[int], place: Path) -> None:
-    """Write some frames of a clip into its hidden folders; those that are there already stay."""
+    """Write some frames of a clip into its hidden folders; existing frames are kept."""
     pair = next(pair for pair in _layout(plan) if pair.name == name)
     assert pair.gt is not None
     folders = {kind: _hidden(place, kind, pair) for kind in kinds(plan)}
@@ -165,12 +165,12 @@ def write_piece(plan: Plan, name: str, indices: Sequence[int], place: Path) -> N
 
 
 def kinds(plan: Plan) -> list[str]:
-    """The folders, in the order in which a clip's parts take their places."""
+    """The folders, in the order in which they are renamed."""
     return [f"Bicubic{plan.scale}x"] * plan.bicubic + [f"LR{plan.scale}x", "GT"]
 
 
 def enlarged(low: np.ndarray, scale: int) -> np.ndarray:
-    """(h, w, 3) -> (scale h, scale w, 3) by bicubic, in the same type."""
+    """(h, w, 3) -> (scale h, scale w, 3) by bicubic, of the same type."""
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(low, -1, 0)).astype(np.float32))
     large = np.moveaxis(imresize(planes, scale=scale).numpy(), 0, -1)
     if low.dtype == np.float32:
@@ -187,7 +187,7 @@ def _hidden(place: Path, kind: str, pair: Pair) -> Path:
 
 
 def _finish(pair: Pair, place: Path) -> None:
-    """All frames are there: boxes, then the folders take their places, ground truth last."""
+    """Write the boxes of a complete clip, then rename its folders, ground truth last."""
     name = flat(pair.name)
     if pair.boxes is not None:
         lines = [
@@ -199,19 +199,19 @@ def _finish(pair: Pair, place: Path) -> None:
             temporary.write_text("".join(lines), encoding="utf-8")
     for hidden in sorted(place.glob(f"*/.{name}.part"), key=lambda path: path.parent.name == "GT"):
         final = hidden.with_name(name)
-        if final.exists():  # a run that was stopped in this very loop
+        if final.exists():  # left by a run that was stopped in this loop
             shutil.rmtree(final)
         hidden.replace(final)
 
 
 def _remember(plan: Plan, out: Path) -> None:
-    """Write the plan beside the output, or make sure that it is the one that the output was begun with."""
+    """Write the plan into the output folder. Raises InputError if the folder has another plan."""
     root = str(Path(plan.root).resolve())
     remember(out / "prepare.json", {**asdict(plan), "root": root, "clips": _fingerprint(_layout(plan))})
 
 
 def _fingerprint(layout: Layout) -> str:
-    """Changes with the names and lengths of the clips: then the splits would change too."""
+    """A hash of the names and lengths of the clips, which determine the splits."""
     return hashlib.sha256(json.dumps([(pair.name, len(pair)) for pair in layout]).encode()).hexdigest()[:16]
 
 
@@ -231,26 +231,32 @@ def _write_lists(layout: Layout, splits: dict[str, list[str]], out: Path) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return cli.exit_code(lambda: run(arguments), "\nstopped; the same command goes on, finished clips are kept")
+    return cli.exit_code(lambda: run(arguments), "\nstopped; the same command continues, finished clips are kept")
 
 
 def run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.prepare",
-        description="Write any data set or films as training_set, validation_set and test_set with GT, LR and Bicubic.",
+        description="Write a data set or videos as training_set, validation_set and test_set with GT, LR and Bicubic.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", help="data set, folder of films, or one film")
-    parser.add_argument("out", help="folder to write to (new, or one of this program to go on with)")
-    parser.add_argument("--kind", default="auto", help="layout of the source, if its detection fails")
+    parser.add_argument("root", help="data set, folder of videos, or one video")
+    parser.add_argument("out", help="folder to write to: new, or of an interrupted run")
+    parser.add_argument("--kind", default="auto", help="layout of the source, if detection fails")
     parser.add_argument("--scale", type=int, default=4, help="GT pixels per LR pixel (default: 4)")
     parser.add_argument(
-        "--shares", type=float, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="of the clips (default: 0.8 0.1 0.1)"
+        "--shares",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the clips (default: 0.8 0.1 0.1)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw of the clips (default: 0)")
-    parser.add_argument("--no-bicubic", action="store_true", help="leave out the enlarged LR, which takes most space")
-    parser.add_argument("--allow-gaps", action="store_true", help="take clips whose frame numbers have gaps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
+    parser.add_argument(
+        "--no-bicubic", action="store_true", help="do not write the enlarged LR, which takes most space"
+    )
+    parser.add_argument("--allow-gaps", action="store_true", help="accept clips whose frame numbers have gaps")
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
     options = parser.parse_args(arguments)
     shares = tuple(options.shares) if options.shares else None

@@ -1,4 +1,4 @@
-"""What is minimised: plain functions of tensors that return a scalar."""
+"""Losses: functions of tensors that return a scalar."""
 
 from losses.census import census
 from losses.flow import between, flow_smoothness

@@ -1,4 +1,4 @@
-"""Census loss: compares the local order of brightness, so that it sees structure where exposure or noise hide it."""
+"""Census loss: compares the local order of brightness, which changes of exposure do not affect."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)
-SOFTNESS = 0.9 / 255  # brightness difference, of 1, at which the ternary value reaches 0.71
-TOLERANCE = 0.1  # squared difference of two ternary values that counts one half
+SOFTNESS = 0.9 / 255  # brightness difference (range 1) at which the ternary value reaches 0.71
+TOLERANCE = 0.1  # squared difference of two ternary values at which the distance is one half
 
 
 def ternary(frames: Tensor, radius: int = 3) -> Tensor:
     """Soft ternary descriptor (N, (2r+1)^2 - 1, h - 2r, w - 2r) of frames (N, 3, h, w) in [0, 1].
 
-    Each value is d / sqrt(d^2 + s^2), d the brightness difference of a neighbour to the centre: nearly -1, 0 or 1, and
-    smooth. Only pixels whose whole neighbourhood lies inside the frame are described.
+    Each value is d / sqrt(d^2 + s^2) for the brightness difference d between a neighbour and the centre: a smooth value near
+    -1, 0 or 1. Only pixels with all neighbours inside the frame have a descriptor.
     """
     luma = torch.tensor(LUMA, dtype=frames.dtype).to(frames.device, non_blocking=True)
     gray = (frames * luma.view(3, 1, 1)).sum(1, keepdim=True)
@@ -28,8 +28,9 @@ def ternary(frames: Tensor, radius: int = 3) -> Tensor:
 
 
 def census(pred: Tensor, target: Tensor, radius: int = 3) -> Tensor:
-    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1]; between 0
-    and 1.
+    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1].
+
+    Returns a value in [0, 1].
 
     After Meister et al., "UnFlow" (AAAI 2018). Needs h and w of at least 2 * radius + 1.
     """

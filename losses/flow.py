@@ -1,4 +1,4 @@
-"""Losses on flows and on the in-between frames that they make."""
+"""Losses on flows and on the intermediate frames warped by them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from losses.pixel import charbonnier
 
 
 def between(pred: Tensor, target: Tensor, census_weight: float = 0.1, eps: float = 1e-3) -> Tensor:
-    """LR in-between frames (..., 3, h, w) against the downscaled truth: Charbonnier plus weighted census.
+    """LR intermediate frames (..., 3, h, w) compared with the downscaled truth: Charbonnier plus weighted census.
 
-    This is the term that gives the flows a signal from the first step, before the propagation and the query have learnt
-    anything.
+    It trains the flows from the first step on, before propagation and query have learned anything.
     """
     return charbonnier(pred, target, eps) + census_weight * census(pred, target)
 

@@ -11,5 +11,5 @@ def l1(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def charbonnier(pred: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
-    """Mean of sqrt(difference^2 + eps^2): an L1 that is smooth at zero (Lai et al., CVPR 2017)."""
+    """Mean of sqrt(difference^2 + eps^2): a smooth L1 (Lai et al., CVPR 2017)."""
     return ((pred - target).square() + eps * eps).sqrt().mean()

@@ -1,4 +1,4 @@
-"""Is a data set what it should be? `examine` looks, `python -m data.doctor ROOT` prints; see docs/doctor.md."""
+"""Find faults in a data set: `examine` returns a diagnosis, `python -m data.doctor ROOT` prints it (docs/doctor.md)."""
 
 from data.doctor.examine import examine, examine_clip
 from data.doctor.findings import ClipReport, Diagnosis, Finding

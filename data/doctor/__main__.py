@@ -1,4 +1,4 @@
-"""`python -m data.doctor ROOT`: print what is wrong with a data set. Exit code 0: no fault; 1: faults; 2: bad call."""
+"""`python -m data.doctor ROOT`: print the faults of a data set. Exit code 0: no fault; 1: faults; 2: wrong usage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLE = """examples:
   python -m data.doctor ../Jilin-189                     headers of all frames, a few frames of each clip decoded
   python -m data.doctor ../REDS/train --full --json report.json
 
-Exit code: 0 nothing is at fault (there may be warnings), 1 faults were found, 2 bad call."""
+Exit code: 0 no fault (warnings are possible), 1 faults, 2 wrong usage."""
 ORDER = {FAULT: 0, WARNING: 1, NOTE: 2}
 CLIPS_SHOWN = 40
 
@@ -36,12 +36,12 @@ def run(arguments: Sequence[str] | None) -> int:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", help="data set, clip or film")
-    parser.add_argument("--kind", default="auto", help="layout, if its detection fails (default: auto)")
+    parser.add_argument("root", help="data set, clip or video")
+    parser.add_argument("--kind", default="auto", help="layout, if detection fails (default: auto)")
     parser.add_argument("--scale", type=int, default=4, help="of the low resolution to look for (default: 4)")
     parser.add_argument("--full", action="store_true", help="decode every frame; finds scene cuts too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found to FILE")
-    parser.add_argument("--notes", action="store_true", help="print notes too (what was checked and found good)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to FILE")
+    parser.add_argument("--notes", action="store_true", help="also print notes (checks that passed)")
     options = parser.parse_args(arguments)
     diagnosis = examine(options.root, options.kind, scale=options.scale, full=options.full, progress=_bar)
     if options.json:
@@ -67,7 +67,7 @@ def text(diagnosis: Diagnosis, notes: bool = False) -> str:
 
 
 def _table(clips: list[ClipReport]) -> list[str]:
-    """One row per clip; of many clips those with findings first."""
+    """One row per clip; if there are many, clips with findings first."""
     worst = sorted(clips, key=lambda clip: min((ORDER[f.severity] for f in clip.findings), default=3))
     rows: list[tuple[str, ...]] = [("clip", "frames", "size", "bits", "fps", "low resolution", "faults", "warnings")]
     for clip in clips if len(clips) <= CLIPS_SHOWN else worst[:CLIPS_SHOWN]:

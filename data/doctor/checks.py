@@ -1,7 +1,7 @@
-"""What a frame or a pair of frames gives away: block artefacts, missing detail, wrong low resolution, shifts.
+"""Checks of a frame or a pair of frames: block artefacts, missing detail, wrong low resolution, shifts.
 
-Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). What sound pictures
-give beside the thresholds, and pictures with a fault put in on purpose, is in docs/doctor.md (benchmarks/thresholds.py).
+Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). docs/doctor.md has the measurements behind the
+thresholds (benchmarks/thresholds.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from data import scenes
 from data.degrade import imresize
 from data.media import LEVELS, LUMA, rgb
 
-BLOCKY = 0.3  # more is blocky
-ROUNDED = 0.2  # less is blocky
-SOFT = 0.29  # less is soft
+BLOCKY = 0.3  # a higher `blockiness` is a fault
+ROUNDED = 0.2  # a lower `rounded` is a fault
+SOFT = 0.29  # a lower `detail` is a fault
 SHIFTED = 0.12  # LR pixels
 COSINES = np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 8)[:, None] * np.cos(
     np.arange(8)[:, None] * (2 * np.arange(8) + 1) * np.pi / 16
@@ -27,7 +27,7 @@ HIGH = (np.add.outer(np.arange(8), np.arange(8)) >= 8) & (np.add.outer(np.arange
 
 
 def grey_levels(array: np.ndarray) -> np.ndarray:
-    """A stored frame as (H, W, 3) float32 in 8-bit grey levels; more than four bands: the first of them three times."""
+    """A stored frame as (H, W, 3) float32 in 8-bit grey levels; of more than four bands the first is repeated."""
     colours = rgb(array) if array.shape[-1] <= 4 else rgb(array[..., :1])
     return colours.astype(np.float32) * np.float32(255 / LEVELS[array.dtype])
 
@@ -38,14 +38,14 @@ def luma(levels: np.ndarray) -> np.ndarray:
 
 
 def blockiness(y: np.ndarray) -> float:
-    """How far the steps on a grid of 8 (or 4) pixels stand out from all others; 0 for none.
+    """How much larger steps on a grid of 8 (or 4) pixels are than other steps; 0: no grid.
 
-    The grid may start anywhere. Of its 8 phases the highest is held against the third: on a grid of 4 two are high.
+    The grid may have any offset. The largest of its 8 phases is compared with the third: a grid of 4 has two large ones.
     """
     found = []
     for picture in (y, y.T):
         step = np.abs(np.diff(picture, axis=1))
-        edge = np.clip(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2, -6, 6)  # true edges are steep but few
+        edge = np.clip(step[:, 1:-1] - (step[:, :-2] + step[:, 2:]) / 2, -6, 6)  # edges of the scene are steep but rare
         if edge.shape[1] < 32:
             return 0.0
         profile = np.sort([edge[:, phase::8].mean() for phase in range(8)])
@@ -54,10 +54,10 @@ def blockiness(y: np.ndarray) -> float:
 
 
 def rounded(y: np.ndarray) -> float:
-    """How little is left of fine structures in the blocks of a JPEG, relative to blocks that lie elsewhere.
+    """Mean size of high cosine coefficients in the blocks of a JPEG grid, relative to other block positions.
 
-    Compression rounds the block's cosine coefficients, most high ones to zero, whatever the noise. So at one of the 64
-    places of the grid they are small: 0.05 to 0.3 up to quality 50; near 1 where there is no such grid.
+    Compression rounds most high coefficients of a block to zero, even in noise, so they are small at one of the 64
+    positions of the grid: 0.05 to 0.3 up to quality 50, near 1 without compression.
     """
     blocks = np.array([_high_coefficients(y[top:, left:]) for top in range(8) for left in range(8)])
     usual = float(np.median(blocks))
@@ -65,7 +65,7 @@ def rounded(y: np.ndarray) -> float:
 
 
 def _high_coefficients(y: np.ndarray) -> float:
-    """Mean size of the high cosine coefficients of (at most 300) 8x8 blocks; at most 20 each: edges are few but large."""
+    """Mean size of the high cosine coefficients of (at most 300) 8x8 blocks; each clipped at 20, because edges are rare but large."""
     height, width = y.shape[0] // 8, y.shape[1] // 8
     blocks = y[: 8 * height, : 8 * width].reshape(height, 8, width, 8).swapaxes(1, 2).reshape(-1, 8, 8)
     if len(blocks) == 0:
@@ -75,7 +75,7 @@ def _high_coefficients(y: np.ndarray) -> float:
 
 
 def detail(y: np.ndarray) -> float | None:
-    """How much is lost when the picture is halved and enlarged again, relative to its gradient; None for flat ones."""
+    """Loss from halving and enlarging the picture, relative to its gradient; None for flat pictures."""
     height, width = y.shape
     gradient = np.sqrt((np.diff(y, axis=0) ** 2).mean() + (np.diff(y, axis=1) ** 2).mean())
     if gradient < 0.5 or min(height, width) < 32:
@@ -88,7 +88,7 @@ def detail(y: np.ndarray) -> float | None:
 
 @dataclass
 class Quality:
-    """One frame by itself: number, contrast in grey levels, and the measures above."""
+    """Measures of one frame: number, contrast in grey levels, and the checks above."""
 
     index: int
     contrast: float
@@ -103,7 +103,7 @@ class Quality:
 
 @dataclass
 class Change:
-    """From one frame to the next: mean absolute and median difference in grey levels, and what cuts are told by."""
+    """Change between two frames: mean absolute and median difference in grey levels, and the measures of scene cuts."""
 
     mean: float
     median: float
@@ -111,23 +111,23 @@ class Change:
 
 
 def change(before: np.ndarray, after: np.ndarray, looks: tuple[scenes.Look, scenes.Look]) -> Change:
-    """Two frames (H, W) of luma, and what is remembered of them."""
+    """The change between two luma frames (H, W) with their `scenes.look`."""
     difference = after - before
     return Change(float(np.abs(difference).mean()), float(np.median(difference[::2, ::2])), scenes.change(*looks))
 
 
 @dataclass
 class LowResolution:
-    """An LR frame against the bicubic reduction of its GT frame. Differences in grey levels, shift in LR pixels."""
+    """An LR frame compared with the bicubic reduction of its GT frame: differences in grey levels, shift in LR pixels."""
 
     worst: float
     mean: float
-    shift: tuple[float, float]  # (x, y): how far LR content lies to the right and below
+    shift: tuple[float, float]  # (x, y): displacement of LR content to the right and down
     swapped: bool  # red and blue exchanged
 
 
 def compare_low(low: np.ndarray, gt: np.ndarray) -> LowResolution:
-    """low (h, w, 3), gt (H, W, 3), grey levels. The scale is that of the sizes."""
+    """low (h, w, 3), gt (H, W, 3), grey levels. The scale follows from the sizes."""
     expected = reduced(gt, low.shape[:2])
     difference = np.abs(low - expected)
     mirrored = float(np.abs(low[..., ::-1] - expected).mean())
@@ -137,13 +137,13 @@ def compare_low(low: np.ndarray, gt: np.ndarray) -> LowResolution:
 
 
 def reduced(gt: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The 8-bit bicubic reduction of (H, W, 3) grey levels, as data sets hold it."""
+    """The 8-bit bicubic reduction of (H, W, 3) grey levels, as stored in data sets."""
     planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(gt, -1, 0)))
     return np.moveaxis(imresize(planes, size=size).round().clamp(0, 255).numpy(), 0, -1)
 
 
 def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """Sub-pixel translation (x, y) of `after` against `before`; (0, 0) where they have nothing in common."""
+    """Sub-pixel translation (x, y) of `after` against `before`; (0, 0) if they are unrelated."""
     window = cv2.createHanningWindow(before.shape[1::-1], cv2.CV_32F)
     smooth = [cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0) for picture in (before, after)]
     a, b = (picture - picture.mean() for picture in smooth)
@@ -154,10 +154,10 @@ def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
 
 def refine(a: np.ndarray, b: np.ndarray, start: tuple[float, float]) -> tuple[float, float]:
-    """Least squares on the gradient (Lucas and Kanade, one window: the picture) from a first guess."""
+    """Lucas-Kanade least squares over the full picture from a first guess."""
     x, y = start
     gy, gx = np.gradient(a)
-    rim = int(np.clip(min(a.shape) // 8, 4, 12))  # where the border has been filled up
+    rim = int(np.clip(min(a.shape) // 8, 4, 12))  # border pixels that the warp had to fill
     inner = np.s_[rim:-rim, rim:-rim]
     normal = np.array(
         [[(gx * gx)[inner].sum(), (gx * gy)[inner].sum()], [(gx * gy)[inner].sum(), (gy * gy)[inner].sum()]]
@@ -165,7 +165,7 @@ def refine(a: np.ndarray, b: np.ndarray, start: tuple[float, float]) -> tuple[fl
     if np.linalg.det(normal) < 1e-6:
         return start
     for _ in range(8):
-        x, y = (round(32 * place) / 32 for place in (x, y))  # OpenCV's remapping knows 32nds of a pixel
+        x, y = (round(32 * place) / 32 for place in (x, y))  # OpenCV's remapping has a resolution of 1/32 pixel
         matrix = np.array([[1, 0, x], [0, 1, y]], np.float64)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # OpenCV's cubic (a = -0.75) misplaces by up to 0.05 pixels
         back = cv2.warpAffine(b, matrix, b.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)

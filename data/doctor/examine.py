@@ -1,4 +1,4 @@
-"""The walk through a data set: every clip is looked at by itself, then the clips are compared with each other."""
+"""Examine a data set: each clip on its own, then all clips against each other."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from data.media import probe
 from errors import InputError
 
 SPLIT_FOLDERS = {name for names in ALIASES.values() for name in names}
-SAMPLED_PAIRS = 4  # pairs of neighbouring frames that are decoded per clip unless everything is
-CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged unless everything is
-STILL = 0.02  # mean difference in grey levels below which a frame repeats the one before ...
-STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a film encoder leaves it
-JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, that still show the same
-STRANGERS = 0.3  # median correlation of neighbours below which they are no video
-ALIKE = 0.8  # correlation of two frames that show the same
+SAMPLED_PAIRS = 4  # pairs of neighbouring frames decoded per clip, without `full`
+CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged, without `full`
+STILL = 0.02  # mean difference in grey levels below which a frame repeats the previous one ...
+STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a video encoder leaves it
+JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, of the same scene
+STRANGERS = 0.3  # median correlation of neighbours below which frames are unrelated
+ALIKE = 0.8  # correlation of two frames of the same scene
 
 
 def examine(
@@ -44,7 +44,7 @@ def examine(
     """Examine the data set under `root`.
 
     scale: GT pixels per LR pixel, to find the LR folders.   full: decode every frame.
-    progress: wraps the reports as they come (a progress bar). Raises InputError where there is nothing to examine.
+    progress: wraps the iterable of reports (a progress bar). Raises InputError if there is nothing to examine.
     """
     root = Path(root)
     if not root.exists():
@@ -55,7 +55,7 @@ def examine(
         kind, entries, reason = find_entries(root, kind, ClipQuery(scale=scale, split="all"))
     except InputError as error:
         general.append(Finding(FAULT, "structure", "", str(error)))
-        try:  # a broken LR folder need not hide the ground truth from us
+        try:  # examine the ground truth even if the LR folder is broken
             kind, entries, reason = find_entries(root, kind, ClipQuery(scale=None, split="all"))
         except InputError:
             reason = "not understood"
@@ -148,7 +148,7 @@ def _folder(clip: Clip) -> str:
 
 
 def headers(report: ClipReport, clip: Clip) -> set[int]:
-    """Size and depth of every image file from its header, and cut-off files from their end. Returns the bad frames."""
+    """Check size and depth of every image file by its header, and truncation by its end. Returns the bad frames."""
     paths = getattr(clip, "paths", None)
     if paths is None:
         return set()
@@ -156,7 +156,7 @@ def headers(report: ClipReport, clip: Clip) -> set[int]:
     for index, path in enumerate(paths):
         try:
             if _cut_off(path):
-                clip.array(index)  # decides: an end that looks odd may be harmless
+                clip.array(index)  # only decoding decides: data after the end mark is harmless
             infos.append((index, probe(path)))
         except InputError as error:
             bad.add(index)
@@ -189,7 +189,7 @@ def _cut_off(path: Path) -> bool:
 
 
 def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None:
-    """Decode the frames and judge them alone and against the frame before."""
+    """Decode the frames; judge each one, and each against the previous one."""
     previous: tuple[int, np.ndarray, scenes.Look] | None = None
     pairs: list[int] = []
     changes: list[checks.Change] = []
@@ -203,7 +203,7 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
             report.add(FAULT, "unreadable", str(error), [clip.frame_names[index]])
             continue
         y = checks.luma(levels)
-        if y.std() > 1:  # empty frames are alike without being copies
+        if y.std() > 1:  # empty frames are equal without being copies
             report.digests.setdefault(hashlib.sha256(levels.tobytes()).hexdigest(), clip.frame_names[index])
         seen = scenes.look(levels / np.float32(255))
         if previous is not None and previous[0] == index - 1 and previous[1].shape == y.shape:
@@ -220,7 +220,7 @@ def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None
 
 
 def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[checks.Change]) -> None:
-    """Frozen frames, scene cuts, jumps of exposure. pairs: frames that were compared with the one before."""
+    """Frozen frames, scene cuts, jumps of exposure. pairs: frames that were compared with the previous one."""
 
     def named(numbers: Iterable[int]) -> list[str]:
         return [clip.frame_names[index] for index in sorted(numbers)]
@@ -229,12 +229,12 @@ def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[check
     known = list(zip(pairs, changes, strict=True))
     frozen = [index for index, change in known if change.mean < max(STILL, STILL_SHARE * usual)]
     if len(frozen) == len(pairs) and len(clip) > 2:
-        report.add(WARNING, "frozen", "no frame differs from the one before: a still, not a video")
+        report.add(WARNING, "frozen", "no frame differs from the previous one: a still, not a video")
     elif frozen:
-        message = "repeats the frame before; remove it, or the motion around it is wrong"
+        message = "repeats the previous frame: remove it, or the motion around it is wrong"
         report.add(WARNING, "frozen", message, named(frozen))
     if float(np.median([change.scene.correlation for change in changes])) < STRANGERS:
-        message = "neighbouring frames have nothing in common: single pictures, not a video (data.simulate takes such)"
+        message = "neighbouring frames are unrelated: single pictures, not a video (data.simulate makes videos of them)"
         report.add(WARNING, "stills", message)
         return
     cuts = {pairs[cut - 1] for cut in scenes.cuts_in([change.scene for change in changes])}
@@ -254,7 +254,7 @@ def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> Non
     """Empty frames, traces of compression, missing detail."""
     empty = [clip.frame_names[seen.index] for seen in judged if seen.contrast < 0.5]
     if empty:
-        report.add(WARNING, "empty", "nothing to be seen: one grey value all over", empty)
+        report.add(WARNING, "empty", "empty: all pixels have one value", empty)
     alive = [seen for seen in judged if seen.contrast >= 0.5]
     if not alive:
         return
@@ -269,7 +269,9 @@ def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> Non
     blocky = float(np.median([seen.blockiness for seen in alive]))
     rounded = float(np.median([seen.rounded for seen in alive]))
     if rounded < checks.ROUNDED:
-        message = f"was compressed as JPEG of quality 50 or less: fine structures are multiples of large steps ({rounded:.2f})"
+        message = (
+            f"was compressed as JPEG of quality 50 or less: high frequencies are rounded in large steps ({rounded:.2f})"
+        )
         report.add(WARNING, "blocky", message)
     elif blocky > checks.BLOCKY and detail >= checks.SOFT:  # enlarging leaves a grid as well
         message = (
@@ -297,11 +299,11 @@ def boxes(report: ClipReport, entry: ClipFiles, clip: Clip, size: tuple[int, int
         if any(box.x + box.w <= 0 or box.y + box.h <= 0 or box.x >= width or box.y >= height for box in frame)
     ]
     if outside:
-        report.add(WARNING, "boxes", f"boxes lie outside the frame of {width}x{height}", outside)
+        report.add(WARNING, "boxes", f"boxes are outside the frame of {width}x{height}", outside)
 
 
 def twins(clips: list[ClipReport]) -> list[Finding]:
-    """The same frame in two clips: worst when one is for training and the other for testing."""
+    """Frames that occur in two clips; a fault if the clips belong to different splits."""
     seen: dict[str, str] = {}
     shared: Counter[tuple[str, str]] = Counter()
     for clip in clips:
@@ -314,6 +316,6 @@ def twins(clips: list[ClipReport]) -> list[Finding]:
         tops = [name.split("/")[0].lower() for name in (first, second)]
         across = tops[0] != tops[1] and all(top in SPLIT_FOLDERS for top in tops)
         tail = " across the splits: results on it are worthless" if across else ""
-        message = f"{count} of the frames looked at are those of {first}{tail}; remove one of the clips"
+        message = f"{count} of the decoded frames are also in {first}{tail}; remove one of the clips"
         found.append(Finding(FAULT if across else WARNING, "duplicate", second, message))
     return found

@@ -1,4 +1,4 @@
-"""What the doctor writes down."""
+"""Findings of the doctor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found. kind: a short word for programs; frames: names of those concerned, none for the whole clip."""
+    """One finding. kind: its identifier (docs/doctor.md); frames: names of the affected frames, empty for all of the clip."""
 
     severity: str
     kind: str
@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass
 class ClipReport:
-    """What is known about one clip; sizes are (H, W), None where nothing could be read."""
+    """Facts and findings of one clip; sizes are (H, W), None if nothing could be read."""
 
     name: str
     frames: int = 0
@@ -40,7 +40,7 @@ class ClipReport:
     lr_size: tuple[int, int] | None = None
     boxes: int | None = None
     findings: list[Finding] = field(default_factory=list)
-    digests: dict[str, str] = field(default_factory=dict)  # content -> frame name, of the frames that were read
+    digests: dict[str, str] = field(default_factory=dict)  # hash of the content -> frame name, of the decoded frames
 
     def add(self, severity: str, kind: str, message: str, frames: tuple[str, ...] | list[str] = ()) -> None:
         self.findings.append(Finding(severity, kind, self.name, " ".join(message.split()), tuple(frames)))
@@ -48,14 +48,14 @@ class ClipReport:
 
 @dataclass
 class Diagnosis:
-    """The whole data set."""
+    """Facts and findings of a data set."""
 
     root: str
     kind: str
     reason: str
     full: bool
     clips: list[ClipReport]
-    findings: list[Finding]  # those of the clips and those between clips
+    findings: list[Finding]  # of single clips, and across clips
 
     def count(self, severity: str) -> int:
         return sum(finding.severity == severity for finding in self.findings)

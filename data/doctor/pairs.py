@@ -1,4 +1,4 @@
-"""Does the low resolution belong to its ground truth: number, size, place, time, colours, kind of reduction?"""
+"""Compare low resolution with its ground truth: length, size, position, time, colours, degradation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from errors import InputError
 
 
 def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> None:
-    """Low resolution against the bicubic of the ground truth; `wanted`: the scale that was asked for."""
+    """Compare low resolution with the bicubic of the ground truth; `wanted`: the expected scale."""
     if len(gt) != len(low):
         report.add(FAULT, "pair-length", f"{len(gt)} frames of ground truth, {len(low)} of low resolution")
     (height, width), (low_height, low_width) = gt.size, low.size
     ratios = height / low_height, width / low_width
     scale = round(ratios[1])
     if scale < 1 or (height // max(scale, 1), width // max(scale, 1)) != (low_height, low_width):
-        message = f"ground truth {width}x{height} is {ratios[1]:.3f} times {low_width}x{low_height}: no whole scale"
+        message = (
+            f"ground truth {width}x{height} is {ratios[1]:.3f} times {low_width}x{low_height}: not an integer scale"
+        )
         report.add(FAULT, "pair-size", message)
         return
     if scale != wanted:
@@ -34,7 +36,7 @@ def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> No
             truth = checks.grey_levels(gt.array(index))[: low_height * scale, : low_width * scale]
             lower = checks.grey_levels(low.array(index))
         except InputError:
-            continue  # told already
+            continue  # reported before
         found.append((index, checks.compare_low(lower, truth)))
     if found:
         judge_pair(report, gt, low, scale, found)
@@ -43,7 +45,7 @@ def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> No
 def judge_pair(
     report: ClipReport, gt: Clip, low: Clip, scale: int, found: list[tuple[int, checks.LowResolution]]
 ) -> None:
-    """Say what is wrong with the low resolution, the most telling thing alone."""
+    """Report the most specific fault of the low resolution."""
     off = [(index, seen) for index, seen in found if seen.worst > 1.5]
     if not off:
         report.add(NOTE, "pair", f"low resolution is the bicubic of the ground truth, x{scale}, within 1 grey level")
@@ -71,7 +73,7 @@ def judge_pair(
 
 
 def _time_shift(gt: Clip, low: Clip, scale: int, index: int) -> int:
-    """The offset from -3 to 3 at which a GT frame fits an LR frame much better than its own, else 0."""
+    """The offset from -3 to 3 at which another GT frame fits the LR frame much better, else 0."""
     lower = checks.grey_levels(low.array(index))
     errors = {}
     for offset in range(-3, 4):

@@ -1,6 +1,6 @@
-"""Pictures and clips that come with the repository, so that everything runs without a download.
+"""Images and clips of the repository.
 
-Sources, licences and attribution: README.md beside this file.
+Sources, licences and attribution: data/samples/README.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Satellite video out of aerial stills: moving platform, moving objects, clouds, sensor; with the true flow and boxes.
+"""Satellite video simulated from aerial stills: moving platform and objects, clouds, sensor; with true flow and boxes.
 
-`simulate` gives clips, `simulated_layout` pairs for training and evaluation, `python -m data.simulate` writes them to
-disk; docs/simulator.md explains every effect and shows a picture.
+`simulate` returns clips, `simulated_layout` pairs for training and evaluation, `python -m data.simulate` writes files.
+docs/simulator.md describes every effect.
 """
 
 from data.simulate.clips import SimulatedClip, simulate, simulated_layout

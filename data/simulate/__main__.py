@@ -1,4 +1,4 @@
-"""`python -m data.simulate --out DIR`: simulated clips as files, with their true boxes and, if asked for, true flow."""
+"""`python -m data.simulate --out DIR`: write simulated clips with true boxes and, on request, true flow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m data.simulate",
-        description="Make satellite video out of aerial stills.",
+        description="Simulate satellite video from aerial stills.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -125,7 +125,7 @@ def write_flow(folder: Path, clip: SimulatedClip) -> None:
 
 
 def mapping_from(assignments: Sequence[str]) -> dict[str, Any]:
-    """`a.b=value` (YAML values) as nested dicts."""
+    """Nested dicts from `a.b=value` (values in YAML)."""
     mapping: dict[str, Any] = {}
     for assignment in assignments:
         key, separator, text = assignment.partition("=")

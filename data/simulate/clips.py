@@ -20,13 +20,13 @@ from data.simulate.scene import SPLITS, Scene
 from data.simulate.settings import SimulatorSettings, settings_from
 from errors import InputError
 
-KEPT_CLIPS = 64  # rendered clips that a process holds; more clips than that want the frame cache (data.cache: ram)
+KEPT_CLIPS = 64  # rendered clips that a process keeps; for more clips use the frame cache (data.cache: ram)
 
 
 class SimulatedClip(Clip):
-    """One clip of simulated satellite video; the whole clip is rendered when its first frame is asked for.
+    """One clip of simulated satellite video, rendered when its first frame is read.
 
-    `scene` gives more: true flow (`scene.flow(start, end)`), frames at times between the frames (`scene.frame(time)`).
+    `scene` has the truth: flow (`scene.flow(start, end)`), frames at times between the frames (`scene.frame(time)`).
     """
 
     def __init__(self, still: Path, settings: SimulatorSettings, split: str, index: int) -> None:
@@ -53,7 +53,7 @@ class SimulatedClip(Clip):
 
     @property
     def boxes(self) -> Sequence[list[Box]]:
-        """Moving objects of every frame; renders the clip when the first is looked at."""
+        """Moving objects of every frame; renders the clip when first read."""
         return _Boxes(self)
 
     @property
@@ -79,7 +79,7 @@ class SimulatedClip(Clip):
 def _render(
     still: Path, changed: int, settings: SimulatorSettings, split: str, index: int
 ) -> tuple[np.ndarray, list[list[Box]]]:
-    """All frames (T, H, W, 3) and boxes of a clip; `changed` is the time of the still's last change."""
+    """All frames (T, H, W, 3) and boxes of a clip; `changed`, the still's modification time, is part of the cache key."""
     scene = SimulatedClip(still, settings, split, index).scene
     frames, boxes = [], []
     for number in range(settings.frames):
@@ -92,7 +92,7 @@ def _render(
 
 
 class _Boxes(Sequence):
-    """The boxes of a clip per frame, without rendering the clip before they are read."""
+    """The boxes of a clip per frame; the clip is rendered when they are read."""
 
     def __init__(self, clip: SimulatedClip) -> None:
         self.clip = clip
@@ -112,14 +112,14 @@ def simulate(
     settings: SimulatorSettings | Mapping[str, Any] | None = None,
     split: str = "train",
 ) -> list[SimulatedClip]:
-    """Clips of satellite video made from stills; nothing is rendered yet.
+    """Clips of satellite video simulated from stills; rendered when they are read.
 
     Args:
         stills: image files or folders of them; None: those of the settings, else those of data/samples.
         settings: `SimulatorSettings` or a mapping of its keys.
-        split: "train" or "test": each sees its own part of every still, with random numbers of its own.
+        split: "train" or "test", which use different parts of every still and different random numbers.
 
-    Clip i takes still i modulo their number. The same settings give the same clips to the bit, whoever renders them.
+    Clip i uses still i modulo their number. The same settings give the same bytes in any process.
     """
     settings = settings_from(settings)
     if split not in SPLITS:
@@ -135,9 +135,9 @@ def simulated_layout(
     scale: float = 4,
     degradation: Degradation | None = None,
 ) -> Layout:
-    """Simulated clips as pairs of ground truth and low resolution, with the boxes of everything that moves.
+    """Simulated clips as pairs of ground truth and low resolution, with the boxes of all moving objects.
 
-    Low resolution is made from the noisy ground truth, as it is with real clips.
+    Low resolution is made from the noisy ground truth, as for real clips.
     """
     settings = settings_from(settings)
     split = split or "train"
@@ -151,7 +151,7 @@ def simulated_layout(
 
 
 def find_stills(places: Sequence[str | Path]) -> list[Path]:
-    """The image files named, or in the folders named; the samples of the repository if there are no places."""
+    """The image files in `places` (files or folders); the samples of the repository if it is empty."""
     if not places:
         return samples.stills()
     found: list[Path] = []
@@ -169,7 +169,7 @@ def find_stills(places: Sequence[str | Path]) -> list[Path]:
 
 
 def load_still(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, or float32 in [0, 1] for deeper images: their 0.2 to 99.8 percent range becomes 0 to 1."""
+    """(H, W, 3) uint8, or float32 in [0, 1] for deeper images, whose 0.2 and 99.8 percentiles become 0 and 1."""
     return _decoded(path, path.stat().st_mtime_ns)
 
 
@@ -184,7 +184,7 @@ def _decoded(path: Path, changed: int) -> np.ndarray:
 
 
 def split_region(still: np.ndarray, split: str, test_share: float, path: Path) -> np.ndarray:
-    """The part of a still that a split may see: the far `test_share` of its longer side is the test's."""
+    """The part of a still that belongs to a split; the far `test_share` of its longer side is "test"."""
     height, width = still.shape[:2]
     long = max(height, width)
     border = long - round(long * test_share)

@@ -1,9 +1,8 @@
 """Where the ground appears in a frame: drift, shaking, slow distortion and rolling exposure of the platform.
 
-Points are (x, y) in ground-truth pixels, pixel centres at whole numbers; the ground has the same unit and agrees with
-the frame in the middle of the clip. Times are frame numbers and need not be whole. The mapping is given as
-`ground = image - D(image, time)` with a smooth D, so that frames are rendered without a search; the other direction is
-a short fixed-point iteration.
+Points are (x, y) in ground-truth pixels, pixel centres at integers; ground and frame coordinates are equal in the
+middle of the clip. Times are frame numbers, not necessarily integers. The mapping is `ground = image - D(image, time)`
+with a smooth D, so frames are rendered without a search; the inverse is a short fixed-point iteration.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ Field = tuple[np.ndarray, np.ndarray]  # along x, along y
 
 
 class Platform:
-    """The motion of one clip of `frames` frames of `size` (H, W); a function of the generator's state alone."""
+    """The motion of one clip of `frames` frames of `size` (H, W); drawn from `rng`."""
 
     def __init__(self, settings: MotionSettings, size: tuple[int, int], frames: int, rng: np.random.Generator) -> None:
         self.size, self.rolling = size, settings.rolling
         self.middle = (frames - 1) / 2
         angle = rng.uniform(0, 2 * np.pi) if settings.direction is None else np.deg2rad(settings.direction)
         self.velocity = draw(settings.drift, rng) * np.array([np.cos(angle), np.sin(angle)])
-        # From one cycle in four clips up to two cycles a frame: the fastest show in rolling exposure alone.
+        # One cycle in four clips up to two cycles a frame; the fastest are visible only with rolling exposure.
         self.frequency = np.geomspace(0.25 / max(frames, 2), 2.0, MODES) * rng.uniform(0.9, 1.1, (2, MODES))
         amplitude = self.frequency**-settings.jitter_slope * rng.rayleigh(1.0, (2, MODES))
         self.amplitude = settings.jitter * amplitude / np.sqrt((amplitude**2).sum(axis=1, keepdims=True) / 2)
@@ -41,7 +40,7 @@ class Platform:
 
     @property
     def reach(self) -> float:
-        """A bound of |D| that is hardly ever passed (five deviations of the shaking)."""
+        """A practical bound of |D| (five standard deviations of the shaking)."""
         shaking = 5 * np.sqrt((self.amplitude**2).sum(axis=1).max() / 2)
         return float(np.abs(self.velocity).max() * (self.middle + 1) + shaking + self.warp * (self.middle + 1))
 
@@ -70,7 +69,7 @@ class Platform:
         return self.with_field(field, y, time)
 
     def with_field(self, field: Field, y: np.ndarray, time: float) -> Field:
-        """D where the distortion's `field` is known already: it does not change in time."""
+        """D from a `distortion` computed before, which does not depend on time."""
         rolled = time + self.rolling * (np.asarray(y) / self.size[0] - 0.5) if self.rolling else time
         offset = self.offset(np.asarray(rolled))
         if field[0].dtype == np.float32:

@@ -1,4 +1,4 @@
-"""What moves: cars, ships, planes and trains on their paths, with their true places at any time."""
+"""Moving objects: cars, ships, planes and trains on their paths, with true positions at any time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data.simulate.settings import ObjectSettings
 
 
 class Path:
-    """A smooth curve on the ground, walked at a steady speed; straight on beyond its ends."""
+    """A smooth curve on the ground, parametrised by distance and continued straight beyond its ends."""
 
     def __init__(self, points: np.ndarray) -> None:
         self.points = points
@@ -35,7 +35,7 @@ class Path:
 
 @dataclass
 class Part:
-    """One rigid piece, `lag` pixels behind the head on the path; `fine` sprite pixels make one ground-truth pixel."""
+    """One rigid part, `lag` pixels behind the head on the path; `fine` sprite pixels per ground-truth pixel."""
 
     sprite: np.ndarray
     fine: float
@@ -58,7 +58,7 @@ class Part:
 
 @dataclass
 class Mover:
-    """One moving object. `height` (planes) lifts it above the ground, `backward` drives against the path."""
+    """One moving object. `height` (planes) lifts it above the ground; `backward`: it moves against the path."""
 
     track: int
     label: str

@@ -1,4 +1,4 @@
-"""One simulated clip: everything that lies and moves in it, rendered at any time, with its true motion.
+"""One simulated clip: ground and moving objects, rendered at any time, with true motion.
 
 From bottom to top: the ground (world.py), cars, trains and ships, buildings that lean with the viewing angle, planes,
 the shadows of clouds, clouds; then the sensor.
@@ -23,7 +23,7 @@ from data.simulate.sprites import GRAIN
 SPLITS = ("train", "test")
 
 Pose = tuple[np.ndarray, float]
-Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture, and the coverage of something there
+Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture, coverage there
 
 
 SHADOW = np.array([0, 0, 0, 0.4], np.float32)
@@ -33,14 +33,14 @@ class SceneView(NamedTuple):
     """A scene at one time, before the sensor; arrays on the fine grid of `grain` pixels per ground-truth pixel."""
 
     light: np.ndarray  # (h, w, 3) float32 in [0, 1]
-    owner: np.ndarray  # (h, w) int16: index of the moving part seen there + 1, or 0
-    height: np.ndarray  # (h, w) float32: height of the building seen there, or 0
+    owner: np.ndarray  # (h, w) int16: index of the visible moving part + 1, or 0
+    height: np.ndarray  # (h, w) float32: height of the visible building, or 0
     cloud: np.ndarray  # (h, w) float32: opacity of the cloud in front
 
 
 @dataclass
 class TrueBox:
-    """A moving object in a frame. x, y: top left corner in pixels (0 is the frame's edge); visible: unhidden share."""
+    """A moving object in a frame. x, y: top left corner in pixels (0 is the frame's edge); visible: share that is not hidden."""
 
     track: int
     x: float
@@ -52,7 +52,7 @@ class TrueBox:
 
 
 class Scene:
-    """Clip number `index` of a split: a pure function of (settings, seed, split, index) and the region of the still."""
+    """Clip `index` of a split: a function of (settings, seed, split, index) and the region of the still."""
 
     def __init__(self, region: np.ndarray, settings: SimulatorSettings, split: str, index: int) -> None:
         """region: the split's part of a still, (h, w, 3) float32 in [0, 1]."""
@@ -89,14 +89,14 @@ class Scene:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def frame(self, time: float, view: SceneView | None = None) -> np.ndarray:
-        """The frame at `time` (frame number, any value from 0) as the sensor gives it: (H, W, 3) uint8 or uint16."""
+        """The frame recorded at `time` (a frame number, not necessarily an integer): (H, W, 3) uint8 or uint16."""
         light = (view or self.view(time)).light
         rng = np.random.default_rng([*self.key, 1 + round(time * 1000)])
         frame = sensor.expose(light, self.grain, self.sigma, self.colour_sigma, self.settings.sensor, rng)
         return sensor.compress(frame, self.quality) if self.quality else frame
 
     def view(self, time: float) -> SceneView:
-        """What the sensor would see at `time`, and what is seen where."""
+        """The scene before the sensor at `time`, with the visible object of every pixel."""
         light = self._ground(time)
         view = SceneView(
             light, np.zeros(light.shape[:2], np.int16), *(np.zeros(light.shape[:2], np.float32) for _ in range(2))
@@ -118,7 +118,7 @@ class Scene:
         return view
 
     def tilt(self, time: float) -> np.ndarray:
-        """Where the top of a thing of height 1 is seen beside its foot, (2,)."""
+        """Offset in the image from the foot to the top of an object of height 1, (2,)."""
         return self.lean + self.lean_change * (time - self.platform.middle)
 
     @cached_property
@@ -164,7 +164,7 @@ class Scene:
         _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.2))
 
     def _raise(self, view: SceneView, building: world.Building, time: float) -> None:
-        """Walls that can be seen, then the roof, shifted by height times tilt."""
+        """Visible walls, then the roof, shifted by height times tilt."""
         foot = self._fine(self.platform.to_image(building.foot, time))
         rise = building.height * self.tilt(time) * self.grain
         for first, second in ((0, 1), (1, 2), (2, 3), (3, 0)):
@@ -190,7 +190,7 @@ class Scene:
             view.owner[where][alpha > 0.5] = 0
 
     def _poses(self, time: float) -> list[Pose]:
-        """Centre (x, y) in the frame and heading of every part at the time; those of the last times are kept."""
+        """Centre (x, y) in the frame and heading of every part at `time`; the latest times are cached."""
         if time not in self._known and self.parts:
             places = [mover.place(part, time) for mover, part in self.parts]
             centres = self.platform.to_image(np.array([ground for ground, _ in places]), time)
@@ -206,7 +206,7 @@ class Scene:
     # --- truth --------------------------------------------------------------------------------------------------------
 
     def boxes(self, time: float, view: SceneView | None = None) -> list[TrueBox]:
-        """The moving objects of which at least a third of the whole can be seen, cut to the frame."""
+        """Boxes of moving objects of which at least a third is visible, cropped to the frame."""
         view = view or self.view(time)
         poses = self._poses(time)
         seen = np.bincount(view.owner[view.cloud < 0.5], minlength=len(self.parts) + 1)[1:] / self.grain**2
@@ -224,11 +224,11 @@ class Scene:
         return found
 
     def flow(self, start: float, end: float, view: SceneView | None = None) -> np.ndarray:
-        """True motion (H, W, 2) float32: what pixel (x, y) at `start` shows lies at (x, y) + flow at `end`.
+        """True motion (H, W, 2) float32: the content of pixel (x, y) at `start` is at (x, y) + flow at `end`.
 
-        Exact for the ground, walls and roofs, moving objects and clouds (where they hide more than half); what becomes
-        hidden at `end` has its motion all the same. Shadows move with what they fall on.
-        `view` is that of `start`, if it is at hand.
+        Exact for ground, walls, roofs, moving objects, and clouds that hide more than half; content that is hidden at
+        `end` keeps its motion. Shadows move with the surface they fall on.
+        view: the view at `start`, to save rendering it again.
         """
         view = view or self.view(start)
         height, width = self.settings.size
@@ -252,9 +252,9 @@ class Scene:
 
 
 def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np.ndarray) -> Patch | None:
-    """Lay a sprite over the picture: its pixel p goes to centre + linear (p - middle).
+    """Draw a sprite over the picture: its pixel p goes to centre + linear (p - middle).
 
-    Returns (slices, alpha), or None where nothing of it lies in the picture.
+    Returns (slices, alpha), or None if it is outside the picture.
     """
     middle = (np.array(sprite.shape[1::-1]) - 1) / 2
     reach = np.abs(linear) @ (middle + 0.5)
@@ -287,7 +287,7 @@ def _fill(light: np.ndarray, polygon: np.ndarray, colour: np.ndarray) -> Patch |
 
 
 def _window(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
-    """The pixels between two corners, one more on every side, inside the picture; None where nothing is left."""
+    """The pixels between two corners plus one on every side, inside the picture; None if there are none."""
     left, top = np.maximum(np.floor(low).astype(int) - 1, 0)
     right, bottom = np.minimum(np.ceil(high).astype(int) + 2, [shape[1], shape[0]])
     return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None

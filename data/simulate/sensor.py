@@ -1,4 +1,4 @@
-"""From the light that reaches the sensor to the numbers in the file: optics, noise, exposure, rounding, compression."""
+"""The sensor: optics, noise, exposure, rounding and compression, from light to stored values."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ def expose(
     settings: SensorSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A frame as the camera gives it.
+    """The recorded frame.
 
-    light: (H * grain, W * grain, 3) float32 in [0, 1]. Each pixel averages over its own area (the detector), the
-    optics blur by `settings.mtf`; then come flicker and noise of deviation `sigma` grey levels at mid grey, part of it
-    growing with the light (photons), part shared by the colour channels (as the downlink's compression leaves it);
-    then coarser colour, as video has it, and noise of deviation `colour_sigma` grey levels in the colours alone.
+    light: (H * grain, W * grain, 3) float32 in [0, 1]. The optics blur by `settings.mtf` and each pixel averages over
+    its area. Then flicker, and noise with a standard deviation of `sigma` grey levels at mid grey: part of it grows with
+    the light (photon noise), part is shared by the colour channels (as compression leaves it). Then colour of lower
+    resolution, as in video, and colour noise of `colour_sigma` grey levels.
+
     Returns (H, W, 3) uint8 or uint16.
     """
     height, width = (side // grain for side in light.shape[:2])
     frame = light
-    if settings.mtf > 0:  # on the fine grid, where the sampled kernel still is a Gaussian
+    if settings.mtf > 0:  # on the fine grid, which still resolves the Gaussian
         frame = _blurred(frame, settings.mtf * grain)
     frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)
     frame *= np.float32(1 + settings.flicker * rng.standard_normal())
@@ -49,7 +50,7 @@ def compress(frame: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _with_video_colour(frame: np.ndarray, sigma: float, blur: float, rng: np.random.Generator) -> np.ndarray:
-    """Keep the luma of (H, W, 3); blur the colours, and add noise as coarse to red and blue minus luma."""
+    """Keep the luma of (H, W, 3), blur the colours, and add equally coarse noise to red and blue minus luma."""
     luma = (frame @ LUMA)[..., None]
     colours = frame - luma
     red_blue = rng.standard_normal((*frame.shape[:2], 2), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What can be set about the simulated satellite video. Every length is in ground-truth pixels, every time in frames."""
+"""Settings of simulated satellite video. Lengths are in ground-truth pixels, times in frames."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ Range = tuple[float, float]  # lowest and highest value; one is drawn per clip (
 
 @dataclass(frozen=True)
 class MotionSettings:
-    """The platform. Values are ground-truth pixels (a frame)."""
+    """The platform's motion, in ground-truth pixels (per frame)."""
 
     drift: Range = (0.0, 0.4)  # speed of the steady drift
     direction: float | None = None  # of the drift, degrees clockwise from right; None: drawn per clip
     jitter: float = 0.12  # root mean square of the platform's shaking on each axis
-    jitter_slope: float = 1.0  # the shaking's amplitude falls with frequency as 1 / f ** slope
+    jitter_slope: float = 1.0  # amplitude of the shaking falls with frequency as 1 / f ** slope
     warp: float = 0.03  # growth per frame of the smooth, parallax-like distortion
-    rolling: float = 0.0  # share of the time between two frames that passes from the first row's exposure to the last's
+    rolling: float = (
+        0.0  # time from the exposure of the first row to that of the last, as a share of the frame interval
+    )
 
     def __post_init__(self) -> None:
         _ascending(drift=self.drift)
@@ -31,7 +33,7 @@ class MotionSettings:
 
 @dataclass(frozen=True)
 class ObjectSettings:
-    """What is built and what moves. The numbers are how many of each lie in a clip."""
+    """Buildings and moving objects; the integers are counts per clip."""
 
     roads: int = 1  # drawn across the still; vehicles follow them
     vehicles: int = 8
@@ -42,8 +44,8 @@ class ObjectSettings:
     speed: Range = (0.3, 2.0)  # of a vehicle, pixels a frame; trains and ships take half of it, planes twice
     vehicle_length: Range = (4.0, 9.0)
     height: Range = (3.0, 14.0)  # of a building
-    lean: float = 0.25  # tangent of the off-nadir angle: where the roof of a building of height 1 stands
-    lean_change: float = 0.01  # how much that vector changes per frame, while the satellite flies by
+    lean: float = 0.25  # tangent of the off-nadir angle: displacement of a roof per unit of height
+    lean_change: float = 0.01  # change of that vector per frame, as the satellite passes
 
     def __post_init__(self) -> None:
         _positive(roads=self.roads, vehicles=self.vehicles, ships=self.ships, planes=self.planes, trains=self.trains)
@@ -61,7 +63,7 @@ class SkySettings:
 
     cover: Range = (0.0, 0.0)  # share of the frame under cloud
     opacity: float = 0.9
-    shadow: float = 0.45  # how much light a full cloud takes from the ground
+    shadow: float = 0.45  # share of the light that a dense cloud keeps from the ground
     wind: Range = (0.2, 1.0)  # pixels a frame
 
     def __post_init__(self) -> None:
@@ -71,18 +73,20 @@ class SkySettings:
 
 @dataclass(frozen=True)
 class SensorSettings:
-    """From light to numbers; docs/simulator.md compares the outcome with real Jilin-1 clips."""
+    """The sensor; docs/simulator.md compares the result with real Jilin-1 clips."""
 
-    mtf: float = 0.45  # deviation of the optics' Gaussian blur, in pixels, beside the pixel's own area
+    mtf: float = (
+        0.45  # deviation of the optics' Gaussian blur, in pixels, in addition to the averaging over the pixel's area
+    )
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
     shot: float = 0.5  # share of the noise power that grows with the light
     correlation: float = 0.7  # between the noise of two colour channels
-    # of video, which stores colour more coarsely than luma: deviation of the noise of red and of blue minus luma in 8-bit
-    # grey levels, and of the Gaussian by which that noise and the colours themselves are coarser, in pixels
+    # Video stores colour at a lower resolution than luma: standard deviation of the noise of red and of blue minus luma in
+    # 8-bit grey levels, and of the Gaussian, in pixels, that blurs this noise and the colours.
     colour_noise: Range = (0.0, 0.0)
     colour_blur: float = 0.0
-    jpeg: Range = (0.0, 0.0)  # quality of the JPEG compression that every frame goes through, up to 100; 0: none
-    flicker: float = 0.002  # deviation of the exposure from frame to frame, relative
+    jpeg: Range = (0.0, 0.0)  # JPEG quality of every frame, up to 100; 0: no compression
+    flicker: float = 0.002  # relative standard deviation of the exposure from frame to frame
     bits: int = 8  # 8: uint8; 16: uint16, white is 65535
 
     def __post_init__(self) -> None:
@@ -101,16 +105,16 @@ class SensorSettings:
 class SimulatorSettings:
     """One set of simulated clips; the group `simulate` of a data source with `kind: simulated` in a config."""
 
-    stills: tuple[str, ...] = ()  # files or folders of overhead images; none: data/samples/stills
+    stills: tuple[str, ...] = ()  # files or folders of overhead images; empty: data/samples/stills
     seed: int = 0
     clips: int = 24
     frames: int = 9
     size: tuple[int, int] = (192, 192)  # height and width of a ground-truth frame
     fps: float = 10.0
     ground: Range = (2.0, 3.0)  # pixels of the still that one ground-truth pixel covers
-    contrast: Range = (1.0, 1.0)  # factor on the still's contrast about its mean, before anything is drawn on it
-    turn: bool = True  # by any angle, so that roads and shadows point everywhere
-    test_share: float = 0.3  # of each still, at the far end of its longer side, is kept for the split "test"
+    contrast: Range = (1.0, 1.0)  # factor on the still's contrast about its mean, before objects are drawn
+    turn: bool = True  # rotate the still by a random angle
+    test_share: float = 0.3  # share of each still, at the far end of its longer side, that belongs to the split "test"
     motion: MotionSettings = field(default_factory=MotionSettings)
     objects: ObjectSettings = field(default_factory=ObjectSettings)
     sky: SkySettings = field(default_factory=SkySettings)

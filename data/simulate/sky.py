@@ -1,4 +1,4 @@
-"""Clouds that the wind carries, and their shadows on the ground."""
+"""Drifting clouds and their shadows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from data.simulate.motion import Platform, draw
 from data.simulate.settings import SkySettings
 from data.simulate.world import fractal
 
-SIZE = 120.0  # ground-truth pixels of the largest clouds and gaps, about
+SIZE = 120.0  # approximate size of the largest clouds and gaps, ground-truth pixels
 TEXEL = 2  # ground-truth pixels per pixel of the cloud picture, which repeats after 256
 FALL = np.array([23.0, -17.0])  # from a cloud to its shadow, ground-truth pixels
 
 
 class Sky:
-    """The clouds of one clip. `cover` is 0 where none are asked for; then nothing is drawn."""
+    """The clouds of one clip. `cover` 0: no clouds."""
 
     def __init__(self, settings: SkySettings, rng: np.random.Generator) -> None:
         self.settings = settings
@@ -42,7 +42,7 @@ class Sky:
         texels = np.mod(points / TEXEL, 256).astype(np.float32)
         tiled = np.pad(self.density, ((0, 1), (0, 1)), mode="wrap")
         coarse = cv2.remap(tiled, texels[..., 0], texels[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        # Coarse sample k lies at pixel -0.5 + TEXEL k: enlarge so that these points keep their places.
+        # Coarse sample k is at pixel -0.5 + TEXEL k; the enlargement keeps these positions.
         step = 1 / (TEXEL * grain)
         matrix = np.array([[step, 0, 0.5 * step], [0, step, 0.5 * step]])
         out = (size[1] * grain, size[0] * grain)

@@ -1,7 +1,7 @@
-"""What moving things look like from above: small pictures with transparency, drawn once per clip.
+"""Moving objects from above: small pictures with transparency, drawn once per clip.
 
-A sprite is (h, w, 4) float32, RGB times alpha, then alpha, in [0, 1]; its nose points to the right; `GRAIN` sprite
-pixels make one pixel of the canvas. Everything is drawn four times as large and averaged down: its edges are smooth.
+A sprite is (h, w, 4) float32, RGB times alpha, then alpha, in [0, 1]; heading right, with `GRAIN` sprite
+pixels per canvas pixel. Sprites are drawn four times as large and averaged, for smooth edges.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 GRAIN = 2
 FINE = 4
 
-PAINTS = np.array(  # white, silver, grey, black, red, blue, yellow: what cars are painted with
+PAINTS = np.array(  # of cars: white, silver, grey, black, red, blue, yellow
     [
         [0.95] * 3,
         [0.75, 0.76, 0.78],
@@ -97,7 +97,7 @@ def box(left: float, right: float, top: float, bottom: float) -> np.ndarray:
 
 
 def _sprite(length: float, width: float, shapes: list[Shape]) -> np.ndarray:
-    """Paint the shapes one over the other; a transparent border of two sprite pixels stays around them."""
+    """Paint the shapes in order, with a transparent border of two sprite pixels."""
     border = 2
     columns, rows = (int(np.ceil(side * GRAIN)) + 2 * border for side in (length, width))
     large = np.zeros((rows * FINE, columns * FINE, 4), np.float32)

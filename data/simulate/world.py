@@ -1,7 +1,7 @@
-"""The ground of a clip: a window of a still, turned and scaled, with water, roads, railways and shadows of buildings.
+"""The ground of a clip: a rotated and scaled window of a still, with water, roads, railways and shadows of buildings.
 
-It is painted once per clip onto a canvas of `grain` pixels per ground-truth pixel that reaches `margin` ground-truth
-pixels beyond the frame on every side; a frame is then one remapping of the canvas.
+It is painted once per clip onto a canvas of `grain` pixels per ground-truth pixel, `margin` ground-truth pixels larger
+than the frame on every side. A frame is one remapping of the canvas.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.simulate.objects import Path, crossing
 from data.simulate.settings import ObjectSettings, SimulatorSettings
 
 REFINED = 4  # pixels of the finished canvas per ground-truth pixel; a power of 2
-SUN = np.array([0.55, -0.4])  # where the tip of the shadow of a thing of height 1 falls
+SUN = np.array([0.55, -0.4])  # tip of the shadow of an object of height 1
 
 
 @dataclass
@@ -57,15 +57,15 @@ class Canvas:
     def refine(self, grain: int) -> None:
         """Enlarge the painted picture to `grain` pixels per ground-truth pixel.
 
-        Frames are then taken from it by linear interpolation: on so fine a grid it neither blurs nor misplaces.
-        (OpenCV's cubic, a = -0.75, misplaces everything by up to 0.05 pixels, whatever its wavelength.)
+        Frames are sampled from it by linear interpolation, which neither blurs nor shifts on such a fine grid. (OpenCV's
+        cubic, a = -0.75, shifts all frequencies by up to 0.05 pixels.)
         """
         while self.grain < grain:
             self.picture, self.grain = doubled(self.picture), 2 * self.grain
         np.clip(self.picture, 0, 1, out=self.picture)
 
     def paint(self, colour: np.ndarray, coverage: np.ndarray) -> None:
-        """Lay `colour` (RGB or a picture of the canvas' size) over the canvas where `coverage` is."""
+        """Blend `colour` (RGB or a picture of the canvas' size) into the canvas by `coverage`."""
         rows, columns = np.nonzero(coverage.any(axis=1))[0], np.nonzero(coverage.any(axis=0))[0]
         if len(rows) == 0:
             return
@@ -75,10 +75,10 @@ class Canvas:
 
 
 def spread(canvas: Canvas, region: np.ndarray, settings: SimulatorSettings, rng: np.random.Generator) -> None:
-    """Lay a random window of the region of a still (H, W, 3), float32 in [0, 1], onto the canvas.
+    """Paint a random window of the region of a still (H, W, 3), float32 in [0, 1], onto the canvas.
 
-    The scale is drawn from `ground`; a window that does not fit into the region is scaled less, and mirrored at the
-    region's border where even that is not enough: nothing ever comes from outside the region.
+    The scale is drawn from `ground`, again up to 12 times until the window fits into the region. If it never fits, the
+    window is mirrored at the region's border, so that no pixel comes from outside.
     """
     corners = canvas.picture.shape[1] / canvas.grain, canvas.picture.shape[0] / canvas.grain
     for _ in range(12):
@@ -93,7 +93,7 @@ def spread(canvas: Canvas, region: np.ndarray, settings: SimulatorSettings, rng:
     centre = (np.array([region.shape[1], region.shape[0]]) + free * rng.uniform(-1, 1, 2)) / 2 - 0.5
     mirror = -1 if settings.turn and rng.random() < 0.5 else 1
     step = ground / canvas.grain  # still pixels per canvas pixel
-    if step > 1:  # average first: sampling alone would alias
+    if step > 1:  # average first: sampling would alias
         shrunk = tuple(max(1, round(side / step)) for side in (region.shape[1], region.shape[0]))
         ratio = np.array(shrunk) / [region.shape[1], region.shape[0]]
         region = cv2.resize(region, shrunk, interpolation=cv2.INTER_AREA)
@@ -167,7 +167,7 @@ def railways(canvas: Canvas, count: int, rng: np.random.Generator) -> list[Path]
 
 
 def buildings(canvas: Canvas, settings: ObjectSettings, lines: list[Path], rng: np.random.Generator) -> list[Building]:
-    """Place blocks beside the roads and railways, none on another; paints their shadows."""
+    """Place buildings that touch neither each other nor roads or railways; paint their shadows."""
     height, width = canvas.size
     found: list[Building] = []
     centres: list[tuple[np.ndarray, float]] = []
@@ -198,7 +198,7 @@ def buildings(canvas: Canvas, settings: ObjectSettings, lines: list[Path], rng: 
 
 
 def doubled(picture: np.ndarray) -> np.ndarray:
-    """(h, w, 3) float32 -> (2 h, 2 w, 3) by cubic convolution (a = -0.5), pixel areas in place."""
+    """(h, w, 3) float32 -> (2 h, 2 w, 3) by cubic convolution (a = -0.5), aligned by pixel areas."""
     before = np.array([-0.0234375, 0.2265625, 0.8671875, -0.0703125, 0])  # a quarter of a pixel up or to the left
     height, width = picture.shape[:2]
     large = np.empty((2 * height, 2 * width, picture.shape[2]), np.float32)
@@ -229,7 +229,7 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 def fractal(shape: tuple[int, int], smoothness: float, rng: np.random.Generator, largest: float = 256) -> np.ndarray:
     """Noise of deviation 1 whose amplitude falls with frequency as 1 / f ** smoothness; periodic after 256 pixels.
 
-    largest: wavelength in pixels beyond which it does not grow any more.
+    largest: wavelength in pixels beyond which the amplitude is constant.
     """
     side = 256
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
