@@ -12,6 +12,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from dcn import plain
 from tests.dcn.cases import Case
 
 KINDS = ("float64", "float32", "bfloat16", "float16", "bfloat16 with float32 offsets", "float16 with float32 offsets")
+BOUNDS = {"float64": 1e-13, "float32": 5e-6, "bfloat16": 8e-3, "float16": 2e-3}  # relative, see `error`
 MARGIN = 0.05  # of sampling positions from the integers, where the gradients of the offsets jump
 Tensors = dict[str, Tensor | None]
 
@@ -76,13 +78,14 @@ def expected(case: Case, tensors: Tensors, grad: Tensor) -> list[Tensor | None]:
     return [out.detach(), *grads] + ([] if case.mask else [None])
 
 
-def found(case: Case, tensors: Tensors, grad: Tensor, wanted: list[bool]) -> list[Tensor]:
-    """The same of the CUDA source."""
-    operator = torch.ops.dcn_cuda_on_cpu
+def found(case: Case, tensors: Tensors, grad: Tensor, wanted: list[bool], operators: Any = None) -> list[Tensor]:
+    """The same of the CUDA source; operators: forward and backward of another library."""
+    shim = torch.ops.dcn_cuda_on_cpu
+    forward, backward = operators or (shim.forward, shim.backward)
     input, offset, weight, bias, mask = tensors.values()
     settings = [list(pair) for pair in case.settings().values()]
-    out = operator.forward(input, offset, weight, bias, mask, *settings)
-    return [out, *operator.backward(grad, input, offset, weight, mask, *settings, wanted)]
+    out = forward(input, offset, weight, bias, mask, *settings)
+    return [out, *backward(grad, input, offset, weight, mask, *settings, wanted)]
 
 
 def error(value: Tensor, exact: Tensor | None) -> float:

@@ -20,12 +20,12 @@ import pytest
 import torch
 
 from dcn import build
+from tests.dcn.cuda_source import BOUNDS
 
 HERE = Path(__file__).parent
 SHIM = HERE / "cuda_on_cpu"
 ROOT = HERE.parents[1]
 CASES = 248
-BOUNDS = {"float64": 1e-13, "float32": 5e-6, "bfloat16": 8e-3, "float16": 2e-3}
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
 ARCHITECTURES = os.environ.get("DCN_TEST_ARCHITECTURES", "7.5 9.0").split()
 

@@ -1,0 +1,384 @@
+"""The steps of benchmarks/gpu.py: each takes a `Context` and returns rows for a table, `notes`, and what is `wrong`."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dcn
+import models
+from benchmarks import dcn as operator_benchmark
+from benchmarks.train_step import batch_for
+from data.clips import ArrayClip
+from dcn import trust
+from engine.config import Config, StageConfig, load_config
+from engine.report.cost import gmac, gmac_per_frame
+from engine.restore import Options, restore
+from engine.train.loop import Trainer
+from tests import parity
+from tests.dcn import cuda_source
+
+ROOT = Path(__file__).parents[1]
+SIMULATED = [
+    f"data.{part}={{kind: simulated, simulate: {{clips: 1, frames: 4, size: [64, 64]}}}}" for part in ("train", "val")
+]  # the trainer opens its data; these benchmarks bring their own batches
+TINY = {
+    "mtdo": ["network.channels=8", "network.feature_blocks=1", "network.reconstruction=residual", "network.reconstruction_blocks=1"],
+    "stno": ["network.channels=8", "network.blocks=1", "network.query_width=16", "network.embedding=16", "network.heads=2"],
+}  # fmt: skip
+PARITY = 1e-4  # of the largest output; the CPU's difference is about 1e-6, and other kernels round elsewhere
+TARGETS = {"operator": 1.5, "training": 4.0, "inference": 4.0}
+Result = dict[str, Any]
+
+
+@dataclass
+class Context:
+    """Where and how large the steps run."""
+
+    device: torch.device
+    quick: bool
+
+    @property
+    def cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize(self.device)
+
+    def clean(self) -> None:
+        """Give memory back and undo what a step may have set."""
+        dcn.set_backend(None)
+        torch.use_deterministic_algorithms(False)
+        torch._dynamo.reset()
+        gc.collect()
+        if self.cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def memory_gb(self) -> float | None:
+        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else None
+
+    def seconds(self, run: Callable[[], object], rounds: int = 3, warm: int = 1) -> float:
+        """Median seconds of a call, waited for."""
+        taken = []
+        for number in range(warm + rounds):
+            self.wait()
+            start = time.perf_counter()
+            run()
+            self.wait()
+            if number >= warm:
+                taken.append(time.perf_counter() - start)
+        return statistics.median(taken)
+
+
+@dataclass(frozen=True)
+class Step:
+    """seconds: about what it takes on a data-centre GPU, and in a dry run."""
+
+    name: str
+    run: Callable[[Context], Result]
+    seconds: float
+    seconds_quick: float = 1.0
+
+
+def environment(context: Context) -> Result:
+    """The card, the software, and what was built."""
+    lines: list[str] = []
+    dcn.ensure_built(lines.append)
+    row: dict[str, Any] = {"device": str(context.device), "PyTorch": torch.__version__, "CUDA": torch.version.cuda}
+    if context.cuda:
+        found = torch.cuda.get_device_properties(context.device)
+        row |= {"card": found.name, "capability": f"{found.major}.{found.minor}"}
+        row |= {"memory GiB": round(found.total_memory / 2**30), "multiprocessors": found.multi_processor_count}
+    row |= {"nvcc": shutil.which("nvcc") or "not found", "operator": dcn.choice.implementation(context.device.type)}
+    return {"rows": [row], "notes": lines}
+
+
+def operator_values(context: Context) -> Result:
+    """The compiled operator against plain PyTorch on random cases in all types, and in deterministic mode."""
+    if not dcn.compiled.available(context.device.type):
+        return {
+            "notes": [f"no compiled operator here: {dcn.compiled.why_not()}"],
+            "wrong": [] if context.quick else ["not built"],
+        }
+    wrong = [text for text in [trust.disagreement(context.device)] if text]
+    worst: dict[str, dict[str, Any]] = {}
+    for number in range(12 if context.quick else 248):
+        case, kind = cuda_source.draw(number), cuda_source.KINDS[number % len(cuda_source.KINDS)]
+        tensors = cuda_source.tensors_of(case, kind, number)
+        grad = cuda_source.gradient(case, tensors, number)
+        exact = cuda_source.expected(case, tensors, grad)
+        moved = {name: None if value is None else value.to(context.device) for name, value in tensors.items()}
+        operators = torch.ops.dcn.deform_conv2d, torch.ops.dcn.deform_conv2d_backward
+        values = cuda_source.found(case, moved, grad.to(context.device), [True] * 4, operators)
+        row = worst.setdefault(kind, {"type": kind, "cases": 0})
+        row["cases"] += 1
+        for name, value, right in zip(trust.NAMES, values, exact, strict=True):
+            row[name] = max(row.get(name, 0.0), cuda_source.error(value.cpu(), right))
+            if not row[name] <= cuda_source.BOUNDS[kind.split()[0]]:
+                wrong.append(f"{name} in {kind} differs by {row[name]:.1e} in {case}")
+    return {"rows": list(worst.values()), "wrong": wrong[:10]}
+
+
+def operator_speed(context: Context) -> Result:
+    """Forward and backward beside torchvision's operator and a plain convolution."""
+    sizes = [(1, 16, 16)] if context.quick else [(4, 64, 64), (5, 160, 160), (5, 180, 320)]
+    dtypes = [torch.float32] if context.quick else [torch.float32, torch.bfloat16]
+    names = [name for name in dcn.backends() if name != "compiled" or dcn.compiled.available(context.device.type)]
+    rows, wrong = [], []
+    for dtype in dtypes:
+        for size in sizes:
+            values = operator_benchmark.arguments(*size, str(context.device), dtype)
+            found = operator_benchmark.times(values, names, 3 if context.quick else 15, time.perf_counter)
+            row: dict[str, Any] = {"map": "x".join(map(str, size)), "type": str(dtype).removeprefix("torch.")}
+            for name, (forward, both) in found.items():
+                row |= {f"{name} forward ms": forward * 1e3, f"{name} both ms": both * 1e3}
+            if "compiled" in found and "torchvision" in found:
+                ratios = [theirs / ours for ours, theirs in zip(found["compiled"], found["torchvision"], strict=True)]
+                row |= {"torchvision / compiled forward": ratios[0], "both": ratios[1]}
+                if context.cuda and min(ratios) < TARGETS["operator"]:
+                    wrong.append(
+                        f"{row['map']} {row['type']}: {min(ratios):.2f} times torchvision's, target {TARGETS['operator']}"
+                    )
+            rows.append(row)
+    return {"rows": rows, "notes": wrong}
+
+
+@contextmanager
+def exact_float32() -> Any:
+    """Without TensorFloat-32, which keeps three digits."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+def published_outputs(context: Context) -> Result:
+    """Both networks with seeded weights against the stored outputs of the published code."""
+    rows, wrong = [], []
+    calls: dict[str, Callable[[Any, Tensor], Tensor]] = {
+        "mtdo_full_as_shipped": lambda network, frames: network(frames),
+        "stno_full_t0.5_77x93": lambda network, frames: network(frames, times=[0.5], size=(77, 93)),
+    }
+    for name, call in list(calls.items())[1 if context.quick else 0 :]:
+        kind = name.split("_")[0]
+        network = models.load_official(kind, parity.seeded_state(kind)).to(context.device)
+        data = {key: value.to(context.device) for key, value in parity.fixture(name).items()}
+        with torch.inference_mode(), exact_float32():
+            difference = float((call(network, data["in_x"]) - data["out_y"]).abs().max() / data["out_y"].abs().max())
+        rows.append({"output": name, "largest difference": difference, "allowed": PARITY})
+        if not difference <= PARITY:
+            wrong.append(f"{name} differs by {difference:.1e} from the published code")
+    return {"rows": rows, "wrong": wrong}
+
+
+def config_of(name: str, context: Context, *overrides: str) -> Config:
+    tiny = [*TINY[name.split("_")[0]], "data.patch=16"] if context.quick else []
+    fixed = ["train.stages=[]"] if name.startswith("stno") else []
+    return load_config(
+        ROOT / "configs" / f"{name}.yaml", [*SIMULATED, *fixed, *tiny, f"device={context.device}", *overrides]
+    )
+
+
+def trainer_of(config: Config) -> Trainer:
+    return Trainer(config, Path(tempfile.mkdtemp()), torch.device(config.device))
+
+
+def losses_of(config: Config, batch: int, steps: int) -> tuple[list[float], float, Trainer]:
+    """The loss of each step on seeded random batches, and the seconds of a step (median, after the first three)."""
+    config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
+    trainer, curve, seconds = trainer_of(config), [], []
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        data = batch_for(config, StageConfig(1), batch)
+        start = time.perf_counter()
+        curve.append(sum(trainer.update(data)[0].values()))
+        trainer.step += 1
+        seconds.append(time.perf_counter() - start)
+    return curve, statistics.median(seconds[min(3, steps - 1) :]), trainer
+
+
+def loss_curves(context: Context) -> Result:
+    """Fifty steps in fp32, bf16 and compiled: the fp32 curve is the CPU's."""
+    steps, rows, wrong = 3 if context.quick else 50, [], []
+    for name in ("mtdo_s", "stno_s"):
+        patch = "data.patch=16"
+        cpu, _, _ = losses_of(
+            replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu"), 2, min(steps, 20)
+        )
+        for label, overrides in {
+            "fp32": [],
+            "bf16": ["train.precision=bf16"],
+            "compiled": ["train.compile=true"],
+        }.items():
+            if context.quick and label == "compiled":
+                continue
+            overrides = overrides if label == "bf16" else [*overrides, "train.precision=fp32"]
+            with exact_float32():
+                curve, _, _ = losses_of(config_of(name, context, patch, *overrides), 2, steps)
+            apart = max(abs(a - b) / abs(b) for a, b in zip(curve, cpu, strict=False))
+            bound = 0.1 if label == "bf16" else 0.01
+            rows.append(
+                {"config": name, "run": label, "first loss": curve[0], "last loss": curve[-1], "from the CPU's": apart}
+            )
+            if not apart <= bound:
+                wrong.append(f"{name} {label}: the losses differ from the CPU's by {100 * apart:.2f} %")
+    return {"rows": rows, "wrong": wrong}
+
+
+def training_speed(context: Context) -> Result:
+    """Samples a second, beside an eager fp32 loop without fused optimizer, and the share of the card's bf16 matrix rate."""
+    rows, notes = [], []
+    rate = matrix_rate(context)
+    batches = {"mtdo_s": 8, "stno_s": 4, "mtdo_jilin": 4, "stno_vimeo": 4}
+    for name, batch in list(batches.items())[: 2 if context.quick else 4]:
+        batch, steps = (1, 2) if context.quick else (batch, 12)
+        eager = None
+        for label, overrides in {
+            "eager fp32": ["train.precision=fp32", "train.compile=false", "train.channels_last=false"],
+            "bf16": ["train.precision=bf16"],
+            "bf16 compiled": ["train.precision=bf16", "train.compile=true"],
+        }.items():
+            if context.quick and "compiled" in label:
+                continue
+            context.clean()
+            with exact_float32():
+                _, seconds, trainer = losses_of(config_of(name, context, *overrides), batch, steps)
+                eager = eager or seconds
+                row = {
+                    "config": name,
+                    "run": label,
+                    "batch": batch,
+                    "samples/s": batch / seconds,
+                    "memory GiB": context.memory_gb(),
+                }
+                if "compiled" not in label:
+                    data = batch_for(trainer.config, StageConfig(1), batch)
+                    operations = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
+                row |= {"times eager fp32": eager / seconds, "share of bf16 rate": operations / seconds / rate}
+            rows.append(row)
+        best = max(row["times eager fp32"] for row in rows if row["config"] == name)
+        if context.cuda and best < TARGETS["training"]:
+            notes.append(f"{name}: {best:.1f} times eager fp32, target {TARGETS['training']}")
+    return {"rows": rows, "notes": [f"bf16 matrix products: {rate / 1e12:.1f} TFLOP/s", *notes]}
+
+
+def matrix_rate(context: Context) -> float:
+    """bf16 FLOP/s of a large matrix product."""
+    side = 256 if context.quick else 8192
+    a, b = (torch.randn(side, side, device=context.device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * side**3 / context.seconds(lambda: a @ b, rounds=5, warm=2)
+
+
+def moving(frames: int, height: int, width: int) -> ArrayClip:
+    """A pattern that moves by one pixel a frame."""
+    picture = np.random.default_rng(0).integers(0, 255, (height // 4 + 2, width // 4 + frames + 2, 3), dtype=np.uint8)
+    large = picture.repeat(4, 0).repeat(4, 1)
+    return ArrayClip("moving", np.stack([large[:height, t : t + width] for t in range(frames)]))
+
+
+def inference(context: Context) -> Result:
+    """Restored frames a second and memory, beside eager fp32 with one window at a time."""
+    rows, notes = [], []
+    sizes = [(16, 16)] if context.quick else [(160, 160), (180, 320), (720, 1280)]
+    for name in ("mtdo_s", "stno_s") if context.quick else ("mtdo_s", "stno_s", "mtdo_jilin"):
+        network = models.build(config_of(name, context).network).to(context.device).eval()
+        operations = None if context.quick else 2e9 * gmac_per_frame(network)
+        for height, width in sizes:
+            eager = None
+            for label in ("fp32", "bf16") if not context.cuda else ("fp32", "bf16", "fp16"):
+                context.clean()
+                count = 4 if context.quick or height > 500 else 12
+                clip = moving(count, height, width)
+                produced = 0
+                list(
+                    restore(
+                        network,
+                        moving(min(count, 4), height, width),
+                        device=context.device,
+                        options=Options(precision=label),
+                    )
+                )
+                context.wait()
+                start = time.perf_counter()
+                for _ in restore(network, clip, device=context.device, options=Options(precision=label)):
+                    produced += 1
+                seconds = (time.perf_counter() - start) / produced
+                eager = eager or seconds
+                row = {"network": name, "LR frame": f"{width}x{height}", "run": label, "frames/s": 1 / seconds}
+                row |= {"times fp32": eager / seconds, "memory GiB": context.memory_gb()}
+                if operations:
+                    row["TFLOP/s"] = operations * height * width / 64**2 / seconds / 1e12
+                rows.append(row)
+    return {"rows": rows, "notes": notes}
+
+
+def exact_resume(context: Context) -> Result:
+    """Six steps, and three steps, a saved state and three steps: the same weights, bit for bit, in deterministic mode."""
+    torch.use_deterministic_algorithms(True)
+    results = []
+    config = config_of(
+        "mtdo_s", context, "data.patch=16", "train.precision=fp32", "train.steps=1000", "train.batch_size=2"
+    )
+    batches = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        batches.append(batch_for(config, StageConfig(1), 2))
+    for stop in (6, 3):
+        trainer = trainer_of(config)
+        for batch in batches[:stop]:
+            trainer.update(batch)
+            trainer.step += 1
+        if stop == 3:
+            trainer.save()
+            trainer, before = trainer_of(config), trainer
+            trainer.load(before.folder / "last.safetensors")
+            for batch in batches[stop:]:
+                trainer.update(batch)
+                trainer.step += 1
+        results.append(trainer.network.state_dict())
+    differ = [name for name in results[0] if not torch.equal(results[0][name], results[1][name])]
+    return {"wrong": [f"{len(differ)} of {len(results[0])} tensors differ after a resume"] if differ else []}
+
+
+def sanitizer(context: Context) -> Result:
+    """compute-sanitizer over the comparison of the operator, where the tool is found."""
+    tool = shutil.which("compute-sanitizer")
+    if tool is None or not context.cuda:
+        return {"notes": ["compute-sanitizer was not found" if tool is None else "no CUDA device"]}
+    command = [tool, "--error-exitcode", "99", "python", "-m", "dcn.trust", str(context.device.index or 0)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    last = (ran.stdout.strip().splitlines() or ["no output"])[-1]
+    return {"notes": [last], "wrong": [] if ran.returncode == 0 else [f"exit code {ran.returncode}: {last}"]}
+
+
+STEPS = [
+    Step("environment", environment, 5),
+    Step("operator values", operator_values, 15),
+    Step("published outputs", published_outputs, 10),
+    Step("operator speed", operator_speed, 10),
+    Step("loss curves", loss_curves, 60),
+    Step("training speed", training_speed, 60),
+    Step("inference", inference, 40),
+    Step("exact resume", exact_resume, 10),
+    Step("sanitizer", sanitizer, 60, 0.0),
+]

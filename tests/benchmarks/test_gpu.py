@@ -1,0 +1,64 @@
+"""The GPU benchmark without a GPU: every step runs, what goes wrong is recorded, and the work can be continued."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+import dcn
+from benchmarks import gpu
+from benchmarks.gpu_steps import STEPS, Step
+from errors import InputError
+
+QUICK = ["--device", "cpu", "--quick", "--budget", "600"]
+
+
+@pytest.mark.slow
+def test_dry_run(tmp_path):
+    assert gpu.main([*QUICK, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "gpu.json").read_text())
+    assert {name: entry["status"] for name, entry in content["steps"].items()} == {step.name: "done" for step in STEPS}
+    curves = content["steps"]["loss curves"]["rows"]
+    assert all(row["from the CPU's"] == 0 for row in curves if row["run"] == "fp32")
+    text = (tmp_path / "gpu.md").read_text()
+    assert all(f"## {step.name}: done" in text for step in STEPS)
+    assert ("| float64 |" in text) == ("compiled" in dcn.backends())
+
+
+def fails(_context):
+    raise RuntimeError("CUDA error: an illegal memory access\nmore")
+
+
+def test_errors_hangs_and_wrong_numbers_are_recorded(monkeypatch, tmp_path):
+    steps = [
+        Step("fails", fails, 1),
+        Step("hangs", lambda context: time.sleep(30), 1),
+        Step("is wrong", lambda context: {"wrong": ["1 is not 2"], "rows": [{"a": 1.23456}, {"b": None}]}, 1),
+        Step("is long", lambda context: {}, 1000, 1000),
+    ]
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    report = gpu.Report(tmp_path, go_on=False)
+    context = gpu.Context(torch.device("cpu"), quick=True)
+    for step in steps[:3]:
+        assert gpu.run_step(step, context, report, left=0.2)
+    assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--continue", "--budget", "30"]) == 1
+    found = json.loads((tmp_path / "gpu.json").read_text())["steps"]
+    assert [found[step.name]["status"] for step in steps] == ["failed", "failed", "done", "skipped"]
+    assert found["fails"]["error"] == "RuntimeError: CUDA error: an illegal memory access" and "fails(" not in found
+    assert found["hangs"]["error"] == "TimeoutError: stopped after 0 s"
+    assert "- 1 is not 2\n\n| a | b |\n|---|---|\n| 1.23 |  |" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_lost_context_is_told(monkeypatch, tmp_path):
+    report, context = gpu.Report(tmp_path, go_on=False), gpu.Context(torch.device("cuda"), quick=True)
+    monkeypatch.setattr(gpu.Context, "clean", lambda self: None)
+    assert not gpu.run_step(Step("fails", fails, 1), context, report, left=5)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_without_a_gpu_one_line_says_what_can_be_done(tmp_path):
+    with pytest.raises(InputError, match="--device cpu --quick"):
+        gpu.main(["--out", str(tmp_path)])
