@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def arguments() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("source", metavar="IN", type=Path, help="video file, TIFF stack, folder of frames, or folder of clips")
-    add("out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, or folder")
+    add("source", metavar="IN", type=Path, help="video file, TIFF stack, folder of frames or of clips, - for a pipe")
+    add("out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe")
 
     _add_what(parser.add_argument_group("what is made").add_argument)
     _add_how(parser.add_argument_group("how it is made").add_argument)
@@ -46,9 +47,14 @@ def _add_what(add: Callable[..., Any]) -> None:
         help="how many times as large (default: that of MTDO weights, else 4). Without --weight 2 and 4 by MTDO, "
         "other scales and all with --fps or --times by STNO",
     )
-    add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or a number")
+    add("--size", metavar="WxH", help="or this size, such as 1920x1080; 1920x or x1080 keep the shape")
+    add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or any number (60)")
     add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
-    add("--input-fps", type=_positive, help="frames per second of a folder or a stack (default 25)")
+    add("--input-fps", type=_rate, help="frames per second of a folder or a stack (default 25), or of a video at another speed")
+    add("--from", dest="begin", type=_seconds, metavar="TIME", help="only from there on: seconds or h:m:s")
+    add("--to", dest="end", type=_seconds, metavar="TIME", help="only what begins before")
+    add("--no-scenes", dest="scenes", action="store_false", help="let windows and new frames reach across scene cuts")
+    add("--no-deinterlace", dest="deinterlace", action="store_false", help="take interlaced frames as they are")
     add(
         "--bands",
         type=_bands,
@@ -89,23 +95,30 @@ def _add_how(add: Callable[..., Any]) -> None:
     add("--exact", action="store_true", help="never tiles: whole frames, whatever memory they take")
     add("--context", type=_count, help="STNO: key frames that a chunk sees beyond its ends (default 4)")
     add("--compile", action="store_true", help="torch.compile: pays for long clips on a GPU")
-    add("--device", help="auto, cpu, cuda")
+    add("--device", help="auto, cpu, cuda, mps, xpu")
 
 
 def _add_files(add: Callable[..., Any]) -> None:
     add("--image-format", choices=["png", "tif", "jpg", "webp", "bmp"], help="of frames (default: png, tif for TIFF)")
-    add("--codec", choices=["h264", "h265", "vp9", "ffv1"], help="of videos (default h264; vp9 in .webm)")
+    add("--codec", choices=["h264", "h265", "vp9", "ffv1"],
+        help="of videos (default h264, h265 for more than 8 bits; vp9 in .webm)")
     add("--crf", type=_count, help="quality of videos, lower is better (default 16)")
+    add("--bitrate", type=_bits, metavar="5M", help="bits per second of videos, in place of --crf")
+    add("--pix-fmt", metavar="FORMAT", help="FFmpeg's pixel format of videos, such as yuv444p or yuv420p10le")
+    add("-e", "--encoder-option", dest="encoder_options", type=_pair, action="append", metavar="KEY=VALUE",
+        help="option of the encoder by FFmpeg's name, such as -e preset=slow (repeat for more)")
     add("--lossless", action="store_true", help="videos without any loss")
     add("--compare", action="store_true", help="also write OUT_compare.mp4: bicubic | ours")
     add(
         "--preview",
-        type=_count,
+        type=_preview,
         nargs="?",
         const=-1,
-        metavar="FRAME",
-        help="only OUT_preview.png of one frame (the middle)",
+        metavar="FRAME|5s",
+        help="only OUT_preview.png of one frame (the middle), or so many seconds as a video",
     )
+    add("--pipe-format", choices=["y4m", "rgb24", "rgb48le"], help="of - as IN or OUT (default y4m)")
+    add("--input-size", type=_size, metavar="WxH", help="of raw frames from a pipe")
     add("--resume", action="store_true", help="go on with an interrupted upscaling")
     add("--overwrite", action="store_true", help="replace an output that exists")
 
@@ -151,6 +164,48 @@ def _count(text: str) -> int:
     return _one(text, int, lambda value: value >= 0, "a whole number from 0 on")
 
 
+def _rate(text: str) -> float:
+    """A number or a ratio such as 24000/1001."""
+    return _one(text, lambda word: float(Fraction(word)), lambda value: value > 0, "a number above 0, such as 25 or 24000/1001")
+
+
+def _seconds(text: str) -> float:
+    """`90`, `1:30` or `0:01:30.5`."""
+    expected = "a time from 0 on, as seconds (90) or h:m:s (1:30)"
+
+    def read(word: str) -> float:
+        parts = [float(part) for part in word.split(":")]
+        if len(parts) > 3 or min(parts) < 0:
+            raise ValueError
+        return sum(part * 60**place for place, part in enumerate(reversed(parts)))
+
+    return _one(text, read, lambda value: 0 <= value < float("inf"), expected)
+
+
+def _bits(text: str) -> int:
+    units = {"k": 1_000, "M": 1_000_000}
+    expected = "bits per second, such as 800k or 5M"
+    return _one(text, lambda word: int(float(word.rstrip("kM")) * units.get(word[-1:], 1)), lambda value: value > 0, expected)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"'{text}': expected KEY=VALUE, such as preset=slow")
+    return key, value
+
+
+def _size(text: str) -> str:
+    return _one(text, str, lambda value: bool(re.fullmatch(r"[1-9]\d*[xX][1-9]\d*", value)), "WIDTHxHEIGHT, such as 640x360")
+
+
+def _preview(text: str) -> int | str:
+    """A frame number, or seconds such as `5s`, which stay words."""
+    if re.fullmatch(r"\d+(\.\d+)?s", text) and float(text[:-1]) > 0:
+        return text
+    return _one(text, int, lambda value: value >= 0, "a frame number, or seconds such as 5s")
+
+
 def _tile(text: str) -> int:
     return _one(text, int, lambda value: value >= 64, "a whole number: a tile needs at least 64 LR pixels a side")
 
@@ -164,14 +219,21 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
             joined[-1] += f"={word}"
         else:
             joined.append(word)
-    return vars(arguments().parse_args(joined))
+    options = vars(arguments().parse_args(joined))
+    if isinstance(options.get("preview"), str):
+        options["preview_seconds"] = float(options.pop("preview")[:-1])
+    if "encoder_options" in options:
+        options["encoder_options"] = tuple(options["encoder_options"])
+    return options
 
 
 def main() -> None:
     options = parse(sys.argv[1:])
 
-    from engine.upscale import Request, upscale  # torch is imported after the arguments are known to be right
+    from engine.upscale import Request, pipe, upscale  # torch is imported after the arguments are known to be right
 
+    if pipe.is_pipe(options["out"]):
+        pipe.take_stdout()
     for path in upscale(Request(**options)):
         print(path)
 

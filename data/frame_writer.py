@@ -43,6 +43,19 @@ def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None) -> None
         write_image(path, array)
 
 
+WEBP_LIMIT = 16_383  # pixels a side
+
+
+def check_image_size(suffix: str, size: tuple[int, int]) -> None:
+    """InputError if an image of `size` = (H, W) cannot be written with that suffix."""
+    limit = {".webp": WEBP_LIMIT, ".jpg": 65_535, ".jpeg": 65_535}.get(suffix.lower())
+    if limit and max(size) > limit:
+        raise InputError(
+            f"frames of {size[1]}x{size[0]} are too large for {suffix}, which takes {limit} pixels a side: choose "
+            "--image-format png"
+        )
+
+
 def write_stack(
     path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
 ) -> None:

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from data import tiff
 from data.files import replacing
+from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from errors import InputError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
-VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".y4m"))
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this

@@ -1,4 +1,4 @@
-"""Clips that are files: folders of images, stacks of TIFF pages, films."""
+"""Clips that are files: folders of images, stacks of TIFF pages, videos."""
 
 from __future__ import annotations
 
@@ -174,35 +174,48 @@ class TiffStackClip(_StoredClip):
 
 
 class VideoClip(Clip):
-    """The frames of a film; names are frame numbers, times are exact, colours and rotation as the file says."""
+    """The frames of a video; names are frame numbers, times are exact, colours and rotation as the file says.
 
-    def __init__(self, path: str | Path, name: str | None = None) -> None:
-        self.film = VideoFile(path)
+    fps: frames per second, in place of the file's times.   quick, strict, deinterlace: as in `data.video.VideoFile`.
+    retimed: whether `fps` changes the speed, so that the sound no longer fits.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        name: str | None = None,
+        fps: float | None = None,
+        quick: bool = False,
+        strict: bool = False,
+        deinterlace: bool = True,
+    ) -> None:
+        self.video = VideoFile(path, quick, strict, deinterlace)
         self.name = name or Path(path).stem
-        self.fps = float(self.film.info.fps)
-        self.frame_names = [f"{index:08d}" for index in range(len(self.film))]
-        self.times = self.film.times
+        own = float(self.video.info.fps)
+        self.fps, self.retimed = fps or own, bool(fps) and abs((fps or own) / own - 1) > 1e-4
+        self.frame_names = [f"{index:08d}" for index in range(len(self.video))]
+        self.times = [index / self.fps for index in range(len(self.video))] if fps else self.video.times
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.film.info.size
+        return self.video.info.size
 
     @property
     def bit_depth(self) -> int:
-        return self.film.info.bits
+        return self.video.info.bits
 
     @property
     def channels(self) -> int:
-        return self.film.info.channels
+        return self.video.info.channels
 
     def array(self, index: int) -> np.ndarray:
-        return self.film.array(self.check_index(index))
+        return self.video.array(self.check_index(index))
 
     def source(self, index: int) -> str:
-        return f"{self.film.path} frame {index}"
+        return f"{self.video.path} frame {index}"
 
     def identity(self, index: int) -> str:
-        return f"{_identity(self.film.path)}|{index}"
+        return f"{_identity(self.video.path)}|{self.video.deinterlace}|{index}"
 
 
 def _identity(path: Path) -> str:

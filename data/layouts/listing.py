@@ -54,7 +54,7 @@ class ClipFiles:
     def _open(self, source: Source, allow_gaps: bool, bands: Bands | None) -> Clip:
         if isinstance(source, Path) and source.is_file():
             if source.suffix.lower() in VIDEO_SUFFIXES:
-                return VideoClip(source, name=self.name)
+                return VideoClip(source, name=self.name, quick=True, strict=True)
             return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
         return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
 

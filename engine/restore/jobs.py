@@ -26,12 +26,14 @@ class Chunk(NamedTuple):
     """STNO's job.
 
     keys: key frames (T, 3, h, w).   keep: first and last of those between which outputs are wanted.   whole: the last
-    one belongs to this chunk; only the clip's very last key frame does, others begin the next chunk.
+    one belongs to this chunk; only the clip's very last key frame does, others begin the next chunk.   steps: times of the
+    frames in each gap of `keys`, where they differ from gap to gap; None: those of the `SpaceTimeWork`.
     """
 
     keys: Tensor
     keep: tuple[int, int]
     whole: bool
+    steps: list[list[float]] | None = None
 
 
 def turned(x: Tensor, turn: int) -> Tensor:
@@ -73,7 +75,28 @@ class SpaceTimeWork:
         keys = turned(self.region.crop(job.keys), self.turn).to(self.device)
         height, width = self.region.out_size
         size = (width, height) if self.turn % 2 else (height, width)
-        frames = self.network(keys[None], times=self.times, size=size, keep=job.keep)[0]
+        times, wanted = (self.times, None) if job.steps is None else slots(job.steps, job.keep)
+        frames = self.network(keys[None], times=times, size=size, keep=job.keep)[0]
+        frames = frames if wanted is None else frames[wanted]
         frames = frames if job.whole else frames[:-1]
-        frames = frames[:: 1 + len(self.times)] if self.keys_alone else frames
+        frames = frames[:: 1 + len(self.times)] if self.keys_alone and wanted is None else frames
         return turned_back(frames, self.turn).float().cpu()
+
+
+def slots(steps: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
+    """Times that differ from gap to gap, as the network takes them: as many in each gap.
+
+    Returns: times (1, K, gaps), filled up with times that nobody asked for; numbers of the outputs between the two key
+    frames of `keep` that were asked for.
+    """
+    count = max(1, *map(len, steps))
+    filled: list[list[float]] = []
+    wanted: list[int] = []
+    for gap, asked in enumerate(steps):
+        end = asked[-1] if asked else 0.0
+        spare = count - len(asked)
+        filled.append([*asked, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
+        if keep[0] <= gap < keep[1]:
+            base = (gap - keep[0]) * (count + 1)
+            wanted += range(base, base + 1 + len(asked))
+    return torch.tensor(filled, dtype=torch.float64).T[None], [*wanted, (keep[1] - keep[0]) * (count + 1)]

@@ -55,30 +55,33 @@ def restore(
     device: torch.device | str | None = None,
     padding: str = "reflect",
     frames: Sequence[int] | None = None,
-    times: Sequence[float] = (0.5,),
+    times: Sequence[float] | Sequence[Sequence[float]] = (0.5,),
     size: tuple[int, int] | None = None,
     options: Options = DEFAULT,
     note: Callable[[str], None] | None = None,
     clock: Clock | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Tensor]:
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
     MTDO: one per frame of `clip` (or of `frames`, in their order), neighbours beyond the ends as `padding` says. STNO:
-    the key frames and, between each two, one per entry of `times` (none: key frames alone), at `size` = (H, W), None:
-    four times as large; with `frames` (a range of key frames) those and the in-between frames that follow each. A clip
-    of any length takes the same memory. `note` gets a line when memory runs out and smaller tiles are taken (default:
-    standard error); `clock` watches how long the work takes. The network is put into eval mode. Raises InputError for a
-    clip that is too short.
+    the key frames and, between each two, one per entry of `times` (none: key frames alone; or a list for each gap), at
+    `size` = (H, W), None: four times as large; with `frames` (a range of key frames) those and the intermediate frames
+    that follow each. A clip of any length takes the same memory. `note` gets a line when memory runs out and smaller tiles
+    are taken (default: standard error); `clock` watches how long the work takes; `progress` gets the number of finished
+    tiles of a frame and how many it has. The network is put into eval mode. Raises InputError for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, output_size(network, clip.size, size))
     workers = 1
     if network.config.name == "stno":
-        jobs: Iterator[Any] = chunks(clip, options, range(len(clip)) if frames is None else frames)
+        per_gap: Any = times if times and not isinstance(times[0], (int, float)) else None
+        every: Any = () if per_gap else times
+        jobs: Iterator[Any] = chunks(clip, options, range(len(clip)) if frames is None else frames, per_gap)
 
         def start(region: tiles.Region, turn: int) -> Any:
-            return SpaceTimeWork(network, device, region, turn, times)
+            return SpaceTimeWork(network, device, region, turn, every)
     else:
         wanted = range(len(clip)) if frames is None else frames
         spacing = Spacing(network.config.frames, network.config.spacing, len(clip), padding)
@@ -89,7 +92,7 @@ def restore(
             return SpaceWork(network, device, region, turn)
 
     def make_worker() -> Callable[[Any], Tensor]:
-        worker = Worker(start, shape, network, device, options, note or _to_stderr)
+        worker = Worker(start, shape, network, device, options, note or _to_stderr, progress)
         return clock.watch(worker) if clock else worker
 
     if workers == 1:
@@ -143,7 +146,9 @@ def windows(clip: Clip, spacing: Spacing, frames: Sequence[int]) -> Iterator[Win
         yield Window(numbers, {number: load(number) for number in sorted(set(numbers))})
 
 
-def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chunk]:
+def chunks(
+    clip: Clip, options: Options, frames: Sequence[int], times: Sequence[Sequence[float]] | None = None
+) -> Iterator[Chunk]:
     """Stretches of key frames, each with its context. They begin at multiples of `options.chunk` whatever `frames` asks
     for: what is made of a frame does not depend on where the work began.
     """
@@ -160,7 +165,8 @@ def chunks(clip: Clip, options: Options, frames: Sequence[int]) -> Iterator[Chun
         )
         held = {number: held[number] if number in held else clip.frame(number) for number in seen}
         keep = (start - seen[0], min(stop, last) - seen[0])
-        yield Chunk(torch.stack(list(held.values())), keep, whole=stop > last)
+        steps = None if times is None else [list(times[gap]) for gap in seen[:-1]]
+        yield Chunk(torch.stack(list(held.values())), keep, stop > last, steps)
         start = stop
 
 
@@ -175,9 +181,10 @@ class Worker:
         device: torch.device,
         options: Options,
         note: Callable[[str], None],
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.start, self.shape, self.network = start, shape, network
-        self.device, self.options, self.note = device, options, note
+        self.device, self.options, self.note, self.progress = device, options, note, progress
         self._cut(options.tile)
 
     def _cut(self, tile: int | None) -> None:
@@ -191,11 +198,17 @@ class Worker:
         while True:
             with precision.numbers(self.options.precision, self.device, self.network):
                 try:
-                    return self.canvas.blend([self._mean(works, job) for works in self.works])
+                    return self.canvas.blend([self._tile(number, job) for number in range(len(self.works))])
                 except (RuntimeError, MemoryError) as error:
                     if not tiles.is_out_of_memory(error):
                         raise
             self._shrink()
+
+    def _tile(self, number: int, job: Window | Chunk) -> Tensor:
+        made = self._mean(self.works[number], job)
+        if self.progress and len(self.works) > 1:
+            self.progress(number + 1, len(self.works))
+        return made
 
     @staticmethod
     def _mean(works: list[Any], job: Window | Chunk) -> Tensor:

@@ -8,19 +8,19 @@ on different pieces.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data import frame_writer, tiff, video_join
-from data.clips import Clip, VideoClip
+from data import frame_writer, tiff
+from data.clips import Clip
 from data.files import (
     is_own_folder,
     make_own_folder,
@@ -31,79 +31,105 @@ from data.files import (
 )
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
+from data.video import join
+from data.video.containers import Timing, check_size, timing
+from data.video.encoding import Encoding
 from engine.upscale import comparison
+from engine.upscale.timeline import Timeline
 from errors import InputError
 
 PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time networks
+
+
+@dataclass(frozen=True)
+class VideoTarget:
+    """A video to write: where, how it is encoded, and the video whose tracks and metadata it gets (None: no video)."""
+
+    path: Path
+    encoding: Encoding
+    source: join.Source | None = None
+
+    def timing(self, timeline: Timeline) -> Timing:
+        """InputError where the file cannot keep the times."""
+        base = self.source.video.info.time_base if self.source else None
+        return timing(self.path, timeline.times, timeline.last, timeline.fps, base)
+
+    def check(self, size: tuple[int, int], timeline: Timeline) -> None:
+        """InputError for whatever the file cannot hold, before the work."""
+        check_size(self.path, self.encoding.codec, size)
+        self.timing(timeline)
+        join.rehearse(self.path, self.encoding, size, self.source)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.plan.notes if self.source else ()
 
 
 @dataclass
 class ClipJob:
     """A clip, where its upscaled version goes and of what it consists.
 
-    kind: "film", "frames" or "stack".   times: in-between times of each gap, empty for the key frames alone.
+    kind: "video", "frames" or "stack".   size: (H, W) of the output.   network_size: (H, W) that the network makes (default: size).
+    timeline: the output's frames.   target: the video to write, for that kind.   compare: the comparison to write.
+    facts: weights, precision, tile, ...: what the result depends on.
     """
 
     clip: Clip
     out: Path
     kind: str
-    size: tuple[int, int]  # (H, W) of the output
-    times: tuple[float, ...] = ()
+    size: tuple[int, int]
+    timeline: Timeline
+    network_size: tuple[int, int] = (0, 0)
     image_suffix: str = ".png"
-    compare: bool = False
-    codec: str = "h264"
-    crf: int = 16
-    lossless: bool = False
-    fps: Fraction = Fraction(25)  # of the output
-    facts: dict[str, Any] = field(default_factory=dict)  # weights, precision, tile, ...: what the result depends on
+    target: VideoTarget | None = None
+    compare: VideoTarget | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False  # whether a result that exists is replaced; `check` sets it
 
     def __post_init__(self) -> None:
-        self.per_gap = len(self.times) + 1
-        self.work = self.out.with_name(f".{self.out.name}.upscaling")
+        self.network_size = self.network_size if any(self.network_size) else self.size
+        self.work = work_folder(self.out)
         deep = self.clip.bit_depth > 8
         self.dtype = np.dtype(np.float32 if self.clip.bit_depth == 32 else np.uint16 if deep else np.uint8)
-        if self.kind == "film" and self.dtype == np.float32:
-            self.dtype = np.dtype(np.uint16)
-        self.bands = None if self.kind == "film" else self.clip.band_map  # films show the stretched bands
+        if self.target is not None:
+            self.dtype = self.target.encoding.value_type
+        self.bands = None if self.kind == "video" else self.clip.band_map  # videos show the stretched bands
         if self.bands is not None:
             self.dtype = self.bands.dtype
-        self.channels = 3 if self.kind == "film" else self.clip.channels
+        self.channels = 3 if self.kind == "video" else self.clip.channels
 
     def __len__(self) -> int:
         """Number of output frames."""
-        return (len(self.clip) - 1) * self.per_gap + 1
+        return len(self.timeline)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return (*self.size, self.channels)
 
     @property
-    def pieces(self) -> int:
-        return -(-len(self.clip) // PIECE)
+    def pieces(self) -> list[int]:
+        """Numbers of the pieces that have output frames."""
+        return [number for number in range(-(-len(self.clip) // PIECE)) if len(self.frames_of(number))]
 
     def frames_of(self, piece: int) -> range:
-        """Output frames of a piece: its key frames and the in-between frames after each."""
-        return range(piece * PIECE * self.per_gap, min((piece + 1) * PIECE * self.per_gap, len(self)))
+        """Output frames of a piece: its key frames and the intermediate frames after each."""
+        return self.timeline.outputs(piece * PIECE, (piece + 1) * PIECE)
+
+    def keys_of(self, piece: int) -> range:
+        """Key frames of a piece."""
+        return range(piece * PIECE, min((piece + 1) * PIECE, len(self.clip)))
 
     def outputs_of(self, key: int) -> range:
         """Output frames of one key frame."""
-        return range(key * self.per_gap, min((key + 1) * self.per_gap, len(self)))
+        return self.timeline.outputs(key, key + 1)
 
     def place(self, index: int) -> tuple[int, float]:
         """Key frame and time after it (0: the key frame itself) of an output frame."""
-        key, step = divmod(index, self.per_gap)
-        return key, self.times[step - 1] if step else 0.0
-
-    def time(self, index: int) -> float:
-        """Seconds from the first frame, as the source's frame times say."""
-        key, step = self.place(index)
-        times = self.clip.times if self.clip.fps else [k * float(self.per_gap / self.fps) for k in range(key + 2)]
-        return times[key] + step * (times[key + 1] - times[key]) if step else times[key]
+        return self.timeline.places[index]
 
     def name(self, index: int) -> str:
         """How a frame is called in a folder: as in the source, or numbered where there are more of them."""
-        return f"{index:08d}" if self.times else self.clip.frame_names[index]
+        return f"{index:08d}" if self.timeline.doubled else self.clip.frame_names[self.place(index)[0]]
 
     def source(self, index: int) -> str:
         """An output frame in words, for messages."""
@@ -132,25 +158,25 @@ class ClipJob:
 
     @property
     def beside(self) -> Path:
-        """The film of the comparison."""
+        """The video of the comparison."""
         return comparison.comparison_path(self.out)
 
     def complete(self, number: int) -> bool:
         """Whether nothing remains to be done for a piece."""
-        if self.compare and not self.piece_beside(number).is_file():
+        if self.compare and not _filled(self.piece_beside(number)):
             return False
-        if self.kind == "film":
-            return self.piece(number).is_file()
-        return all(self.image(index).is_file() for index in self.frames_of(number))
+        if self.kind == "video":
+            return _filled(self.piece(number))
+        return all(_filled(self.image(index)) for index in self.frames_of(number))
 
     def has(self, index: int) -> bool:
         """Whether a frame of an unfinished piece is there."""
-        return (self.raw(index) if self.kind == "film" else self.image(index)).is_file()
+        return _filled(self.raw(index) if self.kind == "video" else self.image(index))
 
     def keep(self, index: int, frame: Any) -> None:
         """Put a restored frame (3, H, W) in [0, 1] into the work folder."""
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
-        if self.kind == "film":
+        if self.kind == "video":
             frame_writer.store_frame(self.raw(index), array)
         else:
             frame_writer.write_frame(self.image(index), array, self.geo(index) if self.kind == "frames" else None)
@@ -158,42 +184,26 @@ class ClipJob:
     def finish_piece(self, number: int) -> None:
         """Once all its frames are there: encode the piece and its comparison, and give the room of raw frames back."""
         indices = self.frames_of(number)
-        times = [self.time(index) for index in indices]
         (self.work / "pieces").mkdir(exist_ok=True)
         if self.compare:
-            style = self.style(0)
             bicubic = comparison.Bicubic(
                 deepcopy(self.clip), self.size
             )  # a decoder of its own: this is the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
             shown = map(self.bands.stretch, self.stored(indices)) if self.bands else self.stored(indices)
             both = comparison.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
-            video_join.write_piece(self.piece_beside(number), both, times, style)
-        if self.kind == "film":
-            video_join.write_piece(self.piece(number), self.stored(indices), times, self.style())
+            join.write_piece(self.piece_beside(number), both, self.compare.encoding, self.timeline.fps)
+        if self.target:
+            join.write_piece(self.piece(number), self.stored(indices), self.target.encoding, self.timeline.fps)
             for index in indices:
                 self.raw(index).unlink(missing_ok=True)
 
     def stored(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
-            if self.kind == "film":
+            if self.kind == "video":
                 yield frame_writer.load_frame(self.raw(index), self.shape, self.dtype)
             else:
                 yield read_image(self.image(index))
-
-    def style(self, bits: int | None = None) -> video_join.VideoStyle:
-        """How the film is encoded; bits 0: as a comparison, 8 bits in H.264."""
-        like = self.clip.film if isinstance(self.clip, VideoClip) else None
-        if bits == 0:
-            return video_join.VideoStyle(self.fps, like, "h264", self.crf, False, 8)
-        return video_join.VideoStyle(
-            self.fps,
-            like,
-            self.codec,
-            self.crf,
-            self.lossless,
-            min(self.clip.bit_depth, 16) if like is None else like.info.bits,
-        )
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         """The georeference of the source, its pixels as small as the output's."""
@@ -207,19 +217,37 @@ class ClipJob:
 
     def identity(self) -> dict[str, Any]:
         """What must be the same for finished frames to be of use."""
+        timeline = repr((self.timeline.places, self.timeline.times, self.timeline.cuts))
         what = {
             "source": [self.clip.identity(0), self.clip.identity(len(self.clip) - 1), len(self.clip)],
             "size": list(self.size),
-            "times": list(self.times),
+            "timeline": hashlib.sha256(timeline.encode()).hexdigest(),
             "kind": self.kind,
-            "compare": self.compare,
+            "compare": self.compare is not None,
             **self.facts,
         }
-        if self.kind == "film" or self.compare:
-            what |= {"codec": self.codec, "crf": self.crf, "lossless": self.lossless, "fps": str(self.fps)}
-        if self.kind != "film":
+        for target in (self.target, self.compare):
+            if target:
+                what |= {"encoding": repr(target.encoding), "fps": str(self.timeline.fps)}
+                break
+        if self.kind != "video":
             what["image-format"] = self.image_suffix
         return what
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the files that are written."""
+        return [f"'{target.path}': {note}" for target in (self.target,) if target for note in target.notes]
+
+    def check_formats(self) -> None:
+        """InputError where the output cannot hold the frames, their times or the source's tracks."""
+        height, width = self.size
+        if self.target:
+            self.target.check(self.size, self.timeline)
+        if self.compare:
+            self.compare.check((height, 2 * width), self.timeline)
+        if self.kind == "frames":
+            frame_writer.check_image_size(self.image_suffix, self.size)
 
     def check(self, resume: bool, overwrite: bool) -> None:
         """Raises InputError where the output or an interrupted run's work folder is in the way."""
@@ -237,7 +265,7 @@ class ClipJob:
         """Raises InputError where something is that must not be replaced; asked before the work and at its end."""
         check_free(self.out, self.kind, self.overwrite, self.made)
         if self.compare:
-            check_free(self.beside, "film", self.overwrite)
+            check_free(self.beside, "video", self.overwrite)
 
     @cached_property
     def made(self) -> frozenset[str]:
@@ -301,8 +329,8 @@ class ClipJob:
         """Put the pieces together, give the result its name and remove the work folder. Returns what was written."""
         written = [self.out]
         self.check_free()  # again: something may have appeared meanwhile
-        if self.kind == "film":
-            self._join(self.out, [self.piece(number) for number in range(self.pieces)])
+        if self.target:
+            self._join(self.target, [self.piece(number) for number in self.pieces])
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices, whole = range(len(self)), self.work / self.out.name
@@ -311,16 +339,25 @@ class ClipJob:
         else:
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)
         if self.compare:
-            self._join(self.beside, [self.piece_beside(number) for number in range(self.pieces)])
+            self._join(self.compare, [self.piece_beside(number) for number in self.pieces])
             written.append(self.beside)
         remove_own_folder(self.work)
         return written
 
-    def _join(self, path: Path, pieces: list[Path]) -> None:
-        film = self.clip.film if isinstance(self.clip, VideoClip) else None
-        times, last = self.clip.times, video_join.last_shown(film) if film else None
-        if last is None:  # as long as the one before
-            last = times[-1] - times[-2] if self.clip.fps and len(times) > 1 else float(self.per_gap / self.fps)
-        whole = self.work / path.name
-        video_join.join(whole, pieces, [self.time(index) for index in range(len(self))], last, film)
-        move(whole, path, replace=self.overwrite)
+    def _join(self, target: VideoTarget, pieces: list[Path]) -> None:
+        whole = self.work / target.path.name
+        join.join(whole, pieces, target.encoding, target.timing(self.timeline), target.source)
+        move(whole, target.path, replace=self.overwrite)
+
+
+def work_folder(out: Path) -> Path:
+    """Where unfinished work on `out` is kept."""
+    return out.with_name(f".{out.name}.upscaling")
+
+
+def _filled(path: Path) -> bool:
+    """Whether there is a file with something in it."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -11,6 +11,8 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,23 @@ from tqdm import tqdm
 
 import dcn
 from data.bands import hint
-from data.clips import Clip, RegionClip, SubClip
+from data.clips import Clip, RegionClip, SubClip, VideoClip
 from data.frame_writer import check_free
 from data.media import from_tensor, write_image
+from data.scenes import scene_cuts
 from engine import distributed
 from engine.distributed import say
 from engine.restore import Options, frames_at_once, multiple, precision, restore, tiles
 from engine.restore.threads import WriteBehind
-from engine.upscale import comparison
+from engine.upscale import comparison, pipe, targets
+from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
+from engine.upscale.outputs import fitted, missing_frames, runs
 from engine.upscale.places import check_places, locked
-from engine.upscale.request import Request, finished, in_between, inputs, make_job, open_clips, open_network
+from engine.upscale.request import Request, complete, inputs, make_job, open_clips, open_network
 from errors import InputError
+
+HEARTBEAT = 10.0  # seconds between refreshes of the progress bar
 
 
 def upscale(request: Request) -> list[Path]:
@@ -45,27 +52,51 @@ def upscale(request: Request) -> list[Path]:
     precision.check(request.precision, device)
     distributed.start(device)
     dcn.ensure_built(log=say)
-    network, weights = open_network(request)
-    clips = open_clips(request)
+    with pipe.spooled(request) as request:
+        return upscale_files(request, device)
+
+
+def upscale_files(request: Request, device: torch.device) -> list[Path]:
+    """The same for inputs that are files. A clip of a folder that cannot be used does not keep the others back."""
+    failures = Failures(several=False)
+    clips = open_clips(request, failures)
+    total = len(clips) + len(failures.errors)
+    if not clips:
+        failures.close(total)
+    network, weights = open_network(request, clips[0][0].size)
     if (dark := hint(clips[0][0].array(0))) is not None:
         say(f"clip '{clips[0][0].name}' {dark} (--limits, --percentiles)")
-    times = in_between(request, network, clips[0][0])
+    request = targets.preview_range(clips[0][0], clips[0][1], request)
+    clips = [(targets.cut_to_range(clip, request), request.out if request.preview_seconds else out) for clip, out in clips]
+    tell(clips)
     if request.preview is not None:
-        return [preview(network, weights, clips[0], request, times, device)]
-    jobs = [make_job(clip, out, request, network, times, weights) for clip, out in clips]
-    jobs = [job for job in jobs if not finished(job, request)]
-    if not jobs:
-        say("nothing to do: every output is complete")
-        return []
+        return [preview(network, weights, clips[0], request, device)]
+    jobs: list[ClipJob] = []
+    for clip, out in clips:
+        with failures.of(clip.name):
+            if not complete(out, request):
+                jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
+    if jobs and pipe.is_pipe(request.out):
+        plan_numbers(jobs, network, request, device)
+        return pipe.write(jobs[0], precision.prepare(network, jobs[0].facts["precision"]), request, device)
     check_places([place for job in jobs for place in job.places], inputs(request))
     with locked(request.out, jobs) if distributed.is_main() else nullcontext():
-        return make_all(jobs, network, request, device)
+        written = make_all(jobs, network, request, device, failures)
+    distributed.stop()
+    failures.close(total)
+    return written
 
 
-def make_all(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> list[Path]:
+def make_all(
+    jobs: list[ClipJob], network: Any, request: Request, device: torch.device, failures: Failures
+) -> list[Path]:
     """Work on all jobs and give the results their names."""
-    for job in jobs if distributed.is_main() else ():
-        job.check(request.resume, request.overwrite)
+    usable = [check_job(job, request, failures) for job in jobs] if distributed.is_main() else []
+    jobs = [job for job, good in zip(jobs, distributed.broadcast(usable), strict=True) if good]
+    if not jobs:
+        if not failures.errors:
+            say("nothing to do: every output is complete")
+        return []
     plan_numbers(jobs, network, request, device)
     network = precision.prepare(network, jobs[0].facts["precision"])
     if request.compile:
@@ -73,14 +104,57 @@ def make_all(jobs: list[ClipJob], network: Any, request: Request, device: torch.
     begin(jobs, request)
     try:
         with patient_exit():
-            work(jobs, network, request, device)
+            work(jobs, network, request, device, failures)
     except KeyboardInterrupt:
         say("interrupted: what is finished is kept; the same command with --resume goes on")
         raise
     distributed.barrier()
-    written = [path for job in jobs for path in job.finish()] if distributed.is_main() else []
-    distributed.stop()
-    return written
+    return [path for job in jobs for path in finish(job, failures)] if distributed.is_main() else []
+
+
+def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:
+    """Whether a job can be done; says what its result will not have as the source has it."""
+    with failures.of(job.clip.name):
+        job.check(request.resume, request.overwrite)
+        job.check_formats()
+        for note in filter(None, (*job.notes, targets.shape_note(job.clip, job.size))):
+            say(note)
+        return True
+    return False
+
+
+def finish(job: ClipJob, failures: Failures) -> list[Path]:
+    """The finished files; none of a job that failed, here or in another process."""
+    with failures.of(job.clip.name):
+        if not all(job.complete(number) for number in job.pieces):
+            raise InputError(f"clip '{job.clip.name}' is incomplete: go on with --resume")
+        return job.finish()
+    return []
+
+
+# --- what is found in the clips ---------------------------------------------------------------------------------------
+
+
+def tell(clips: Sequence[tuple[Clip, Path]]) -> None:
+    """Say what the videos' files have to be said of: damage, cuts, interlacing."""
+    for clip, _ in clips:
+        base = targets.base_of(clip)
+        for note in base.video.notes if isinstance(base, VideoClip) else ():
+            say(f"clip '{clip.name}': {note}")
+
+
+def find_cuts(clip: Clip, request: Request) -> list[int]:
+    """Frames that begin a scene, found by the first rank and said; none where the request does not want them."""
+    if not request.scenes or len(clip) < 2:
+        return []
+    cuts = distributed.broadcast(scene_cuts(clip) if distributed.is_main() else [])
+    if cuts:
+        times, _ = targets.key_times(clip, request)
+        named = ", ".join(f"{times[cut]:.2f} s" for cut in cuts[:8]) + (" ..." if len(cuts) > 8 else "")
+        say(
+            f"clip '{clip.name}': {len(cuts)} scene cut(s) at {named}: nothing reaches across them (--no-scenes: it does)"
+        )
+    return cuts
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
@@ -111,9 +185,9 @@ def choose_precision(job: ClipJob, network: Any, request: Request, device: torch
     workers = frames_at_once(network, (height, width), Options(), device)
     clip = SubClip(job.clip, range(min(len(job.clip), max(3, 2 * workers))))
     frames = range(len(clip)) if workers > 1 else range(len(clip) // 2, len(clip) // 2 + 1)
-    scale = job.size[0] / clip.size[0]
     sample = middle(clip, precision.SAMPLE)
-    size = round(scale * sample.size[0]), round(scale * sample.size[1])
+    down, across = (out / side for out, side in zip(job.network_size, clip.size, strict=True))
+    size = round(down * sample.size[0]), round(across * sample.size[1])
     prepared: dict[str, Any] = {}  # making them is no part of the work that is timed
 
     def restore_sample(name: str) -> Tensor:
@@ -142,7 +216,8 @@ def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.devi
     if request.tile:
         return request.tile
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
-    needed = tiles.bytes_per_pixel(network.config, len(job.times) or 1, keys)
+    between = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
+    needed = tiles.bytes_per_pixel(network.config, between or 1, keys)
     tile = tiles.automatic(job.clip.size, needed, tiles.free_memory(device), multiple(network))
     if tile:
         say(f"clip '{job.clip.name}': frames of {job.clip.size[1]}x{job.clip.size[0]} in tiles of {tile} LR pixels")
@@ -164,37 +239,52 @@ def begin(jobs: list[ClipJob], request: Request) -> None:
     distributed.barrier()
 
 
-def work(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> None:
+def work(jobs: list[ClipJob], network: Any, request: Request, device: torch.device, failures: Failures) -> None:
     """This rank's share of the pieces of all clips."""
-    pieces = [(job, number) for job in jobs for number in range(job.pieces)]
+    pieces = [(job, number) for job in jobs for number in job.pieces]
     mine = pieces[distributed.rank() :: distributed.world()]
     total = sum(len(job.frames_of(number)) for job, number in mine)
     ready = sum(done(job, number) for job, number in mine)
     quiet = not distributed.is_main()
-    with tqdm(total=total, initial=ready, unit="frame", disable=quiet, dynamic_ncols=True, smoothing=0.05) as bar:
+    with progress_bar(total, ready, quiet) as bar:
         for job in jobs:
             numbers = [number for owner, number in mine if owner is job and not job.complete(number)]
             bar.set_description(job.clip.name)
-            for run in runs(numbers):
-                make_pieces(job, run, network, request, device, bar)
+            with failures.of(job.clip.name):
+                for run in runs(numbers):
+                    make_pieces(job, run, network, request, device, bar)
+
+
+@contextmanager
+def progress_bar(total: int, ready: int, quiet: bool) -> Iterator[Any]:
+    """A bar of frames whose time runs on while a large frame is being made."""
+    over = threading.Event()
+    with tqdm(total=total, initial=ready, unit="frame", disable=quiet, dynamic_ncols=True, smoothing=0.05) as bar:
+
+        def beat() -> None:
+            while not over.wait(HEARTBEAT):
+                bar.refresh()
+
+        thread = threading.Thread(target=beat, name="progress", daemon=True)
+        if not quiet:
+            thread.start()
+        try:
+            yield bar
+        finally:
+            over.set()
+            if thread.is_alive():
+                thread.join()
+
+
+def show_tile(bar: Any, done: int, tiles_of_frame: int) -> None:
+    """Behind the bar: how far the frame in hand is."""
+    bar.set_postfix_str(f"tile {done} of {tiles_of_frame}", refresh=True)
 
 
 def done(job: ClipJob, number: int) -> int:
     """Finished frames of a piece."""
     indices = job.frames_of(number)
     return len(indices) if job.complete(number) else sum(job.has(index) for index in indices)
-
-
-def runs(numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Stretches of consecutive pieces: features are kept across their borders."""
-    run: list[int] = []
-    for number in numbers:
-        if run and number != run[-1] + 1:
-            yield run
-            run = []
-        run.append(number)
-    if run:
-        yield run
 
 
 def make_pieces(
@@ -212,35 +302,13 @@ def make_pieces(
             job.finish_piece(ends[index])
 
     with WriteBehind(write) as behind:
-        for index, frame in missing_frames(job, numbers, network, request, device):
+        tell_tile = partial(show_tile, bar)
+        for index, frame in missing_frames(job, numbers, network, request, device, tell_tile):
             if frame is not None and not torch.isfinite(frame).all():
                 raise InputError(
                     f"{job.source(index)}: the output is not finite: check the weights, or try --precision fp32"
                 )
             behind.put((index, frame))
-
-
-def missing_frames(
-    job: ClipJob, numbers: list[int], network: Any, request: Request, device: torch.device
-) -> Iterator[tuple[int, Tensor | None]]:
-    """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
-    facts = job.facts
-    options = Options(
-        facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
-    )
-    first, last = job.frames_of(numbers[0])[0], job.frames_of(numbers[-1])[-1]
-    there = {index for index in range(first, last + 1) if job.has(index)}
-    keys = range(first // job.per_gap, last // job.per_gap + 1)
-    incomplete = [key for key in keys if not there.issuperset(job.outputs_of(key))]
-    restored: dict[int, Iterator[Tensor]] = {}
-    for run in runs(incomplete):
-        frames = restore(network, job.clip, device=device, padding=request.padding, frames=range(run[0], run[-1] + 1),
-                         times=job.times, size=job.size, options=options, note=say)  # fmt: skip
-        restored |= dict.fromkeys(run, frames)
-    for key in keys:
-        for index in job.outputs_of(key):
-            frame = next(restored[key]) if key in restored else None
-            yield index, None if index in there else frame
 
 
 @contextmanager
@@ -265,7 +333,6 @@ def preview(
     weights: Path,
     clip_and_out: tuple[Clip, Path],
     request: Request,
-    times: Sequence[float],
     device: torch.device,
 ) -> Path:
     """One frame, bicubic beside ours, as PNG: for a look before the long work."""
@@ -273,7 +340,7 @@ def preview(
     index = request.preview if request.preview is not None and request.preview >= 0 else len(clip) // 2
     if index >= len(clip):
         raise InputError(f"--preview {index}: clip '{clip.name}' has frames 0 to {len(clip) - 1}")
-    job = make_job(clip, out.with_suffix(""), request, network, times, weights)
+    job = make_job(clip, out.with_suffix(""), replace(request, compare=False), network, weights)
     path = out if out.suffix.lower() == ".png" else out.with_name(f"{out.stem or out.name}_preview.png")
     check_places([path], inputs(request))
     check_free(path, "preview", request.overwrite)
@@ -282,7 +349,8 @@ def preview(
         name, choose_tile(job, network, request, device), ensemble=request.ensemble, context=request.context
     )
     ours = next(restore(network, clip, device=device, padding=request.padding, frames=range(index, index + 1),
-                        times=times, size=job.size, options=options, note=say))  # fmt: skip
+                        times=(), size=job.network_size, options=options, note=say))  # fmt: skip
+    ours = fitted(ours, job.size)
     bicubic = comparison.Bicubic(clip, job.size)(index, 0.0)
     write_image(path, from_tensor(torch.cat([bicubic, ours], dim=-1), np.dtype(np.uint8)))
     return path

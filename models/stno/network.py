@@ -67,7 +67,8 @@ class STNO(nn.Module):
     ) -> Tensor:
         """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
 
-        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample. size: (H, W), any; None: four
+        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample, or (B, K, T-1) with a column per
+        gap between key frames. size: (H, W), any; None: four
         times (h, w). times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times,
         whose key frames are returned (None: those of the time nearest 0.5). keep: only the outputs between these two
         key frames (inclusive), for clips that are processed in overlapping pieces. The in-between LR frames are clamped
@@ -136,7 +137,7 @@ class STNO(nn.Module):
         )
 
     def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int, clamp: bool) -> Features:
-        """Operator and propagation; frames (B, T, 3, h, w), times (B, K)."""
+        """Operator and propagation; frames (B, T, 3, h, w), times (B, K, 1 or T-1)."""
         height, width = frames.shape[-2:]
         padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
         between, flows = self._interpolate(padded, times, clamp)
@@ -159,7 +160,7 @@ class STNO(nn.Module):
         return Features(keys[crop], inserted[crop], between[crop], Flows(*(flow[crop] for flow in flows)))
 
     def _interpolate(self, frames: Tensor, times: Tensor, clamp: bool) -> tuple[Tensor, Flows]:
-        """Frames (T, B, 3, h, w), times (B, K) -> in-between frames and flows (T-1, K, B, .., h, w).
+        """Frames (T, B, 3, h, w), times (B, K, 1 or T-1) -> in-between frames and flows (T-1, K, B, .., h, w).
 
         Always in full precision: flows are positions, and the operator is a few percent of the work.
         """
@@ -168,7 +169,8 @@ class STNO(nn.Module):
             pairs = self.operator.encode(frames[:-1].flatten(0, 1), frames[1:].flatten(0, 1))
             results = []
             for time in times.unbind(1):
-                frame, flows = self.operator.decode(pairs, time.repeat(gaps).view(-1, 1, 1, 1))
+                of_pair = time.expand(batch, gaps).T.reshape(-1, 1, 1, 1)
+                frame, flows = self.operator.decode(pairs, of_pair)
                 frame = frame.clamp(0, 1) if clamp else frame
                 results.append([x.unflatten(0, (gaps, batch)) for x in (frame, *flows)])
         between, *flows = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
@@ -196,17 +198,23 @@ def _interleave(keys: Tensor, inserted: Tensor) -> Tensor:
 
 
 def _nearest_half(times: Tensor) -> int:
-    return int((times.mean(0) - 0.5).abs().argmin())
+    return int((times.mean((0, 2)) - 0.5).abs().argmin())
 
 
 def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times (B, K) on the CPU in the type of `frames`, checked."""
+    """Times (B, K, 1 or T-1) on the CPU in the type of `frames`, checked."""
     rows = torch.as_tensor(times, dtype=torch.float64).cpu()
     rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
-    if rows.dim() != 2 or len(rows) != len(frames) or rows.shape[1] == 0:
+    rows = rows.unsqueeze(-1) if rows.dim() == 2 else rows
+    if (
+        rows.dim() != 3
+        or len(rows) != len(frames)
+        or not rows.shape[1]
+        or rows.shape[2] not in (1, frames.shape[1] - 1)
+    ):
         raise InputError(
             f"times have shape {tuple(rows.shape)}; expected a list of numbers, or one row for each of the "
-            f"{len(frames)} samples"
+            f"{len(frames)} samples, with one column or one for each of the {frames.shape[1] - 1} gaps"
         )
     if not bool(((rows > 0) & (rows < 1)).all()):
         raise InputError(
@@ -221,7 +229,7 @@ def _on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) ->
     """Times (B, K) on the device of `frames`, without waiting for it: a list becomes constants, so a CUDA graph can hold it."""
     if isinstance(times, Tensor):
         return rows.to(frames.device, non_blocking=True)
-    return torch.stack([frames.new_full((len(rows),), time) for time in rows[0].tolist()], dim=1)
+    return torch.stack([frames.new_full((len(rows), 1), time) for time in rows[0, :, 0].tolist()], dim=1)
 
 
 def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:

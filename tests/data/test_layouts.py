@@ -10,7 +10,7 @@ from data.degrade import Degradation
 from data.layouts import Box
 from data.media import write_image
 from data.tiff import write_page
-from data.video_writer import VideoWriter
+from data.video.writer import VideoWriter
 from errors import InputError
 
 RANDOM = np.random.default_rng(0)

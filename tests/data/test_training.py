@@ -13,7 +13,7 @@ import torch
 
 from data.degrade import Degradation
 from data.media import write_image
-from data.video_writer import VideoWriter
+from data.video.writer import VideoWriter
 from engine.config import config_from_mapping
 from engine.train.loop import Trainer
 from tests.engine.conftest import tiny_mapping

@@ -1,0 +1,135 @@
+"""Sound and text subtitles in another codec, where the output cannot hold them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.filter import Graph
+
+BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}
+STEREO_AT_MOST = ("libmp3lame",)
+PRIMING = {"libmp3lame": 1105}  # samples that the decoder gives before the first one, where no header says so
+ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+PlayResX: 384
+PlayResY: 288
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, \
+StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+class SoundConverter:
+    """Decodes a sound stream and encodes it anew at the same times; gaps become silence.
+
+    from_zero: the output has no start times, so that silence is put before late sound and early sound is cut.
+    """
+
+    def __init__(self, stream: Any, container: Any, encoder: str, from_zero: bool) -> None:
+        context = stream.codec_context
+        self.encoder, self.from_zero = encoder, from_zero
+        self.rate = _rate(encoder, context.sample_rate)
+        self.output = container.add_stream(encoder, rate=self.rate)
+        self.output.codec_context.layout = _layout(encoder, context.layout)
+        if encoder in BITS_PER_CHANNEL:
+            self.output.bit_rate = BITS_PER_CHANNEL[encoder] * len(self.output.codec_context.layout.channels)
+        self.output.time_base = self.output.codec_context.time_base = Fraction(1, self.rate)
+        self._graph: Any = None
+
+    def __call__(self, packet: Any, shift: float) -> Iterator[Any]:
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            return  # what is damaged becomes silence
+        for frame in frames:
+            yield from self._encode(self._placed(frame, shift))
+
+    def finish(self) -> Iterator[Any]:
+        """What the filter and the encoder still hold."""
+        if self._graph is not None:
+            self._graph.push(None)
+            yield from self._encode(None)
+            yield from self.output.encode(None)
+
+    def _placed(self, frame: Any, shift: float) -> Any:
+        if frame.pts is not None:
+            early = PRIMING.get(self.encoder, 0) / self.rate if self.from_zero else 0.0
+            frame.pts += round((shift - early) / frame.time_base)
+        return frame
+
+    def _encode(self, frame: Any | None) -> Iterator[Any]:
+        if frame is not None:
+            if self._graph is None:
+                self._graph = self._filter(frame)
+            self._graph.push(frame)
+        while True:
+            try:
+                ready = self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            yield from self.output.encode(ready)
+
+    def _filter(self, frame: Any) -> Any:
+        context = self.output.codec_context
+        graph = Graph()
+        source = graph.add_abuffer(
+            sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
+        )
+        start = ":first_pts=0" if self.from_zero else ""
+        resample = graph.add("aresample", f"{self.rate}:async=1{start}")
+        shape = graph.add(
+            "aformat",
+            f"sample_fmts={context.format.name}:sample_rates={self.rate}:channel_layouts={context.layout.name}",
+        )
+        graph.link_nodes(source, resample, shape, graph.add("abuffersink")).configure()
+        if context.frame_size:
+            graph.set_audio_frame_size(context.frame_size)
+        return graph
+
+
+def _rate(encoder: str, rate: int) -> int:
+    """The encoder's sample rate nearest to the source's, not below it if possible."""
+    offered = sorted(av.Codec(encoder, "w").audio_rates or [])
+    return next((r for r in offered if r >= rate), offered[-1]) if offered else rate
+
+
+def _layout(encoder: str, layout: Any) -> str:
+    channels = len(layout.channels)
+    if channels > 2 and (encoder in STEREO_AT_MOST or channels > 8):
+        return "stereo"
+    name = layout.name.replace("(side)", "")
+    return name if "channels" not in name else {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, "stereo")
+
+
+class TextConverter:
+    """Text subtitles as mov_text, SubRip or WebVTT: their words and line breaks, without styles."""
+
+    def __init__(self, stream: Any, container: Any, encoder: str) -> None:
+        self.encoder = encoder
+        self.output = container.add_stream(encoder)
+        self.output.codec_context.subtitle_header = ASS_HEADER
+        self.output.time_base = self.output.codec_context.time_base = Fraction(1, 1000)
+
+    def __call__(self, packet: Any, shift: float) -> Iterator[Any]:
+        try:
+            lines = [sub.dialogue.decode("utf-8", "replace") for sub in packet.decode() if hasattr(sub, "dialogue")]
+        except av.error.FFmpegError:
+            return
+        text = "\n".join(lines).replace("\\N", "\n").strip()
+        if not text:
+            return
+        payload = text.encode()
+        made = av.Packet(len(payload).to_bytes(2, "big") + payload if self.encoder == "mov_text" else payload)
+        made.time_base = Fraction(1, 1000)
+        made.pts = made.dts = round((float(packet.pts * packet.time_base) + shift) * 1000)
+        made.duration = max(round(float((packet.duration or 0) * packet.time_base) * 1000), 1)
+        made.stream = self.output
+        yield made

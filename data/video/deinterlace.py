@@ -1,0 +1,47 @@
+"""Frames that are stored as two fields, made progressive with FFmpeg's bwdif filter (one frame for each frame)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.filter import Graph
+
+
+def deinterlaced(frames: Sequence[Any], position: int) -> Any:
+    """The frame at `position` of up to three neighbours in order, progressive.
+
+    bwdif looks at the frame before and the frame after. A fresh graph for each frame makes the result independent of where
+    reading began.
+    """
+    first = frames[0]
+    graph = Graph()
+    source = graph.add_buffer(
+        width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 1), name="in"
+    )
+    filtered = graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
+    graph.link_nodes(source, filtered, graph.add("buffersink")).configure()
+    found: list[Any] = []
+    stamps = [(frame.pts, frame.time_base) for frame in frames]
+    for number, frame in enumerate(frames):
+        frame.pts, frame.time_base = number, Fraction(1, 1)
+        graph.push(frame)
+        found += _pull(graph)
+    graph.push(None)
+    found += _pull(graph)
+    for frame, stamp in zip(frames, stamps, strict=True):
+        frame.pts, frame.time_base = stamp
+    result = found[position]
+    result.colorspace, result.color_range = first.colorspace, first.color_range
+    return result
+
+
+def _pull(graph: Any) -> list[Any]:
+    found = []
+    while True:
+        try:
+            found.append(graph.pull())
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return found

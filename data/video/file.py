@@ -1,0 +1,306 @@
+"""Read videos: any frame by its number, in RGB, upright, with its exact time.
+
+A few decoded frames are kept, never the video. Values above 8 bits become uint16 that fill 0..65535; colours are decoded
+as `data.video.colour` says.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.video import colour, frames
+from data.video.colour import Colour
+from data.video.deinterlace import deinterlaced
+from data.video.hdr import Light
+from data.video.opening import naming, open_input
+from errors import InputError
+
+KEPT_FRAMES = 12  # converted frames at hand: a window of 7 that slides costs one decode a frame
+KEPT_RAW = 4  # decoded frames at hand: deinterlacing needs three
+THREADS = 4
+INTERLACED_SHARE = 0.5  # of the frames, from which a video counts as interlaced
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the stream says, as the frames come out of `VideoFile` (upright).
+
+    size: (H, W).   bits: per value.   channels: 1 or 3.   fps: mean rate.   matrix: number of the YUV matrix to decode
+    with.   colour: tags as stored.   light: HDR side data.   sample_aspect: width of a pixel over its height.
+    time_base: seconds per unit of time in the file.   stream: index of the video stream.
+    """
+
+    size: tuple[int, int]
+    bits: int
+    channels: int
+    fps: Fraction
+    matrix: int
+    full_range: bool
+    is_yuv: bool
+    colour: Colour
+    light: Light
+    sample_aspect: Fraction
+    time_base: Fraction
+    codec: str
+    container: str
+    stream: int
+
+
+class VideoFile:
+    """Random access to the frames of a video file: of the stream that players would choose.
+
+    Args:
+        path: the file.
+        quick: read packets only to find the frames' times where those can be trusted (MP4, Matroska), in place of decoding
+            the video once. Damage and interlaced frames are then not known beforehand.
+        strict: `array` raises InputError for a damaged frame; else it gives the frame as the decoder conceals it.
+        deinterlace: make interlaced frames progressive.
+
+    times: seconds from the first frame, one per frame (constant or variable rate).
+    start: the first frame's time in the file, against which sound is placed.
+    notes: lines for the user: what was skipped, is damaged, missing or changed.
+    """
+
+    def __init__(self, path: str | Path, quick: bool = False, strict: bool = False, deinterlace: bool = True) -> None:
+        self.path, self.strict = Path(path), strict
+        self._handle: tuple[int, Any, Any] | None = None  # (process id, container, stream)
+        self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for threads not there
+        self._decoder: Iterator[Any] | None = None
+        self._next = 0
+        self._threads = min(THREADS, os.cpu_count() or 1)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._raw: OrderedDict[int, Any] = OrderedDict()
+        with naming(self.path):
+            self.table = self._scan(quick)
+            self._number = {stamp: number for number, stamp in enumerate(self.table.stamps)}
+            self._turn = (False, False, False)
+            self.interlaced = self._is_interlaced(quick)
+            self.deinterlace = deinterlace and self.interlaced
+            self.info = self._describe()
+            self._close()  # a data set has thousands of videos: files stay open only while they are read
+        self.start, self.times = self.table.stretches[0].start, self.table.times
+
+    def __len__(self) -> int:
+        return len(self.table.stamps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        empty: dict[str, Any] = {"_handle": None, "_decoder": None, "_left": [], "_kept": OrderedDict(), "_raw": OrderedDict()}
+        return {**self.__dict__, **empty}
+
+    def array(self, index: int) -> np.ndarray:
+        """(H, W, C) uint8 or uint16, RGB or gray, upright. InputError where the frame cannot be decoded."""
+        if index in self._kept:
+            self._kept.move_to_end(index)
+            return self._kept[index]
+        with naming(self.path):
+            frame = self._progressive(index) if self.deinterlace else self._find(index)
+            array = self._to_array(frame)
+        _remember(self._kept, index, array, KEPT_FRAMES)
+        return array
+
+    @property
+    def last_shown(self) -> float | None:
+        """Seconds for which the last frame is shown; None where the file does not say it, or something unlikely."""
+        shown, longest = self.table.last_shown, max(np.diff(self.times), default=0.0)
+        return shown if shown and 0 < shown <= max(2 * longest, 1e-9) else None
+
+    @property
+    def notes(self) -> list[str]:
+        """One line for each thing that is not as in an undamaged, progressive file."""
+        table, found = self.table, []
+        if table.skipped:
+            found.append(
+                f"the first {table.skipped} packet(s) could not be decoded: the file was cut between key frames"
+            )
+        found += [f"{count} packet(s) at {at:.2f} s could not be decoded: damaged" for at, count in table.lost]
+        if table.damaged:
+            found.append(
+                f"frames shown as far as they could be decoded, for they are damaged: {_ranges(table.damaged)}"
+            )
+        if table.missing:
+            found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
+        for stretch in table.stretches[1:]:
+            found.append(f"its times jump at frame {stretch.first}: the frames from there on follow without a gap")
+        if self.interlaced:
+            how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
+            found.append(f"interlaced: {how}")
+        return found
+
+    # --- finding frames ---
+
+    def _scan(self, quick: bool) -> frames.FrameTable:
+        if quick:
+            table = frames.quick(*self._open())
+            self._close()
+            if table:
+                return table
+        table = frames.decoded(*self._open(), self._threads)
+        self._close()
+        if self._threads > 1 and (table is None or table.damaged or table.lost or table.skipped):
+            self._threads = 1
+            table = frames.decoded(*self._open(), 1)
+            self._close()
+        if table is None:
+            raise InputError(f"{self.path}: holds no video frames that can be decoded")
+        return table
+
+    def _is_interlaced(self, quick: bool) -> bool:
+        if self.table.threads:
+            return self.table.interlaced >= INTERLACED_SHARE * len(self)
+        return bool(self._find(0).interlaced_frame)
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._handle is None or self._handle[0] != os.getpid():
+            _spare_inherited_decoders()
+            container = open_input(self.path)
+            stream = container.streams.best("video")
+            if stream is None or stream.codec_context is None:
+                raise InputError(f"{self.path}: holds no video stream")
+            stream.codec_context.thread_type = "AUTO" if self._threads > 1 else "SLICE"
+            stream.codec_context.thread_count = self._threads
+            self._left += [self._handle, self._decoder] if self._handle else []
+            self._handle, self._decoder = (os.getpid(), container, stream), None
+        return self._handle[1], self._handle[2]
+
+    def _find(self, index: int) -> Any:
+        """The decoded frame. Decode on if it comes soon, else jump to the key frame before it, or to the start."""
+        if index in self._raw and self._handle and self._handle[0] == os.getpid():
+            return self._raw[index]
+        self._open()
+        key = 0
+        if self.table.seekable:
+            keys_before = bisect_right(self.table.keys, index)
+            key = self.table.keys[keys_before - 1] if keys_before else 0
+        if self._decoder is None or index < self._next or key > self._next:
+            self._seek(key)
+        frame = self._advance(index)
+        if frame is None and self.table.seekable:
+            self._seek(0)
+            frame = self._advance(index)
+        if frame is None:
+            raise InputError(f"{self.path}: frame {index} cannot be decoded; the file is damaged there, mend or cut it")
+        return frame
+
+    def _close(self) -> None:
+        self._raw.clear()
+        if self._handle and self._handle[0] == os.getpid():
+            self._decoder = None
+            self._handle[1].close()
+            self._handle = None
+
+    def _seek(self, number: int) -> None:
+        self._close()  # a decoder that met the end or an error cannot go on
+        container, stream = self._open()
+        if number > 0:
+            container.seek(self.table.stamps[number], stream=stream, backward=True)
+        self._decoder = iter(frames.Decoder(container, stream))
+        self._next = number
+
+    def _advance(self, index: int) -> Any | None:
+        """Decode until frame `index`; None if the stream passes it by or ends. Frames on the way are not converted."""
+        assert self._decoder is not None
+        for frame in self._decoder:
+            number = self._number.get(frame.pts, -1) if self.table.seekable else self._next
+            if number < 0:
+                continue
+            self._next = max(self._next, number + 1)
+            _remember(self._raw, number, frame, KEPT_RAW)
+            if number >= index:
+                return self._checked(frame, index) if number == index else None
+        self._decoder = None
+        return None
+
+    def _checked(self, frame: Any, index: int) -> Any:
+        if self.strict and frame.is_corrupt:
+            raise InputError(f"{self.path}: frame {index} is damaged; mend or cut the file")
+        return frame
+
+    def _progressive(self, index: int) -> Any:
+        around = range(max(index - 1, 0), min(index + 2, len(self)))
+        return deinterlaced([self._find(number) for number in around], index - around[0])
+
+    # --- describing ---
+
+    def _describe(self) -> VideoInfo:
+        frame = self._find(0)
+        container, stream = self._open()
+        self._turn = colour.orientation(frame)
+        size = (frame.height, frame.width)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        if self._turn[0]:
+            size, aspect = size[::-1], 1 / aspect
+        return VideoInfo(
+            size=size,
+            bits=colour.bits_of(frame),
+            channels=colour.channels_of(frame),
+            fps=self._rate(stream),
+            matrix=colour.matrix_of(frame),
+            full_range=colour.full_range(frame),
+            is_yuv=colour.is_yuv(frame),
+            colour=Colour.of(frame),
+            light=Light.of(frame),
+            sample_aspect=aspect,
+            time_base=Fraction(stream.time_base),
+            codec=stream.codec_context.name,
+            container=container.format.name,
+            stream=stream.index,
+        )
+
+    def _rate(self, stream: Any) -> Fraction:
+        """The header's rate where the frames' times agree with it, else their mean."""
+        rate, span = frames.rate_of(stream), self.table.times[-1]
+        if not span:
+            return rate
+        named = [Fraction(r) for r in (stream.average_rate, stream.guessed_rate, rate) if r]
+        nearest = min(named, key=lambda r: abs(span * float(r) - (len(self) - 1)))
+        if abs(span * float(nearest) - (len(self) - 1)) < 0.1 * len(self) + 1:
+            return nearest
+        return Fraction((len(self) - 1) / span).limit_denominator(1001)
+
+    def _to_array(self, frame: Any) -> np.ndarray:
+        array = colour.upright(colour.to_rgb(frame, self.info.bits, self.info.channels), self._turn)
+        if array.shape[:2] != self.info.size:
+            (height, width), (other, wide) = self.info.size, array.shape[:2]
+            raise InputError(
+                f"{self.path}: its frames change from {width}x{height} to {wide}x{other} pixels; split it there"
+            )
+        return np.ascontiguousarray(array)
+
+
+def _remember(kept: OrderedDict[int, Any], number: int, value: Any, limit: int) -> None:
+    kept[number] = value
+    while len(kept) > limit:
+        kept.popitem(last=False)
+
+
+def _ranges(numbers: list[int]) -> str:
+    """`3-5, 9` for 3, 4, 5, 9; the first ten of them."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    named = [f"{a}-{b}" if b > a else f"{a}" for a, b in parts[:10]]
+    return ", ".join(named) + (f" and {len(parts) - 10} more" if len(parts) > 10 else "")
+
+
+@cache
+def _spare_inherited_decoders() -> None:
+    """Let no forked process collect what it inherits: freeing a decoder waits for its threads, and those were not forked.
+
+    (A file that is still open is kept by `_left`; this is for those that wait in a reference cycle, after an exception say.)
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=gc.freeze)

@@ -1,0 +1,284 @@
+"""Which frames a video has, and when each is shown.
+
+The decoder decides: `decoded` list every frame that FFmpeg's decoder gives, in its order. Packets alone are enough where
+they are reliable (`quick`), which saves a data set of thousands of videos from being decoded twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+import av
+
+RELIABLE = ("mov", "matroska")  # containers (beginning of FFmpeg's name) whose packet times can be trusted
+LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # others estimate their length
+CUT = 1000  # packets at the beginning among which those that cannot be decoded are looked for
+JUMP = 10.0  # seconds: a longer gap between frames of a transport stream is a jump of its clock, as in FFmpeg
+MISSING = 0.4  # seconds by which a file must end before its header says to count as cut short
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Frames whose times run on. first: its first frame.   start: that frame's time in the file, seconds.   shift: seconds
+    to add to a time of the file to get the time from the first frame of the video."""
+
+    first: int
+    start: float
+    shift: float
+
+
+@dataclass
+class FrameTable:
+    """All frames in the order of showing.
+
+    stamps: the decoder's times, in units of the stream (None where it gives none).   times: seconds from the first frame.
+    keys: numbers of frames that decoding can begin at.   seekable: stamps identify frames, so decoding may begin at a key.
+    damaged: frames that the decoder marks as broken.   lost: (seconds, packets) where packets could not be decoded.
+    skipped: packets before the first frame that nothing could be decoded from.   interlaced: frames stored as fields.
+    last_shown: seconds for which the last frame is shown, by its packet; None if unknown.   missing: seconds by which the
+    file ends before its header says.
+    """
+
+    stamps: list[int | None]
+    times: list[float]
+    keys: list[int]
+    seekable: bool
+    stretches: list[Stretch]
+    threads: int
+    damaged: list[int] = field(default_factory=list)
+    lost: list[tuple[float, int]] = field(default_factory=list)
+    skipped: int = 0
+    interlaced: int = 0
+    last_shown: float | None = None
+    missing: float = 0.0
+
+
+class Decoder:
+    """Frames of one stream in the decoder's order, over whatever cannot be decoded.
+
+    errors: time stamps of packets that the decoder refused.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.container, self.stream = container, stream
+        self.errors: list[int | None] = []
+        self.stamps: list[int | None] = []  # presentation times of the first packets that are to be shown
+        self.first: int | None = None  # decoding time of the first packet
+        self.corrupt = False
+        self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self.frames((self.stream,))
+
+    def frames(self, streams: Sequence[Any]) -> Iterator[Any]:
+        for packet in self._packets(streams):
+            self._note_end(packet)
+            if packet.stream_index != self.stream.index:
+                continue
+            if packet.size == 0 and packet.dts is not None:
+                continue  # AVI repeats the frame before; given to the decoder it would end the stream
+            if packet.size and not packet.is_discard and len(self.stamps) < CUT:
+                self.stamps.append(packet.pts)
+            if packet.size and self.first is None:
+                self.first = packet.dts
+            self.corrupt = self.corrupt or packet.is_corrupt
+            try:
+                found = packet.decode()
+            except av.error.FFmpegError:
+                self.errors.append(packet.dts if packet.dts is not None else packet.pts)
+                continue
+            yield from found
+
+    def _packets(self, streams: Sequence[Any]) -> Iterator[Any]:
+        packets = self.container.demux(*streams)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:  # the file ends in the middle of a packet
+                self.corrupt = True
+                with suppress(av.error.FFmpegError):
+                    yield from (_Flush(self.stream, frame) for frame in self.stream.codec_context.decode(None))
+                return
+            if packet is None:
+                return
+            yield packet
+
+    def before(self, pts: int | None) -> int:
+        """How many of the first packets were to be shown before `pts`, the first frame's time."""
+        if pts is None or all(stamp is None for stamp in self.stamps):
+            return 0
+        first = [stamp is None or stamp < pts for stamp in self.stamps]
+        return sum(first) if sum(first) < len(first) / 2 or len(first) < CUT else 0
+
+    def _note_end(self, packet: Any) -> None:
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if packet.size and stamp is not None:
+            end = float((stamp + (packet.duration or 0)) * packet.time_base)
+            self.ends[packet.stream_index] = max(end, self.ends.get(packet.stream_index, end))
+
+
+class _Flush:
+    """A frame that was still in the decoder when the file broke off, in the form of a packet."""
+
+    size, dts, pts, is_corrupt, duration = 0, None, None, False, 0
+
+    def __init__(self, stream: Any, frame: Any) -> None:
+        self.stream_index, self._frame = stream.index, frame
+
+    def decode(self) -> list[Any]:
+        return [self._frame]
+
+
+def shown_at(pts: Sequence[int | None], dts: Sequence[int | None], first: int | None, step: int) -> list[int | None]:
+    """The time stamp of each frame: presentation times, or decoding times where those rise more often, as FFmpeg guesses.
+
+    Decoding times run ahead of showing by the decoder's delay: they are moved so that the first frame has the stamp `first`
+    of the first packet. Frames without one follow the one before by `step`.
+    """
+    if _faults(pts) <= _faults(dts) or all(stamp is None for stamp in dts):
+        return list(pts)
+    found: list[int | None] = []
+    shift = 0
+    for stamp in dts:
+        if stamp is None:
+            stamp = found[-1] + step - shift if found else first or 0  # type: ignore[operator]
+        if not found and first is not None:
+            shift = first - stamp
+        found.append(stamp + shift)
+    return found
+
+
+def _faults(stamps: Sequence[int | None]) -> int:
+    """How many stamps do not rise. Missing ones count unless they are the last ones, from a decoder that is emptied."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    tail = next((k for k, stamp in enumerate(reversed(stamps)) if stamp is not None), len(stamps))
+    return sum(b <= a for a, b in pairwise(known)) + len(stamps) - tail - len(known)
+
+
+# --- from packets -----------------------------------------------------------------------------------------------------
+
+
+def quick(container: Any, stream: Any) -> FrameTable | None:
+    """The table from packets alone; None where they may say something else than the decoder would."""
+    if not container.format.name.startswith(RELIABLE):
+        return None
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    stamps = [packet.pts for packet in packets]
+    if not packets or any(stamp is None for stamp in stamps) or len(set(stamps)) < len(stamps):
+        return None
+    if not packets[0].is_keyframe or min(stamps) < stamps[0] or any(p.is_discard or p.is_corrupt for p in packets):
+        return None  # cut without re-encoding: frames before the first key frame may not be decodable
+    order = sorted(range(len(packets)), key=stamps.__getitem__)
+    shown = [int(stamps[k]) for k in order]
+    table = _table(shown, [packets[k].is_keyframe for k in order], stream, threads=0)
+    table.last_shown = _duration(packets[order[-1]].duration, stream)
+    return table
+
+
+# --- from the decoder -------------------------------------------------------------------------------------------------
+
+
+def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
+    """The table as the decoder gives it; None if it gives no frame. With errors in it, the caller decodes again with one
+    thread, because several threads conceal damage differently from run to run."""
+    decoder = Decoder(container, stream)
+    pts: list[int | None] = []
+    dts: list[int | None] = []
+    keys, damaged, errors_before = [], [], 0
+    interlaced, duration = 0, None
+    for frame in decoder.frames(tuple(s for s in container.streams if s.type in ("video", "audio", "subtitle"))):
+        if not pts:
+            errors_before = len(decoder.errors)
+        damaged += [len(pts)] if frame.is_corrupt else []
+        interlaced += frame.interlaced_frame
+        pts.append(frame.pts)
+        dts.append(frame.dts)
+        keys.append(bool(frame.key_frame))
+        duration = getattr(frame, "duration", None) or duration
+    if not pts:
+        return None
+    step = round(1 / rate_of(stream) / (stream.time_base or Fraction(1, 25)))
+    stamps = shown_at(pts, dts, decoder.first, step)
+    table = _table(stamps, keys, stream, threads)
+    errors = decoder.errors[errors_before:]
+    table.damaged, table.interlaced = damaged, interlaced
+    table.lost = _lost(errors, stream, table)
+    table.skipped = decoder.before(pts[0])
+    table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt
+    table.last_shown = _duration(duration, stream)
+    table.missing = _missing(container, stream, decoder)
+    return table
+
+
+def _table(stamps: Sequence[int | None], keys: Sequence[bool], stream: Any, threads: int) -> FrameTable:
+    seconds, known = _seconds(stamps, stream)
+    times, stretches = _joined(seconds, container_jumps(stream))
+    rising = known and all(a < b for a, b in pairwise(stamps))  # type: ignore[operator]
+    numbers = [number for number, key in enumerate(keys) if key]
+    return FrameTable(list(stamps), times, numbers, rising and len(stretches) == 1, stretches, threads)
+
+
+def container_jumps(stream: Any) -> bool:
+    """Whether the container's clock may jump: transport and program streams."""
+    return stream.container.format.name.startswith("mpeg")
+
+
+def rate_of(stream: Any) -> Fraction:
+    """Frames per second by the header: FFmpeg's guess, or 25."""
+    return Fraction(stream.guessed_rate or stream.average_rate or stream.base_rate or 25)
+
+
+def _seconds(stamps: Sequence[int | None], stream: Any) -> tuple[list[float], bool]:
+    """Time of each frame in the file. A stream without times (raw H.264) has a constant rate."""
+    base, step = Fraction(stream.time_base or Fraction(1, 1000)), float(1 / rate_of(stream))
+    if all(stamp is None for stamp in stamps):
+        return [number * step for number in range(len(stamps))], False
+    seconds: list[float] = []
+    for stamp in stamps:  # a frame without a time follows the one before at the usual rate
+        seconds.append(float(stamp * base) if stamp is not None else seconds[-1] + step if seconds else 0.0)
+    return seconds, all(stamp is not None for stamp in stamps)
+
+
+def _joined(seconds: Sequence[float], jumps: bool) -> tuple[list[float], list[Stretch]]:
+    """Times from the first frame on. Where they do not rise, or the clock of a transport stream jumps, a new stretch
+    begins one usual frame later."""
+    steps = [after - before for before, after in pairwise(seconds)]
+    usual = median([step for step in steps if 0 < step <= JUMP] or [0.04])
+    stretches = [Stretch(0, seconds[0], -seconds[0])]
+    times = [0.0]
+    for number, step in enumerate(steps, 1):
+        if step <= 0 or (jumps and step > JUMP):
+            stretches.append(Stretch(number, seconds[number], times[-1] + usual - seconds[number]))
+        times.append(seconds[number] + stretches[-1].shift)
+    return times, stretches
+
+
+def _duration(units: Any, stream: Any) -> float | None:
+    return float(units * stream.time_base) if units and stream.time_base else None
+
+
+def _lost(errors: Iterable[int | None], stream: Any, table: FrameTable) -> list[tuple[float, int]]:
+    """Errors that follow each other within a second, as one: (seconds from the first frame, packets)."""
+    found: list[tuple[float, int]] = []
+    for stamp in errors:
+        at = float(stamp * stream.time_base) + table.stretches[0].shift if stamp is not None else table.times[-1]
+        if found and abs(at - found[-1][0]) < 1:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((max(at, 0.0), 1))
+    return found
+
+
+def _missing(container: Any, stream: Any, decoder: Decoder) -> float:
+    """Seconds by which the packets end before the header says; 0 where the header says nothing."""
+    if not container.format.name.startswith(LENGTH_IN_HEADER) or not container.duration or not decoder.ends:
+        return 0.0
+    start = (container.start_time or 0) / av.time_base
+    missing = start + container.duration / av.time_base - max(decoder.ends.values())
+    return missing if missing > max(MISSING, 2 / float(rate_of(stream))) else 0.0

@@ -1,0 +1,76 @@
+"""Open video files with FFmpeg, and nothing but files.
+
+FFmpeg takes a name such as `12:30.mp4` or `http:x` for a URL and follows playlists to other files. So every path gets
+the prefix `file:`, only the file protocol is allowed, and only formats that hold their own content are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import av
+
+from errors import InputError
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .f4v .ogv .y4m "
+    ".mxf .nut .dv .ivf .rm .h264 .264 .avc .h265 .265 .hevc .obu .mjpeg .mjpg".split()
+)
+PLAYLISTS = frozenset((".m3u8", ".m3u", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls", ".asx"))
+# FFmpeg's names of the formats that hold their content in one file: no playlists, no image patterns, no devices.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegtsraw,mpegvideo,asf,flv,live_flv,ogg,yuv4mpegpipe,"
+    "mxf,nut,dv,ivf,rm,gxf,wtv,h261,h263,h264,hevc,m4v,mjpeg,mjpeg_2000,obu,av1,vc1,vc1test,dirac,cavsvideo,avs2,avs3,"
+    "vvc,bink,smk,roq,nsv,rpl,thp,amv,ea,film_cpk,flic,gif,apng,c93,vivo,xmv,swf,lmlm4,mvi,pva,nuv,ty,yop"
+)
+OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+
+
+def url(path: str | Path) -> str:
+    """The path as FFmpeg must be given it: never a protocol, whatever the name."""
+    return f"file:{path}"
+
+
+def open_input(path: str | Path) -> Any:
+    """An open PyAV container. Raises InputError for playlists, FFmpeg's own errors for the rest."""
+    refuse_playlist(path)
+    return av.open(url(path), options=dict(OPTIONS), metadata_errors="replace")
+
+
+def refuse_playlist(path: str | Path) -> None:
+    """Raises InputError if the file lists other files or streams in place of holding a video."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")
+    except OSError:
+        return  # opening it will say why
+    listed = head.startswith((b"#EXTM3U", b"ffconcat version", b"[playlist]", b"v=0\r\n", b"v=0\n", b"<asx", b"<ASX"))
+    dash = head.startswith(b"<?xml") and b"<MPD" in head
+    if listed or dash or path.suffix.lower() in PLAYLISTS:
+        raise InputError(
+            f"'{path}' is a playlist, which names other files or addresses: give the video itself, or make one file "
+            "first (ffmpeg -i PLAYLIST -c copy video.mkv)"
+        )
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Turn FFmpeg's errors into one line that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected a video file") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
+        hint = "it is damaged, cut short or of another kind"
+        raise InputError(f"{path}: cannot be read as a video ({reason}); {hint}") from error

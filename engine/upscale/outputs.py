@@ -1,0 +1,81 @@
+"""The output frames of a job in order, restored scene by scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.clips import SubClip
+from data.degrade import imresize
+from engine.distributed import say
+from engine.restore import Options, restore
+from engine.upscale.job import ClipJob
+from engine.upscale.request import Request
+
+
+def runs(numbers: Sequence[int], cuts: Sequence[int] = ()) -> Iterator[list[int]]:
+    """Stretches of consecutive numbers, none across one of `cuts`: features are kept within them."""
+    run: list[int] = []
+    for number in numbers:
+        if run and (number != run[-1] + 1 or number in cuts):
+            yield run
+            run = []
+        run.append(number)
+    if run:
+        yield run
+
+
+def missing_frames(
+    job: ClipJob,
+    numbers: list[int],
+    network: Any,
+    request: Request,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[int, Tensor | None]]:
+    """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
+    first, last = job.frames_of(numbers[0])[0], job.frames_of(numbers[-1])[-1]
+    there = {index for index in range(first, last + 1) if job.has(index)}
+    keys = [key for number in numbers for key in job.keys_of(number) if len(job.outputs_of(key))]
+    incomplete = [key for key in keys if not there.issuperset(job.outputs_of(key))]
+    restored: dict[int, Iterator[Tensor]] = {}
+    for run in runs(incomplete, job.timeline.cuts):
+        restored |= dict.fromkeys(run, restored_keys(job, run, network, request, device, progress))
+    for key in keys:
+        made = {}
+        if key in restored:
+            steps = [0.0, *(job.timeline.steps(key) if network.config.name == "stno" else ())]
+            made = {step: fitted(next(restored[key]), job.size) for step in steps}
+        for index in job.outputs_of(key):
+            yield index, None if index in there else made[job.place(index)[1]]
+
+
+def restored_keys(
+    job: ClipJob,
+    run: list[int],
+    network: Any,
+    request: Request,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Tensor]:
+    """What the network makes of consecutive key frames of one scene: each, and what lies between it and the next."""
+    facts, line, scene = job.facts, job.timeline, job.timeline.scene(run[0])
+    options = Options(
+        facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
+    )
+    alone = len(scene) == 1 and network.config.name == "stno"  # it needs two key frames: the same one again
+    clip = SubClip(job.clip, [scene[0], scene[0]] if alone else scene) if line.cuts or alone else job.clip
+    times: Sequence[Any] = [line.steps(key) for key in scene[: len(clip) - 1]]
+    times = times[0] if not alone and all(steps == times[0] for steps in times[1:]) and times else times
+    return restore(
+        network, clip, device=device, padding=request.padding, frames=range(run[0] - scene[0], run[-1] + 1 - scene[0]),
+        times=() if alone else times, size=job.network_size, options=options, note=say, progress=progress,
+    )  # fmt: skip
+
+
+def fitted(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """A frame (3, H, W) resampled to `size` where the network makes another."""
+    return frame if tuple(frame.shape[-2:]) == size else imresize(frame, size=size)

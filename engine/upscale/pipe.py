@@ -1,0 +1,151 @@
+"""Videos through pipes: `-` as input or output, as y4m or as raw RGB values.
+
+The input is stored in a temporary file first, because frames are read more than once. The output is written frame by frame
+in order of time, without a work folder: an interrupted run starts again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import torch
+
+from data.clips import VideoClip
+from data.media import from_tensor
+from data.video.encoding import Encoding
+from data.video.opening import url
+from engine import distributed
+from engine.upscale import targets
+from engine.upscale.job import ClipJob
+from engine.upscale.outputs import missing_frames
+from engine.upscale.request import Request
+from errors import InputError
+
+RAW = {"rgb24": np.uint8, "rgb48le": np.uint16}
+FORMATS = ("y4m", *RAW)
+
+
+def is_pipe(path: Path) -> bool:
+    return str(path) == "-"
+
+
+# --- input ------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def spooled(request: Request) -> Iterator[Request]:
+    """The request with standard input stored in a file while the block runs; the request itself if it names a file."""
+    if not is_pipe(request.source):
+        yield request
+        return
+    if distributed.world() > 1 or request.resume:
+        raise InputError("input from a pipe: one process only, and nothing to resume; store it in a file first")
+    with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
+        path = Path(folder) / ("stdin.y4m" if request.pipe_format == "y4m" else "stdin.nut")
+        if request.pipe_format == "y4m":
+            with path.open("wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        else:
+            _store_raw(sys.stdin.buffer, path, request)
+        yield replace(request, source=path)
+
+
+def _store_raw(pipe: BinaryIO, path: Path, request: Request) -> None:
+    """Frames of raw RGB values as a video file."""
+    if not request.input_size:
+        raise InputError(f"raw {request.pipe_format} from a pipe says nothing of its size: give --input-size 640x360")
+    width, height = (int(side) for side in request.input_size.lower().split("x"))
+    rate = Fraction(request.input_fps or targets.DEFAULT_FPS).limit_denominator(1001)
+    dtype = np.dtype(RAW[request.pipe_format]).newbyteorder("<")
+    length = width * height * 3 * dtype.itemsize
+    with av.open(url(path), "w", format="nut") as file:
+        stream = file.add_stream("rawvideo", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, request.pipe_format
+        for number in range(10**9):
+            content = pipe.read(length)
+            if not content and number:
+                break
+            if len(content) < length:
+                raise InputError(
+                    f"frame {number} from the pipe has {len(content)} bytes, expected {length} for {width}x{height} "
+                    f"{request.pipe_format}"
+                )
+            array = np.frombuffer(content, dtype).reshape(height, width, 3)
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format=request.pipe_format)
+            picture.pts, picture.time_base = number, 1 / rate
+            file.mux(stream.encode(picture))
+        file.mux(stream.encode(None))
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def take_stdout() -> None:
+    """Keep standard output for the frames; what is printed goes to standard error from now on."""
+    global _frames
+    sys.stdout.flush()
+    _frames = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+
+
+_frames: BinaryIO | None = None
+
+
+def write(job: ClipJob, network: Any, request: Request, device: torch.device) -> list[Path]:
+    """Restore all frames of `job` and write them to standard output. Returns no paths: nothing is left on the disk."""
+    if distributed.world() > 1:
+        raise InputError("output to a pipe: one process only")
+    if _frames is None:
+        take_stdout()
+    assert _frames is not None
+    send = _Y4m(_frames, job) if request.pipe_format == "y4m" else _Raw(_frames, RAW[request.pipe_format])
+    for _, frame in missing_frames(job, job.pieces, network, request, device):
+        assert frame is not None
+        send(frame)
+    _frames.flush()
+    return []
+
+
+class _Raw:
+    """(3, H, W) in [0, 1] -> RGB values, row by row."""
+
+    def __init__(self, pipe: BinaryIO, dtype: Any) -> None:
+        self._pipe, self._dtype = pipe, np.dtype(dtype)
+
+    def __call__(self, frame: torch.Tensor) -> None:
+        self._pipe.write(from_tensor(frame, self._dtype).tobytes())
+
+
+class _Y4m:
+    """(3, H, W) in [0, 1] -> frames of YUV4MPEG2: 4:2:0, 4:4:4 for odd sizes; 10 bits where the source has more than 8."""
+
+    def __init__(self, pipe: BinaryIO, job: ClipJob) -> None:
+        base = targets.base_of(job.clip)
+        bits = 10 if job.clip.bit_depth > 8 else 8
+        self._pipe = pipe
+        self._encoding = Encoding("h264", bits=bits).like(base.video if isinstance(base, VideoClip) else None)
+        self._format = self._encoding.pixel_format(job.size)
+        chroma = "444" if "444" in self._format else "420"
+        space = f"{chroma}p10 XYSCSS={chroma}P10" if bits == 10 else "444" if chroma == "444" else "420mpeg2 XYSCSS=420MPEG2"
+        rate, aspect = job.timeline.fps, self._encoding.aspect
+        limits = "FULL" if self._encoding.full_range else "LIMITED"
+        height, width = job.size
+        pipe.write(
+            f"YUV4MPEG2 W{width} H{height} F{rate.numerator}:{rate.denominator} Ip "
+            f"A{aspect.numerator}:{aspect.denominator} C{space} XCOLORRANGE={limits}\n".encode()
+        )
+
+    def __call__(self, frame: torch.Tensor) -> None:
+        array = from_tensor(frame, self._encoding.value_type)
+        self._pipe.write(b"FRAME\n" + self._encoding.picture(array, self._format).to_ndarray().tobytes())

@@ -1,0 +1,222 @@
+"""From the words of a request to times, sizes and video files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.clips import Clip, SubClip, VideoClip
+from data.clips.derived import Derived
+from data.video import join, tracks
+from data.video.containers import check_codec, container_of, default_codec
+from data.video.encoding import Encoding
+from engine.checkpoint import DEFAULT_SCALE
+from engine.restore import output_size
+from engine.upscale import comparison
+from engine.upscale.job import VideoTarget
+from engine.upscale.timeline import Timeline, at_rate, by_steps
+from errors import InputError
+from models.stno.network import LARGEST_SCALE
+
+if TYPE_CHECKING:
+    from engine.upscale.request import Request
+
+DEFAULT_FPS = 25
+CONSTANT = 0.02  # of a frame, by which times may be off a constant rate
+
+
+def base_of(clip: Clip) -> Clip:
+    """The clip that files are read by, below parts of it."""
+    return base_of(clip.clip) if isinstance(clip, Derived) else clip
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def source_fps(clip: Clip, request: Request) -> Fraction:
+    """Frames per second of the input, as the user says it or its file."""
+    base = base_of(clip)
+    if request.input_fps:
+        return Fraction(request.input_fps).limit_denominator(1001)
+    if isinstance(base, VideoClip):
+        return base.video.info.fps
+    return Fraction(clip.fps or DEFAULT_FPS).limit_denominator(1001)
+
+
+def key_times(clip: Clip, request: Request) -> tuple[list[float], float]:
+    """Seconds at which each frame of the clip is shown, from its first on, and for how long the last one is."""
+    fps = source_fps(clip, request)
+    times = list(clip.times) if clip.fps else [float(k / fps) for k in range(len(clip))]
+    base = base_of(clip)
+    last = times[-1] - times[-2] if len(times) > 1 else float(1 / fps)
+    if isinstance(base, VideoClip):
+        following = clip.indices[-1] + 1 if isinstance(clip, SubClip) else len(base)
+        if following < len(base):
+            last = base.times[following] - times[-1]
+        elif not base.retimed:
+            last = base.video.last_shown or last
+    return [time - times[0] for time in times], last
+
+
+def timeline(clip: Clip, request: Request, cuts: Sequence[int] = ()) -> Timeline:
+    """The output's frames: as `--times`, `--fps` or neither ask for."""
+    times, last = key_times(clip, request)
+    fps = source_fps(clip, request)
+    if request.times:
+        if list(request.times) != sorted(set(request.times)) or not all(0 < time < 1 for time in request.times):
+            raise InputError("--times: expected rising numbers between 0 and 1, such as 0.25,0.5,0.75")
+        return by_steps(times, request.times, last, fps, cuts)
+    if not request.fps:
+        return by_steps(times, (), last, fps, cuts)
+    try:
+        factor = Fraction(request.fps.removeprefix("x"))
+        multiple = request.fps.startswith("x")
+        rate = factor * fps if multiple else factor
+        factor = rate / fps
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--fps '{request.fps}': expected a multiple such as x2, or frames per second") from None
+    if rate <= 0:
+        raise InputError(f"--fps '{request.fps}': expected a number above 0")
+    whole = round(factor)
+    if whole >= 1 and abs(factor - whole) <= 1e-3 and (multiple or is_constant(times, fps)):
+        return by_steps(times, [k / whole for k in range(1, whole)], last, fps, cuts)
+    return at_rate(times, rate, last, cuts)
+
+
+def is_constant(times: Sequence[float], fps: Fraction) -> bool:
+    """Whether frames follow each other at the same rate."""
+    return all(abs(time * float(fps) - k) < CONSTANT + k * 1e-4 for k, time in enumerate(times))
+
+
+def cut_to_range(clip: Clip, request: Request) -> Clip:
+    """The frames that begin from `--from` to before `--to`, seconds from the first frame."""
+    begin, end = request.begin or 0.0, request.end
+    if not begin and end is None:
+        return clip
+    fps = source_fps(clip, request)
+    times = [time - clip.times[0] for time in clip.times] if clip.fps else [float(k / fps) for k in range(len(clip))]
+    wanted = [k for k, time in enumerate(times) if time >= begin - 1e-6 and (end is None or time < end - 1e-6)]
+    if not wanted:
+        raise InputError(
+            f"clip '{clip.name}': no frame begins between --from {begin:g} and --to {'its end' if end is None else f'{end:g}'} "
+            f"s; it is {times[-1]:.2f} s long"
+        )
+    return SubClip(clip, wanted)
+
+
+def preview_range(clip: Clip, out: Path, request: Request) -> Request:
+    """The request for `--preview 5s`: that many seconds, from `--from` or around the middle, into OUT_preview."""
+    seconds = request.preview_seconds
+    if seconds is None:
+        return request
+    times, last = key_times(clip, request)
+    begin = request.begin if request.begin is not None else max((times[-1] + last - seconds) / 2, 0.0)
+    return replace(request, begin=begin, end=begin + seconds, out=out.with_name(f"{out.stem}_preview{out.suffix}"))
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def asked_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tuple[int, int] | None:
+    """(H, W) that `--size` or `--scale` asks for with frames of `lr`; None where neither does."""
+    height, width = lr
+    if size is None:
+        return None if scale is None else (round(scale * height), round(scale * width))
+    match = re.fullmatch(r"(\d*)[xX](\d*)", size)
+    if not match or not (match[1] or match[2]) or "0" in (match[1], match[2]):
+        raise InputError(f"--size '{size}': expected WIDTHxHEIGHT such as 1920x1080, or one of them (1920x, x1080)")
+    out_width = int(match[1]) if match[1] else max(round(int(match[2]) * width / height), 1)
+    out_height = int(match[2]) if match[2] else max(round(int(match[1]) * height / width), 1)
+    return out_height, out_width
+
+
+def exact_scale(size: tuple[int, int] | None, lr: tuple[int, int]) -> float | None:
+    """The scale from frames of `lr` to `size` where both sides have the same; else None."""
+    if size is None:
+        return None
+    down, across = size[0] / lr[0], size[1] / lr[1]
+    return down if down == across else None
+
+
+def sizes(network: Any, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(H, W) of the output and of what the network makes. Raises InputError for sizes that it cannot make."""
+    lr = clip.size
+    wanted = asked_size(request.size, request.scale, lr)
+    scale = DEFAULT_SCALE if request.scale is None else request.scale
+    if wanted is not None and min(wanted) < 1:
+        raise InputError(f"scale {scale:g} leaves nothing of {lr[1]}x{lr[0]} pixels: take a larger one")
+    if network.config.name == "stno":
+        made = output_size(network, lr, wanted)
+        if max(made[0] / lr[0], made[1] / lr[1]) > LARGEST_SCALE:
+            raise InputError(
+                f"{made[1]}x{made[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: take a smaller size"
+            )
+        return made, made
+    made = output_size(network, lr)
+    if wanted is None:
+        return made, made
+    if max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
+        asked = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
+        raise InputError(
+            f"'{source}' is for scale {network.config.scale}, asked for is {asked}: say --scale {network.config.scale} or "
+            "less, or take other weights (STNO takes any scale)"
+        )
+    return wanted, made
+
+
+def shape_note(clip: Clip, size: tuple[int, int]) -> str | None:
+    """A line for the user where `--size` changes the shape of the picture."""
+    (height, width), (out_height, out_width) = clip.size, size
+    if abs(out_width * height / (out_height * width) - 1) < 0.02:
+        return None
+    return (
+        f"clip '{clip.name}': {width}x{height} is stretched to {out_width}x{out_height}, another shape; --size {out_width}x "
+        f"or x{out_height} keeps it"
+    )
+
+
+# --- videos -----------------------------------------------------------------------------------------------------------
+
+
+def video_target(clip: Clip, out: Path, request: Request, compare: bool = False) -> VideoTarget:
+    """The video to write of a clip, or the comparison beside it."""
+    base = base_of(clip)
+    video = base.video if isinstance(base, VideoClip) else None
+    if compare:
+        path = comparison.comparison_path(out)
+        encoding = Encoding("h264", request.crf)
+    else:
+        path = out
+        depth = video.info.bits if video else min(clip.bit_depth, 16)
+        if request.pix_fmt:
+            depth = Encoding("h264", pix_fmt=request.pix_fmt).depth
+        codec = request.codec or default_codec(out, depth, request.lossless)
+        check_codec(out, codec, depth, request.lossless)
+        encoding = Encoding(
+            codec,
+            request.crf,
+            request.bitrate,
+            request.lossless,
+            depth,
+            request.pix_fmt,
+            request.encoder_options,
+            b_frames=not container_of(out).constant,
+        )
+    if not isinstance(base, VideoClip) or video is None:
+        return VideoTarget(path, encoding)
+    plan = tracks.plan(video.path, video.info.stream, path, video.start, sound=not base.retimed)
+    begin, end = _window(clip, base)
+    return VideoTarget(path, encoding.like(video), join.Source(video, plan, begin, end))
+
+
+def _window(clip: Clip, base: VideoClip) -> tuple[float, float | None]:
+    """The seconds of the source from its first frame that a part of it shows; end None: to its end."""
+    if not isinstance(clip, SubClip):
+        return 0.0, None
+    following = clip.indices[-1] + 1
+    times = base.video.times
+    return times[clip.indices[0]], times[following] if following < len(times) else None
