@@ -31,7 +31,9 @@ def arguments() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("source", metavar="IN", type=Path, help="video file, TIFF stack, folder of frames or of clips, - for a pipe")
-    add("out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe")
+    add(
+        "out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe"
+    )
 
     _add_what(parser.add_argument_group("what is made").add_argument)
     _add_how(parser.add_argument_group("how it is made").add_argument)
@@ -50,7 +52,11 @@ def _add_what(add: Callable[..., Any]) -> None:
     add("--size", metavar="WxH", help="or this size, such as 1920x1080; 1920x or x1080 keep the shape")
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or any number (60)")
     add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
-    add("--input-fps", type=_rate, help="frames per second of a folder or a stack (default 25), or of a video at another speed")
+    add(
+        "--input-fps",
+        type=_rate,
+        help="frames per second of a folder or a stack (default 25), or of a video at another speed",
+    )
     add("--from", dest="begin", type=_seconds, metavar="TIME", help="only from there on: seconds or h:m:s")
     add("--to", dest="end", type=_seconds, metavar="TIME", help="only what begins before")
     add("--no-scenes", dest="scenes", action="store_false", help="let windows and new frames reach across scene cuts")
@@ -100,13 +106,23 @@ def _add_how(add: Callable[..., Any]) -> None:
 
 def _add_files(add: Callable[..., Any]) -> None:
     add("--image-format", choices=["png", "tif", "jpg", "webp", "bmp"], help="of frames (default: png, tif for TIFF)")
-    add("--codec", choices=["h264", "h265", "vp9", "ffv1"],
-        help="of videos (default h264, h265 for more than 8 bits; vp9 in .webm)")
+    add(
+        "--codec",
+        choices=["h264", "h265", "vp9", "ffv1"],
+        help="of videos (default h264, h265 for more than 8 bits; vp9 in .webm)",
+    )
     add("--crf", type=_count, help="quality of videos, lower is better (default 16)")
     add("--bitrate", type=_bits, metavar="5M", help="bits per second of videos, in place of --crf")
     add("--pix-fmt", metavar="FORMAT", help="FFmpeg's pixel format of videos, such as yuv444p or yuv420p10le")
-    add("-e", "--encoder-option", dest="encoder_options", type=_pair, action="append", metavar="KEY=VALUE",
-        help="option of the encoder by FFmpeg's name, such as -e preset=slow (repeat for more)")
+    add(
+        "-e",
+        "--encoder-option",
+        dest="encoder_options",
+        type=_pair,
+        action="append",
+        metavar="KEY=VALUE",
+        help="option of the encoder by FFmpeg's name, such as -e preset=slow (repeat for more)",
+    )
     add("--lossless", action="store_true", help="videos without any loss")
     add("--compare", action="store_true", help="also write OUT_compare.mp4: bicubic | ours")
     add(
@@ -166,7 +182,9 @@ def _count(text: str) -> int:
 
 def _rate(text: str) -> float:
     """A number or a ratio such as 24000/1001."""
-    return _one(text, lambda word: float(Fraction(word)), lambda value: value > 0, "a number above 0, such as 25 or 24000/1001")
+    return _one(
+        text, lambda word: float(Fraction(word)), lambda value: value > 0, "a number above 0, such as 25 or 24000/1001"
+    )
 
 
 def _seconds(text: str) -> float:
@@ -185,7 +203,9 @@ def _seconds(text: str) -> float:
 def _bits(text: str) -> int:
     units = {"k": 1_000, "M": 1_000_000}
     expected = "bits per second, such as 800k or 5M"
-    return _one(text, lambda word: int(float(word.rstrip("kM")) * units.get(word[-1:], 1)), lambda value: value > 0, expected)
+    return _one(
+        text, lambda word: int(float(word.rstrip("kM")) * units.get(word[-1:], 1)), lambda value: value > 0, expected
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -196,7 +216,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _size(text: str) -> str:
-    return _one(text, str, lambda value: bool(re.fullmatch(r"[1-9]\d*[xX][1-9]\d*", value)), "WIDTHxHEIGHT, such as 640x360")
+    return _one(
+        text, str, lambda value: bool(re.fullmatch(r"[1-9]\d*[xX][1-9]\d*", value)), "WIDTHxHEIGHT, such as 640x360"
+    )
 
 
 def _preview(text: str) -> int | str:

@@ -45,15 +45,16 @@ THREADS = """
 import sys, torch
 from pathlib import Path
 from engine.upscale import job
+from engine.upscale import outputs
 from engine.upscale import run as upscale
 from engine.upscale.request import Request
 
 def keep_two(self, index, frame, keep=job.ClipJob.keep):
     keep(self, index, frame) if index < 2 else sys.exit("stopped")
 
-threads, restore = [], upscale.restore
+threads, restore = [], outputs.restore
 upscale.frames_at_once = lambda *a: 1  # one worker, which has all threads
-upscale.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
+outputs.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
 if sys.argv[4] == "stop":
     job.ClipJob.keep = keep_two
 try:

@@ -95,7 +95,13 @@ class VideoFile:
         return len(self.table.stamps)
 
     def __getstate__(self) -> dict[str, Any]:
-        empty: dict[str, Any] = {"_handle": None, "_decoder": None, "_left": [], "_kept": OrderedDict(), "_raw": OrderedDict()}
+        empty: dict[str, Any] = {
+            "_handle": None,
+            "_decoder": None,
+            "_left": [],
+            "_kept": OrderedDict(),
+            "_raw": OrderedDict(),
+        }
         return {**self.__dict__, **empty}
 
     def array(self, index: int) -> np.ndarray:

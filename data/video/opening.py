@@ -16,9 +16,12 @@ import av
 from errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .divx .mpg .mpeg .m2v .vob .ts .mts .m2ts .wmv .asf .flv .f4v .ogv .y4m "
-    ".mxf .nut .dv .ivf .rm .h264 .264 .avc .h265 .265 .hevc .obu .mjpeg .mjpg".split()
-)
+    {
+        ".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".m2v", ".vob",
+        ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".y4m", ".mxf", ".nut", ".dv", ".ivf", ".rm",
+        ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".mjpeg", ".mjpg",
+    }
+)  # fmt: skip
 PLAYLISTS = frozenset((".m3u8", ".m3u", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls", ".asx"))
 # FFmpeg's names of the formats that hold their content in one file: no playlists, no image patterns, no devices.
 FORMATS = (

@@ -137,7 +137,13 @@ class _Y4m:
         self._encoding = Encoding("h264", bits=bits).like(base.video if isinstance(base, VideoClip) else None)
         self._format = self._encoding.pixel_format(job.size)
         chroma = "444" if "444" in self._format else "420"
-        space = f"{chroma}p10 XYSCSS={chroma}P10" if bits == 10 else "444" if chroma == "444" else "420mpeg2 XYSCSS=420MPEG2"
+        space = (
+            f"{chroma}p10 XYSCSS={chroma}P10"
+            if bits == 10
+            else "444"
+            if chroma == "444"
+            else "420mpeg2 XYSCSS=420MPEG2"
+        )
         rate, aspect = job.timeline.fps, self._encoding.aspect
         limits = "FULL" if self._encoding.full_range else "LIMITED"
         height, width = job.size

@@ -67,7 +67,9 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     if (dark := hint(clips[0][0].array(0))) is not None:
         say(f"clip '{clips[0][0].name}' {dark} (--limits, --percentiles)")
     request = targets.preview_range(clips[0][0], clips[0][1], request)
-    clips = [(targets.cut_to_range(clip, request), request.out if request.preview_seconds else out) for clip, out in clips]
+    clips = [
+        (targets.cut_to_range(clip, request), request.out if request.preview_seconds else out) for clip, out in clips
+    ]
     tell(clips)
     if request.preview is not None:
         return [preview(network, weights, clips[0], request, device)]

@@ -67,13 +67,13 @@ def test_upscaled_in_the_units_of_the_source(stack: Path, weight: Path, tmp_path
             assert page.tags[TIEPOINT].value[3:5] == (100.0 + index, 200.0)
 
 
-def test_bands_of_a_film_or_missing_ones_are_refused(stack: Path, weight: Path, tmp_path: Path) -> None:
+def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="band 9 was chosen"):
         upscale(Request(stack, tmp_path / "out.tif", weight, bands=(9,)))
     with pytest.raises(InputError, match="choose one or three"):
         upscale(Request(stack, tmp_path / "out.tif", weight))
     (tmp_path / "a.mp4").touch()
-    with pytest.raises(InputError, match="is a film"):
+    with pytest.raises(InputError, match="is a video"):
         upscale(Request(tmp_path / "a.mp4", tmp_path / "out.mp4", weight, limits=(0, 1)))
 
 

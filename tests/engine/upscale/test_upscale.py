@@ -21,6 +21,7 @@ from engine import config
 from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import job as job_module
+from engine.upscale import outputs
 from engine.upscale import run as upscale_module
 from engine.upscale.request import Request, open_network
 from engine.upscale.run import upscale
@@ -273,7 +274,7 @@ def test_output_that_is_not_finite_is_named(weights, tmp_path, monkeypatch):
         yield torch.zeros(3, 32, 48)
         yield torch.full((3, 32, 48), float("nan"))
 
-    monkeypatch.setattr(upscale_module, "restore", broken)
+    monkeypatch.setattr(outputs, "restore", broken)
     with pytest.raises(InputError, match=r"frame '001': the output is not finite"):
         upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
 
