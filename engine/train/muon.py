@@ -37,36 +37,53 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon takes no closure")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                gradient = parameter.grad
-                if gradient is None:
-                    continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                if group["orthogonal"] and is_matrix(parameter):
-                    self._orthogonal_step(parameter, gradient, group["lr"])
-                else:
-                    self._adam_step(parameter, gradient, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            matrices = [parameter for parameter in parameters if group["orthogonal"] and is_matrix(parameter)]
+            chosen = set(map(id, matrices))
+            self._orthogonal_steps(matrices, group["lr"])
+            self._adam_steps([parameter for parameter in parameters if id(parameter) not in chosen], group)
 
-    def _orthogonal_step(self, parameter: Tensor, gradient: Tensor, lr: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-        ahead = gradient.lerp(state["momentum"], MOMENTUM).flatten(1)  # Nesterov's
-        factor = SCALE * max(ahead.shape) ** 0.5
-        parameter.add_(orthogonal(ahead).view_as(parameter), alpha=-lr * factor)
+    def _orthogonal_steps(self, parameters: list[Tensor], lr: float) -> None:
+        ahead: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            state, gradient = self.state[parameter], parameter.grad
+            assert gradient is not None
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+            matrix = gradient.lerp(state["momentum"], MOMENTUM).flatten(1)  # Nesterov's
+            ahead.setdefault((matrix.shape, matrix.device), []).append((parameter, matrix))
+        for (shape, device), pairs in ahead.items():
+            factor = SCALE * max(shape) ** 0.5
+            # On a GPU all matrices of one shape are one batch: single ones are too small to fill it. On a CPU a batch saves nothing.
+            for some in [pairs] if device.type == "cuda" else [[pair] for pair in pairs]:
+                single = len(some) == 1
+                steps = [orthogonal(some[0][1])] if single else orthogonal(torch.stack([m for _, m in some])).unbind()
+                for (parameter, _), step in zip(some, steps, strict=True):
+                    parameter.add_(step.view_as(parameter), alpha=-lr * factor)
 
-    def _adam_step(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[parameter], group["betas"]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
-        number = state["step"].item()
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].lerp_(gradient.square(), 1 - beta2)
-        deviation = (state["square"] / (1 - beta2**number)).sqrt_().add_(group["eps"])
-        parameter.addcdiv_(state["mean"] / (1 - beta1**number), deviation, value=-group["lr"])
+    def _adam_steps(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        if not parameters:
+            return
+        (beta1, beta2), states = group["betas"], [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state["step"] = torch.zeros(())  # stays on the CPU: reading it never waits for a GPU
+                state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["step"] += 1
+        numbers = [state["step"].item() for state in states]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        means, squares = [state["mean"] for state in states], [state["square"] for state in states]
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - beta2)
+        deviations = torch._foreach_div(squares, [1 - beta2**number for number in numbers])
+        torch._foreach_sqrt_(deviations)
+        torch._foreach_add_(deviations, group["eps"])
+        corrected = torch._foreach_div(means, [1 - beta1**number for number in numbers])
+        torch._foreach_addcdiv_(parameters, corrected, deviations, -group["lr"])
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -74,12 +91,12 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """(rows, columns) -> about the nearest matrix whose singular values are 1 (they come out between 0.7 and 1.2)."""
+    """(..., rows, columns) -> about the nearest matrix whose singular values are 1 (they come out between 0.7 and 1.2)."""
     a, b, c = COEFFICIENTS
-    tall = len(matrix) > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrix.shape[-2] > matrix.shape[-1]
+    x = matrix.mT if tall else matrix
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7 if x.dim() > 2 else x.norm() + 1e-7)
     for _ in range(ITERATIONS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x

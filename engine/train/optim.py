@@ -24,7 +24,8 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
         groups[0]["orthogonal"] = True
         return Muon(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay)
+    fused = True if all(parameter.is_cuda for _, parameter in named) else None  # one kernel for all parameters
+    return kind(groups, lr=config.lr, betas=config.betas, eps=1e-8, weight_decay=config.weight_decay, fused=fused)
 
 
 def is_offset(name: str) -> bool:

@@ -122,3 +122,11 @@ def test_muon_finds_the_minimum_that_adam_crawls_to() -> None:
             optimizer.step()
         errors[kind] = (layer.weight - goal).square().mean().item()
     assert errors["muon"] < errors["adam"]
+
+
+@pytest.mark.parametrize("shape", [(3, 10, 6), (2, 4, 9)])
+def test_a_batch_of_matrices_is_made_orthogonal_as_each_of_them(shape):
+    """As on a GPU, where all matrices of one shape are one batch."""
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = torch.stack([orthogonal(matrix) for matrix in matrices])
+    assert (orthogonal(matrices) - expected).abs().max() < 1e-5
