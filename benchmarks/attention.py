@@ -1,8 +1,8 @@
-"""HAT's attention through the compiled operator and in plain PyTorch: python benchmarks/attention.py [--size 160] [--rounds 7].
+"""Time of HAT's window attention, compiled and in plain PyTorch: python benchmarks/attention.py [--size 160] [--rounds 7].
 
-Both in turn in one process, on a map of size x size tokens, with the linear layers around it; medians in milliseconds,
-for the paper's sizes and the small network's. Beside them the errors of both: on a corner of the map, four windows a side, root
-of the mean squared difference to the same (rounded) weights and tokens in float64, over the root of the mean square there.
+Both alternate in one process on a map of size x size tokens, with the linear layers around them; medians in milliseconds for
+the sizes of the paper and of mtdo_s. Errors: root mean square difference from float64 with the same (rounded) weights and
+tokens, relative to the root mean square of the result, on a corner of four windows a side.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Times the deformable convolution: `python benchmarks/dcn.py [--threads 2] [--device cpu] [--dtype float32] [--sizes 64x64 ...]`.
 
-64 -> 64 channels, 3x3, 8 deformable groups, mask. Every implementation that is there runs in turn, in one process, beside
-F.conv2d of the same shape (the floor); numbers are medians over the rounds, as multiples of F.conv2d's time. Extra memory
-(CPU) is what the compiled operator holds at once besides its results, forward and backward alone, in per cent of one
-sample's full column buffer (9 * C * H * W floats).
+64 -> 64 channels, 3x3, 8 deformable groups, mask. All available implementations and F.conv2d of the same shape alternate in
+one process; results are medians over the rounds, as multiples of the time of F.conv2d. Extra memory (CPU) is the peak of the
+compiled operator's buffers, results excluded, forward and backward separately, in per cent of the column buffer of one
+sample (9 * C * H * W floats).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHANNELS, GROUPS, POINTS = 64, 8, 9
 
 
 def arguments(batch: int, height: int, width: int, device: str, dtype: torch.dtype) -> list[torch.Tensor]:
-    """input, offset (std 2 px), weight, bias, mask; all of them want gradients."""
+    """input, offset (std 2 px), weight, bias, mask, all with gradients."""
     torch.manual_seed(0)
     made = [
         torch.randn(batch, CHANNELS, height, width),
@@ -82,7 +82,7 @@ def times(
 
 
 def extra_memory(values: list[torch.Tensor], backward: bool) -> float:
-    """Largest sum of bytes that the compiled operator holds at once besides its results, in per cent of one sample's columns."""
+    """Peak of the compiled operator's buffers, results excluded, in per cent of one sample's column buffer."""
     input, offset, weight, bias, mask = (tensor.detach() for tensor in values)
     pairs = ([1, 1], [1, 1], [1, 1])
     operator = torch.ops.dcn
@@ -108,9 +108,11 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["64x64", "160x160", "180x320"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--operators", nargs="+", help="default: all that are there")
+    parser.add_argument("--operators", nargs="+", help="default: all available")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="processor time instead of time passed: for a busy machine, 1 thread"
+        "--cpu-time",
+        action="store_true",
+        help="processor time instead of wall-clock time, for a busy machine and 1 thread",
     )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,4 +1,4 @@
-"""Pictures of measurements, for the other benchmarks (matplotlib, in requirements-dev.txt)."""
+"""Plots of measurements, for the other benchmarks (matplotlib, in requirements-dev.txt)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def needed() -> None:
-    """Raises InputError where matplotlib is missing: to be called before a long measurement."""
+    """Raises InputError if matplotlib is missing. Call it before a long measurement."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("matplotlib is not installed: pip install -r requirements-dev.txt")
 
@@ -31,8 +31,8 @@ def plot(
 ) -> None:
     """One line of points per name, labelled at its last point, as a PNG.
 
-    axes: what is along x and y. log: the axes that are logarithmic ("", "x", "y", "xy"). ticks: labels along x instead of
-    numbers. size: inches. Raises InputError where matplotlib is missing or there is nothing to draw.
+    axes: labels of x and y. log: the axes that are logarithmic ("", "x", "y", "xy"). ticks: labels along x instead of
+    numbers. size: inches. Raises InputError if matplotlib is missing or `series` is empty.
     """
     needed()
     if not all(series.values()) or not series:
@@ -69,7 +69,7 @@ def plot(
 
 
 def _spread(figure: Any, labels: list[Any]) -> None:
-    """Move labels, given from the lowest up, above those that they would cover."""
+    """Move labels, given in ascending order, above those that they would cover."""
     figure.draw_without_rendering()
     placed: list[Any] = []
     for label in labels:

@@ -1,12 +1,12 @@
-"""Training samples per second: the loader with its cache against reading every PNG each time through Pillow.
+"""Training samples per second: the loader with its cache, and reading every PNG through Pillow each time.
 
     python -m benchmarks.loader [--root FOLDER] [--workers 2]
     python -m benchmarks.loader --train configs/mtdo_s.yaml configs/stno_s.yaml      is the loader the bottleneck?
 
-Both ways give the same kind of crops: five LR frames and the ground truth of the middle one. The published code decodes
-five LR files and one GT file per sample, converts them whole and crops then; the cached loader crops views of decoded
-frames. Without --root, synthetic clips are written to a temporary folder first. All in one process (plus the loader's
-workers), interleaved, best of three.
+Both make the same crops of five LR frames and the ground truth of the middle one. Like the published code, the second decodes
+six files per sample, converts the full frames, and then crops; the cached loader crops views of decoded frames. Without
+--root, synthetic clips are written to a temporary folder. Measured in one process (plus the loader's workers), interleaved,
+best of three.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def synthetic(root: Path, clips: int = 2, frames: int = 30, side: int = 640) -> 
 
 
 def read_each_time(pairs: list[Pair], samples: int, seed: int) -> None:
-    """As the published code does: decode whole files through Pillow, convert to float, crop."""
+    """Like the published code: decode full files through Pillow, convert to float, crop."""
     random = np.random.default_rng(seed)
 
     def load(path: str) -> torch.Tensor:
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--root", help="data set with LR files (jilin layout); default synthetic")
     parser.add_argument("--split", help="its split")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="hold the loader against training steps of these")
+    parser.add_argument("--train", nargs="+", metavar="CONFIG", help="compare the loader with training steps of these")
     arguments = parser.parse_args()
     if not arguments.train:
         torch.set_num_threads(1)
@@ -133,7 +133,7 @@ def measure(pairs: list[Pair], folder: Path, workers: int) -> None:
 
 
 def against_training(path: str, root: Path, split: str | None, folder: Path, steps: int = 8) -> None:
-    """Samples per second of the loader, in the training process as by default, and of the steps that use them."""
+    """Samples per second of the loader, in the training process, and of the training steps."""
     source = [f"data.{part}.{key}" for part in ("train", "val") for key in (f"root={root}", "region=null")]
     source += [f"data.{part}.split={split}" for part in ("train", "val") if split]
     config = load_config(path, [*source, "train.val_every=0"])

@@ -1,10 +1,9 @@
-"""A long film, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
+"""A long video, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
 
-Makes a film with sound by looping a sample clip, and upscales it with upscale.py four times: whole; its first 50 frames; whole
-again but killed twice with SIGKILL and resumed. Resident memory is sampled all the time. Then the files are compared byte by
-byte and frame by frame, their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and
-long_clip.png (memory over time) into --out. Without --weight a tiny network with random weights is taken: what is
-measured here does not depend on what a network has learned.
+Makes a video with sound by looping a sample clip, and runs upscale.py on it: on all frames, on the first 50, and on all frames
+again, killed twice with SIGKILL and resumed. Resident memory is sampled throughout. Then the files are compared byte by byte
+and frame by frame, and their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and long_clip.png
+(memory over time) into --out. The default network is tiny and has random weights, which do not matter here.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from engine.upscale.job import PIECE
 
 ROOT = Path(__file__).parents[1]
 FPS, RATE = 24, 48_000  # pictures and sound samples a second
-SHORT = 50  # frames of the film whose peak memory is compared
+SHORT = 50  # frames of the short video whose peak memory is compared
 TINY = {
     "mtdo": {"frames": 3, "scale": 2, "channels": 4, "deformable_groups": 1, "feature_blocks": 1, "residual": "bicubic",
              "route2": False, "ctdm": "off", "tsa": False, "macu": False, "reconstruction": "residual", "reconstruction_blocks": 1},
@@ -48,23 +47,23 @@ TINY = {
 
 
 def make_film(path: Path, frames: int, size: tuple[int, int]) -> None:
-    """A film of `frames` pictures of `size` (width, height): a sample clip forwards and backwards; a tone that slides."""
+    """A video of `frames` frames of `size` (width, height): a sample clip forwards and backwards, with a sliding tone."""
     source = VideoFile(next(natural("test").glob("*.mp4")))
     there = list(range(len(source))) + list(range(len(source) - 2, 0, -1))
     pictures = [np.asarray(Image.fromarray(source.array(k)).resize(size)) for k in range(len(source))]
-    with av.open(str(path), "w") as film:
-        picture, sound = film.add_stream("libx264", rate=FPS), film.add_stream("aac", rate=RATE, layout="stereo")
+    with av.open(str(path), "w") as video:
+        picture, sound = video.add_stream("libx264", rate=FPS), video.add_stream("aac", rate=RATE, layout="stereo")
         picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
         seconds = np.arange(RATE * frames // FPS) / RATE
         wave = (0.3 * np.sin(2 * np.pi * (300 + 10 * seconds) * seconds)).astype(np.float32)
         for k in range(frames):
-            film.mux(picture.encode(av.VideoFrame.from_ndarray(pictures[there[k % len(there)]], format="rgb24")))
-        film.mux(picture.encode(None))
+            video.mux(picture.encode(av.VideoFrame.from_ndarray(pictures[there[k % len(there)]], format="rgb24")))
+        video.mux(picture.encode(None))
         for start in range(0, len(wave), 1024):
             block = av.AudioFrame.from_ndarray(np.stack([wave[start : start + 1024]] * 2), "fltp", "stereo")
             block.sample_rate, block.pts, block.time_base = RATE, start, Fraction(1, RATE)
-            film.mux(sound.encode(block))
-        film.mux(sound.encode(None))
+            video.mux(sound.encode(block))
+        video.mux(sound.encode(None))
 
 
 def tiny_weights(path: Path, name: str) -> Path:
@@ -103,7 +102,7 @@ def watch(command: list[str], stop: Callable[[], bool] | None = None) -> dict[st
 
 
 def finished_frames(out: Path, piece: int) -> int:
-    """Frames that an interrupted upscaling has kept: those of finished pieces and single ones."""
+    """Frames that an interrupted run has kept, in finished pieces and as single files."""
     work = out.with_name(f".{out.name}.upscaling")
     return piece * len(list(work.glob("pieces/[0-9]*.mkv"))) + len(list(work.glob("raw/*.zst")))
 
@@ -113,18 +112,18 @@ def finished_frames(out: Path, piece: int) -> int:
 
 def pictures(path: Path) -> list[str]:
     """The hash of every decoded picture."""
-    with av.open(str(path)) as film:
-        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in film.decode(video=0)]
+    with av.open(str(path)) as video:
+        return [hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in video.decode(video=0)]
 
 
 def sound(path: Path) -> list[bytes]:
-    with av.open(str(path)) as film:
-        return [bytes(packet) for packet in film.demux(audio=0) if packet.size]
+    with av.open(str(path)) as video:
+        return [bytes(packet) for packet in video.demux(audio=0) if packet.size]
 
 
 def duration(path: Path) -> float:
-    with av.open(str(path)) as film:
-        stream = film.streams.video[0]
+    with av.open(str(path)) as video:
+        stream = video.streams.video[0]
         return float(stream.duration * stream.time_base)
 
 
@@ -133,16 +132,16 @@ def compare(source: Path, whole: Path, killed: Path) -> dict[str, Any]:
     return {
         "frames": len(ours), "frames that differ": sum(a != b for a, b in zip(ours, again, strict=True)),
         "files equal": whole.read_bytes() == killed.read_bytes(), "sound equal": sound(source) == sound(whole),
-        "seconds of film": [duration(source), duration(whole)],
+        "seconds of video": [duration(source), duration(whole)],
     }  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> None:
-    """Film, upscaling and comparison, or the part of them that is asked for."""
+    """Make the video, upscale it and compare, or the requested part of it."""
     needed()
     out, size = options.out, tuple(map(int, options.size.split("x")))
     out.mkdir(parents=True, exist_ok=True)
-    film, short, record = out / "film.mp4", out / "short.mp4", out / "long_clip.json"
+    video, short, record = out / "video.mp4", out / "short.mp4", out / "long_clip.json"
     weight = options.weight or out / "tiny.safetensors"
 
     def command(source: Path, name: str, *more: str) -> list[str]:
@@ -151,17 +150,17 @@ def run(options: argparse.Namespace) -> None:
         return [*script, "--weight", str(weight.resolve()), "--precision", "fp32", *rate, *more]
 
     if options.part != "killed":
-        make_film(film, options.frames, size)
+        make_film(video, options.frames, size)
         make_film(short, SHORT, size)
         if not options.weight:
             tiny_weights(weight, "stno" if options.fps else "mtdo")
-        result = {"whole": watch(command(film, "whole.mp4", "--overwrite"))}
+        result = {"whole": watch(command(video, "whole.mp4", "--overwrite"))}
         result["short"] = watch(command(short, "short_large.mp4", "--overwrite"))
         record.write_text(json.dumps(result))
     if options.part != "whole":
         result = json.loads(record.read_text(encoding="utf-8"))
-        result["killed"] = kill_and_resume(command, film, out / "killed.mp4", options)
-        result |= compare(film, out / "whole.mp4", out / "killed.mp4")
+        result["killed"] = kill_and_resume(command, video, out / "killed.mp4", options)
+        result |= compare(video, out / "whole.mp4", out / "killed.mp4")
         record.write_text(json.dumps(result))
         title = f"resident memory while {options.frames} frames of {options.size} are upscaled (1 process)"
         samples = {"": result["whole"]["samples"]}
@@ -171,26 +170,28 @@ def run(options: argparse.Namespace) -> None:
 
 
 def kill_and_resume(
-    command: Callable[..., list[str]], film: Path, killed: Path, options: argparse.Namespace
+    command: Callable[..., list[str]], video: Path, killed: Path, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     factor = int(options.fps[1:]) if options.fps else 1
     runs, more = [], "--overwrite"
     for share in [*options.kills, None]:
         wanted = share and int(share * options.frames * factor)
         stop = (lambda wanted=wanted: finished_frames(killed, PIECE * factor) >= wanted) if wanted else None
-        runs.append(watch(command(film, killed.name, more), stop) | {"at": wanted})
+        runs.append(watch(command(video, killed.name, more), stop) | {"at": wanted})
         more = "--resume"
     return runs
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A long film, killed and resumed.")
+    parser = argparse.ArgumentParser(description="Upscale a long video, killed and resumed.")
     parser.add_argument("--out", type=Path, default=Path("runs/long_clip"))
     parser.add_argument("--frames", type=int, default=1200)
-    parser.add_argument("--size", default="320x180", help="width x height of the film")
+    parser.add_argument("--size", default="320x180", help="width x height of the video")
     parser.add_argument("--fps", metavar="x2", help="STNO with twice the frames")
-    parser.add_argument("--weight", type=Path, help="weights (default: a tiny network with random ones)")
-    parser.add_argument("--kills", type=float, nargs="+", default=[0.3, 0.62], help="where it is killed, shares of it")
+    parser.add_argument("--weight", type=Path, help="weights (default: a tiny network with random weights)")
+    parser.add_argument(
+        "--kills", type=float, nargs="+", default=[0.3, 0.62], help="when it is killed, as shares of the frames"
+    )
     parser.add_argument(
         "--part", choices=["all", "whole", "killed"], default="all", help="undisturbed, killed, or both"
     )
@@ -201,13 +202,13 @@ def text(result: dict[str, Any]) -> str:
     """The findings as a table."""
     kills = ", ".join(f"after {run['at']} frames" for run in result["killed"] if run["killed"])
     rows = {
-        "peak memory, whole film": f"{result['whole']['peak_mb']:.0f} MB ({result['whole']['seconds']:.0f} s)",
-        f"peak memory, film of {SHORT} frames": f"{result['short']['peak_mb']:.0f} MB",
+        "peak memory, full video": f"{result['whole']['peak_mb']:.0f} MB ({result['whole']['seconds']:.0f} s)",
+        f"peak memory, video of {SHORT} frames": f"{result['short']['peak_mb']:.0f} MB",
         "ratio": f"{result['whole']['peak_mb'] / result['short']['peak_mb']:.3f}",
         "killed": kills,
         **{
             key: str(result[key])
-            for key in ("frames", "frames that differ", "files equal", "sound equal", "seconds of film")
+            for key in ("frames", "frames that differ", "files equal", "sound equal", "seconds of video")
         },
     }
     return "| | |\n|---|---|\n" + "".join(f"| {key} | {value} |\n" for key, value in rows.items())

@@ -1,7 +1,7 @@
-"""Figures about the metrics themselves: python benchmarks/metrics.py CLIP [--frames 31]
+"""Properties of the metrics: python benchmarks/metrics.py CLIP [--frames 31]
 
-Y PSNR of bicubic x4 under both protocols, without a border crop; error of two optical flows on the clip's middle frame
-shifted by known amounts; the ground truth's own warping error; seconds per frame.
+Y PSNR of bicubic x4 under both protocols, without a border crop; error of two optical flows on the middle frame shifted by known
+amounts; the warping error of the ground truth; seconds per frame.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHIFTS = [(0.5, 0.25), (2.3, -1.6)]
 
 
 def shifted(picture: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
-    """What lies at p is at p + shift afterwards: exact for the picture's frequencies, wrapped around the border."""
+    """Move content from p to p + shift, exactly for the picture's frequencies, wrapped around the border."""
     fy, fx = np.fft.fftfreq(picture.shape[0])[:, None], np.fft.fftfreq(picture.shape[1])
     moved = np.fft.ifft2(np.fft.fft2(picture) * np.exp(-2j * np.pi * (fx * shift[0] + fy * shift[1]))).real
     return moved.round().clip(0, 255).astype(np.uint8)
@@ -36,7 +36,7 @@ def shifted(picture: np.ndarray, shift: tuple[float, float]) -> np.ndarray:
 
 def flows(clip: Clip) -> None:
     grey = cv2.cvtColor(np.ascontiguousarray(clip.array(len(clip) // 2)), cv2.COLOR_RGB2GRAY)
-    grey = cv2.GaussianBlur(grey, (0, 0), 1)  # or the shifted picture rings
+    grey = cv2.GaussianBlur(grey, (0, 0), 1)  # a sharper picture would ring when shifted
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     for shift in SHIFTS:
         after = shifted(grey, shift)
@@ -47,9 +47,9 @@ def flows(clip: Clip) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Figures about the metrics themselves.")
-    parser.add_argument("clip", type=Path, help="a folder of frames or a film")
-    parser.add_argument("--frames", type=int, default=31, help="so many frames at most (default 31)")
+    parser = argparse.ArgumentParser(description="Measure the metrics.")
+    parser.add_argument("clip", type=Path, help="a folder of frames or a video")
+    parser.add_argument("--frames", type=int, default=31, help="maximum number of frames (default 31)")
     options = parser.parse_args()
     (pair,) = open_layout(options.clip, degradation=Degradation()).pairs
     assert pair.gt is not None

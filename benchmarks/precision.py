@@ -1,7 +1,7 @@
-"""What half precision costs against the truth: python benchmarks/precision.py [CLIP ...] [--weights FILE ...] [--frames 4].
+"""Loss of half precision in PSNR: python benchmarks/precision.py [CLIP ...] [--weights FILE ...] [--frames 4].
 
-Clips (films or folders of frames; default: a sample film) are cut to their middle, made small by bicubic interpolation,
-restored in fp32 and in every other precision asked for, and compared with the truth: PSNR of Y, and the loss against fp32.
+The middle of each clip (a video or folder of frames; default: a sample video) is reduced by bicubic interpolation, restored in
+fp32 and in every other precision, and compared with the truth: PSNR of Y, and the difference from fp32.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engine.restore import Options, restore
 
 
 def truth_and_small(path: Path, side: int, count: int, scale: int) -> tuple[Tensor, Clip]:
-    """The middle of `count` frames in [0, 1], (n, 3, H, W), at most `side` pixels a side, and the same `scale` times smaller."""
+    """The middle of `count` frames in [0, 1], (n, 3, H, W), at most `side` pixels a side, and the same reduced by `scale`."""
     clip: Clip = FolderClip(path) if path.is_dir() else VideoClip(path)
     height, width = (min(side, length) // scale * scale for length in clip.size)
     top, left = (clip.size[0] - height) // 2, (clip.size[1] - width) // 2
@@ -45,11 +45,11 @@ def psnr(network: Any, truth: Tensor, small: Clip, precision: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What half precision costs against the truth.")
+    parser = argparse.ArgumentParser(description="Measure the loss of half precision.")
     parser.add_argument("clips", type=Path, nargs="*", default=sorted(natural("test").glob("*.mp4")), metavar="CLIP")
     parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
     parser.add_argument("--precisions", nargs="+", default=["bf16"])
-    parser.add_argument("--frames", type=int, default=4, help="of each clip (default 4)")
+    parser.add_argument("--frames", type=int, default=4, help="frames of each clip (default 4)")
     parser.add_argument("--side", type=int, default=256, help="pixels a side of the truth (default 256)")
     options = parser.parse_args()
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))

@@ -1,9 +1,9 @@
-"""Time and memory of restoring: python benchmarks/restore.py [--out FOLDER] [--sizes 64x64 ...] [--seconds 20].
+"""Time and memory of restoration: python benchmarks/restore.py [--out FOLDER] [--sizes 64x64 ...] [--seconds 20].
 
-For MTDO and STNO, in the paper's and a small size: seconds per frame, peak memory, and achieved FLOP/s as a share of
-the machine's own GEMM rate, measured in the same process in turn with the frames. The published form's operations are
-counted, whatever is saved of them. Every case runs in a process of its own, so that peaks are its own. Writes
-restore.json, restore.md and restore.png.
+For MTDO and STNO at the paper's and at a small size: seconds per frame, peak memory, and achieved FLOP/s as a share of the
+machine's GEMM rate, which is measured in the same process, alternating with the frames. Operations are those of the published
+form, even where our implementation needs fewer. Every case runs in its own process, so that peak memory is its own. Writes restore.json,
+restore.md and restore.png.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PUBLISHED = {"mtdo": 876 / 160**2, "stno": 784 / 7 / 128**2}
 
 
 def gemm_rate(size: int = 1536, rounds: int = 3) -> float:
-    """fp32 FLOP/s of a matrix product on this machine, now."""
+    """Current fp32 FLOP/s of a matrix product on this machine."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     seconds = []
     for _ in range(rounds):
@@ -124,12 +124,12 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time and memory of restoring.")
+    parser = argparse.ArgumentParser(description="Measure time and memory of restoration.")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--sizes", nargs="+", default=["64x64", "160x160", "320x180"], help="LR width x height")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
-    parser.add_argument("--seconds", type=float, default=10.0, help="least time for each case")
+    parser.add_argument("--seconds", type=float, default=10.0, help="minimum time for each case")
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "SIZE", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -1,17 +1,17 @@
-"""Is simulated satellite video like the real thing, and what does it cost?
+"""Compare simulated with real satellite video, or measure the cost of simulation.
 
-    python benchmarks/simulator.py --datapath FOLDER ... [key=value ...]       clips of the folders beside simulated ones
+    python benchmarks/simulator.py --datapath FOLDER ... [key=value ...]       real clips of the folders, and simulated ones
     python benchmarks/simulator.py --cost                                      seconds per simulated clip
 
-Likeness: the middle 256x256 of the middle frame of each clip. Amplitude spectrum of the luma (BT.601, grey levels; Hann
-window of unit power, unitary transform: white noise of deviation 1 gives 0.89 everywhere), mean over rings of radial
-frequency in cycles a pixel; Y PSNR of bicubic x4, protocol `standard`; noise: deviation of the differences of
-neighbouring frames in the flattest tenth of the 16x16 blocks, over the root of two, mean of the colours, and the
-correlation of red and green, green and blue there, and the luma; colour noise: the same differences of red and blue minus
-luma, everywhere, and their correlation between pixels side by side. Simulated: --clips (5) of each embedded still and both splits, lowest
-to highest; key=value sets the simulator (objects.ships=3). Deterministic.
+All values are of the middle 256x256 of the middle frame. Amplitude spectrum of luma (BT.601, grey levels; Hann window of unit
+power, unitary transform: white noise of deviation 1 gives 0.89 everywhere), mean over rings of radial frequency in cycles a
+pixel. Y PSNR of bicubic x4, protocol `standard`. Noise: standard deviation of the difference of neighbouring frames in the
+flattest tenth of the 16x16 blocks, divided by the root of two, mean of the colours; the correlation of red and green, and of
+green and blue; the luma there. Colour noise: the same for red and blue minus luma in all blocks, and its correlation
+between neighbouring pixels. Simulated: --clips (5) of each embedded still and split, lowest to highest; key=value
+sets the simulator (objects.ships=3). Deterministic.
 
-Cost: one thread, best of three, for the settings that docs/simulator.md names.
+Cost: one thread, best of three, with the settings named in docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def blocks(picture: np.ndarray) -> np.ndarray:
 
 
 def noise(frames: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """Deviation of a frame's noise in grey levels, its correlation between neighbouring colours, and the luma there.
+    """Standard deviation of a frame's noise in grey levels, its correlation between colours, and the luma there.
 
     Flat blocks are chosen by the gradient of the mean of all frames, in which there is little noise left.
     """
@@ -98,7 +98,7 @@ def noise(frames: Sequence[np.ndarray]) -> tuple[float, float, float]:
 
 
 def colour_noise(frames: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Deviation of red and blue minus luma from frame to frame in grey levels, and its correlation with the pixel beside."""
+    """Standard deviation of red and blue minus luma between frames in grey levels, and its correlation between neighbouring pixels."""
     differences = np.stack([after - before for before, after in pairwise(frames)]) / np.sqrt(2)
     red_blue = (differences - (differences @ LUMA)[..., None])[..., [0, 2]]
     pairs = [np.corrcoef(red_blue[:, :, 1:, c].ravel(), red_blue[:, :, :-1, c].ravel())[0, 1] for c in range(2)]
@@ -106,7 +106,7 @@ def colour_noise(frames: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def measured(clip: Clip) -> list[float]:
-    """Everything about the middle of a clip, in the order of the table."""
+    """All values of a clip, in the order of the table."""
     height, width = clip.size
     if min(height, width) < SIDE or len(clip) < 2 or clip.bit_depth != 8:
         raise InputError(f"clip '{clip.name}': needs two 8-bit frames of at least {SIDE}x{SIDE}: choose others")
@@ -158,7 +158,7 @@ def cost() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulated clips beside real ones.")
+    parser = argparse.ArgumentParser(description="Compare simulated with real clips.")
     parser.add_argument("--datapath", type=Path, nargs="+", default=[], help="folders with real clips, any layout")
     parser.add_argument("--clips", type=int, default=5, help="simulated clips per still and split (default 5)")
     parser.add_argument("--cost", action="store_true", help="seconds per simulated clip instead")

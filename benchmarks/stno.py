@@ -1,15 +1,13 @@
-"""Times STNO on this machine: `python benchmarks/stno.py [clip query times galerkin] [--threads 2] [--rounds 3] [--plot
-FILE]`.
+"""Times STNO: `python benchmarks/stno.py [clip query times galerkin] [--threads 2] [--rounds 3] [--plot FILE]`.
 
-Every part is measured in one process beside the machine's own matrix product, in turn, and the best of the rounds
-counts: ratios then survive a machine that is busy or throttled. Memory is what the process's peak grows by. Random
-weights; the times do not depend on them.
+Every part alternates in one process with a matrix product of the machine, and the best round counts, so that ratios hold on
+a busy or throttled machine. Memory is the growth of the process's peak. Weights are random and do not affect the times.
 
-    clip      4 LR frames of 128x128, x4 in space, x2 in time: fp32 and bf16, counted on the published form's 784 GMAC
-    times     x8 in time: seven times at once, `shared`, against seven single calls
-    query     one frame from 320x180 to 1280x720: compiled, folded in plain PyTorch, and the straightforward form;
-              greatest differences as shares of the greatest value; its memory is what it says only if `query` runs alone
-    galerkin  seconds per token from 1,000 to 60,000 tokens; `--plot` draws them beside softmax attention
+    clip      4 LR frames of 128x128, x4 in space, x2 in time: fp32 and bf16, relative to the published form's 784 GMAC
+    times     x8 in time: seven times at once, `shared`, compared with seven single calls
+    query     one frame from 320x180 to 1280x720: compiled, folded in plain PyTorch, and as published; largest
+              differences relative to the largest value; its memory is valid only if `query` is the only part
+    galerkin  seconds per token for 1,000 to 60,000 tokens; `--plot` draws them with softmax attention
 """
 
 from __future__ import annotations
@@ -45,13 +43,13 @@ TOKENS = [(25, 40), (50, 60), (75, 100), (120, 125), (150, 200), (240, 250)]
 
 
 def best(rounds: int, *runs: Callable[[], object]) -> list[float]:
-    """Least seconds of each contender; they take turns."""
+    """Minimum seconds of each contender, which alternate."""
     taken = [math.inf] * len(runs)
     for turn in range(rounds + 1):
         for index, run in enumerate(runs):
             start = time.perf_counter()
             run()
-            if turn:  # the first turn warms up
+            if turn:  # the first round warms up
                 taken[index] = min(taken[index], time.perf_counter() - start)
     return taken
 
@@ -96,9 +94,9 @@ def times(rounds: int) -> None:
         for t in eighths:
             network(frames, [t], (256, 256))
 
-    together, alone = best(rounds, lambda: network(frames, eighths, (256, 256), times_mode="shared"), single)
-    print(f"times: x8 in time, 2 frames of 64x64: shared {together:.2f} s, seven single calls {alone:.2f} s")
-    print(f"times: shared is {alone / together:.2f} times as fast")
+    together, single_calls = best(rounds, lambda: network(frames, eighths, (256, 256), times_mode="shared"), single)
+    print(f"times: x8 in time, 2 frames of 64x64: shared {together:.2f} s, seven single calls {single_calls:.2f} s")
+    print(f"times: shared is {single_calls / together:.2f} times as fast")
 
 
 def query(rounds: int) -> None:
@@ -114,7 +112,7 @@ def query(rounds: int) -> None:
     backends = (
         ("compiled", "plain", "straightforward") if "compiled" in dcn.backends() else ("plain", "straightforward")
     )
-    for name in layers:  # before anything larger has raised the peak
+    for name in layers:  # before a larger case raises the peak
         before = peak_mb()
         run(name, backends[0])
         print(f"query, {name}: 1280x720, {backends[0]}: extra memory {peak_mb() - before:.0f} MB")
@@ -128,7 +126,7 @@ def query(rounds: int) -> None:
 
 
 def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
-    """The same projections with softmax attention in the place of the Galerkin products."""
+    """The same projections with softmax attention instead of the Galerkin products."""
     attention = block.attention
 
     def run(tokens: Tensor) -> Tensor:
@@ -140,7 +138,7 @@ def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
 
 
 def galerkin(rounds: int, picture: Path | None) -> None:
-    """All sizes take turns, so that a busy moment of the machine does not fall on one of them."""
+    """All sizes alternate, so that a busy moment of the machine does not affect only one."""
     block = GalerkinBlock(128, 8, 512).eval()
     softmax = softmax_block(block)
     counts = [height * width for height, width in TOKENS]
@@ -156,12 +154,12 @@ def galerkin(rounds: int, picture: Path | None) -> None:
     compared = best(1, *(partial(softmax, tokens[index]) for index in small))
     curve = [(n, 1e6 * s / k / n) for n, s, k in zip(counts, taken, repeats, strict=True)]
     other = [(counts[index], 1e6 * s / counts[index]) for index, s in zip(small, compared, strict=True)]
-    for name, points in (("block", curve), ("softmax attention alone", other)):
+    for name, points in (("block", curve), ("softmax attention only", other)):
         print(f"galerkin: us a token, {name}: " + ", ".join(f"{count}: {value:.1f}" for count, value in points))
     values = [value for _, value in curve]
     print(f"galerkin: time per token varies by {max(values) / min(values) - 1:.0%}")
     if picture:
-        curves = {"softmax attention alone": other, "Galerkin block": curve}
+        curves = {"softmax attention only": other, "Galerkin block": curve}
         title = "Two frames, time per token"
         plot(picture, title, ("tokens per frame", "microseconds per token"), curves, log="xy")
 

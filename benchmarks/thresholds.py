@@ -1,10 +1,10 @@
-"""Where the thresholds of the data doctor and of the scene cuts come from.
+"""Measurements behind the thresholds of the data doctor and of scene cuts.
 
-    python benchmarks/thresholds.py --stills FOLDER ... [--count 24]      measures of sound pictures, and with a fault put in
-    python benchmarks/thresholds.py --clips FOLDER ... [--joins 400]      cuts found where two clips are joined, false alarms
+    python benchmarks/thresholds.py --stills FOLDER ... [--count 24]      measures of sound pictures, and of pictures with a fault
+    python benchmarks/thresholds.py --clips FOLDER ... [--joins 400]      cuts found between joined clips, and false alarms
 
-Stills: the middle 512x512 of pictures taken at even distances from the sorted list. Clips: pieces of six frames of two
-clips drawn by a seed, the second resized to the first's size; and all neighbours inside the clips themselves.
+Stills: the middle 512x512 of pictures taken at regular intervals from the sorted list. Clips: pieces of six frames of two clips
+drawn by a seed, the second resized to the first's size; and all neighbouring frames of the clips.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ FAULTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def stills(folders: Sequence[Path], count: int) -> None:
-    """Range of each measure, and how many pictures lie beyond its threshold."""
+    """Range of each measure, and the number of pictures beyond its threshold."""
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     files = files[:: max(1, len(files) // count)][:count]
     print(f"{len(files)} pictures\n")
@@ -105,9 +105,9 @@ def clips(folders: Sequence[Path], joins: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Where the doctor's thresholds come from.")
+    parser = argparse.ArgumentParser(description="Measure the doctor's thresholds.")
     parser.add_argument("--stills", type=Path, nargs="+", default=[], help="folders of pictures")
-    parser.add_argument("--count", type=int, default=24, help="how many of them (default 24)")
+    parser.add_argument("--count", type=int, default=24, help="number of pictures (default 24)")
     parser.add_argument("--clips", type=Path, nargs="+", default=[], help="clips, any layout")
     parser.add_argument("--joins", type=int, default=400, help="joined pieces (default 400)")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Tiles against whole frames: python benchmarks/tiles.py [--weights FILE ...] [--tiles 64 96] [--size 160x96].
+"""Compare tiles with full frames: python benchmarks/tiles.py [--weights FILE ...] [--tiles 64 96] [--size 160x96].
 
-Restores a few frames of a sample film (bicubic LR of its middle) whole and in tiles, and compares. Writes tiles.md and, for
-every case, the difference as a picture: grey where there is none, `--amplify` levels for one level of 255.
+Restores a few frames of a sample video (bicubic LR of its middle) in full and in tiles. Writes tiles.md and, for every case, the
+difference as a picture: grey for zero, `--amplify` levels for one level of 255.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from data.samples import natural
 from engine.checkpoint import load_network, released
 from engine.restore import Options, multiple, output_size, restore, tiles
 
-HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the whole frame |\n|---|---|---|---|---|---|\n"
+HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the full frame |\n|---|---|---|---|---|---|\n"
 
 
 def sample(size: tuple[int, int], frames: int, film: Path) -> Clip:
-    """`frames` frames of (h, w): the film, half as large, cut to its middle."""
+    """`frames` frames of (h, w): the video at half size, cropped to its middle."""
     clip = VideoClip(film)
     pictures = []
     for index in range(frames):
         small = imresize(clip.frame(index), scale=0.5).clamp(0, 1)
         top, left = (small.shape[1] - size[0]) // 2, (small.shape[2] - size[1]) // 2
         if min(top, left) < 0:
-            raise SystemExit(f"--size: the film has {small.shape[2]}x{small.shape[1]} LR pixels at most")
+            raise SystemExit(f"--size: the video has {small.shape[2]}x{small.shape[1]} LR pixels at most")
         pictures.append(to_uint8(small[:, top : top + size[0], left : left + size[1]]))
     return ArrayClip(film.stem, np.stack(pictures))
 
@@ -50,7 +50,7 @@ def restored(network: Any, clip: Clip, tile: int | None) -> Tensor:
 
 
 def compare(network: Any, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
-    """One line of the table for every tile, and its picture."""
+    """A line of the table and a picture for every tile size."""
     whole, lines = restored(network, clip, None), []
     size = output_size(network, clip.size)
     for side in sides:
@@ -66,17 +66,19 @@ def compare(network: Any, clip: Clip, sides: list[int], amplify: float, out: Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tiles against whole frames.")
+    parser = argparse.ArgumentParser(description="Compare tiles with full frames.")
     parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
-    parser.add_argument("--film", type=Path, default=next(natural("test").glob("*.mp4")), help="default: a sample film")
+    parser.add_argument(
+        "--video", type=Path, default=next(natural("test").glob("*.mp4")), help="default: a sample video"
+    )
     parser.add_argument("--size", default="160x96", help="LR width x height (default 160x96)")
     parser.add_argument("--tiles", type=int, nargs="+", default=[64, 96], help="LR pixels a side (default 64 96)")
-    parser.add_argument("--amplify", type=float, default=64.0, help="in the pictures (default 64)")
+    parser.add_argument("--amplify", type=float, default=64.0, help="amplification in the pictures (default 64)")
     parser.add_argument("--out", type=Path, default=Path("runs/tiles"))
     options = parser.parse_args()
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     width, height = map(int, options.size.split("x"))
-    clip = sample((height, width), 5, options.film)
+    clip = sample((height, width), 5, options.video)
     lines = []
     for path in options.weights:
         lines += compare(load_network(path).eval(), clip, options.tiles, options.amplify, options.out, path.stem)

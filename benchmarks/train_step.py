@@ -1,11 +1,11 @@
-"""Seconds and memory of a training step, and what the whole run of a config would take on this machine.
+"""Seconds and memory of a training step, and the estimated duration of a config's run on this machine.
 
     python benchmarks/train_step.py --config configs/mtdo_jilin.yaml [--batch 1] [--steps 3] [key.sub=value ...]
 
-The step is the trainer's own (loss, backward pass, clipping, optimizer, averaged weights), on random frames of the config's sizes, so no
-data set is needed. `--batch` measures a smaller batch; time and activations are taken to grow with the batch. Each stage of the
-config is measured at its largest scale. Runs on the device that training would take. Operations (convolutions, products,
-attention) are counted, so that hours elsewhere can be estimated.
+Measures the trainer's step (loss, backward pass, clipping, optimizer, EMA) with random frames of the config's sizes, so it needs
+no data set, on the device that training would use. With `--batch`, time and activations are assumed to grow with the batch.
+Each stage is measured at its largest scale. Operations (convolutions, products, attention) are counted, to estimate hours
+on other machines.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from engine.train.loop import Trainer
 
 
 def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
-    """Random bytes of the shapes that the data set would give."""
+    """Random bytes with the shapes of the data set."""
     patch, source = stage.patch or config.data.patch, ["random"] * size
 
     def frames(*shape: int) -> torch.Tensor:
@@ -56,13 +56,13 @@ def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
 
 def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[float, float, float]:
     """Median seconds of a step, peak memory in MB, and the step's 10^9 multiplications."""
-    alone = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
-    alone.data.val = replace(alone.data.val, kind="simulated")  # the trainer opens it; nothing is rendered
-    trainer = Trainer(alone, Path("unused"), distributed.choose_device(config.device))
-    batch, seconds = batch_for(alone, stage, size), []
+    single = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
+    single.data.val = replace(single.data.val, kind="simulated")  # the trainer opens it; nothing is rendered
+    trainer = Trainer(single, Path("unused"), distributed.choose_device(config.device))
+    batch, seconds = batch_for(single, stage, size), []
     for _ in range(steps + 1):  # the first one warms up
         start = time.perf_counter()
-        trainer.update(batch)  # its loss is read, so a GPU has finished
+        trainer.update(batch)  # reading its loss waits for a GPU
         trainer.step += 1
         seconds.append(time.perf_counter() - start)
     memory = provenance.peak_memory_mb(trainer.device)
@@ -90,8 +90,8 @@ def main() -> None:
             f"{stage.steps} steps of batch {config.train.batch_size}: {hours:.1f} hours",
             flush=True,
         )
-    print(f"whole run on this machine: {total:.1f} hours")
-    print(f"whole run: {operations:.3g} operations, {operations / 1e13 / 3600:.1f} hours at each 10 TFLOP/s sustained")
+    print(f"full run on this machine: {total:.1f} hours")
+    print(f"full run: {operations:.3g} operations, {operations / 1e13 / 3600:.1f} hours per 10 TFLOP/s sustained")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Frames side by side or one after the other: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
+"""Several small frames at once, or one after the other: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
 
-mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with as many workers as restore() would
-take, each with its share of the threads. In one process, in turn; medians.
+mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with the number of workers that restore() would
+choose, which share the threads. Alternating in one process; medians.
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ def measure(network: torch.nn.Module, size: tuple[int, int], precision: str, rou
             start = time.perf_counter()
             for _ in restore(network, clip, options=Options(precision=precision, workers=count)):
                 pass
-            if turn:  # the first is for warming up
+            if turn:  # the first round warms up
                 values.append((time.perf_counter() - start) / length)
-    alone, together = (statistics.median(values) for values in (seconds[1], seconds[workers]))
-    return f"| {size[1]}x{size[0]} | {precision} | {alone:.4f} | {workers} | {together:.4f} | {alone / together:.2f} |"
+    single, together = (statistics.median(values) for values in (seconds[1], seconds[workers]))
+    return (
+        f"| {size[1]}x{size[0]} | {precision} | {single:.4f} | {workers} | {together:.4f} | {single / together:.2f} |"
+    )
 
 
 def main() -> None:

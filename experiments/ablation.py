@@ -1,14 +1,13 @@
-"""What the parts and sizes of MTDO give and cost.
+"""Gain and cost of the parts and sizes of MTDO.
 
     python experiments/ablation.py [--what sizes] [--config FILE] [--seeds 3] [--only atdm_off,tsa_off] [key.sub=value ...]
 
-Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the config's
-network, then with one thing switched off at a time; sizes: the network of configs/mtdo_s.yaml, then wider, narrower, deeper.
-All variants of a seed see the same patches in the same order and take the same number of steps. Prints parameters, seconds a
-frame (160x160 at low resolution, fp32, medians of rounds in turn) and the gain over bicubic on the config's validation clips,
-and how it differs from the first variant with the same seed: mean and standard deviation over the seeds. All variants
-take their turn before the next seed begins; finished runs are kept in --out and an interrupted one goes on where it
-was: call it again to continue. Writes ablation.md, and with `sizes` ablation.png (gain over seconds), into --out.
+Trains a config (default: the demo, whose data come with the repository) once per variant and seed. parts: the config's network,
+then with one part switched off at a time. sizes: the network of configs/mtdo_s.yaml, then wider, narrower and deeper ones. All
+variants of a seed see the same patches in the same order for the same number of steps. Prints parameters, seconds a frame
+(160x160 LR, fp32, medians of alternating rounds), the gain over bicubic on the config's validation clips, and its difference
+from the first variant with the same seed: mean and standard deviation over the seeds. Finished runs are kept in --out;
+the same command continues. Writes ablation.md, and with `sizes` ablation.png (gain over seconds), into --out.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ EXAMPLE = """  python experiments/ablation.py                                  e
   python experiments/ablation.py --what sizes --seeds 1
   python experiments/ablation.py --only atdm_off,tsa_off train.steps=2000"""
 PARTS = {
-    "whole": "",
+    "full": "",
     "ctdm_as_published": "ctdm=as_shipped",  # dead: docs/mtdo.md
     "ctdm_off": "ctdm=off",
     "atdm_off": "atdm=false",
@@ -89,7 +88,7 @@ def outcome(config: Config, folder: Path) -> dict[str, Any]:
 
 
 def seconds_a_frame(configs: dict[str, Config], rounds: int = 5) -> dict[str, float]:
-    """Medians of one more frame of a clip, what is shared between windows being shared; random weights."""
+    """Median seconds of one more frame of a clip, with features shared between windows; random weights."""
     clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (rounds + 6, 160, 160, 3), dtype=np.uint8))
     streams = {
         name: restore(models.build(config.network).eval(), clip, options=Options(precision="fp32"))
@@ -127,12 +126,16 @@ def table(gains: dict[str, dict[int, float]], parameters: dict[str, int], second
 
 def main() -> int:
     arguments = cli.parser("Train MTDO with one part switched off at a time, or in other sizes.", EXAMPLE)
-    arguments.add_argument("--what", choices=list(WHAT), default="parts", help="what changes (default: parts)")
+    arguments.add_argument(
+        "--what", choices=list(WHAT), default="parts", help="variants: parts or sizes (default: parts)"
+    )
     arguments.add_argument(
         "--config", default=str(CONFIGS / "mtdo_demo.yaml"), help="data and training (default: the demo)"
     )
     arguments.add_argument("--seeds", type=int, default=3, help="how many")
-    arguments.add_argument("--only", help="variants to run beside the first, with commas between (default: all)")
+    arguments.add_argument(
+        "--only", help="variants to run in addition to the first, separated by commas (default: all)"
+    )
     arguments.add_argument("--out", type=Path, help="folder of the runs (default: runs/ablation_WHAT)")
     options = cli.parse(arguments)
     if options.seeds < 1:

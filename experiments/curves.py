@@ -1,8 +1,7 @@
 """Training curves: python experiments/curves.py PICTURE LOG.jsonl ... [--value loss/charbonnier] [--smooth 9].
 
-Draws one value of runs' logs over their steps, a running median of `--smooth` entries, one line per log, one run behind the
-other (parts of one training). Parts whose losses differ cannot be compared by them: take `--value val/gain_psnr_y` then.
-The logs of the released weights are in experiments/logs.
+Draws a value of runs' logs over the steps, as a running median of `--smooth` entries, with the runs one after the other (parts of
+one training). Use `--value val/gain_psnr_y` for parts with different losses. Logs of the released weights: experiments/logs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the neighbouring frames give: python experiments/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
+"""Contribution of neighbouring frames: python experiments/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
 
-MTDO of three frames restores the middle frame of each clip with its true neighbours, and with neighbours of which one
-thing was changed at a time; gain over bicubic in dB, Y, protocol `standard`. Where "the frame itself" gains more than
-the true neighbours, something in them is taken for motion; where a share of the difference from bicubic gains more than all
-of it, the network is too bold there. `--weight`, `--datapath` and overrides as for eval.py.
+A three-frame MTDO restores the middle frame of each clip with its true neighbours, and with neighbours changed in one
+respect at a time; gain over bicubic in dB, Y, protocol `standard`. If "the frame itself" gains more than the true neighbours,
+the network mistakes something in them for motion. If a share of the difference from bicubic gains more than all of it, the
+network adds too much detail. `--weight`, `--datapath` and overrides as for eval.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("What neighbouring frames give.", EXAMPLE, "runs/neighbours")
+    arguments = testing.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
     network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
     if network.config.frames != 3:
         raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")

@@ -1,9 +1,9 @@
-"""What the spacing of MTDO's windows gives: python experiments/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
+"""Effect of the spacing of MTDO's windows: python experiments/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
 
-Every clip with windows whose frames lie 1 to 4 frames apart, and as `auto` chooses (engine/restore/spacing.py): gain over bicubic in
-dB, Y, protocol `standard`; where there are boxes of moving objects, the mean gain inside them. Beside them how far the next
-frame lies from the one before in LR pixels, as `auto` measures it (median over the clip), and seconds a frame, one run each.
-Other options are those of eval.py.
+Restores every clip with frames 1 to 4 apart and with `auto` (engine/restore/spacing.py): gain over bicubic in dB, Y, protocol
+`standard`, and the mean gain inside the boxes of moving objects if there are any. Also prints the displacement between
+neighbouring frames in LR pixels, as `auto` measures it (median over the clip), and seconds a frame of one run. Other options as for
+eval.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def pace(clip: Clip) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("What the spacing of the windows gives.", EXAMPLE, "runs/spacing")
+    arguments = testing.parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
     network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")
