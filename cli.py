@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import json
 import os
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from errors import InputError
 
@@ -26,22 +30,31 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
     try:
         return main() or 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        complain(interrupted)
         return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
             raise
-        print(
-            f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder",
-            file=sys.stderr,
-        )
+        complain(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder")
         return 2
+
+
+def complain(line: str) -> None:
+    """Print one line to stderr. Under torchrun rank 0 alone prints; every rank gives its line to torchrun, which repeats
+    that of the first rank that failed in the last lines of its own report."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr, flush=True)
+    place = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if place:
+        extra = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            Path(place).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
 
 
 def tune_allocator() -> None:

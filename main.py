@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import cli
 
 EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
@@ -15,14 +13,17 @@ def main() -> int:
     arguments = cli.parser("Train MTDO or STNO as a config says and print the report.", EXAMPLE)
     arguments.add_argument("--config", default=None, help="experiment file (default: configs/mtdo_demo.yaml)")
     arguments.add_argument("--resume", metavar="RUN", help="folder or state file of an interrupted run")
+    arguments.add_argument(
+        "--accept-changes", action="store_true", help="resume with other data, another seed or optimizer too"
+    )
     options = cli.parse(arguments)
 
     from engine.train import runs  # torch is imported after the arguments are known to be right
 
     try:
-        runs.train_and_report(options.config, options.overrides, options.resume)
+        runs.train_and_report(options.config, options.overrides, options.resume, options.accept_changes)
     except runs.Interrupted as stop:
-        print(stop, file=sys.stderr)
+        cli.complain(f"{stop}" if stop.code > 128 else f"error: {stop}")
         return stop.code
     return 0
 

@@ -33,7 +33,7 @@ from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loa
 from data.layouts import Pair, open_layout
 from data.media import write_image
 from engine.config import load_config
-from engine.sources import training_batches
+from engine.sources import TrainingData
 from engine.train.loop import Trainer
 
 BATCH, PATCH, SCALE, FRAMES = 8, 64, 4, 5
@@ -138,7 +138,7 @@ def against_training(path: str, root: Path, split: str | None, folder: Path, ste
     source += [f"data.{part}.split={split}" for part in ("train", "val") if split]
     config = load_config(path, [*source, "train.val_every=0"])
     trainer = Trainer(config, folder / "run", torch.device("cpu"))
-    batches, size = training_batches(config, 0), config.train.batch_size
+    batches, size = TrainingData(config).batches(0, 0), config.train.batch_size
     warm = [next(batches) for _ in range(30)]  # most frames are in the cache then
     reading = working = 0.0
     for number in range(steps + 2):

@@ -22,6 +22,9 @@ from data.media import rgb, to_planes
 from data.sampling import BATCH, SampleKey, StepBatches, build_loader, shuffled
 from errors import InputError
 
+ATTEMPTS = 10  # samples tried in the place of one that cannot be read
+REPLACEMENT = 3  # stream of random numbers, after sampling.BATCH and SAMPLE
+
 __all__ = ["SampleKey", "SequenceDataset", "StepBatches", "Turn", "WindowDataset", "build_loader"]
 
 # --- geometry ---------------------------------------------------------------------------------------------------------
@@ -48,16 +51,45 @@ def _crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
 class _Samples(Dataset[dict[str, Any]]):
     """What both data sets share: the pairs, augmentation, and one type for all clips."""
 
-    def __init__(self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
+    ) -> None:
         if not pairs:
             raise InputError("the training data hold no clips")
         if patch < 1:
             raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
         self.pairs = list(pairs)
         self.patch, self.flips, self.turns, self.reversal = patch, flips, turns, reversal
+        self.on_error = on_error
         self.bytes_only = all(
             self._gt(i).bit_depth == 8 and pair.lr.bit_depth == 8 for i, pair in enumerate(self.pairs)
         )
+
+    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+        """The sample of `key`. Where it cannot be read and `on_error` is "skip", another one (a function of the key) is
+        read in its place; "skipped" then says why."""
+        skipped: list[str] = []
+        for attempt in range(ATTEMPTS):
+            try:
+                return self.read(key) | {"skipped": "; ".join(skipped)}
+            except (InputError, OSError) as error:
+                if self.on_error == "stop":
+                    raise InputError(str(error)) from None
+                skipped.append(str(error))
+            candidates = self.candidates(key)
+            number = np.random.default_rng([key.seed, REPLACEMENT, key.step, key.slot, attempt]).integers(
+                len(candidates)
+            )
+            clip, frame = candidates[int(number)]
+            key = key._replace(clip=clip, frame=frame)
+        raise InputError(f"{ATTEMPTS} samples in a row cannot be read; the last: {skipped[-1]}")
+
+    def read(self, key: SampleKey) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
+        """(clip, frame) of all samples that may take the place of `key`."""
+        raise NotImplementedError
 
     def _gt(self, clip: int) -> Clip:
         gt = self.pairs[clip].gt
@@ -88,6 +120,7 @@ class WindowDataset(_Samples):
         frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
             `data.clips.neighbours`.
         flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
+        on_error: "stop" raises at a frame that cannot be read; "skip" reads another sample and says so in "skipped".
 
     Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
     clips are 8-bit (divide by 255 on the device: `data.media.to_float`), else float32 in [0, 1].
@@ -104,8 +137,9 @@ class WindowDataset(_Samples):
         turns: bool = True,
         reversal: bool = True,
         spacing: int = 1,
+        on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, turns, reversal)
+        super().__init__(pairs, patch, flips, turns, reversal, on_error)
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
         self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
@@ -125,12 +159,15 @@ class WindowDataset(_Samples):
     def __len__(self) -> int:
         return len(self.items)
 
-    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey:
-        """The sample in `slot` of the `total` slots of `step`: shuffled epochs over all frames of all clips."""
-        clip, frame = self.items[shuffled(step * total + slot, len(self.items), seed)]
+    def draw(self, seed: int, step: int, slot: int, position: int) -> SampleKey:
+        """The sample in `slot` of `step`, number `position` of the run: shuffled epochs over all frames of all clips."""
+        clip, frame = self.items[shuffled(position, len(self.items), seed)]
         return SampleKey(seed, step, slot, clip, frame, self.scale)
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+    def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
+        return self.items
+
+    def read(self, key: SampleKey) -> dict[str, Any]:
         pair, gt, random = self.pairs[key.clip], self._gt(key.clip), key.random()
         height, width = pair.lr.size
         top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))
@@ -178,8 +215,9 @@ class SequenceDataset(_Samples):
         turns: bool = True,
         reversal: bool = True,
         pan: int = 0,
+        on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, turns, reversal)
+        super().__init__(pairs, patch, flips, turns, reversal, on_error)
         self.pan = pan
         self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
         self.frames, self.strides, self.between = frames, tuple(strides), between
@@ -236,18 +274,21 @@ class SequenceDataset(_Samples):
     def __len__(self) -> int:
         return len(self.starts[min(self.strides)])
 
-    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey:
-        """Scale, stride and times from (seed, step), clip and frame from the slot too."""
+    def draw(self, seed: int, step: int, slot: int, position: int) -> SampleKey:
+        """Scale, stride and times from (seed, step); clip and frame from the sample's position in the run."""
         random = np.random.default_rng([seed, BATCH, step])
         scale = float(random.uniform(self.low, self.high)) if self.low < self.high else float(self.low)
         stride = self.strides[int(random.integers(len(self.strides)))]
         count = stride - 1 if self.between is None else self.between
         between = tuple(sorted((random.permutation(stride - 1)[:count] + 1).tolist()))
         starts = self.starts[stride]
-        clip, frame = starts[shuffled(step * total + slot, len(starts), seed)]
+        clip, frame = starts[shuffled(position, len(starts), seed)]
         return SampleKey(seed, step, slot, clip, frame, scale, stride, between)
 
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
+    def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
+        return self.starts[key.stride]
+
+    def read(self, key: SampleKey) -> dict[str, Any]:
         gt, random = self._gt(key.clip), key.random()
         span = (self.frames - 1) * key.stride
         offsets = [

@@ -6,6 +6,7 @@ uninterrupted run, with any number of workers and ranks.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -37,7 +38,7 @@ class SampleKey(NamedTuple):
 
 
 class Drawable(Protocol):
-    def draw(self, seed: int, step: int, slot: int, total: int) -> SampleKey: ...
+    def draw(self, seed: int, step: int, slot: int, position: int) -> SampleKey: ...
 
 
 class StepBatches:
@@ -47,13 +48,24 @@ class StepBatches:
         dataset: WindowDataset or SequenceDataset.   batch_size: samples per rank and step.
         steps: how many steps to yield.
         rank, world: of the world * batch_size slots of a step, those from rank * batch_size on are this rank's.
+        samples: how many samples the steps before `start_step` took; by default as many as this batch size makes. With it,
+            a run that goes on with another batch size or another number of processes repeats no sample and leaves none out.
     """
 
     def __init__(
-        self, dataset: Drawable, batch_size: int, seed: int, start_step: int, steps: int, rank: int = 0, world: int = 1
+        self,
+        dataset: Drawable,
+        batch_size: int,
+        seed: int,
+        start_step: int,
+        steps: int,
+        rank: int = 0,
+        world: int = 1,
+        samples: int | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.start_step, self.steps, self.rank, self.world = start_step, steps, rank, world
+        self.samples = start_step * world * batch_size if samples is None else samples
 
     def __len__(self) -> int:
         return self.steps
@@ -61,8 +73,10 @@ class StepBatches:
     def __iter__(self) -> Iterator[list[SampleKey]]:
         first = self.rank * self.batch_size
         total = self.world * self.batch_size
-        for step in range(self.start_step, self.start_step + self.steps):
-            yield [self.dataset.draw(self.seed, step, slot, total) for slot in range(first, first + self.batch_size)]
+        for number in range(self.steps):
+            step, before = self.start_step + number, self.samples + number * total
+            slots = range(first, first + self.batch_size)
+            yield [self.dataset.draw(self.seed, step, slot, before + slot) for slot in slots]
 
 
 class Loader(DataLoader[dict[str, Any]]):
@@ -84,16 +98,21 @@ def build_loader(
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=pin_memory,
-        persistent_workers=workers > 0,
         prefetch_factor=4 if workers > 0 else None,
-        worker_init_fn=one_thread,
+        worker_init_fn=prepare_worker,
     )
 
 
-def one_thread(worker: int) -> None:
-    """Workers share the cores with training: none of them may start threads of its own."""
+def prepare_worker(worker: int) -> None:
+    """Workers share the cores with training, and leave signals to the training process, which saves and then ends them.
+
+    Ctrl-C and the SIGTERM of a batch system reach the whole process group; a worker that died of it would end the run unsaved.
+    So the first SIGTERM does nothing; the next, with which a process at its end removes its children, works as usual.
+    """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 @lru_cache(maxsize=8)

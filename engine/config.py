@@ -58,6 +58,7 @@ class DataConfig:
     workers: int = 0
     cache: Literal["ram", "file", "none"] = "ram"
     cache_gb: float = 4.0
+    on_error: Literal["stop", "skip"] = "stop"  # at a training sample that cannot be read; skip: count it, take another
     # space-time only
     key_frames: int = 3  # T, LR frames of one sample
     scales: tuple[float, float] = (4.0, 4.0)  # drawn uniformly per batch
@@ -122,11 +123,14 @@ class TrainConfig:
     log_every: int = 20
     val_every: int = 0  # 0: only at the end
     save_every: int = 500
+    keep: int = 2  # states kept: the newest and those before it
+    spike: float = 30.0  # loss, gradient or update this many times its running median is unusual; 0: nothing is
+    on_spike: Literal["skip", "stop"] = "skip"  # an unusual step is left out, or ends the run
 
     def __post_init__(self) -> None:
         if self.stages:
             self.steps = sum(stage.steps for stage in self.stages)
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
             if getattr(self, name) < 1:
                 raise InputError(f"'{name}' must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulate:

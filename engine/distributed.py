@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from errors import InputError
+
+T = TypeVar("T")
 
 
 def start(device: torch.device) -> None:
@@ -61,6 +64,29 @@ def broadcast(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def mean(value: float, device: torch.device) -> float:
+    """The mean of `value` over the ranks, the same on all of them."""
+    if not dist.is_initialized():
+        return value
+    tensor = torch.tensor(value, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+    dist.all_reduce(tensor)
+    return tensor.item() / world()
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """What `work` returns on rank 0, on every rank. An `InputError` there is raised everywhere: no rank waits in vain."""
+    result: tuple[T | None, str] = (None, "")
+    if is_main():
+        try:
+            result = (work(), "")
+        except InputError as error:
+            result = (None, str(error))
+    value, problem = broadcast(result)
+    if problem:
+        raise InputError(problem)
+    return value
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from data.cache import cache_pairs
 from data.clips import DegradedClip, RegionClip, SubClip
@@ -20,6 +23,7 @@ from errors import InputError
 from settings import nearest
 
 CACHE = Path(".cache")
+LOOKED_AT = 16  # clips whose first picture counts in the fingerprint of training data
 
 
 def open_source(config: Config, part: str) -> Layout:
@@ -98,27 +102,49 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
     return replace(pair, gt=high, lr=low)
 
 
-def training_batches(config: Config, start: int) -> Iterator[dict[str, Any]]:
-    """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume."""
-    data, settings = config.data, config.train
-    pairs, counts = training_pairs(config)
-    pairs = cache_pairs(pairs, data.cache, data.cache_gb, CACHE)
-    cuts = find_cuts(pairs) if config.space_time else None
-    pairs, cuts = _repeated(pairs, counts), _repeated(cuts, counts) if cuts else cuts
-    stages = settings.all_stages
-    for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
-        begin = max(start, end - stage.steps)
-        if begin >= end:
-            continue
-        dataset = build_dataset(pairs, config, stage, cuts)
+class TrainingData:
+    """The clips that a run trains on, and the batches that it draws from them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.pairs, self.counts = training_pairs(config)
         world = distributed.world()
-        if settings.batch_size % world:
+        if config.train.batch_size % world:
             raise InputError(
-                f"config key 'train.batch_size': {settings.batch_size} cannot be shared by {world} processes"
+                f"config key 'train.batch_size': {config.train.batch_size} cannot be shared by {world} processes"
             )
-        share = settings.batch_size // world
-        batches = StepBatches(dataset, share, config.seed, begin, end - begin, distributed.rank(), world)
-        yield from build_loader(dataset, batches, data.workers, pin_memory=config.device != "cpu" and data.workers > 0)
+
+    def fingerprint(self) -> str:
+        """Changes with the clips' names, lengths, sizes, weights and (of up to `LOOKED_AT` of them) first pictures."""
+        digest = hashlib.sha256()
+        for pair, count in zip(self.pairs, self.counts, strict=True):
+            digest.update(f"{pair.name} {len(pair)} {pair.lr.size} {pair.gt and pair.gt.size} {count}\n".encode())
+        for pair in self.pairs[:: -(-len(self.pairs) // LOOKED_AT)]:
+            if pair.gt is not None:
+                digest.update(np.ascontiguousarray(pair.gt.array(0)).data)
+        return digest.hexdigest()[:16]
+
+    def batches(self, start: int, samples: int) -> Iterator[dict[str, Any]]:
+        """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume.
+
+        samples: how many samples were drawn before `start`.
+        """
+        config, data, settings = self.config, self.config.data, self.config.train
+        pairs = cache_pairs(self.pairs, data.cache, data.cache_gb, CACHE)
+        cuts = find_cuts(pairs) if config.space_time else None
+        pairs, cuts = _repeated(pairs, self.counts), _repeated(cuts, self.counts) if cuts else cuts
+        stages = settings.all_stages
+        rank, world = distributed.rank(), distributed.world()
+        for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
+            begin = max(start, end - stage.steps)
+            if begin >= end:
+                continue
+            dataset = build_dataset(pairs, config, stage, cuts)
+            drawn = samples + (begin - start) * settings.batch_size
+            share = settings.batch_size // world
+            batches = StepBatches(dataset, share, config.seed, begin, end - begin, rank, world, drawn)
+            pin = config.device != "cpu" and data.workers > 0
+            yield from build_loader(dataset, batches, data.workers, pin_memory=pin)
 
 
 def training_pairs(config: Config) -> tuple[list[Pair], list[int]]:
@@ -153,7 +179,8 @@ def build_dataset(
     pairs: list[Pair], config: Config, stage: StageConfig, cuts: list[list[int]] | None
 ) -> WindowDataset | SequenceDataset:
     data: DataConfig = config.data
-    augment = {"flips": data.flips, "turns": data.turns, "reversal": data.reverse_time}
+    augment: dict[str, Any] = {"flips": data.flips, "turns": data.turns, "reversal": data.reverse_time}
+    augment["on_error"] = data.on_error
     patch = stage.patch or data.patch
     if not config.space_time:
         network = config.network

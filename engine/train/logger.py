@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ class Logger:
     """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) every call does nothing."""
 
     def __init__(self, folder: Path, *, start: int, total: int, active: bool = True) -> None:
-        self.active = active
+        self.active, self.failed = active, False
         if not active:
             return
         self.lines = folder / "log.jsonl"
@@ -33,43 +32,69 @@ class Logger:
             self.bar.update()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        if not self.active:
-            return
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
-        with self.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        def write() -> None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+            with self.lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+        self._try(write)
 
     def picture(self, step: int, name: str, bicubic: Tensor, ours: Tensor, gt: Tensor) -> None:
         """bicubic | ours | ground truth beside each other, each (3, H, W) in [0, 1]."""
-        if self.active:
-            self.board.add_image(name, torch.cat([bicubic, ours, gt], dim=-1).clamp(0, 1), step)
+        self._try(lambda: self.board.add_image(name, torch.cat([bicubic, ours, gt], dim=-1).clamp(0, 1), step))
 
     def say(self, text: str) -> None:
         if self.active:
             self.bar.write(text)
 
     def flush(self) -> None:
-        if self.active:
-            self.board.flush()
+        self._try(lambda: self.board.flush())
 
     def close(self) -> None:
         if self.active:
             self.bar.close()
-            self.board.close()
+        self._try(lambda: self.board.close())
+
+    def _try(self, write: Callable[[], None]) -> None:
+        """A log that cannot be written (the disk is full) is said once; it is no reason to lose training."""
+        if not self.active:
+            return
+        try:
+            write()
+        except OSError as error:
+            if not self.failed:
+                self.say(
+                    f"the log in {self.lines.parent} cannot be written ({error.strerror or error}): training goes on"
+                )
+            self.failed = True
 
 
 def _cut_log(path: Path, start: int) -> None:
-    """Drop lines after step `start`: a resumed run writes them again."""
+    """Drop records after step `start`: a resumed run writes them again. A log with anything but records is kept as a copy."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= start]
+    lines = path.read_bytes().splitlines()
+    steps = [_step(line) for line in lines]
+    foreign = sum(step is None for step in steps[:-1])  # the last line may have been cut off by a kill
+    if foreign:
+        copy = path.with_name("log-damaged.jsonl")
+        print(
+            f"{path}: {foreign} lines are not of this log: they are left out, a copy of the file is {copy.name}",
+            flush=True,
+        )
+        with replacing(copy) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= start]
     with replacing(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
-def _step(line: str) -> Any:
+def _step(line: bytes) -> int | None:
+    """The step of a record, None for anything else."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):  # a line cut off by a kill
-        return float("inf")
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None

@@ -1,15 +1,15 @@
 """The training loop: one for every network.
 
-A step is a pure function of (weights, optimizer moments, seed, step number): batches, augmentation, drop path and learning rate all
-derive from the seed and the step. So a state file is small in ideas - tensors and a step number - and a resumed run goes on exactly.
+A step is a pure function of (weights, optimizer moments, seed, step number, samples drawn): batches, augmentation, drop path and
+learning rate all derive from the seed and these numbers. So a state file is small in ideas - tensors and two numbers - and a
+resumed run goes on exactly.
 """
 
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 import dcn
 import models
-from data.files import remove_unfinished, replacing
+from data.files import lock, remove_unfinished, replacing
 from engine import distributed
-from engine.checkpoint import first_few, is_state, load_network, load_state, load_tensors, save_tensors, save_weights
+from engine.checkpoint import first_few, load_network, load_state, save_weights, state_part
 from engine.config import Config, config_to_mapping, dump_yaml
+from engine.distributed import say
 from engine.evaluate.measure import evaluate
-from engine.sources import open_source, training_batches
+from engine.sources import TrainingData, open_source
+from engine.train.guard import Guard, Undo
 from engine.train.logger import Logger
 from engine.train.objectives import build_objective, to_device
 from engine.train.optim import (
@@ -35,30 +37,32 @@ from engine.train.optim import (
     optimizer_tensors,
     set_learning_rate,
 )
+from engine.train.resume import check_changes
+from engine.train.states import STATE, read_newest, read_state, save_state, states_in
+from engine.train.stops import Interrupted, Signals, explained
 from errors import InputError
 
-STATE, BEST, FINAL = "last.safetensors", "best.safetensors", "weights.safetensors"
+BEST, FINAL = "best.safetensors", "weights.safetensors"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SKIPS = 10  # unusual steps in a row that end a run
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop; everything is saved."""
-
-    def __init__(self, number: int, step: int, folder: Path) -> None:
-        super().__init__(f"saved at step {step}; go on with: python main.py --resume {folder}")
-        self.code = 128 + number
+class Diverged(InputError):
+    """Training left the range of useful numbers; the last good state is saved."""
 
 
-def train(config: Config, folder: Path, state: Path | None = None) -> dict[str, Any]:
+def train(config: Config, folder: Path, state: Path | None = None, accept_changes: bool = False) -> dict[str, Any]:
     """Train as `config` says, write everything to `folder`, and return the report of the final evaluation.
 
-    `state`: a state file to go on from, exactly. Raises `InputError` for bad input and divergence, `Interrupted` after a signal.
+    `state`: a state file to go on from, or a run's folder, whose newest state that can be read is taken. accept_changes: go on
+    with other data, another seed or optimizer too. Raises `InputError` for bad input and divergence, `Interrupted` for an early
+    end after which the run can go on.
     """
     device = distributed.choose_device(config.device)
     dcn.set_backend(config.dcn)
-    trainer = Trainer(config, folder, device)
+    trainer = Trainer(config, folder, device, fresh=state is None)
     if state is not None:
-        trainer.load(state)
+        trainer.load(state, accept_changes)
     trainer.fit()
     return trainer.finish()
 
@@ -66,27 +70,40 @@ def train(config: Config, folder: Path, state: Path | None = None) -> dict[str, 
 class Trainer:
     """One run: network, averaged weights, optimizer and where they stand."""
 
-    def __init__(self, config: Config, folder: Path, device: torch.device) -> None:
+    def __init__(self, config: Config, folder: Path, device: torch.device, fresh: bool = True) -> None:
+        """fresh: start from `train.init` where the config names it; a run that goes on has its weights in the state."""
         self.config, self.folder, self.device = config, folder, device
+        fp16 = config.train.precision == "fp16"
+        if fp16 and device.type != "cuda":
+            raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
         torch.manual_seed(config.seed)
         self.network: nn.Module = models.build(config.network)
-        if config.train.init:
+        if config.train.init and fresh:
             init, partial = config.train.init, config.train.init_partial
             left = load_state(self.network, load_network(init).state_dict(), init, partial=partial)
-            if left and distributed.is_main():
-                print(f"{init}: {len(left)} tensors of this network are not in it and start anew: {first_few(left)}")
+            if left:
+                say(
+                    f"{init}: {len(left)} tensors of this network are not in it and keep their start: {first_few(left)}"
+                )
         self.network.to(device)
         if config.train.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = EMA(self.network, config.train.ema) if config.train.ema else None
-        fp16 = config.train.precision == "fp16"
-        if fp16 and device.type != "cuda":
-            raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+        self.undo, self.guard = Undo(self.network, self.average, self.optimizer), Guard(config.train.spike)
+        self.signals = Signals()
         self.step = 0
+        self.origin = (0, 0)  # a step, and the samples drawn before it
+        self.saved: int | None = None  # step of the newest state on disk
+        self.kept: int | None = None  # step that `undo` goes back to
+        self.unusual: int | None = None  # first of the unusual steps that led here without a usual one
+        self.unread = 0  # samples skipped because they could not be read
+        self.updating = False  # whether an update is half done
         self.best = -math.inf
         self.val = open_source(config, "val")
+        self.data = TrainingData(config)
+        self.fingerprint = self.data.fingerprint()
         self.model = self._wrapped(build_objective(self.network, config))
 
     def _wrapped(self, task: nn.Module) -> nn.Module:
@@ -97,77 +114,176 @@ class Trainer:
             task = DistributedDataParallel(task, device_ids=ids, find_unused_parameters=True)
         return task
 
+    # --- the run --------------------------------------------------------------------------------------------------
+
+    @property
+    def samples(self) -> int:
+        """How many samples the steps so far took, over all ranks."""
+        step, samples = self.origin
+        return samples + (self.step - step) * self.config.train.batch_size
+
     def fit(self) -> None:
-        """Work off the remaining steps. On a signal the state is saved and `Interrupted` raised."""
-        config = self.config.train
+        """Work off the remaining steps. Whatever ends them early, the state is saved if that is possible at all."""
         main = distributed.is_main()
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished(self.folder)
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
-        self.log = Logger(self.folder, start=self.step, total=config.steps, active=main)
+        self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
         try:
-            with watch_signals() as caught:
-                for batch in training_batches(self.config, self.step):
+            with self.signals.watch():
+                for batch in self.data.batches(self.step, self.samples):
                     self._step(batch)
-                    if distributed.any_rank(bool(caught), self.device):
-                        self.save()
-                        raise Interrupted(caught[0] if caught else signal.SIGTERM, self.step, self.folder)
+                    if distributed.any_rank(bool(self.signals.caught), self.device):
+                        raise Interrupted("", self.signals.code)
+        except (Diverged, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise self._stopped(error) from error
         finally:
             self.log.close()
 
+    def _stopped(self, error: Exception) -> Exception:
+        """Save what can be saved, and the exception that says why the run ended and how to go on."""
+        if self.updating:
+            self.undo.restore()
+        if isinstance(error, InputError) and self.step == self.origin[0]:
+            return error  # nothing was trained yet
+        try:
+            self.save(survivor=distributed.world() > 1)
+            where = f"saved at step {self.step}"
+        except InputError as problem:
+            where = f"the last state on disk is that of step {self.saved} ({problem})"
+        known = explained(error)
+        if isinstance(error, Interrupted) or self.signals.caught:
+            why, code = "", self.signals.code
+        elif known is None:
+            say(f"{where}; go on with: python main.py --resume {self.folder}")
+            return error
+        else:
+            why, code = f"{known[0]}: ", known[1]
+        line = f"{why}{where}; go on with: python main.py --resume {self.folder}"
+        return InputError(line) if isinstance(error, InputError) else Interrupted(line, code)
+
     def _step(self, batch: dict[str, Any]) -> None:
         config = self.config.train
+        self._count_unread(batch)
         losses, norm = self.update(batch)
         self.step += 1
         self.log.advance(loss=f"{sum(losses.values()):.4f}")
         if self.step % config.log_every == 0 or self.step == config.steps:
             rate = learning_rate(self.step - 1, config)
             terms = {f"loss/{name}": value for name, value in losses.items()}
-            self.log.scalars(self.step, {**terms, "learning_rate": rate, "gradient_norm": norm})
+            unread = {"skipped_samples": float(self.unread)} if self.unread else {}
+            self.log.scalars(self.step, {**terms, "learning_rate": rate, "gradient_norm": norm, **unread})
         if config.val_every and self.step % config.val_every == 0 and self.step < config.steps:
-            self.validate()
-        if self.step % config.save_every == 0 or self.step == config.steps:
+            with self.signals.raising():
+                self.validate()
+        if self.step == config.steps or (self.step % config.save_every == 0 and self.unusual is None):
             self.save()
 
+    def _count_unread(self, batch: dict[str, Any]) -> None:
+        for reason in filter(None, batch.get("skipped", [])):
+            self.unread += 1
+            if self.unread <= 5:
+                self.log.say(f"skipped sample {self.unread}: {reason}")
+
+    # --- one update -----------------------------------------------------------------------------------------------
+
     def update(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
-        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm."""
+        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm.
+
+        An unusual step (`train.spike`) leaves weights and moments as they were. Raises `Diverged` for numbers that are not
+        finite and for too many unusual steps in a row.
+        """
         config = self.config.train
-        set_learning_rate(self.optimizer, learning_rate(self.step, config))
+        stage, in_stage = config.stage(self.step)
+        if in_stage == 0:
+            self.guard.seen.clear()  # another stage has other losses
+        rate = learning_rate(self.step, config)
+        set_learning_rate(self.optimizer, rate)
         torch.manual_seed(step_seed(self.config.seed, self.step, distributed.rank()))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        mode = {"operator_only": True} if config.stage(self.step)[0].operator_only else {}
-        losses: dict[str, float] = {}
-        for part in split_batch(batch, config.accumulate):
-            with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
-                terms = self.model(to_device(part, self.device), **mode)
-            total = torch.stack(list(terms.values())).sum() / config.accumulate
-            for name, term in terms.items():
-                losses[name] = losses.get(name, 0.0) + term.item() / config.accumulate
-            if not all(map(math.isfinite, losses.values())):
-                self._diverged("loss", losses, batch)
-            self.scaler.scale(total).backward()
+        losses = self._backward(batch, {"operator_only": True} if stage.operator_only else {})
+        loss = distributed.mean(sum(losses.values()), self.device)  # alike on all ranks: all decide the same
+        if not math.isfinite(loss):
+            self._diverged("loss", losses, batch)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_grad or math.inf).item()
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._diverged("gradient", {"norm": norm}, batch)
+        reason = self.guard.unusual(loss=loss, gradient_norm=norm) if math.isfinite(norm) else ""
+        reason = reason or self._apply(rate)
+        if reason:
+            self._leave_out(reason, batch)
+        else:
+            self.unusual = None
+        return losses, norm
+
+    def _backward(self, batch: dict[str, Any], mode: dict[str, Any]) -> dict[str, float]:
+        """Gradients of the batch; its weighted loss terms."""
+        config = self.config.train
+        losses: dict[str, float] = {}
+        for part in split_batch(batch, config.accumulate):
+            with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
+                terms = self.model(to_device(part, self.device), **mode)
+            values = torch.stack(list(terms.values()))
+            for name, value in zip(terms, (values.detach() / config.accumulate).tolist(), strict=True):
+                losses[name] = losses.get(name, 0.0) + value
+            self.scaler.scale(values.sum() / config.accumulate).backward()
+        return losses
+
+    def _apply(self, rate: float) -> str:
+        """Let the optimizer take its step, and undo it where it is unusual; why, "" for a usual one."""
+        self.undo.keep()
+        self.kept, self.updating = self.step, True
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
             self.average.update(self.network, self.step)
-        return losses, norm
+        change, size = self.undo.update_norms()
+        reason = ""
+        if self.guard.factor and not change <= size:
+            reason = f"the update is larger than the weights ({change:.3g} against {size:.3g})"
+        elif change:
+            reason = self.guard.unusual(update_norm=change * self.config.train.lr / rate)
+        if reason:
+            self.undo.restore()
+        self.updating = False
+        return reason
+
+    def _leave_out(self, reason: str, batch: dict[str, Any]) -> None:
+        """Say that this step was left out; end the run where the config says so or nothing else happens."""
+        first = self.unusual = self.step if self.unusual is None else self.unusual
+        many = self.step - first + 1 >= SKIPS
+        if self.config.train.on_spike == "stop" or many:
+            end = f"{SKIPS} unusual steps in a row: " if many else ""
+            self._end_at_last_good(f"{end}{reason}", batch)
+        self.log.say(f"step {self.step + 1} left out: {reason} (on {sources(batch)})")
 
     def _diverged(self, what: str, values: dict[str, float], batch: dict[str, Any]) -> None:
-        """Stop before the bad update reaches the weights: what is saved now is the last good state."""
-        self.save()
         shown = ", ".join(f"{name}={value}" for name, value in values.items())
-        sources = ", ".join(dict.fromkeys(batch["source"]))
-        raise InputError(
-            f"training stopped at step {self.step + 1}: the {what} is not finite ({shown}) on {sources}: the last good state is "
-            f"'{self.folder / STATE}' (step {self.step}); look at these files or lower train.lr"
+        self._end_at_last_good(f"the {what} is not finite ({shown})", batch)
+
+    def _end_at_last_good(self, reason: str, batch: dict[str, Any]) -> None:
+        """Go back to before the last update, which may be what ruined the weights, save that state and end the run."""
+        stopped = self.step + 1
+        if self.kept is not None:
+            self.undo.restore()
+            self.step = self.kept if self.unusual is None else min(self.kept, self.unusual)
+        where = f"'{self.folder / STATE}' (step {self.step})"
+        try:
+            self.save()
+        except InputError as problem:
+            where = f"that of step {self.saved} ({problem})"
+        raise Diverged(
+            f"training stopped at step {stopped}: {reason} on {sources(batch)}: the last good state is {where}; "
+            "look at these files or lower train.lr"
         )
+
+    # --- validation and the end -----------------------------------------------------------------------------------
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -206,54 +322,100 @@ class Trainer:
 
     def finish(self) -> dict[str, Any]:
         """Write the final weights (averaged where averages are kept) and evaluate them, with the report's pictures."""
-        with self.averaged() as network:
-            if distributed.is_main():
-                save_weights(self.folder / FINAL, network, step=self.step)
-            distributed.barrier()
-            report = evaluate(
-                network, self.val, self.config, device=self.device, folder=self.folder, weights=self.folder / FINAL
-            )
-            if report["mean"]["psnr_y"] > self.best and distributed.is_main():
-                save_weights(self.folder / BEST, network, step=self.step, psnr_y=report["mean"]["psnr_y"])
+        try:
+            with self.signals.watch(), self.signals.raising(), self.averaged() as network:
+                return self._evaluate_final(network)
+        except Interrupted as stop:
+            message = f"training is done and saved; evaluate it with: python main.py --resume {self.folder}"
+            raise Interrupted(message, stop.code) from None
+
+    def _evaluate_final(self, network: nn.Module) -> dict[str, Any]:
+        if distributed.is_main():
+            save_weights(self.folder / FINAL, network, step=self.step)
+        distributed.barrier()
+        report = evaluate(
+            network, self.val, self.config, device=self.device, folder=self.folder, weights=self.folder / FINAL
+        )
+        if report["mean"]["psnr_y"] > self.best and distributed.is_main():
+            save_weights(self.folder / BEST, network, step=self.step, psnr_y=report["mean"]["psnr_y"])
         return report
 
-    def save(self) -> None:
-        """Write the full state, by the main rank (weights and moments are alike on all ranks)."""
-        if not distributed.is_main():
+    # --- states ---------------------------------------------------------------------------------------------------
+
+    def save(self, survivor: bool = False) -> None:
+        """Write the full state, by the main rank (weights and moments are alike on all ranks).
+
+        survivor: by any rank, where the main one is dead.
+        """
+        if self.saved == self.step:
             return
+        if not distributed.is_main():
+            if survivor:
+                self._save_as_survivor()
+            return
+        self._write_state()
+
+    def _save_as_survivor(self) -> None:
+        """Save in the place of a main rank that is dead: its lock is free then. The first survivor does it."""
+        with suppress(InputError), lock(self.folder):
+            self.saved = read_newest(self.folder)[2]["step"] if states_in(self.folder) else None
+            if self.saved is None or self.saved < self.step:
+                self._write_state()
+
+    def _write_state(self) -> None:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.average:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state.items()}
         tensors |= optimizer_tensors(self.optimizer)
         config = config_to_mapping(self.config)
-        best = self.best if math.isfinite(self.best) else None
         header = {
             "step": self.step,
-            "best": best,
+            "samples": self.samples,
+            "best": self.best if math.isfinite(self.best) else None,
             "scaler": self.scaler.state_dict(),
+            "guard": self.guard.state(),
+            "unread": self.unread,
+            "data": self.fingerprint,
+            "world": distributed.world(),
             "config": config,
             "network": config["network"],
         }
-        save_tensors(self.folder / STATE, tensors, header)
+        save_state(self.folder, tensors, header, self.config.train.keep, say)
+        self.saved = self.step
 
-    def load(self, path: Path) -> None:
-        """Go on from a state file of the same network."""
-        tensors, header = load_tensors(path)
-        if not is_state(header):
-            raise InputError(f"'{path}' is no training state (weights alone cannot be resumed): use it as train.init")
-        load_state(self.network, part(tensors, "network."), path)
+    def load(self, path: Path, accept_changes: bool = False) -> None:
+        """Go on from a state file of the same network, or from the newest of a folder that can be read."""
+        if path.is_dir():
+            path, tensors, header = read_newest(path, say)
+        else:
+            tensors, header = read_state(path)
+        step = header["step"]
+        changed = check_changes(header, self.config, self.fingerprint, distributed.world(), accept_changes)
+        if step > self.config.train.steps:
+            raise InputError(
+                f"'{path}' is at step {step}, more than train.steps={self.config.train.steps}: ask for more steps to go on"
+            )
+        if changed:
+            say(f"going on at step {step} with changes: {changed}")
+        load_state(self.network, state_part(tensors, "network."), path)
         if self.average:
-            averaged = part(tensors, "ema.") or part(tensors, "network.")
+            averaged = state_part(tensors, "ema.") or state_part(tensors, "network.")
             self.average.state = {name: tensor.to(self.device) for name, tensor in averaged.items()}
-        load_optimizer_tensors(self.optimizer, {n: t for n, t in tensors.items() if n.startswith("optimizer.")})
+        if header["config"].get("train", {}).get("optimizer") == self.config.train.optimizer:
+            load_optimizer_tensors(self.optimizer, state_part(tensors, "optimizer."), path)
         if self.scaler.is_enabled() and header["scaler"]:
             self.scaler.load_state_dict(header["scaler"])
-        self.step = header["step"]
+        self.step = step
+        self.origin = (step, header.get("samples", step * self.config.train.batch_size))
+        self.saved = step if path == self.folder / STATE else None
+        self.guard.load(header.get("guard", {}))
+        self.unread = header.get("unread", 0)
         self.best = -math.inf if header["best"] is None else header["best"]
 
 
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+def sources(batch: dict[str, Any]) -> str:
+    """Where the samples of a batch come from."""
+    return ", ".join(dict.fromkeys(batch["source"]))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -269,21 +431,3 @@ def split_batch(batch: dict[str, Any], parts: int) -> Iterator[dict[str, Any]]:
     size = len(batch["source"]) // parts
     for i in range(parts):
         yield {key: value[i * size : (i + 1) * size] for key, value in batch.items()}
-
-
-@contextmanager
-def watch_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying; a second Ctrl-C interrupts at once."""
-    caught: list[int] = []
-
-    def note(number: int, _frame: Any) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

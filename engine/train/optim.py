@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.config import TrainConfig
 from engine.train.muon import Muon
+from errors import InputError
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -75,10 +77,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"optimizer.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
 
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Give the optimizer the moments "PARAMETER.KEY". Raises `InputError` if they are those of other parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        _, index, key = name.split(".")
+        index, _, key = name.partition(".")
+        fits = index.isdecimal() and int(index) < len(parameters)
+        if not fits or (tensor.dim() and tensor.shape != parameters[int(index)].shape):
+            raise InputError(
+                f"the optimizer's moments in '{source}' do not fit this network ({name}): use its own config"
+            )
         state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

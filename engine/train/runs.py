@@ -2,66 +2,102 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import dcn
+from data.files import lock
 from engine import distributed
-from engine.checkpoint import load_tensors
 from engine.config import Config, config_from_mapping, in_repository, load_config
 from engine.distributed import say
 from engine.report.files import console_table, write_report
-from engine.train.loop import STATE, Interrupted, train
+from engine.train.loop import train
+from engine.train.states import STATE, read_newest, read_state, states_in
+from engine.train.stops import Interrupted
 from errors import InputError
 
-__all__ = ["Interrupted", "run_folder", "train_and_report"]
+__all__ = ["Interrupted", "new_folder", "train_and_report"]
 
 DEMO = "configs/mtdo_demo.yaml"
+BUSY = 1000  # runs of one name after which a lock that cannot be had is an error
 
 
-def train_and_report(config_file: str | None, overrides: Sequence[str], resume: str | None) -> dict[str, Any]:
+def train_and_report(
+    config_file: str | None, overrides: Sequence[str], resume: str | None, accept_changes: bool = False
+) -> dict[str, Any]:
     """Train (or go on with a run), evaluate, write the report and print its table and where everything lies."""
     dcn.ensure_built(log=say)
-    state = state_file(resume) if resume else None
+    state = state_place(resume) if resume else None
     if state and not config_file:
-        config = config_from_mapping(load_tensors(state)[1].get("config", {}), overrides)
+        config = config_of(state, overrides)
     else:
         config = load_config(config_file or in_repository(DEMO), overrides)
     distributed.start(distributed.choose_device(config.device))
-    folder = state.parent if state else distributed.broadcast(run_folder(config))
-    say(f"{config.name}: writing to {folder}")
-    report = train(config, folder, state)
-    if distributed.is_main():
-        write_report(report, folder)
-        print(console_table(report))
-        print(f"report:       {folder / 'report.md'} (also .html, .csv, .json)")
-        print(f"weights:      {folder / 'weights.safetensors'}")
-        print(f"training log: tensorboard --logdir {folder / 'tensorboard'}")
+    with ExitStack() as held:
+        if state:
+            folder = state if state.is_dir() else state.parent
+            distributed.on_main(lambda: held.enter_context(lock(folder)))
+        else:
+            folder = distributed.on_main(lambda: held.enter_context(new_folder(config)))
+        say(f"{config.name}: writing to {folder}")
+        report = train(config, folder, state, accept_changes)
+        if distributed.is_main():
+            write_report(report, folder)
+            print(console_table(report))
+            print(f"report:       {folder / 'report.md'} (also .html, .csv, .json)")
+            print(f"weights:      {folder / 'weights.safetensors'}")
+            print(f"training log: tensorboard --logdir {folder / 'tensorboard'}")
     distributed.stop()
     return report
 
 
-def state_file(resume: str) -> Path:
-    """The state file meant by `--resume`: a file, or a run's folder."""
+def state_place(resume: str) -> Path:
+    """What `--resume` names: a state file, or a run's folder with at least one state."""
     path = Path(resume)
-    if path.is_dir():
-        path = path / STATE
-    if not path.is_file():
+    if path.is_dir() and not states_in(path):
+        raise InputError(
+            f"nothing to resume: '{path / STATE}' does not exist: name a run's folder, such as runs/mtdo_demo"
+        )
+    if not path.exists():
         raise InputError(f"nothing to resume: '{path}' does not exist: name a run's folder, such as runs/mtdo_demo")
     return path
 
 
-def run_folder(config: Config) -> Path:
-    """RUNS/NAME, or RUNS/NAME-2, -3, ... where a run of that name lies already: nothing is overwritten."""
-    if not re.fullmatch(r"[\w.+-]+", config.name):
+def config_of(state: Path, overrides: Sequence[str]) -> Config:
+    """The config in a state file, or in the newest state of a folder that can be read, with overrides."""
+    header = (read_newest(state, say=lambda text: None) if state.is_dir() else (state, *read_state(state)))[2]
+    return config_from_mapping(header["config"], overrides)
+
+
+@contextmanager
+def new_folder(config: Config) -> Iterator[Path]:
+    """RUNS/NAME, or RUNS/NAME-2, -3, ... where a run of that name is there already, held by this process: nothing is
+    overwritten, and of two runs that start at once each gets its own. A folder that stays empty is removed at the end."""
+    if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", config.name):
         raise InputError(
-            f"config key 'name': '{config.name}' cannot name a folder: use letters, digits, '-', '_' and '.'"
+            f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first"
         )
     root = Path(config.runs)
-    folder, number = root / config.name, 1
-    while folder.exists() and any(folder.iterdir()):
-        number += 1
-        folder = root / f"{config.name}-{number}"
-    return folder
+    for number in count(1):
+        folder = root / (config.name if number == 1 else f"{config.name}-{number}")
+        with ExitStack() as held:
+            try:
+                held.enter_context(lock(folder))
+            except InputError:
+                if number > BUSY or not (root.is_dir() and os.access(root, os.W_OK)):
+                    raise
+                continue
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                yield folder
+            finally:
+                with suppress(OSError):
+                    folder.rmdir()  # only if the run wrote nothing
+            return

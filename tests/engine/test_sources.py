@@ -12,7 +12,7 @@ import torch
 from data.degrade import imresize
 from data.media import write_image
 from engine.config import Config, config_from_mapping
-from engine.sources import open_source, training_batches
+from engine.sources import TrainingData, open_source
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 
@@ -49,7 +49,7 @@ def test_region_and_frames_are_all_that_is_seen(clips: Path, tmp_path: Path) -> 
     [
         ({"clips": ["c"]}, "no clip 'c'"),
         ({"region": [0.6, 0, 0.5, 1]}, "left < right"),
-        ({"frames": [9, 12]}, "none of them"),
+        ({"frames": [9, 12]}, "none is within"),
         ({"root": ""}, "data.train.root"),
         ({"root": "nowhere"}, "nowhere"),
         ({"kind": "jilinn"}, "jilinn"),
@@ -70,13 +70,15 @@ def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path)
         "val": {"root": str(clips)},
     }
     mapping["train"] |= {"steps": 8, "batch_size": 2}  # 16 samples: one epoch of 4 frames of a and 3 x 4 of b
-    sources = [source for batch in training_batches(config_from_mapping(mapping), 0) for source in batch["source"]]
+    sources = [
+        source for batch in TrainingData(config_from_mapping(mapping)).batches(0, 0) for source in batch["source"]
+    ]
     names = [Path(source).parent.name for source in sources]
     assert {name: names.count(name) for name in "ab"} == {"a": 4, "b": 12}
 
     mapping["data"]["also"][0]["root"] = ""
     with pytest.raises(InputError, match=r"data\.also\[0\]\.root"):
-        next(training_batches(config_from_mapping(mapping), 0))
+        next(TrainingData(config_from_mapping(mapping)).batches(0, 0))
     mapping["data"]["also"][0]["repeat"] = 0
     with pytest.raises(InputError, match="repeat"):
         config_from_mapping(mapping)
@@ -85,8 +87,8 @@ def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path)
 def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path)
     config = replace(config, data=replace(config.data, cache="none"))
-    whole = list(training_batches(config, 0))
-    rest = list(training_batches(config, 2))
+    whole = list(TrainingData(config).batches(0, 0))
+    rest = list(TrainingData(config).batches(2, 2 * config.train.batch_size))
     assert len(whole) == 4 and len(rest) == 2
     for a, b in zip(whole[2:], rest, strict=True):
         assert torch.equal(a["lr"], b["lr"]) and torch.equal(a["gt"], b["gt"]) and a["source"] == b["source"]
@@ -95,4 +97,4 @@ def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path)
 def test_batch_that_cannot_be_shared(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.distributed.world", lambda: 3)
     with pytest.raises(InputError, match="cannot be shared by 3"):
-        next(training_batches(config_for(clips, tmp_path), 0))
+        next(TrainingData(config_for(clips, tmp_path)).batches(0, 0))

@@ -20,7 +20,8 @@ import models
 from data.files import temporary_path
 from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
-from engine.train.loop import FINAL, STATE, Trainer, split_batch, train
+from engine.train.loop import FINAL, Trainer, split_batch, train
+from engine.train.states import STATE
 from errors import InputError
 from tests.engine.conftest import NETWORK, tiny_mapping
 from tests.engine.small import SMALL_STNO

@@ -1,0 +1,65 @@
+"""What may change when a run goes on, and what is said about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.config import Config, config_to_mapping
+from errors import InputError
+
+# Keys that decide which samples come in which order, or what the moments in the state mean.
+DECIDING = ("seed", "train.optimizer", "network")
+SILENT = ("name", "runs", "train.init", "train.init_partial")  # what the run is called and began from
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with the value before and now. Keys that one side lacks have no value to compare."""
+    a, b = _flat(before), _flat(now)
+    return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key] and key not in SILENT}
+
+
+def check_changes(header: Mapping[str, Any], config: Config, data: str, world: int, accept: bool) -> str:
+    """One line about what differs from the run that the state is of, "" if nothing does.
+
+    header: of the state.   data: `TrainingData.fingerprint` of the clips at hand.   accept: go on with other data, another seed
+    or another optimizer too. Raises `InputError` for these where they are not accepted.
+    """
+    changed = differences(header["config"], config_to_mapping(config))
+    refused = [_said(key, *values) for key, values in changed.items() if _decides(key)]
+    if header.get("data", data) != data:
+        refused.append("the training clips (their names, lengths, sizes or pictures) are others")
+    if refused and not accept:
+        raise InputError(
+            f"this run cannot go on exactly: {'; '.join(refused)}: undo that, add --accept-changes to go on all the same, "
+            "or start a new run with train.init"
+        )
+    lines = [_said(key, *values) for key, values in changed.items()]
+    if header.get("world", world) != world:
+        lines.append(f"{header['world']} processes -> {world}")
+    if header.get("data", data) != data:
+        lines.append("other training clips")
+    return "; ".join(lines)
+
+
+def _decides(key: str) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in DECIDING)
+
+
+def _said(key: str, before: Any, now: Any) -> str:
+    return f"{key} {_short(before)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            result |= _flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value
+    return result

@@ -1,0 +1,107 @@
+"""Training states on disk: the last few of a run, the newest first, and which of them a resume takes.
+
+`last.safetensors` is the newest, `last-1.safetensors` the one before, and so on. A save moves them on by one name, in an order
+in which a kill at any point leaves at least as many readable states as before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from engine.checkpoint import is_state, load_tensors, save_tensors
+from errors import InputError
+
+STATE = "last.safetensors"
+
+
+def state_name(age: int) -> str:
+    """The file name of the state that is `age` saves older than the newest."""
+    return STATE if age == 0 else f"last-{age}.safetensors"
+
+
+def save_state(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, Any],
+    keep: int,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Write a state as the newest of `folder` and keep `keep` of them.
+
+    On a full disk the oldest states make room for the new one, never the newest. Raises `InputError` if it cannot be written.
+    """
+    new = folder / "new.safetensors"
+    try:
+        save_tensors(new, tensors, header)
+    except InputError as error:
+        full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+        older = sorted(folder.glob("last-*.safetensors"))
+        if not (full and older):
+            raise
+        for path in older:
+            path.unlink(missing_ok=True)
+        say(f"the disk is full: {', '.join(path.name for path in older)} made room for the newest state")
+        save_tensors(new, tensors, header)
+    for age in range(keep - 1, 1, -1):
+        if (folder / state_name(age - 1)).is_file():
+            (folder / state_name(age - 1)).replace(folder / state_name(age))
+    if keep > 1 and (folder / STATE).is_file():
+        _second_name(folder / STATE, folder / state_name(1))
+    new.replace(folder / STATE)
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """`other` becomes another name of the file `path`, which keeps its own where the file system has hard links."""
+    linked = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        linked.unlink(missing_ok=True)
+        linked.hardlink_to(path)
+        linked.replace(other)
+    except OSError:
+        path.replace(other)
+
+
+def read_newest(folder: Path, say: Callable[[str], None] = print) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
+    """The newest state of a run's folder that can be read; a damaged one is said and passed over.
+
+    Raises `InputError` where there is none.
+    """
+    problems: list[str] = []
+    for path in states_in(folder):
+        try:
+            tensors, header = read_state(path)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            say(f"{problem}: going on from '{path}' (step {header['step']})")
+        return path, tensors, header
+    if problems:
+        raise InputError(f"no state in '{folder}' can be read: {problems[0]}")
+    raise InputError(
+        f"nothing to resume: '{folder / STATE}' does not exist: name a run's folder, such as runs/mtdo_demo"
+    )
+
+
+def states_in(folder: Path) -> list[Path]:
+    """The states of a folder, newest first. A complete one that a kill left before it got its name comes first."""
+    older = [path for path in folder.glob("last-*.safetensors") if path.stem.removeprefix("last-").isdecimal()]
+    older.sort(key=lambda path: int(path.stem.removeprefix("last-")))
+    return [path for path in (folder / "new.safetensors", folder / STATE, *older) if path.is_file()]
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of one training state. Raises `InputError` for damage and for weights that are no state."""
+    tensors, header = load_tensors(path)
+    if not is_state(header):
+        raise InputError(f"'{path}' is no training state (weights alone cannot be resumed): use it as train.init")
+    step = header["step"]
+    if not isinstance(step, int) or step < 0 or not isinstance(header["config"], dict):
+        raise InputError(f"'{path}' is a damaged training state: its header makes no sense")
+    return tensors, header
