@@ -14,6 +14,7 @@ import yaml
 
 import models
 from data.bands import Bands
+from data.compress import Compression
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
@@ -38,6 +39,7 @@ class SourceConfig:
     repeat: int = 1  # training: every clip counts as this many
     bands: Bands | None = None  # images of many bands or of other ranges: which to take, how to stretch
     degradation: Degradation = field(default_factory=Degradation)
+    compression: Compression = field(default_factory=Compression)  # of the low resolution
     simulate: SimulatorSettings = field(default_factory=SimulatorSettings)
 
     def __post_init__(self) -> None:

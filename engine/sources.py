@@ -13,6 +13,7 @@ import numpy as np
 
 from data.cache import cache_pairs
 from data.clips import DegradedClip, RegionClip, SubClip
+from data.compress import CompressedClip
 from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Layout, Pair, open_layout
 from data.scenes import all_scene_cuts
@@ -50,7 +51,10 @@ def _open(config: Config, source: SourceConfig, part: str) -> Layout:
             allow_gaps=source.allow_gaps,
             bands=source.bands,
         )
-    return replace(layout, pairs=[narrowed(pair, source, config.scale) for pair in chosen(layout.pairs, source, part)])
+    pairs = [narrowed(pair, source, config.scale) for pair in chosen(layout.pairs, source, part)]
+    if source.compression.share:
+        pairs = [replace(pair, lr=CompressedClip(pair.lr, source.compression)) for pair in pairs]
+    return replace(layout, pairs=pairs)
 
 
 def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:

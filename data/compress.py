@@ -1,0 +1,170 @@
+"""Lossy sources for training: low-resolution clips as cameras, downlinks and web sites deliver them, with clean targets.
+
+    clip = CompressedClip(clip, Compression(share=0.8), seed=0)
+
+What happens to a clip is drawn once from its name: blur, noise and sharpening of the camera, then JPEG for every frame or one
+H.264 or HEVC stream with colours at half resolution.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+
+from data.clips import Clip
+from data.clips.derived import Derived
+from data.media import colours
+from errors import InputError
+
+Range = tuple[float, float]  # lowest and highest value; one is drawn per clip
+ENCODERS = {
+    "h264": ("libx264", {"preset": "medium"}),
+    "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"}),
+}
+BLOCK = 16  # side of a block of colours at half resolution: the largest offset of the grid of blocks
+
+LEAST = 64  # side of a stream: libx265 writes beyond its memory on frames that are narrower than its largest block
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What is done to low resolution. The fields are the keys of `data.*.compression` in a config.
+
+    share: of the clips that are changed at all; the others stay clean.
+    video: share of those that become a video stream; the others are JPEG files.
+    jpeg: quality, 1 to 100.   crf: of the stream, 0 to 51.   codecs: h264, hevc, or both, drawn per clip.
+    blur: deviation of a Gaussian in LR pixels.   noise: deviation in 8-bit grey levels.   sharpen: weight of an unsharp
+        mask of deviation 1.   All three are drawn from 0 up in half of the changed clips and left out in the other half.
+    shift: move the grid of blocks by a random offset, for JPEG in every frame, as in frames that were aligned afterwards.
+    seed: what is drawn depends on (seed, clip name) alone.
+    """
+
+    share: float = 0.0
+    video: float = 0.5
+    jpeg: Range = (30, 95)
+    crf: Range = (15, 35)
+    codecs: tuple[str, ...] = ("h264", "hevc")
+    blur: float = 0.0
+    noise: float = 0.0
+    sharpen: float = 0.0
+    shift: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(good: bool, key: str, expected: str) -> None:
+            if not good:
+                raise InputError(f"compression.{key} is {getattr(self, key)!r}: expected {expected}")
+
+        check(0 <= self.share <= 1, "share", "a number from 0 to 1")
+        check(0 <= self.video <= 1, "video", "a number from 0 to 1")
+        check(1 <= self.jpeg[0] <= self.jpeg[1] <= 100, "jpeg", "[lowest, highest] quality, 1 to 100")
+        check(0 <= self.crf[0] <= self.crf[1] <= 51, "crf", "[lowest, highest], 0 to 51")
+        check(bool(self.codecs) and set(self.codecs) <= set(ENCODERS), "codecs", f"some of {', '.join(ENCODERS)}")
+        for key in ("blur", "noise", "sharpen"):
+            check(getattr(self, key) >= 0, key, "0 or more")
+
+
+class CompressedClip(Derived):
+    """An 8-bit clip after `compression`. The first access compresses the clip and keeps it in memory: for short clips.
+
+    Gray clips are compressed as colours whose channels are equal. Raises InputError for other depths.
+    """
+
+    def __init__(self, clip: Clip, compression: Compression) -> None:
+        super().__init__(clip)
+        self.compression = compression
+        if clip.bit_depth != 8:
+            raise InputError(f"clip {clip.name}: compression is for 8 bits, not {clip.bit_depth}")
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    def array(self, index: int) -> np.ndarray:
+        return self._frames[self.check_index(index)]
+
+    def identity(self, index: int) -> str:
+        return f"{self.clip.identity(index)}|{self.compression}|{self.name}"
+
+    @cached_property
+    def _frames(self) -> np.ndarray:
+        frames = np.stack([colours(self.clip.array(index)) for index in range(len(self.clip))])
+        if frames.shape[-1] == 1:
+            frames = np.repeat(frames, 3, axis=-1)
+        return compress(frames, self.compression, self.name)
+
+
+def compress(frames: np.ndarray, settings: Compression, name: str) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8 of the clip `name`, changed as `settings` says -> the same shape and type."""
+    random = np.random.default_rng([settings.seed, zlib.crc32(name.encode())])
+    if random.random() >= settings.share:
+        return frames
+    if random.random() < 0.5:
+        frames = _camera(frames, settings, random)
+    if random.random() < settings.video:
+        codec = settings.codecs[int(random.integers(len(settings.codecs)))]
+        return _shifted(
+            frames, lambda f: through_codec(f, codec, random.uniform(*settings.crf)), settings.shift, random
+        )
+    quality = round(random.uniform(*settings.jpeg))
+    done = [_shifted(frame[None], lambda f: through_jpeg(f, quality), settings.shift, random) for frame in frames]
+    return np.concatenate(done)
+
+
+def _camera(frames: np.ndarray, settings: Compression, random: np.random.Generator) -> np.ndarray:
+    """Blur, noise and sharpening, each of a strength drawn from 0 to the one of the settings."""
+    blur, noise, sharpen = (random.uniform(0, most) for most in (settings.blur, settings.noise, settings.sharpen))
+    result = []
+    for frame in frames.astype(np.float32):
+        if blur > 0.1:  # narrower kernels are sampled as one tap
+            frame = cv2.GaussianBlur(frame, (0, 0), blur, borderType=cv2.BORDER_REFLECT_101)
+        frame = frame + np.float32(noise) * random.standard_normal(frame.shape, np.float32)
+        smooth = cv2.GaussianBlur(frame, (0, 0), 1.0, borderType=cv2.BORDER_REFLECT_101)
+        result.append(frame + np.float32(sharpen) * (frame - smooth))
+    return np.clip(np.rint(np.stack(result)), 0, 255).astype(np.uint8)
+
+
+def _shifted(frames: np.ndarray, code: Any, shift: bool, random: np.random.Generator) -> np.ndarray:
+    """`code` on frames with repeated edges, so that blocks begin anywhere and sides are whole blocks."""
+    top, left = (int(n) for n in random.integers(0, BLOCK, 2)) if shift else (0, 0)
+    height, width = frames.shape[1:3]
+    padding = ((0, 0), (top, -(top + height) % BLOCK), (left, -(left + width) % BLOCK), (0, 0))
+    return code(np.pad(frames, padding, mode="edge"))[:, top : top + height, left : left + width]
+
+
+def through_jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8, each once through JPEG with colours at half resolution."""
+    result = []
+    for frame in frames:
+        _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        result.append(np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))[..., ::-1])
+    return np.stack(result)
+
+
+def through_codec(frames: np.ndarray, codec: str, crf: float) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8 of even sides, once through a 4:2:0 stream of `codec` (h264, hevc)."""
+    encoder, options = ENCODERS[codec]
+    height, width = frames.shape[1:3]
+    frames = np.pad(frames, ((0, 0), (0, max(LEAST - height, 0)), (0, max(LEAST - width, 0)), (0, 0)), mode="edge")
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as container:
+        stream: Any = container.add_stream(encoder, rate=25, options=options | {"crf": f"{crf:.1f}", "threads": "1"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    file.seek(0)
+    with av.open(file) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    if len(decoded) != len(frames):
+        raise InputError(f"{encoder} gave {len(decoded)} of {len(frames)} frames back")
+    return np.stack(decoded)[:, :height, :width]
