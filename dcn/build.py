@@ -67,6 +67,8 @@ def find_cuda() -> Cuda:
 
 def find_compiler() -> str:
     """The C++ compiler: $CXX, else c++, g++ or clang++ on PATH. Raises BuildError."""
+    if platform.system() == "Windows":
+        raise BuildError("they are built on Linux and macOS only (on Windows: use WSL)")
     named = os.environ.get("CXX")
     for candidate in [named] if named else ["c++", "g++", "clang++"]:
         found = shutil.which(candidate)

@@ -43,7 +43,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
+            # Copies: Windows cannot replace a mapped file (`last.safetensors` after --resume), and reading a mapped file that
+            # another process has truncated kills this one.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
         text = metadata.get("header", "{}")
         header = json.loads(text)
     except (Exception, MemoryError) as error:  # a damaged file raises nearly anything, from four libraries

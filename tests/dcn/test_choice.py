@@ -327,3 +327,9 @@ def test_the_comparison_finds_agreement_and_mistakes(compiled):
         return forward(*arguments) * (float("nan") if arguments[0].dtype == torch.float16 else 1)
 
     assert "output in float16 differs from plain PyTorch's by nan" in trust.disagreement(cpu, half_is_nan)
+
+
+def test_windows_is_told_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.platform, "system", lambda: "Windows")
+    with pytest.raises(build.BuildError, match="built on Linux and macOS only"):
+        build.find_compiler()
