@@ -19,6 +19,7 @@ import tifffile
 PIXEL_SCALE, TIEPOINT, TRANSFORMATION, RPC = 33550, 33922, 34264, 50844
 GEO_KEYS, GEO_DOUBLES, GEO_ASCII, GDAL_NODATA = 34735, 34736, 34737, 42113
 GEO_TAGS = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, GEO_KEYS, GEO_DOUBLES, GEO_ASCII, RPC, GDAL_NODATA)
+ORIENTATION = 274
 RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
 ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 
@@ -68,6 +69,34 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
         converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
         bands = 3 if converted else page.samplesperpixel
         return (page.imagelength, page.imagewidth), _dtype(page).newbyteorder("="), bands, alpha, len(_pages(file))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the headers say. plain: values or colours as they are stored, not palette, inks or single bits."""
+
+    pages: int
+    plain: bool
+    orientation: int
+    georeferenced: bool
+
+
+def describe(path: str | Path) -> Description:
+    with _opened(path) as file:
+        page = _first(file)
+        known = tifffile.PHOTOMETRIC
+        plain = page.photometric in (known.MINISBLACK, known.RGB, known.YCBCR) and page.bitspersample != 1
+        return Description(
+            len(_pages(file)),
+            plain,
+            _orientation(page),
+            any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION)),
+        )
+
+
+def _orientation(page: tifffile.TiffPage) -> int:
+    value = page.tags.valueof(ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
 
 
 def read(path: str | Path, page: int | None = None) -> np.ndarray:

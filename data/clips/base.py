@@ -84,6 +84,10 @@ class Clip(ABC):
     def array(self, index: int) -> np.ndarray:
         """(H, W, C) as stored: uint8, uint16 (full range) or float32, RGB order. May be a read-only view."""
 
+    def part(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        """A window of `array`."""
+        return self.array(index)[rows, columns]
+
     @abstractmethod
     def source(self, index: int) -> str:
         """The frame as shown in messages: its path, or file and frame number."""

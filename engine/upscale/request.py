@@ -11,16 +11,20 @@ from data import frame_writer
 from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
+from data.clips.scene import SceneClip, open_scene
 from data.files import sha256
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
+from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released
+from engine.restore import multiple
 from engine.restore.spacing import set_spacing
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob, work_folder
 from engine.upscale.places import check_places
+from engine.upscale.scene import SceneJob
 from errors import InputError
 
 CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
@@ -110,6 +114,8 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
     check_places([out], inputs(request))
     if source.is_file() or image_files(source):
+        if scene := open_scene_for(source, out, request):
+            return [scene]
         return [(open_clip(source, request), out)]
     members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
     if not members:
@@ -121,13 +127,24 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     clips: list[tuple[Clip, Path]] = []
     for path in members:
         with failures.of(path.name):
-            clips.append((open_clip(path, request), out / member_name(path)))
+            place = out / member_name(path)
+            clips.append(open_scene_for(path, place, request) or (open_clip(path, request), place))
     return clips
 
 
 def inputs(request: Request) -> list[Path]:
     """What is read and must stay as it is."""
     return [request.source, *([request.weight] if request.weight else [])]
+
+
+def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path] | None:
+    """A GeoTIFF that is to become a GeoTIFF and can be read in windows, and the file that it becomes; else None."""
+    into_folder = out.suffix == "" and str(out) != "-" and request.image_format in (None, "tif")
+    if not (out.suffix.lower() in frame_writer.STACK_SUFFIXES or into_folder) or request.compare:
+        return None
+    if request.preview is not None or path.suffix.lower() not in frame_writer.STACK_SUFFIXES or not is_scene(path):
+        return None
+    return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
 
 
 def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:
@@ -192,7 +209,7 @@ def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Pat
         "ensemble": request.ensemble,
         "cuts": list(cuts),
     }
-    return ClipJob(
+    job = (SceneJob if isinstance(clip, SceneClip) else ClipJob)(
         clip=clip,
         out=out,
         kind=kind,
@@ -204,6 +221,9 @@ def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Pat
         compare=targets.video_target(clip, out, request, compare=True) if request.compare else None,
         facts=facts,
     )
+    if isinstance(job, SceneJob):
+        job.multiple = multiple(network)
+    return job
 
 
 def check_sizes(clip: Clip) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import dcn
 from data.bands import hint
 from data.clips import Clip, RegionClip, SubClip, VideoClip
+from data.clips.scene import SceneClip
 from data.frame_writer import check_free
 from data.media import from_tensor, write_image
 from data.scenes import scene_cuts
@@ -31,12 +32,13 @@ from engine import distributed
 from engine.distributed import say
 from engine.restore import Options, frames_at_once, multiple, precision, restore, tiles
 from engine.restore.threads import WriteBehind
-from engine.upscale import comparison, pipe, targets
+from engine.upscale import comparison, pipe, scene, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
 from engine.upscale.outputs import fitted, missing_frames, runs
 from engine.upscale.places import check_places, locked
 from engine.upscale.request import Request, complete, inputs, make_job, open_clips, open_network
+from engine.upscale.scene import SceneJob
 from errors import InputError
 
 HEARTBEAT = 10.0  # seconds between refreshes of the progress bar
@@ -64,8 +66,8 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     if not clips:
         failures.close(total)
     network, weights = open_network(request, clips[0][0].size)
-    if (dark := hint(clips[0][0].array(0))) is not None:
-        say(f"clip '{clips[0][0].name}' {dark} (--limits, --percentiles)")
+    for line in remarks([clip for clip, _ in clips]):
+        say(line)
     request = targets.preview_range(clips[0][0], clips[0][1], request)
     clips = [
         (targets.cut_to_range(clip, request), request.out if request.preview_seconds else out) for clip, out in clips
@@ -159,6 +161,15 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
     return cuts
 
 
+def remarks(clips: Sequence[Clip]) -> Iterator[str]:
+    """Lines on how stored values are taken: of every scene, and of the first of other clips."""
+    for clip in clips:
+        if isinstance(clip, SceneClip) and clip.stretched:
+            yield clip.stretched
+    if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
+        yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"
+
+
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
@@ -183,12 +194,20 @@ def plan_numbers(jobs: list[ClipJob], network: Any, request: Request, device: to
 
 def choose_precision(job: ClipJob, network: Any, request: Request, device: torch.device) -> str:
     """Measured on the middle of the first frames of the first clip, with as many workers as the work will have."""
+    if isinstance(job, SceneJob):
+        return measured(job, scene.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
     height, width = (min(precision.SAMPLE, side) for side in job.clip.size)
     workers = frames_at_once(network, (height, width), Options(), device)
     clip = SubClip(job.clip, range(min(len(job.clip), max(3, 2 * workers))))
     frames = range(len(clip)) if workers > 1 else range(len(clip) // 2, len(clip) // 2 + 1)
-    sample = middle(clip, precision.SAMPLE)
-    down, across = (out / side for out, side in zip(job.network_size, clip.size, strict=True))
+    return measured(job, middle(clip, precision.SAMPLE), frames, workers, network, device)
+
+
+def measured(
+    job: ClipJob, sample: Clip, frames: Sequence[int], workers: int, network: Any, device: torch.device
+) -> str:
+    """The precision for a job, measured on a sample of its clip."""
+    down, across = (out / side for out, side in zip(job.network_size, job.clip.size, strict=True))
     size = round(down * sample.size[0]), round(across * sample.size[1])
     prepared: dict[str, Any] = {}  # making them is no part of the work that is timed
 
@@ -217,6 +236,8 @@ def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.devi
         return None
     if request.tile:
         return request.tile
+    if isinstance(job, SceneJob):
+        return scene.choose_tile(job, network, request.tile, tiles.free_memory(device))
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
     between = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
     needed = tiles.bytes_per_pixel(network.config, between or 1, keys)
@@ -227,7 +248,11 @@ def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.devi
 
 
 def choose_workers(job: ClipJob, network: Any, request: Request, tile: int | None, device: torch.device) -> int:
-    return 1 if request.compile else frames_at_once(network, job.clip.size, Options(tile=tile), device)
+    return (
+        1
+        if request.compile or isinstance(job, SceneJob)
+        else frames_at_once(network, job.clip.size, Options(tile=tile), device)
+    )
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -293,6 +318,9 @@ def make_pieces(
     job: ClipJob, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any
 ) -> None:
     """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
+    if isinstance(job, SceneJob):
+        options = Options(job.facts["precision"], None, ensemble=request.ensemble, workers=1)
+        return scene.make_pieces(job, numbers, network, options, device, bar)
     ends = {job.frames_of(number)[-1]: number for number in numbers}
 
     def write(item: tuple[int, Tensor | None]) -> None:

@@ -1,0 +1,152 @@
+"""A GeoTIFF of any size and number of bands as a clip of one frame, read in windows."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data.bands import DARK, Bands
+from data.clips.base import Clip
+from data.raster import Block, Facts, Raster, filled
+from errors import InputError
+
+USUAL = (0.1, 99.9)  # percentiles that become black and white where nothing is said
+
+
+class SceneClip(Clip):
+    """One scene. As a clip it shows its first three bands (or its first one) in [0, 1]; `group` reads any others.
+
+    bands: choice and stretch (`data.bands`). Without a choice all bands but alpha are measured ones; without a stretch
+    values that do not fill the range of their type are stretched by percentiles of the valid ones, and `stretched` says so.
+    """
+
+    def __init__(self, path: str | Path, bands: Bands | None = None, fps: float | None = None) -> None:
+        self.path, self.bands = Path(path), bands or Bands()
+        self.raster = Raster(path, self.bands.choice)
+        self.name, self.fps = self.path.stem, fps
+        self.frame_names, self.times = [self.path.stem], [0.0]
+
+    @property
+    def facts(self) -> Facts:
+        return self.raster.facts
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.facts.size
+
+    @property
+    def bit_depth(self) -> int:
+        return 32
+
+    @property
+    def channels(self) -> int:
+        return len(self.groups[0])
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Positions in `facts.bands` that go through the network together: threes, what remains one by one."""
+        count = len(self.facts.bands)
+        threes = [(k, k + 1, k + 2) for k in range(0, count - count % 3, 3)]
+        return threes + [(k,) for k in range(count - count % 3, count)]
+
+    @cached_property
+    def limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Stored values that become 0 and 1, band by band, (bands,) float64."""
+        count, said = len(self.facts.bands), self.bands.limits or self._range_of_type
+        if said is not None:
+            return np.full(count, said[0], float), np.full(count, said[1], float)
+        return _percentiles(self._sample, self.bands.percentiles or USUAL)
+
+    @property
+    def stretched(self) -> str | None:
+        """A line on a stretch that nobody asked for, or None."""
+        if self.bands.limits or self.bands.percentiles or self._range_of_type:
+            return None
+        low, high = self.limits
+        return (
+            f"'{self.path.name}': {self.facts.dtype} values of about {low.min():g} to {high.max():g} are stretched for the "
+            "network; results are in the units of the source (other limits: --limits, --percentiles)"
+        )
+
+    @cached_property
+    def _sample(self) -> Block:
+        return self.raster.sample()
+
+    @cached_property
+    def _range_of_type(self) -> tuple[float, float] | None:
+        """The values that stand for black and white by themselves; None where they have to be looked for."""
+        facts = self.facts
+        if self.bands.percentiles:
+            return None
+        if facts.bits:
+            return 0.0, 2.0**facts.bits - 1
+        if facts.dtype == np.uint8:
+            return 0.0, 255.0
+        values = self._sample.values if self._sample.valid is None else self._sample.values[self._sample.valid]
+        if not values.size:
+            return 0.0, 1.0
+        if facts.dtype == np.uint16:
+            return (0.0, 65535.0) if values.max() >= DARK else None
+        if facts.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2:
+            return 0.0, 1.0
+        return None
+
+    def group(self, positions: tuple[int, ...], rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """A window of some bands for the network, (rows, columns, bands) float32, about [0, 1], holes filled; and where any
+        of these bands is measured, (rows, columns).
+        """
+        block = self.raster.read(rows, columns, [self.facts.bands[k] for k in positions])
+        low, high = (limit[list(positions)] for limit in self.limits)
+        values = np.moveaxis(filled(block.values, block.valid), 0, -1).astype(np.float64)
+        there = np.full(values.shape[:2], True) if block.valid is None else np.logical_or.reduce(block.valid)
+        return ((values - low) / (high - low)).astype(np.float32), there
+
+    def part(self, index: int, rows: slice, columns: slice) -> np.ndarray:
+        self.check_index(index)
+        return self.group(self.groups[0], rows, columns)[0]
+
+    def array(self, index: int) -> np.ndarray:
+        height, width = self.size
+        return self.part(index, slice(0, height), slice(0, width))
+
+    def to_stored(self, values: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
+        """(bands, rows, columns) as the network returns them -> the type and units of the file, rounded and clamped."""
+        low, high = (limit[list(positions), None, None] for limit in self.limits)
+        result, dtype = values.astype(np.float64) * (high - low) + low, self.facts.dtype
+        if dtype.kind == "f":
+            return result.astype(dtype)
+        top = 2**self.facts.bits - 1 if self.facts.bits else np.iinfo(dtype).max
+        bottom = np.iinfo(dtype).min
+        inside = np.clip(np.rint(result), float(bottom), np.nextafter(float(top), 0) if top > 2**53 else float(top))
+        return inside.astype(dtype)
+
+    def source(self, index: int) -> str:
+        return str(self.path)
+
+    def identity(self, index: int) -> str:
+        status = self.path.stat()
+        return f"{self.path.resolve()}|{status.st_mtime_ns}|{status.st_size}|{self.bands}"
+
+
+def _percentiles(block: Block, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of every band from its valid values; where they are all alike, one unit above the value."""
+    low, high = np.zeros(len(block.values)), np.ones(len(block.values))
+    for band, values in enumerate(block.values):
+        known = values if block.valid is None else values[block.valid[band]]
+        if known.size:
+            low[band], high[band] = np.percentile(known.astype(np.float64), share)
+            if not high[band] > low[band]:
+                low[band], high[band] = float(known.min()), float(known.max())
+            if not high[band] > low[band]:
+                high[band] = low[band] + 1
+    return low, high
+
+
+def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
+    """The scene; InputError for bands that do not exist."""
+    clip = SceneClip(path, bands, fps)
+    if not clip.facts.bands:
+        raise InputError(f"{path}: holds transparency only")
+    return clip
