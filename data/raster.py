@@ -162,7 +162,7 @@ def _facts(file: Any, choice: Sequence[int] | None, path: Path) -> Facts:
         nodata=tuple(file.nodatavals[k] for k in pick),
         mask=masked or hidden,
         bits=int(bits) if bits and dtype.kind == "u" else None,
-        colours=tuple(file.colorinterp[k] for k in pick),
+        colours=tuple(ColorInterp.undefined if band == alpha else file.colorinterp[band - 1] for band in bands),
         scales=tuple(file.scales[k] for k in pick),
         offsets=tuple(file.offsets[k] for k in pick),
         units=tuple(file.units[k] for k in pick),
