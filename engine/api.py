@@ -59,7 +59,7 @@ def upscale_array(
     scale: float | None = None,
     times: Sequence[float] = (),
     channel_axis: int | None = -1,
-    padding: str = "reflect",
+    padding: str | None = None,
     tile: int | None = None,
     precision: str = "fp32",
     device: torch.device | str | None = None,
@@ -73,7 +73,7 @@ def upscale_array(
         scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale, STNO takes any.
         times: STNO only: times of new frames in each gap between two frames, rising, inside (0, 1); 0.5 doubles the rate.
         channel_axis: axis of the colours; None: gray frames.
-        padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate" or "circular".
+        padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: as the weights say.
         tile: process tiles of this many input pixels a side, which bounds memory; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
         device: None: where the network is; "cuda" moves it there.

@@ -53,7 +53,8 @@ class DataConfig:
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: int = 64  # LR pixels
-    padding: Literal["reflect", "replicate", "circular", "distinct"] = "reflect"  # neighbours beyond the ends of a clip
+    # neighbours beyond the ends of a clip ; null: as network.padding says
+    padding: Literal["reflect", "replicate", "circular", "distinct"] | None = None
     flips: bool = True  # left-right and up-down (both together: 180 degrees)
     turns: bool = True  # by 90 degrees
     reverse_time: bool = True

@@ -189,7 +189,9 @@ def build_dataset(
     if not config.space_time:
         network = config.network
         spacing = 1 if isinstance(network.spacing, str) else network.spacing
-        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment, spacing=spacing)
+        return WindowDataset(
+            pairs, network.scale, network.frames, patch, data.padding or network.padding, **augment, spacing=spacing
+        )
     return SequenceDataset(
         pairs,
         stage.scales or data.scales,

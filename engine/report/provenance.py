@@ -85,7 +85,8 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         "frame gaps": "allowed" if source.allow_gaps else None,
         "degradation": _changed(source.degradation),
         "bands": _changed(source.bands) if source.bands else None,
-        "padding": config.data.padding,
+        "compression": _changed(source.compression),
+        "padding": config.data.padding or getattr(config.network, "padding", None),
         "ensemble": "mean over eight turned and mirrored versions" if measured.ensemble else None,
     }
     return {label: text for label, text in found.items() if text}

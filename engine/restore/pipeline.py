@@ -53,7 +53,7 @@ def restore(
     clip: Clip,
     *,
     device: torch.device | str | None = None,
-    padding: str = "reflect",
+    padding: str | None = None,
     frames: Sequence[int] | None = None,
     times: Sequence[float] | Sequence[Sequence[float]] = (0.5,),
     size: tuple[int, int] | None = None,
@@ -64,7 +64,8 @@ def restore(
 ) -> Iterator[Tensor]:
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
-    MTDO: one per frame of `clip` (or of `frames`, in their order), neighbours beyond the ends as `padding` says. STNO:
+    MTDO: one per frame of `clip` (or of `frames`, in their order), neighbours beyond the ends as `padding` says, or
+    None: as the network was trained. STNO:
     the key frames and, between each two, one per entry of `times` (none: key frames alone; or a list for each gap), at
     `size` = (H, W), None: four times as large; with `frames` (a range of key frames) those and the intermediate frames
     that follow each. A clip of any length takes the same memory. `note` gets a line when memory runs out and smaller tiles
@@ -84,7 +85,7 @@ def restore(
             return SpaceTimeWork(network, device, region, turn, every)
     else:
         wanted = range(len(clip)) if frames is None else frames
-        spacing = Spacing(network.config.frames, network.config.spacing, len(clip), padding)
+        spacing = Spacing(network.config.frames, network.config.spacing, len(clip), padding or network.config.padding)
         jobs = windows(clip, spacing, wanted)
         workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(wanted) > 1 else 1)
 

@@ -47,7 +47,7 @@ class Request:
     ensemble: bool = False
     compile: bool = False
     device: str = "auto"
-    padding: str = "reflect"
+    padding: str | None = None  # None: as the weights say
     spacing: int | Literal["auto"] | None = None  # None: as the weights say
     context: int = CONTEXT
     input_fps: float | None = None
@@ -203,7 +203,7 @@ def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Pat
     size, network_size = targets.sizes(network, weights, clip, request)
     facts = {
         "weights": sha256(weights),
-        "padding": request.padding,
+        "padding": request.padding or getattr(network.config, "padding", None),
         "spacing": getattr(network.config, "spacing", None),
         "context": request.context,
         "ensemble": request.ensemble,

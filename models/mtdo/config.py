@@ -66,6 +66,7 @@ class MTDOConfig:
     spacing: int | Literal["auto"] = (
         1  # from one frame of the window to the next; auto: in use by what moves, 1 in training
     )
+    padding: str = "reflect"  # neighbours beyond the ends of a clip, as in `data.clips.neighbours`
     scale: int = 4
     channels: int = 64
     deformable_groups: int = 8
@@ -90,6 +91,7 @@ class MTDOConfig:
         _require(3 <= self.frames <= 99 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3 to 99")
         if self.spacing != "auto":
             _require_between("spacing", self.spacing, 1, 1000)
+        _require_choice("padding", self.padding, ("reflect", "replicate", "circular", "distinct"))
         _require(self.scale in (2, 3, 4, 8), "scale", self.scale, "2, 3, 4 or 8")
         for key, most in {"channels": 512, "deformable_groups": 512, "reconstruction_blocks": 256}.items():
             _require_between(key, getattr(self, key), 1, most)

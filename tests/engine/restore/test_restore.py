@@ -16,7 +16,7 @@ def all_frames(network, clip, **how):
     return torch.stack(list(restore(network, clip, **how)))
 
 
-@pytest.mark.parametrize("padding", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", ["reflect", "replicate", "circular", "distinct"])
 @pytest.mark.parametrize("frames", [None, [5, 0, 1, 2, 6]])
 def test_mtdo_equals_its_windows(padding, frames):
     network, clip = small_mtdo(frames=5), moving_clip(7, 18, 22)

@@ -153,3 +153,11 @@ def test_the_widest_is_what_memory_is_planned_for():
     assert Spacing(5, "auto", 99, "reflect").reach == 2 * WIDEST and Spacing(3, 4, 99, "reflect").reach == 4
     near, apart, auto = (bytes_per_pixel(small_mtdo(spacing=spacing).config, 0, 0) for spacing in (1, WIDEST, "auto"))
     assert apart == auto == near + 4 * 8 * 3 * 2 * (WIDEST - 1)  # float32, channels, maps, frames skipped on both sides
+
+
+def test_weights_say_what_stands_beyond_the_ends():
+    network, clip = small_mtdo(padding="distinct"), scene(np.arange(5))
+    first, mirrored = (next(restore(network, clip, padding=padding)) for padding in (None, "reflect"))
+    expected = [network(torch.stack([clip.frame(k) for k in window])[None])[0] for window in ([2, 0, 1], [1, 0, 1])]
+    torch.testing.assert_close(first, expected[0], atol=2e-5, rtol=0)
+    torch.testing.assert_close(mirrored, expected[1], atol=2e-5, rtol=0)
