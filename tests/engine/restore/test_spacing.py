@@ -137,7 +137,7 @@ def test_training_windows(tmp_path, spacing, numbers):
     mapping["data"]["train"] = {"root": str(tmp_path)}
     config = config_from_mapping(mapping, ["data.reverse_time=false"])
     dataset = build_dataset(training_pairs(config)[0], config, StageConfig(1), None)
-    key = next(key for step in range(50) if (key := dataset.draw(0, step, 0, 1)).frame == 3)
+    key = next(key for step in range(50) if (key := dataset.draw(0, step, 0, step)).frame == 3)
     assert dataset[key]["lr"][:, 0, 0, 0].tolist() == [20 * number for number in numbers]
 
 
