@@ -1,7 +1,7 @@
 """Dataclasses from plain mappings (YAML), strictly.
 
 One place turns `{"patch": 64, "hat": {"window": 16}}` into a dataclass: an unknown key is an error that names the nearest one, a wrong
-type is an error that says what was expected. It stands at the root, beside `errors.py`, because every layer has settings of its own.
+type is an error that says what was expected. It is at the root, next to `errors.py`, because every layer has settings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union
+
+import yaml
 
 from errors import InputError
 
@@ -138,3 +140,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def apply_override(mapping: dict[str, Any], override: str) -> None:
+    """Set `a.b=value` in nested dicts; the value is YAML. `from_mapping` finds unknown keys."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"override '{override}': expected key.sub=value, for example train.steps=200")
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise InputError(f"override '{override}': the value is not valid YAML") from None
+    *groups, last = key.split(".")
+    target = mapping
+    for group in groups:
+        child = target.setdefault(group, {})
+        if not isinstance(child, dict):
+            if child is not None:
+                raise InputError(f"override '{override}': '{group}' is a single value, not a group")
+            child = target[group] = {}
+        target = child
+    target[last] = value

@@ -18,7 +18,7 @@ from data.compress import Compression
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
-from settings import from_mapping, to_mapping
+from settings import apply_override, from_mapping, to_mapping
 
 MAX_SCALE = 32  # beyond it nothing is restored, only memory filled
 ROOT = Path(__file__).resolve().parents[1]
@@ -231,12 +231,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     mapping = _merged(mapping)
     for override in overrides:
-        _apply_override(mapping, override)
+        apply_override(mapping, override)
     return from_mapping(Config, mapping)
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
-    """The whole config, defaults included, as plain values; `config_from_mapping` reads it back."""
+    """The config with all defaults as plain values; `config_from_mapping` reads it back."""
     return to_mapping(config)
 
 
@@ -262,24 +262,3 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _merged(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _merged(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
-
-
-def _apply_override(mapping: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in nested dicts; the value is read as YAML. Unknown keys are found later, by the dataclasses."""
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise InputError(f"override '{override}': expected key.sub=value, for example train.steps=200")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise InputError(f"override '{override}': the value is not valid YAML") from None
-    *groups, last = key.split(".")
-    target = mapping
-    for group in groups:
-        child = target.setdefault(group, {})
-        if not isinstance(child, dict):
-            if child is not None:
-                raise InputError(f"override '{override}': '{group}' is a single value, not a group")
-            child = target[group] = {}
-        target = child
-    target[last] = value

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 import cli
@@ -23,6 +22,7 @@ from data.media import write_image
 from data.simulate.clips import SimulatedClip, simulate
 from data.simulate.settings import settings_from
 from errors import InputError
+from settings import apply_override
 
 EXAMPLE = """examples:
   python -m data.simulate --out SIM                               train and test clips in the jilin layout
@@ -128,20 +128,7 @@ def mapping_from(assignments: Sequence[str]) -> dict[str, Any]:
     """Nested dicts from `a.b=value` (values in YAML)."""
     mapping: dict[str, Any] = {}
     for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator or not key:
-            raise InputError(f"'{assignment}': expected key=value, for example clips=8")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise InputError(f"'{assignment}': the value is not valid YAML") from None
-        *groups, last = key.split(".")
-        target = mapping
-        for group in groups:
-            target = target.setdefault(group, {})
-            if not isinstance(target, dict):
-                raise InputError(f"'{assignment}': '{group}' was given a single value before")
-        target[last] = value
+        apply_override(mapping, assignment)
     return mapping
 
 
