@@ -192,6 +192,9 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
     if path.is_file() and path.stat().st_size == nbytes:
         os.utime(path)  # in use: the last to go
         return path
+    if path.exists():
+        print(f"{path}: is damaged (it has another size than it began with): made again", flush=True)
+        path.unlink()
     _make_room(folder, int(gigabytes * 2**30) - nbytes)
     temporary = temporary_path(path)
     try:

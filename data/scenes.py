@@ -109,6 +109,16 @@ def cuts_in(found: Sequence[Change]) -> list[int]:
     return cuts
 
 
+def _read_cuts(path: Path, length: int) -> list[int] | None:
+    """The scene cuts kept in a file, or None where it does not hold rising frame numbers of a clip of this length."""
+    try:
+        cuts = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    valid = isinstance(cuts, list) and all(type(cut) is int and 0 < cut < length for cut in cuts)
+    return cuts if valid and cuts == sorted(set(cuts)) else None
+
+
 def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> list[list[int]]:
     """Scene cuts of many clips, in threads (decoding and counting leave Python's lock).
 
@@ -121,7 +131,10 @@ def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> l
         names = "\n".join([RULE, *(clip.identity(index) for index in range(len(clip)))])
         path = Path(folder) / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.json"
         if path.is_file():
-            return json.loads(path.read_text())
+            kept = _read_cuts(path, len(clip))
+            if kept is not None:
+                return kept
+            print(f"{path}: is damaged: the scene cuts of '{clip.name}' are found again", flush=True)
         cuts = scene_cuts(clip)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(cuts))
