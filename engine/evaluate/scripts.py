@@ -81,7 +81,8 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
         raise InputError(
             f"'{weights}' holds {name.upper()} weights: this script tests {network.upper()}: take other weights"
         )
-    mapping = read_yaml(options.config) if options.config else {"name": weights.stem, "data": {"val": {"kind": "auto"}}}
+    mapping: dict[str, Any] = read_yaml(options.config) if options.config else {"data": {"val": {"kind": "auto"}}}
+    mapping["name"] = run_name(weights)
     mapping["network"] = to_mapping(model.config)
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
@@ -102,6 +103,12 @@ def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] =
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights
+
+
+def run_name(weights: Path) -> str:
+    """What a report is titled by: the run's name where the weights have one of the names that every run uses."""
+    own = weights.stem in ("weights", "best", "last") and weights.resolve().parent.name
+    return own or weights.stem
 
 
 def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:

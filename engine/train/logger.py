@@ -6,25 +6,37 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from data.files import replacing
 
+LABEL = 14  # pixels of the strip with names above pictures
+
 
 class Logger:
     """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) every call does nothing."""
 
-    def __init__(self, folder: Path, *, start: int, total: int, active: bool = True) -> None:
+    def __init__(self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True) -> None:
         self.active, self.failed = active, False
         if not active:
             return
         self.lines = folder / "log.jsonl"
         _cut_log(self.lines, start)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
-        self.bar = tqdm(total=total, initial=start, unit="step", desc=folder.name, dynamic_ncols=True, mininterval=0.5)
+        self.bar = tqdm(
+            total=total,
+            initial=start,
+            unit="step",
+            desc=folder.name,
+            dynamic_ncols=True,
+            mininterval=0.5,
+            disable=not bar,
+        )
 
     def advance(self, **shown: str) -> None:
         if self.active:
@@ -41,8 +53,9 @@ class Logger:
         self._try(write)
 
     def picture(self, step: int, name: str, bicubic: Tensor, ours: Tensor, gt: Tensor) -> None:
-        """bicubic | ours | ground truth beside each other, each (3, H, W) in [0, 1]."""
-        self._try(lambda: self.board.add_image(name, torch.cat([bicubic, ours, gt], dim=-1).clamp(0, 1), step))
+        """Baseline, ours and ground truth in a row, each (3, H, W) in [0, 1], with their names above."""
+        pictures = {"baseline": bicubic, "ours": ours, "ground truth": gt}
+        self._try(lambda: self.board.add_image(name, labelled(pictures).clamp(0, 1), step))
 
     def say(self, text: str) -> None:
         if self.active:
@@ -68,6 +81,18 @@ class Logger:
                     f"the log in {self.lines.parent} cannot be written ({error.strerror or error}): training goes on"
                 )
             self.failed = True
+
+
+def labelled(pictures: Mapping[str, Tensor]) -> Tensor:
+    """Pictures (3, H, W) in a row under a strip with their names: (3, LABEL + H, sum of widths)."""
+    row = torch.cat([picture.cpu() for picture in pictures.values()], dim=-1)
+    strip = Image.new("L", (row.shape[-1], LABEL), 255)
+    left = 0
+    for name, picture in pictures.items():
+        ImageDraw.Draw(strip).text((left + 3, 1), name, fill=0)
+        left += picture.shape[-1]
+    label = torch.from_numpy(np.array(strip)).to(row.dtype).div(255).expand(3, -1, -1)
+    return torch.cat([label, row], dim=-2)
 
 
 def _cut_log(path: Path, start: int) -> None:

@@ -307,8 +307,7 @@ class Trainer:
         with self.averaged() as network:
             report = evaluate(network, self.val, self.config, device=self.device, on_picture=picture)
             mean = report["mean"]
-            names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "gain_psnr_y")
-            self.log.scalars(self.step, {f"val/{name}": mean[name] for name in names if name in mean})
+            self.log_validation(self.log, report)
             self.log.say(
                 f"step {self.step}: {mean['psnr_y']:.2f} dB, {mean['gain_psnr_y']:+.2f} dB over {report['baseline']}"
             )
@@ -337,8 +336,17 @@ class Trainer:
             network, self.val, self.config, device=self.device, folder=self.folder, weights=self.folder / FINAL
         )
         if report["mean"]["psnr_y"] > self.best and distributed.is_main():
-            save_weights(self.folder / BEST, network, step=self.step, psnr_y=report["mean"]["psnr_y"])
+            psnr_y = report["mean"]["psnr_y"]
+            save_weights(self.folder / BEST, network, step=self.step, psnr_y=psnr_y)
+        log = Logger(self.folder, start=self.step + 1, total=self.step, active=distributed.is_main(), bar=False)
+        self.log_validation(log, report)
+        log.close()
         return report
+
+    def log_validation(self, log: Logger, report: dict[str, Any]) -> None:
+        mean = report["mean"]
+        names = ("psnr_y", "ssim_y", "bicubic_psnr_y", "gain_psnr_y")
+        log.scalars(self.step, {f"val/{name}": mean[name] for name in names if name in mean})
 
     # --- states ---------------------------------------------------------------------------------------------------
 

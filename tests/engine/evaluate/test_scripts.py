@@ -106,3 +106,10 @@ def test_one_process_of_many_writes_the_sweep(
         monkeypatch.setattr(testing, name, lambda *_, name=name: written.append(name))
     testing.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
     assert rank == [0] and written == [] and capsys.readouterr().out == ""
+
+
+def test_reports_are_titled_by_the_run(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "harbour"
+    save_weights(run / "weights.safetensors", small_mtdo())
+    assert testing.prepare(options(run / "weights.safetensors"), "mtdo")[1].name == "harbour"
+    assert testing.run_name(Path("checkpoints/mtdo_s.safetensors")) == "mtdo_s"

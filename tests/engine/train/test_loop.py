@@ -20,6 +20,7 @@ import models
 from data.files import temporary_path
 from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
+from engine.train.logger import LABEL, labelled
 from engine.train.loop import FINAL, Trainer, split_batch, train
 from engine.train.states import STATE
 from errors import InputError
@@ -126,9 +127,19 @@ def test_training_writes_report_weights_and_log(tiny: Config, tmp_path: Path) ->
     assert report["mean"]["gain_psnr_y"] == pytest.approx(report["mean"]["psnr_y"] - report["mean"]["bicubic_psnr_y"])
     assert (tmp_path / "run" / FINAL).is_file() and (tmp_path / "run" / "best.safetensors").is_file()
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 2, 4]
+    assert [line["step"] for line in lines] == [2, 2, 4, 4]
+    assert lines[-1]["val/psnr_y"] == report["mean"]["psnr_y"]
     assert all("loss/l1" in line or "val/psnr_y" in line for line in lines)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_pictures_of_the_board_carry_their_names() -> None:
+    left, right = torch.zeros(3, 20, 60), torch.full((3, 20, 40), 0.5)
+    row = labelled({"baseline": left, "ours": right})
+    assert row.shape == (3, LABEL + 20, 100)
+    assert torch.equal(row[:, LABEL:], torch.cat([left, right], dim=-1))
+    for part in (row[:, :LABEL, :60], row[:, :LABEL, 60:]):
+        assert part.min() < 0.3 and part.max() == 1  # black letters on white
 
 
 def test_loss_falls_on_one_batch(tiny: Config, tmp_path: Path) -> None:
@@ -244,4 +255,4 @@ def test_sigterm_saves_and_the_resumed_run_goes_on_exactly(tmp_path: Path) -> No
     subprocess.run([*command, "name=whole"], cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "runs" / "whole" / STATE)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
-    assert steps == list(range(1, 41))
+    assert steps == [*range(1, 41), 40]  # the last one is the final validation
