@@ -1,7 +1,4 @@
-"""The one exception that speaks to the user.
-
-It stands at the root because every layer raises it and none may import upwards.
-"""
+"""The exception for bad input. It is at the root because every layer raises it and imports point downwards."""
 
 from __future__ import annotations
 
@@ -9,8 +6,8 @@ from __future__ import annotations
 class InputError(ValueError):
     """Bad input: a file, folder, key, value or clip that cannot be used.
 
-    The message is ONE line and says what was wrong, where (file, key, clip, frame), what was expected and what to do.
-    The scripts print it without a traceback and leave with exit code 2.
+    The message is one line: the problem, its place (file, key, clip, frame), what was expected, and the remedy. Scripts
+    print it without a traceback and exit with code 2.
     """
 
     def __init__(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Evaluate MTDO on VISO clips, whole frames and inside the moving objects' boxes: python eval_VISO.py --datapath VISO."""
+"""Evaluate MTDO on VISO clips, on full frames and inside the boxes of moving objects: python eval_VISO.py --datapath VISO."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Dataclasses from plain mappings (YAML), strictly.
+"""Strict conversion of plain mappings (YAML) to dataclasses.
 
-One place turns `{"patch": 64, "hat": {"window": 16}}` into a dataclass: an unknown key is an error that names the nearest one, a wrong
-type is an error that says what was expected. It is at the root, next to `errors.py`, because every layer has settings.
+`{"patch": 64, "hat": {"window": 16}}` becomes a dataclass. An unknown key is an error that names the nearest one, a wrong type an
+error that names the expected one. It is at the root, next to `errors.py`, because every layer has settings.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
-    """A dataclass as plain nested dicts, lists, numbers and strings (what YAML and JSON hold)."""
+    """A dataclass as nested dicts, lists, numbers and strings, for YAML and JSON."""
     return _plain(dataclasses.asdict(settings))
 
 

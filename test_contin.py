@@ -5,7 +5,7 @@ from __future__ import annotations
 import cli
 
 EXAMPLE = """  python test_contin.py --datapath Vid4 --weight checkpoints/stno_s.safetensors
-  python test_contin.py --datapath film.mp4 --scales 2 3.3 4 --times 2 4 --grid
+  python test_contin.py --datapath video.mp4 --scales 2 3.3 4 --times 2 4 --grid
   python test_contin.py --datapath GoPro/test --scales 4 --times 0.125 0.5 0.875"""
 SCALES = [2.0, 2.4, 2.8, 3.2, 3.6, 4.0, 5.0, 6.0, 7.0, 8.0]
 TIMES = [2.0, 4.0, 8.0]
@@ -23,7 +23,7 @@ def main() -> None:
         type=float,
         nargs="+",
         default=TIMES,
-        help="multiples of the frame rate (2 4 8), or in-between times in (0, 1)",
+        help="multiples of the frame rate (2 4 8), or intermediate times in (0, 1)",
     )
     arguments.add_argument(
         "--grid", action="store_true", help="also write a picture of PSNR over scale and time (grid.png)"

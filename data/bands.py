@@ -76,13 +76,13 @@ class BandMap:
         return self.stretch(array[..., self.choice])
 
     def stretch(self, chosen: np.ndarray) -> np.ndarray:
-        """The same of (H, W, 1 or 3) that holds the chosen bands alone, as `invert` returns them."""
+        """The same for (H, W, 1 or 3) with only the chosen bands, as `invert` returns them."""
         if self.low is None or self.high is None:
             return chosen
         return (chosen.astype(np.float32) - self.low) / (self.high - self.low)
 
     def invert(self, array: np.ndarray) -> np.ndarray:
-        """(H, W, 1 or 3) float in [0, 1] -> stored units and type, rounded and clamped to what the type holds."""
+        """(H, W, 1 or 3) float in [0, 1] -> stored units and type, rounded and clamped to the range of the type."""
         kind = self.dtype.kind
         if self.low is not None and self.high is not None:
             array = array * (self.high - self.low) + self.low

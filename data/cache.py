@@ -1,8 +1,8 @@
-"""Decoded frames kept at hand, so that training reads memory instead of decoding PNGs.
+"""Cache of decoded frames, so that training reads memory instead of decoding PNGs.
 
 All frames of all clips have a fixed place in one block of bytes, up to a limit; frames beyond it are decoded each time.
 The block is either memory shared by forked workers ("ram") or a memory-mapped file that later runs and other ranks use
-again ("file"). A frame is valid once its checksum stands in the table at the beginning: a killed run leaves none half.
+again ("file"). A frame is valid once its checksum is in the table at the beginning, so a killed run leaves no half-written frame.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from errors import InputError
 
 KINDS = ("ram", "file", "none")
 ALIGN = 64  # bytes; frames start on cache lines
-ABANDONED = 3600  # seconds after which an unfinished file is nobody's
+ABANDONED = 3600  # seconds after which an unfinished file counts as abandoned
 
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """Where the first `count` frames of a clip lie: first number in the table, first byte, shape and type of each."""
+    """Position of the first `count` frames of a clip: number in the table, first byte, shape and type."""
 
     number: int
     offset: int

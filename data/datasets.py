@@ -49,7 +49,7 @@ def _crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
 
 
 class _Samples(Dataset[dict[str, Any]]):
-    """What both data sets share: the pairs, augmentation, and one type for all clips."""
+    """Shared by both data sets: the pairs, augmentation, and one data type for all clips."""
 
     def __init__(
         self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
@@ -185,16 +185,16 @@ class WindowDataset(_Samples):
 
 
 class SequenceDataset(_Samples):
-    """Key frames at low resolution, all frames (key and in-between) at high resolution, and the times between.
+    """Key frames at low resolution, all frames (key and intermediate) at high resolution, and the times.
 
     Args:
         pairs: from a layout; a fixed integer scale uses its LR (files or made), else LR is made from each GT crop.
         scale: one number, or (low, high): drawn from U(low, high) per batch, the same for every slot and rank.
         frames: key frames T.   strides: frames from key to key, drawn per batch.
-        between: in-between frames per gap, drawn per batch from the true ones; None for all of them.
+        between: intermediate frames per gap, drawn per batch from the true ones; None: all.
         patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
         degradation: how LR is made from GT crops.
-        pan: half of the samples move their crop by up to this many whole LR pixels a frame on each axis, as a panning camera
+        pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, as a panning camera
             would: motion for footage that has little of its own.
 
     Items: {"lr": (T, 3, patch, patch), "gt": (T + (T - 1) * n, 3, P, P), "times": (n,) in (0, 1), "source": str} with
@@ -241,7 +241,7 @@ class SequenceDataset(_Samples):
             raise InputError(f"between is {self.between}: a stride of {min(self.strides)} has fewer frames in between")
 
     def _find_starts(self, stride: int, cuts: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
-        """(clip, first frame) of every sequence that lies inside one scene."""
+        """(clip, first frame) of every sequence inside one scene."""
         span = (self.frames - 1) * stride
         starts = []
         for clip, pair in enumerate(self.pairs):
@@ -345,7 +345,7 @@ def _path(
 ) -> list[tuple[int, int]]:
     """Upper left corners of a crop of `side` at frame offsets, moving by `velocity` pixels a frame and never leaving the frame.
 
-    unit: two numbers in [0, 1) that place it. Along an axis too short for the movement the crop stands still.
+    unit: two numbers in [0, 1) that place it. On an axis too short for the movement the crop does not move.
     """
     axes = []
     for place, length, speed in zip(unit, size, velocity, strict=True):

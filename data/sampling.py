@@ -22,7 +22,7 @@ BATCH, SAMPLE = 1, 2  # streams of random numbers: per batch, per sample
 
 
 class SampleKey(NamedTuple):
-    """Names one sample completely; `step` and `slot` (of the whole batch over all ranks) seed its crop and flips."""
+    """Identifies one sample; `step` and `slot` (in the batch over all ranks) seed its crop and flips."""
 
     seed: int
     step: int
@@ -31,7 +31,7 @@ class SampleKey(NamedTuple):
     frame: int  # centre frame of a window, first frame of a sequence
     scale: float
     stride: int = 1  # frames from one key frame to the next
-    between: tuple[int, ...] = ()  # in-between frames, counted from the key frame before
+    between: tuple[int, ...] = ()  # intermediate frames, counted from the previous key frame
 
     def random(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, SAMPLE, self.step, self.slot])

@@ -35,7 +35,7 @@ RULE = f"{SIDE} {UNLIKE} {CHANGED} {CONTRAST} {AROUND}"  # results of another ru
 
 
 class Look(NamedTuple):
-    """What is remembered of a frame: histogram (3, 16), rows summing to 1, and small luma picture in [0, 1]."""
+    """Summary of a frame: histogram (3, 16), rows summing to 1, and small luma picture in [0, 1]."""
 
     histogram: np.ndarray
     small: np.ndarray
@@ -93,7 +93,7 @@ def changes(clip: Clip) -> list[Change]:
 
 
 def scene_cuts(clip: Clip) -> list[int]:
-    """Numbers of the frames that begin a new scene (a cut lies before them)."""
+    """Numbers of the frames that begin a new scene, after a cut."""
     return cuts_in(changes(clip))
 
 

@@ -1,6 +1,6 @@
 """Experiment configs: dataclasses, one YAML file per experiment, dotted overrides from the command line.
 
-The defaults of every key stand here and in the networks' own dataclasses; nothing is configured anywhere else.
+Defaults of all keys are here, in the networks' dataclasses, and in data/simulate/settings.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data.simulate import SimulatorSettings
 from errors import InputError
 from settings import apply_override, from_mapping, to_mapping
 
-MAX_SCALE = 32  # beyond it nothing is restored, only memory filled
+MAX_SCALE = 32  # larger factors only fill memory
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -53,7 +53,7 @@ class DataConfig:
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: int = 64  # LR pixels
-    # neighbours beyond the ends of a clip ; null: as network.padding says
+    # neighbours beyond the ends of a clip; null: as network.padding says
     padding: Literal["reflect", "replicate", "circular", "distinct"] | None = None
     flips: bool = True  # left-right and up-down (both together: 180 degrees)
     turns: bool = True  # by 90 degrees
@@ -66,7 +66,7 @@ class DataConfig:
     key_frames: int = 3  # T, LR frames of one sample
     scales: tuple[float, float] = (4.0, 4.0)  # drawn uniformly per batch
     strides: list[int] = field(default_factory=lambda: [2])  # true frames from one key frame to the next
-    times_per_gap: int = 1  # in-between frames drawn per gap
+    times_per_gap: int = 1  # intermediate frames drawn per gap
     pan: int = 0  # half of the samples pan by up to this many LR pixels a frame
 
 
@@ -77,7 +77,7 @@ class LossConfig:
     # space-time only: weights of the further terms
     lr_between: float = 0.0
     lr_census: float = 0.0
-    lr_warp: float = 0.0  # each key frame warped by its flow alone, against the frame that the flow leads to
+    lr_warp: float = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
     flow_smoothness: float = 0.0
 
 
@@ -88,7 +88,7 @@ class ScheduleConfig:
     every: int = 0  # step: multiply by gamma after this many steps
     gamma: float = 0.5
     period: int = 0  # cosine: steps of one cycle (0: all steps of the run)
-    per_stage: bool = False  # warm-up and cycle begin anew with every stage
+    per_stage: bool = False  # warm-up and cycle restart at every stage
     min_lr: float = 0.0
 
 
@@ -108,21 +108,21 @@ class StageConfig:
 class TrainConfig:
     steps: int = 1000
     batch_size: int = 4
-    accumulate: int = 1  # the batch is worked off in this many parts
+    accumulate: int = 1  # the batch is processed in this many parts
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     stages: list[StageConfig] = field(default_factory=list)  # empty: one stage of `steps`
-    clip_grad: float = 0.0  # largest gradient norm, 0 for none
-    ema: float = 0.0  # decay of the averaged weights, 0 for none
+    clip_grad: float = 0.0  # maximum gradient norm, 0: no clipping
+    ema: float = 0.0  # decay of the EMA of the weights, 0: none
     offset_lr: float = 1.0  # factor on the learning rate of offset convolutions
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
-    init_partial: bool = False  # of another size or scale: what fits is taken, the rest starts as it would
+    init_partial: bool = False  # also from another size or scale: parts that do not fit keep their initial values
     log_every: int = 20
     val_every: int = 0  # 0: only at the end
     save_every: int = 500
@@ -139,7 +139,7 @@ class TrainConfig:
         if self.batch_size % self.accumulate:
             raise InputError(f"'batch_size' ({self.batch_size}) must be a multiple of 'accumulate' ({self.accumulate})")
         if not 0 <= self.ema < 1:
-            raise InputError(f"'ema' must lie in [0, 1), got {self.ema}")
+            raise InputError(f"'ema' must be in [0, 1), got {self.ema}")
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
         if self.init_partial and not self.init:
@@ -147,7 +147,7 @@ class TrainConfig:
 
     @property
     def all_stages(self) -> list[StageConfig]:
-        """The stages, or the one that the whole run is."""
+        """The stages, or one stage for the full run."""
         return self.stages or [StageConfig(self.steps)]
 
     def stage(self, step: int) -> tuple[StageConfig, int]:
@@ -164,22 +164,22 @@ class EvalConfig:
     protocol: Literal["standard", "paper_mtdo"] = "standard"
     crop: int | None = None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
     frames: int | None = None  # only the first frames of each clip
-    temporal: bool = False  # tOF and warping error too
-    ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames, at eight times the cost
+    temporal: bool = False  # also tOF and warping error
+    ensemble: bool = False  # mean over eight flips and rotations of the frames, at eight times the cost
     pictures: int = 2  # clips shown on the report page
     save_frames: bool = False
     scale: float | None = None  # space-time only; default: data.scales[0]
     stride: int | None = None  # space-time only: true frames from one key frame to the next; default: data.strides[0]
-    times: list[float] | None = None  # space-time only: in-between times measured; default: all true frames
+    times: list[float] | None = None  # space-time only: intermediate times to measure; default: all true frames
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
             raise InputError(f"'frames' must be at least 1, got {self.frames}")
         if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
-            raise InputError(f"'scale' must lie between 1 and {MAX_SCALE}, got {self.scale:g}")
+            raise InputError(f"'scale' must be between 1 and {MAX_SCALE}, got {self.scale:g}")
         if self.stride is not None and self.stride < 2:
             raise InputError(
-                f"'stride' must be at least 2, so that a true frame lies between two key frames, got {self.stride}"
+                f"'stride' must be at least 2, so that there is a true frame between two key frames, got {self.stride}"
             )
 
 
@@ -218,7 +218,7 @@ class Config:
 
 
 def in_repository(name: str) -> Path:
-    """A file or folder that comes with this repository, wherever a script was started; short where it lies below."""
+    """Path of a file or folder of this repository, relative if it is below the working folder."""
     path, here = ROOT / name, Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

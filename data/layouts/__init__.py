@@ -1,4 +1,4 @@
-"""Folders of the world: what lies under a root, as pairs of ground truth and low resolution.
+"""Dataset layouts: find the clips under a root and pair ground truth with low resolution.
 
 `open_layout(root)` finds out what the folder is and says why; `data.layouts.finders` knows each kind.
 """
@@ -43,7 +43,7 @@ class Pair:
 
 @dataclass
 class Layout:
-    """What was found: `kind`, the `reason` for taking it so, the pairs, and `notes` on things that deserve a look."""
+    """The pairs found, the `kind` of layout and the `reason` for choosing it, and `notes` for the user."""
 
     kind: str
     root: Path
@@ -167,7 +167,7 @@ def _check_pair(gt: Clip, lr: Clip, scale: int) -> None:
     if len(gt) != len(lr):
         raise InputError(
             f"clip {gt.name}: {len(gt)} frames of ground truth ({gt.source(0)} ...) but {len(lr)} of low resolution "
-            f"({lr.source(0)} ...); they must be as many"
+            f"({lr.source(0)} ...); their lengths must be equal"
         )
     (height, width), (low_height, low_width) = gt.size, lr.size
     if (height, width) != (low_height * scale, low_width * scale):

@@ -46,7 +46,7 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
         else:
             outside += 1
     if outside:
-        notes.append(f"{path}: {outside} boxes lie in frames that do not exist (frames {numbers[0]} to {numbers[-1]})")
+        notes.append(f"{path}: {outside} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})")
     if outside and not any(boxes):
         raise InputError(f"{path}: none of its frame numbers is one of the clip's ({numbers[0]} to {numbers[-1]})")
     return boxes

@@ -1,4 +1,4 @@
-"""One function per kind of data set: does this folder look like it, why, and which clips does it hold?
+"""One function per kind of data set: whether a folder has this layout, the reason, and its clips.
 
 Each finder returns None (not this kind) or (entries, reason). Nothing is decoded here, folders are listed.
 """
@@ -36,7 +36,7 @@ Found = tuple[list[ClipFiles], str] | None
 
 
 def find_jilin(root: Path, query: ClipQuery) -> Found:
-    """ROOT/GT/CLIP/FRAME.png, with LR4x/CLIP and Bicubic4x/CLIP beside it or not (splits were entered before)."""
+    """ROOT/GT/CLIP/FRAME.png, optionally with LR4x/CLIP and Bicubic4x/CLIP, below a split folder if there are any."""
     if not root.is_dir():
         return None
     gt = named(root, ("gt", "hr"))
@@ -64,7 +64,7 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
 
 
 def belongs_to_gt(folder: Path) -> bool:
-    """Whether a folder beside frames of ground truth is that, its low resolution or its enlargement: not a clip."""
+    """Whether a folder holds ground truth, low resolution or enlarged frames of a clip, and is not a clip."""
     return bool(re.fullmatch(r"(gt|hr|truth|sharp|boxes|(lr|bi|bd|bicubic|x|input|blur)[\w-]*)", folder.name.lower()))
 
 
@@ -96,25 +96,25 @@ def find_inside(root: Path, query: ClipQuery) -> Found:
 
 
 def find_file(root: Path, query: ClipQuery) -> Found:
-    """A root that is one film, one TIFF stack or one image; or a folder of films, or of TIFF stacks, one clip each."""
+    """A root that is a video, a TIFF stack or an image; or a folder of videos or of TIFF stacks, one clip each."""
     if root.is_file():
         kind = root.suffix.lower()
         if kind not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
-            raise InputError(f"{root}: unknown kind of file; expected a film, an image or a folder")
+            raise InputError(f"{root}: unknown kind of file; expected a video, an image or a folder")
         if kind in VIDEO_SUFFIXES:
-            return [ClipFiles(root.stem, root)], "one film"
+            return [ClipFiles(root.stem, root)], "one video"
         pages = probe(root).pages
         return [
             ClipFiles(root.stem, root if pages > 1 else [root])
         ], f"a TIFF of {pages} pages" if pages > 1 else "one image"
-    films = files_with(root, VIDEO_SUFFIXES)
+    videos = files_with(root, VIDEO_SUFFIXES)
     images = image_files(root)
-    if films and images:
+    if videos and images:
         raise InputError(
-            f"{root}: holds films and images ({films[0].name}, {images[0].name}, ...); put them into two folders"
+            f"{root}: holds videos and images ({videos[0].name}, {images[0].name}, ...); put them into two folders"
         )
-    if films:
-        return [ClipFiles(film.stem, film) for film in films], f"{len(films)} films"
+    if videos:
+        return [ClipFiles(video.stem, video) for video in videos], f"{len(videos)} videos"
     if images and images[0].suffix.lower() in (".tif", ".tiff") and probe(images[0]).pages > 1:
         return [ClipFiles(stack.stem, stack) for stack in images], f"{len(images)} TIFF stacks"
     return None
@@ -154,7 +154,7 @@ def has_own_splits(root: Path) -> bool:
 
 
 def find_reds(root: Path, query: ClipQuery) -> Found:
-    """ROOT/train_sharp/CLIP/FRAME.png with ROOT/train_sharp_bicubic/X4/CLIP beside it or not (also val_sharp)."""
+    """ROOT/train_sharp/CLIP/FRAME.png optionally with ROOT/train_sharp_bicubic/X4/CLIP (also val_sharp)."""
     if not root.is_dir():
         return None
     sharp = [path for path in folders(root) if re.fullmatch(r"(train|val|test)_sharp", path.name.lower())]
@@ -176,7 +176,7 @@ def find_reds(root: Path, query: ClipQuery) -> Found:
 
 
 def is_viso(root: Path) -> bool:
-    """Folders car, plane, ship, train, or mot/ over them. A `train` alone is a split, not a class."""
+    """Folders car, plane, ship, train, or mot/ over them. A single `train` is a split, not a class."""
     if not root.is_dir():
         return False
     names = {path.name.lower() for path in folders(root)}
@@ -222,7 +222,7 @@ def find_viso(root: Path, query: ClipQuery) -> Found:
 
 
 def find_adobe240(root: Path, query: ClipQuery) -> Found:
-    """Folders of frames at 240 per second, as extracted from the Adobe240 films; asked for by name."""
+    """Folders of frames at 240 per second, as extracted from the Adobe240 videos; only by name."""
     found = find_clips(root, query)
     return found and ([replace(entry, fps=240.0) for entry in found[0]], found[1] + " at 240 per second")
 

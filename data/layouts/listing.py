@@ -1,4 +1,4 @@
-"""What a finder returns for each clip, and how folders are listed and told by their names."""
+"""Entries returned by finders, and the listing of folders."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from data.media import VIDEO_SUFFIXES
 from data.naming import natural_key
 from errors import InputError
 
-Source = Path | Sequence[Path]  # a folder of frames, a film, or a list of files
+Source = Path | Sequence[Path]  # a folder of frames, a video, or a list of files
 
 
 @dataclass(frozen=True)
 class ClipQuery:
-    """What the caller asked for. scale: None where it is not an integer (LR files then do not count)."""
+    """The request. scale: None if it is not an integer (LR files are then ignored)."""
 
     scale: int | None
     split: str | None
@@ -68,7 +68,7 @@ def folders(root: Path) -> list[Path]:
                 if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 if entry.is_symlink() and not Path(entry.path).exists():
-                    raise InputError(f"{entry.path}: a link that leads nowhere; remove or mend it")
+                    raise InputError(f"{entry.path}: a link that leads nowhere; remove or repair it")
                 if entry.is_dir():
                     found.append(root / entry.name)
     except OSError as error:
@@ -89,7 +89,7 @@ def named(root: Path, names: Sequence[str]) -> Path | None:
 
 
 def lr_folder(root: Path, scale: int | None) -> Path | None:
-    """LR4x, LRx4, LR_x4, BIx4, X4, LR: the low resolution for this scale, beside a folder of ground truth."""
+    """LR4x, LRx4, LR_x4, BIx4, X4, LR: the folder of low resolution for this scale, next to the ground truth."""
     if scale is None:
         return None
     wanted = (*(form.format(scale) for form in ("lr{}x", "lrx{}", "lr{}", "bix{}", "bdx{}", "x{}", "input{}")), "lr")
@@ -102,7 +102,7 @@ def other_scales(root: Path) -> list[str]:
 
 
 def clip_folders(root: Path) -> list[Path]:
-    """Sub-folders that hold frames. One without any image is an error: an empty clip must not pass unseen."""
+    """Sub-folders that hold frames. One without any image is an error: an empty clip must not go unnoticed."""
     found = folders(root)
     filled = [path for path in found if image_files(path)]
     if filled and len(filled) < len(found):

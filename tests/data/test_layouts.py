@@ -223,7 +223,7 @@ def test_boxes_beyond_the_clip_are_noted(tmp_path):
     viso(tmp_path)
     (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text("1 1 2 3 4 5 plane\n9 1 2 3 4 5\n")
     layout = open_layout(tmp_path)
-    assert layout[0].boxes[0] == [Box(1, 2, 3, 4, 5, "plane")] and "1 boxes lie in frames" in layout.notes[0]
+    assert layout[0].boxes[0] == [Box(1, 2, 3, 4, 5, "plane")] and "1 boxes are in frames" in layout.notes[0]
 
 
 def test_processed_viso_with_boxes(tmp_path):
@@ -244,11 +244,11 @@ def film(path: Path, count: int = 4) -> Path:
     return path
 
 
-def test_films(tmp_path):
+def test_videos(tmp_path):
     film(tmp_path / "b.mkv")
     film(tmp_path / "a.avi")
     layout = open_layout(tmp_path)
-    assert layout.kind == "file" and names(layout) == ["a", "b"] and "2 films" in layout.reason
+    assert layout.kind == "file" and names(layout) == ["a", "b"] and "2 videos" in layout.reason
     assert layout[0].lr.size == (4, 6) and layout[0].gt.times[1] == pytest.approx(0.04)
     single = open_layout(tmp_path / "b.mkv", need="lr")
     assert isinstance(single[0].lr, VideoClip) and single[0].gt is None and single.scale is None
@@ -269,7 +269,7 @@ def test_tiff_stacks_and_single_images(tmp_path):
     assert len(open_layout(image)[0]) == 1
 
 
-def test_high_rate_films_as_folders(tmp_path):
+def test_high_rate_videos_as_folders(tmp_path):
     for clip in ("GOPR1", "GOPR2"):
         frames(tmp_path / "train" / clip / "sharp")
         frames(tmp_path / "train" / clip / "blur")
@@ -341,11 +341,11 @@ def broken(root: Path, what: str) -> tuple[dict, str]:
     if what == "text for an image":
         (frames(root / "a") / "000.png").write_text("no image")
         return {}, "000.png: cannot be read as an image"
-    if what == "text for a film":
+    if what == "text for a video":
         root.mkdir()
         (root / "a.mp4").write_text("no film")
         return {}, "a.mp4: cannot be read as a video"
-    if what == "films and images":
+    if what == "videos and images":
         film(frames(root) / "a.mkv")
         return {}, "put them into two folders"
     if what == "frames above clips":
@@ -374,7 +374,7 @@ WHAT = [
     "different length",
     "wrong ratio",
 ]
-WHAT += ["missing clip", "gap", "text for an image", "text for a film", "films and images", "frames above clips"]
+WHAT += ["missing clip", "gap", "text for an image", "text for a video", "videos and images", "frames above clips"]
 WHAT += ["link in a circle", "unknown kind", "other kind", "unknown file"]
 
 
