@@ -1,0 +1,115 @@
+"""Peak memory of upscaling GeoTIFF scenes of growing size: a table, and a plot with --plot.
+
+    python benchmarks/scene_memory.py 512 1024 2048 --plot memory.png
+    python benchmarks/scene_memory.py 10000 --weight small.safetensors
+
+Each size is a process of its own: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
+back in strips: type, nodata and the mean of the valid pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+ROOT = Path(__file__).resolve().parents[1]
+STRIP = 256
+
+
+def write_scene(path: Path, side: int) -> float:
+    """A smooth scene with detail; the left eighth is nodata (0). Returns the mean of the rest."""
+    rng, total, count = np.random.default_rng(0), 0.0, 0
+    options = {
+        "driver": "GTiff",
+        "width": side,
+        "height": side,
+        "count": 3,
+        "dtype": "uint16",
+        "nodata": 0,
+        "tiled": True,
+    }
+    place = {"crs": "EPSG:32632", "transform": from_origin(5e5, 5e6, 10, 10), "BIGTIFF": "IF_SAFER"}
+    with rasterio.open(path, "w", **options, **place) as file:
+        for top in range(0, side, STRIP):
+            rows = min(STRIP, side - top)
+            y, x = np.mgrid[top : top + rows, :side]
+            base = 6000 + 3000 * np.sin(x / 9) * np.cos(y / 11)
+            strip = np.stack([base * (1 + 0.1 * k) + rng.normal(0, 40, base.shape) for k in range(3)]).astype(np.uint16)
+            strip[:, :, : side // 8] = 0
+            total, count = total + float(strip.sum(dtype=np.float64)), count + int((strip > 0).sum())
+            file.write(strip, window=Window(0, top, side, rows))
+    return total / count
+
+
+def read_back(path: Path) -> tuple[str, int, float]:
+    """Type, pixels a side and mean of the valid pixels."""
+    total, count = 0.0, 0
+    with rasterio.open(path) as file:
+        for top in range(0, file.height, STRIP):
+            strip = file.read(window=Window(0, top, file.width, min(STRIP, file.height - top)))
+            total, count = total + float(strip.sum(dtype=np.float64)), count + int((strip > 0).sum())
+        return file.dtypes[0], file.width, total / count
+
+
+def measure(side: int, weight: Path | None, folder: Path) -> tuple[float, float, str]:
+    """GiB at the peak, seconds, and what was read back."""
+    mean = write_scene(folder / "in.tif", side)
+    command = [
+        sys.executable,
+        str(ROOT / "upscale.py"),
+        str(folder / "in.tif"),
+        str(folder / "out.tif"),
+        "--scale",
+        "2",
+    ]
+    command += ["--precision", "fp32", *(["--weight", str(weight)] if weight else [])]
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seconds = time.perf_counter() - begun
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    dtype, width, after = read_back(folder / "out.tif")
+    return peak, seconds, f"{dtype} {width}x{width}, mean {mean:.1f} -> {after:.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sides", type=int, nargs="+", help="pixels a side")
+    parser.add_argument("--weight", type=Path, help="weights of scale 2 (default: the released ones)")
+    parser.add_argument("--plot", type=Path, help="picture of peak memory over size")
+    parser.add_argument("--folder", help="where the scenes are written (default: the temporary folder)")
+    options = parser.parse_args()
+    print("| pixels | peak memory (GiB) | seconds | result |\n|---|---|---|---|")
+    peaks = []
+    for side in sorted(options.sides):  # rising: the peak of the children is the largest so far
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            peak, seconds, result = measure(side, options.weight, Path(folder))
+        peaks.append(peak)
+        print(f"| {side}x{side} | {peak:.2f} | {seconds:.0f} | {result} |", flush=True)
+    if options.plot:
+        plot(sorted(options.sides), peaks, options.plot)
+
+
+def plot(sides: list[int], peaks: list[float], path: Path) -> None:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
+    axes.plot([side**2 / 1e6 for side in sides], peaks, "o-")
+    axes.set(
+        xlabel="megapixels of the scene", ylabel="peak memory (GiB)", ylim=(0, max(3.2, 1.1 * max(peaks))), xscale="log"
+    )
+    axes.axhline(3, color="0.6", linestyle="--")
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
