@@ -1,8 +1,8 @@
 """The README's pictures: python benchmarks/picture.py docs/satellite.png [--moving docs/satellite.webp] [--weight FILE].
 
-A clip of satellite video is simulated from an aerial photograph of data/samples (NEON, CC0 1.0; the split that no training
-of this repository sees), shrunk by 4 and restored. The picture shows the frame and a zoom: bicubic, restored, truth, each
-with its Y PSNR over the full frame. The animation moves a divider over the clip: bicubic to its left, restored to its right.
+A clip of satellite video is simulated from the `test` part of an aerial photograph of data/samples (NEON, CC0 1.0), shrunk by 4
+and restored. The picture shows the frame and a zoom: bicubic, restored (with Y PSNR over the full frame) and truth. The
+animation moves a divider over the clip: bicubic to its left, restored to its right.
 """
 
 from __future__ import annotations
