@@ -16,7 +16,15 @@ def main() -> int:
     arguments.add_argument(
         "--accept-changes", action="store_true", help="resume with other data, another seed or optimizer too"
     )
+    arguments.add_argument(
+        "--keys", action="store_true", help="print every key of a config with type, default and meaning"
+    )
     options = cli.parse(arguments)
+    if options.keys:
+        from engine import keys
+
+        print(keys.table())
+        return 0
 
     from engine.train import runs  # torch is imported after the arguments are known to be right
 

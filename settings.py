@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import re
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from contextlib import suppress
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
 
 import yaml
 
 from errors import InputError
 
 T = TypeVar("T")
+LARGEST = 2**53  # of integers without limits of their own
+LONGEST = 4096  # characters of a string
+NODES, DEPTH, DIGITS = 100_000, 40, 30  # of a YAML text, aliases written out; of an integer
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+
+
+class Between(NamedTuple):
+    """Limits of a number, both included: `patch: Annotated[int, Between(1, 2048)] = 64`."""
+
+    low: float
+    high: float
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "") -> T:
@@ -31,14 +45,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
     if mapping is None:
         mapping = {}
     if not isinstance(mapping, Mapping):
-        raise InputError(f"config key '{where}': expected a group of keys, got {mapping!r}")
+        raise InputError(f"config key '{where}': expected a group of keys, got {shown(mapping)}")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     values = {}
     for key, value in mapping.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in fields:
-            raise InputError(f"unknown config key '{path}'{nearest(str(key), fields)}")
+            raise InputError(f"unknown config key '{shorten(path)}'{nearest(shorten(str(key)), fields)}")
         parse = fields[key].metadata.get("parse")
         values[key] = parse(value, path) if parse else convert(value, hints[key], path)
     missing = [name for name, field in fields.items() if name not in values and not _has_default(field)]
@@ -63,13 +77,15 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if origin is Annotated:
+        return _within(convert(value, arguments[0], where), arguments[1], where)
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, where)
     if origin is Literal:
-        if value not in arguments or isinstance(value, bool) != any(
-            a is value for a in arguments if isinstance(a, bool)
-        ):
-            raise InputError(f"config key '{where}': expected one of {', '.join(map(str, arguments))}, got {value!r}")
+        if not any(type(value) is type(choice) and value == choice for choice in arguments):
+            raise InputError(
+                f"config key '{where}': expected one of {', '.join(map(str, arguments))}, got {shown(value)}"
+            )
         return value
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_mapping(kind, value, where)  # type: ignore[arg-type]
@@ -77,7 +93,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
         return _convert_sequence(value, origin, arguments, where)
     if origin is dict or kind is dict:
         if not isinstance(value, Mapping):
-            raise InputError(f"config key '{where}': expected a group of keys, got {value!r}")
+            raise InputError(f"config key '{where}': expected a group of keys, got {shown(value)}")
         return dict(value)
     return _convert_scalar(value, kind, where)
 
@@ -94,13 +110,26 @@ def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
             message = str(error)
     if len(kinds) == 1:
         raise InputError(message)
-    names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
-    raise InputError(f"config key '{where}': expected {names}, got {value!r}")
+    names = " or ".join(_name(kind) for kind in kinds)
+    raise InputError(f"config key '{where}': expected {names}, got {shown(value)}")
+
+
+def _name(kind: Any) -> str:
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    return " or ".join(map(str, choices)) or WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _within(value: Any, limits: Between, where: str) -> Any:
+    if not limits.low <= value <= limits.high:
+        bound = f"at least {limits.low:.9g}" if value < limits.low else f"at most {limits.high:.9g}"
+        raise InputError(f"config key '{where}': expected {bound}, got {shown(value)}")
+    return value
 
 
 def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], where: str) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"config key '{where}': expected a list, got {value!r}")
+        raise InputError(f"config key '{where}': expected a list, got {shown(value)}")
     variadic = origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis)
     if not variadic and len(value) != len(arguments):
         raise InputError(f"config key '{where}': expected {len(arguments)} values, got {len(value)}")
@@ -109,20 +138,141 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], wher
 
 
 def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            value = float(value)
     if kind is str and value is False:  # and `off` as a truth value
         return "off"
+    if kind is str and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
+        return str(value)  # a folder or clip may be called 2024
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
+        value = int(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"config key '{where}': expected {WORDS.get(kind, kind.__name__)}, got {value!r}")
+        raise InputError(f"config key '{where}': expected {WORDS.get(kind, kind.__name__)}, got {shown(value)}")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"config key '{where}': expected a finite number, got {value}")
+    if kind is int and abs(value) > LARGEST:
+        raise InputError(f"config key '{where}': expected a whole number up to 2**53, got {shown(value)}")
+    if kind is str and (len(value) > LONGEST or "\0" in value):
+        raise InputError(f"config key '{where}': expected up to {LONGEST} characters and no null byte")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value for a message: its representation, cut where it is long."""
+    try:
+        return shorten(repr(value))
+    except (ValueError, RecursionError):
+        return "a value too long to show"
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# --- YAML -------------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain words stay words: no dates, no numbers in base 60, and 011 is a name, not 9."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around words that `_Loader` would read as numbers."""
+
+
+def _plain_numbers() -> None:
+    taken = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag not in taken]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    _Loader.yaml_implicit_resolvers = resolvers
+    whole = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
+    broken = re.compile(
+        r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    )
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
+    _Loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
+    _Loader.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
+
+
+_plain_numbers()
+TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """The value of a YAML text. `what` names it in messages, such as "config file 'a.yaml'".
+
+    Raises `InputError` for text that is no YAML, and for YAML that has no sense as settings: a key given twice, tags, groups
+    that hold themselves, aliases that write out to more than `NODES` values.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _Nodes(what).count(node, 0)
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark and "\n" in text.strip() else ""
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        raise InputError(f"{what}{line} is not valid YAML: {problem}") from None
+    except RecursionError:
+        raise InputError(f"{what} is not valid YAML: groups are nested too deeply") from None
+    except (ValueError, KeyError, AttributeError):  # `!!int many`
+        raise InputError(f"{what} is not valid YAML: a value is not of the kind that its tag says") from None
+
+
+def dump_yaml(mapping: Mapping[str, Any]) -> str:
+    """YAML that `parse_yaml` reads back as it was."""
+    return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Nodes:
+    """Counts the values of a parsed YAML text, with every alias written out, and refuses what settings never hold."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.counts: dict[int, int] = {}  # 0: being counted
+
+    def count(self, node: yaml.Node, depth: int) -> int:
+        known = self.counts.get(id(node))
+        if known == 0:
+            self._refuse("a group holds itself", node)
+        if known is not None:
+            return known
+        if depth > DEPTH:
+            self._refuse("groups are nested too deeply", node)
+        if node.tag not in TAGS:
+            self._refuse(f"'{shorten(node.tag)}' is no kind of setting", node)
+        if node.tag.endswith(":int") and len(node.value) > DIGITS:
+            self._refuse(f"a number of {len(node.value)} digits", node)
+        self.counts[id(node)] = 0
+        total = 1 + sum(self.count(child, depth + 1) for child in self._children(node))
+        if total > NODES:
+            self._refuse(f"it holds more than {NODES} values", node)
+        self.counts[id(node)] = total
+        return total
+
+    def _children(self, node: yaml.Node) -> list[yaml.Node]:
+        if isinstance(node, yaml.SequenceNode):
+            return list(node.value)
+        if not isinstance(node, yaml.MappingNode):
+            return []
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name, times in Counter(names).items() if times > 1), None)
+        if len(names) < len(node.value):
+            self._refuse("a key is a group", node)
+        if twice is not None:
+            self._refuse(f"the key '{shorten(twice)}' is given twice", node)
+        return [child for pair in node.value for child in pair]
+
+    def _refuse(self, problem: str, node: yaml.Node) -> None:
+        raise InputError(f"{self.what}, line {node.start_mark.line + 1}: {problem}")
 
 
 def _has_default(field: dataclasses.Field) -> bool:
@@ -146,18 +296,15 @@ def apply_override(mapping: dict[str, Any], override: str) -> None:
     """Set `a.b=value` in nested dicts; the value is YAML. `from_mapping` finds unknown keys."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise InputError(f"override '{override}': expected key.sub=value, for example train.steps=200")
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise InputError(f"override '{override}': the value is not valid YAML") from None
+        raise InputError(f"override '{shorten(override)}': expected key.sub=value, for example train.steps=200")
+    value = parse_yaml(text, f"override '{shorten(override)}'") if text else ""
     *groups, last = key.split(".")
     target = mapping
     for group in groups:
         child = target.setdefault(group, {})
         if not isinstance(child, dict):
             if child is not None:
-                raise InputError(f"override '{override}': '{group}' is a single value, not a group")
+                raise InputError(f"override '{shorten(override)}': '{group}' is a single value, not a group")
             child = target[group] = {}
         target = child
     target[last] = value

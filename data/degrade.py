@@ -190,10 +190,11 @@ class Degradation:
                 raise InputError(f"degradation.{key} is {getattr(self, key)!r}: expected {expected}")
 
         check(self.kind in ("bicubic", "blur-down", "mtf"), "kind", "bicubic, blur-down or mtf")
-        check(self.sigma > 0, "sigma", "a positive number of pixels")
+        check(0 < self.sigma <= 100, "sigma", "a number of pixels above 0, up to 100")
         check(0 < self.mtf < 1, "mtf", "a number between 0 and 1")
-        check(self.noise >= 0, "noise", "grey levels, 0 or more")
+        check(0 <= self.noise <= 255, "noise", "grey levels from 0 to 255")
         check(self.jpeg is None or 1 <= self.jpeg <= 100, "jpeg", "a quality of 1 to 100, or null")
+        check(0 <= self.seed < 2**32, "seed", "0 or more, below 2**32")
         check(self.bits in (None, 0, 8, 16), "bits", "8, 16, 0 (no rounding) or null (as the ground truth)")
         check(self.jpeg is None or self.bits in (None, 8), "bits", "8 where jpeg is set")
 

@@ -8,20 +8,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import yaml
+from typing import Annotated, Any, Literal
 
 import models
 from data.bands import Bands
 from data.compress import Compression
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
+from engine.inert import check_inert
 from errors import InputError
-from settings import apply_override, from_mapping, to_mapping
+from settings import Between, apply_override, from_mapping, parse_yaml, shorten, to_mapping
+from settings import dump_yaml as dumped
 
+LARGEST_FILE = 2**20  # bytes of a config file
 MAX_SCALE = 32  # larger factors only fill memory
 ROOT = Path(__file__).resolve().parents[1]
+
+
+Steps = Annotated[int, Between(1, 10**9)]
+StepsOrNone = Annotated[int, Between(0, 10**9)]  # 0 for never or none
+Weight = Annotated[float, Between(0, 1e6)]
+Scale = Annotated[float, Between(1, MAX_SCALE)]
+Stride = Annotated[int, Between(1, 1000)]
+Patch = Annotated[int, Between(1, 4096)]
+Times = Annotated[int, Between(1, 1000)]
+Share = Annotated[float, Between(0, 1)]
+Beta = Annotated[float, Between(0, 0.999999)]
+FrameNumber = Annotated[int, Between(-(10**9), 10**9)]
 
 
 @dataclass
@@ -33,10 +46,10 @@ class SourceConfig:
     split: str | None = None
     list_file: str | None = None
     clips: list[str] | None = None  # only clips of these names
-    region: tuple[float, float, float, float] | None = None  # left, top, right, bottom as fractions of the frame
-    frames: tuple[int, int] | None = None  # first and one past the last frame
+    region: tuple[Share, Share, Share, Share] | None = None  # left, top, right, bottom as fractions of the frame
+    frames: tuple[FrameNumber, FrameNumber] | None = None  # first and one past the last frame
     allow_gaps: bool = False
-    repeat: int = 1  # training: every clip counts as this many
+    repeat: Annotated[int, Between(1, 10_000)] = 1  # training: every clip counts as this many
     bands: Bands | None = None  # images of many bands or of other ranges: which to take, how to stretch
     degradation: Degradation = field(default_factory=Degradation)
     compression: Compression = field(default_factory=Compression)  # of the low resolution
@@ -52,82 +65,85 @@ class DataConfig:
     train: SourceConfig = field(default_factory=SourceConfig)
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
-    patch: int = 64  # LR pixels
-    # neighbours beyond the ends of a clip; null: as network.padding says
-    padding: Literal["reflect", "replicate", "circular", "distinct"] | None = None
+    patch: Patch = 64  # LR pixels
+    padding: Literal["reflect", "replicate", "circular", "distinct"] | None = (
+        None  # neighbours beyond the ends of a clip; null: as network.padding says
+    )
     flips: bool = True  # left-right and up-down (both together: 180 degrees)
     turns: bool = True  # by 90 degrees
     reverse_time: bool = True
-    workers: int = 0
+    workers: Annotated[int, Between(0, 256)] = 0  # processes that read samples; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
-    cache_gb: float = 4.0
+    cache_gb: Annotated[float, Between(0, 1e5)] = 4.0  # limit of the cache, GiB
     on_error: Literal["stop", "skip"] = "stop"  # at a training sample that cannot be read; skip: count it, take another
     # space-time only
-    key_frames: int = 3  # T, LR frames of one sample
-    scales: tuple[float, float] = (4.0, 4.0)  # drawn uniformly per batch
-    strides: list[int] = field(default_factory=lambda: [2])  # true frames from one key frame to the next
-    times_per_gap: int = 1  # intermediate frames drawn per gap
-    pan: int = 0  # half of the samples pan by up to this many LR pixels a frame
+    key_frames: Annotated[int, Between(2, 100)] = 3  # T, LR frames of one sample
+    scales: tuple[Scale, Scale] = (4.0, 4.0)  # drawn uniformly per batch
+    strides: list[Stride] = field(default_factory=lambda: [2])  # true frames from one key frame to the next
+    times_per_gap: Times = 1  # intermediate frames drawn per gap
+    pan: Annotated[int, Between(0, 1000)] = 0  # half of the samples pan by up to this many LR pixels a frame
 
 
 @dataclass
 class LossConfig:
     kind: Literal["l1", "charbonnier"] = "l1"
-    epsilon: float = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
+    epsilon: Annotated[float, Between(0, 1)] = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
     # space-time only: weights of the further terms
-    lr_between: float = 0.0
-    lr_census: float = 0.0
-    lr_warp: float = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
-    flow_smoothness: float = 0.0
+    lr_between: Weight = 0.0  # intermediate LR frames against the downscaled truth
+    lr_census: Weight = 0.0  # the same by census transform
+    lr_warp: Weight = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
+    flow_smoothness: Weight = 0.0  # edge-aware, of the flows
 
 
 @dataclass
 class ScheduleConfig:
     kind: Literal["constant", "step", "cosine"] = "constant"
-    warmup: int = 0  # steps of linear warm-up
-    every: int = 0  # step: multiply by gamma after this many steps
-    gamma: float = 0.5
-    period: int = 0  # cosine: steps of one cycle (0: all steps of the run)
+    warmup: StepsOrNone = 0  # steps of linear warm-up
+    every: StepsOrNone = 0  # step: multiply by gamma after this many steps
+    gamma: Annotated[float, Between(1e-6, 1)] = 0.5  # step
+    period: StepsOrNone = 0  # cosine: steps of one cycle (0: all steps of the run)
     per_stage: bool = False  # warm-up and cycle restart at every stage
-    min_lr: float = 0.0
+    min_lr: Annotated[float, Between(0, 1e4)] = 0.0  # step and cosine: never below
 
 
 @dataclass
 class StageConfig:
     """A stretch of the run with its own sampling (STNO: fixed scale first, then continuous scale and time)."""
 
-    steps: int
-    scales: tuple[float, float] | None = None
-    strides: list[int] | None = None
-    times_per_gap: int | None = None
-    patch: int | None = None
+    steps: Steps
+    scales: tuple[Scale, Scale] | None = None
+    strides: list[Stride] | None = None
+    times_per_gap: Times | None = None
+    patch: Patch | None = None
     operator_only: bool = False  # only STNO's interpolation operator learns, from LR frames: a step is much cheaper
 
 
 @dataclass
 class TrainConfig:
-    steps: int = 1000
-    batch_size: int = 4
-    accumulate: int = 1  # the batch is processed in this many parts
+    steps: Steps = 1000
+    batch_size: Annotated[int, Between(1, 65536)] = 4  # samples of one step, over all processes
+    accumulate: Annotated[int, Between(1, 65536)] = 1  # the batch is processed in this many parts
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
+    lr: Annotated[float, Between(0, 1e4)] = 1e-4  # learning rate
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # of Adam
+    weight_decay: Annotated[float, Between(0, 1e3)] = 0.0
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     stages: list[StageConfig] = field(default_factory=list)  # empty: one stage of `steps`
-    clip_grad: float = 0.0  # maximum gradient norm, 0: no clipping
-    ema: float = 0.0  # decay of the EMA of the weights, 0: none
-    offset_lr: float = 1.0  # factor on the learning rate of offset convolutions
+    clip_grad: Weight = 0.0  # largest gradient norm, 0 for none
+    ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the averaged weights, 0 for none
+    offset_lr: Annotated[float, Between(0, 1e3)] = 1.0  # factor on the learning rate of offset convolutions
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
-    init_partial: bool = False  # also from another size or scale: parts that do not fit keep their initial values
-    log_every: int = 20
-    val_every: int = 0  # 0: only at the end
-    save_every: int = 500
-    keep: int = 2  # states kept: the newest and those before it
-    spike: float = 30.0  # loss, gradient or update this many times its running median is unusual; 0: nothing is
+    init_partial: bool = False  # of another size or scale: what fits is taken, the rest starts as it would
+    log_every: Steps = 20
+    val_every: StepsOrNone = 0  # 0: only at the end
+    save_every: Steps = 500
+    keep: Annotated[int, Between(1, 1000)] = 2  # states kept: the newest and those before it
+    spike: Annotated[float, Between(0, 1e9)] = (
+        30.0  # loss, gradient or update this many times its running median is unusual; 0: nothing is
+    )
     on_spike: Literal["skip", "stop"] = "skip"  # an unusual step is left out, or ends the run
 
     def __post_init__(self) -> None:
@@ -162,15 +178,17 @@ class TrainConfig:
 @dataclass
 class EvalConfig:
     protocol: Literal["standard", "paper_mtdo"] = "standard"
-    crop: int | None = None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
-    frames: int | None = None  # only the first frames of each clip
-    temporal: bool = False  # also tOF and warping error
-    ensemble: bool = False  # mean over eight flips and rotations of the frames, at eight times the cost
-    pictures: int = 2  # clips shown on the report page
+    crop: Annotated[int, Between(0, 4096)] | None = (
+        None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
+    )
+    frames: Annotated[int, Between(1, 10**9)] | None = None  # only the first frames of each clip
+    temporal: bool = False  # tOF and warping error too
+    ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames, at eight times the cost
+    pictures: Annotated[int, Between(0, 1000)] = 2  # clips shown on the report page
     save_frames: bool = False
-    scale: float | None = None  # space-time only; default: data.scales[0]
-    stride: int | None = None  # space-time only: true frames from one key frame to the next; default: data.strides[0]
-    times: list[float] | None = None  # space-time only: intermediate times to measure; default: all true frames
+    scale: Scale | None = None  # space-time only; default: data.scales[0]
+    stride: Annotated[int, Between(2, 1000)] | None = None  # space-time only: as data.strides; default: data.strides[0]
+    times: list[Share] | None = None  # space-time only: intermediate times measured; default: all true frames
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
@@ -193,7 +211,7 @@ class Config:
 
     network: Any = field(metadata={"parse": _parse_network})
     name: str = "run"
-    seed: int = 0
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of weights, samples and everything else that is random
     device: str = "auto"
     dcn: Literal["auto", "compiled", "torchvision", "plain"] = "auto"
     runs: str = "runs"  # a run writes to RUNS/NAME
@@ -229,10 +247,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """A config from nested mappings and overrides. Raises `InputError` for unknown keys, values that cannot be, and keys that do
+    nothing with the network and the other keys as they are."""
     mapping = _merged(mapping)
     for override in overrides:
         apply_override(mapping, override)
-    return from_mapping(Config, mapping)
+    config = from_mapping(Config, mapping)
+    check_inert(config, {override.partition("=")[0] for override in overrides})
+    return config
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
@@ -241,20 +263,23 @@ def config_to_mapping(config: Config) -> dict[str, Any]:
 
 
 def dump_yaml(config: Config) -> str:
-    return yaml.safe_dump(config_to_mapping(config), sort_keys=False)
+    return dumped(config_to_mapping(config))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         known = sorted(p.as_posix() for p in in_repository("configs").glob("*.yaml"))
-        raise InputError(f"config file '{path}' does not exist" + (f": try one of {', '.join(known)}" if known else ""))
+        raise InputError(
+            f"config file '{shorten(str(path))}' does not exist" + (f": try one of {', '.join(known)}" if known else "")
+        )
+    if path.stat().st_size > LARGEST_FILE:
+        raise InputError(f"config file '{path}' is larger than {LARGEST_FILE} bytes: it is no config")
     try:
-        mapping = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"config file '{path}'{line} is not valid YAML: {getattr(error, 'problem', error)}") from None
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"config file '{path}' is not valid YAML: it is not UTF-8 ({error.reason})") from None
+    mapping = parse_yaml(text, f"config file '{path}'")
     if not isinstance(mapping, dict):
         raise InputError(f"config file '{path}' holds no keys: expected groups such as 'network:' and 'train:'")
     return mapping
@@ -262,3 +287,4 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _merged(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _merged(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
+

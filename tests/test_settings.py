@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from errors import InputError
-from settings import from_mapping, nearest, to_mapping
+from settings import Between, dump_yaml, from_mapping, nearest, parse_yaml, to_mapping
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Outer:
     sizes: list[int] = field(default_factory=list)
     limit: int | None = None
     flag: bool = False
+    share: Annotated[float, Between(0, 1)] = 0.5
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 0:
@@ -68,7 +69,16 @@ def test_off_as_yaml_1_1_reads_it() -> None:
         ({"name": "x", "iner": {}}, ["'iner'", "did you mean 'inner'"]),
         ({"name": "x", "inner": {"windw": 8}}, ["'inner.windw'", "did you mean 'window'"]),
         ({"name": "x", "inner": 3}, ["'inner'", "group of keys"]),
-        ({"name": 3}, ["'name'", "expected a word", "3"]),
+        ({"name": 3.5}, ["'name'", "expected a word", "3.5"]),
+        ({"name": "a\0b"}, ["'name'", "no null byte"]),
+        ({"name": "x" * 5000}, ["'name'", "up to 4096 characters"]),
+        ({"name": "x", "inner": {"ratio": float("nan")}}, ["'inner.ratio'", "finite number"]),
+        ({"name": "x", "inner": {"ratio": "1e400"}}, ["'inner.ratio'", "finite number"]),
+        ({"name": "x", "inner": {"ratio": 10**400}}, ["'inner.ratio'", "expected a number"]),
+        ({"name": "x", "inner": {"window": 10**30}}, ["'inner.window'", "up to 2**53"]),
+        ({"name": "x", "inner": {"window": 10**5000}}, ["'inner.window'", "too long to show"]),
+        ({"name": "x", "share": 1.5}, ["'share'", "at most 1", "1.5"]),
+        ({"name": "x", "share": -1}, ["'share'", "at least 0", "-1"]),
         ({"name": "x", "flag": 1}, ["'flag'", "expected true or false"]),
         ({"name": "x", "inner": {"window": True}}, ["'inner.window'", "expected a whole number"]),
         ({"name": "x", "inner": {"window": 8.5}}, ["'inner.window'", "expected a whole number"]),
@@ -91,3 +101,55 @@ def test_bad_values_are_named(mapping: object, parts: list[str]) -> None:
 
 def test_nearest_lists_all_where_none_is_near() -> None:
     assert nearest("zzz", ["alpha", "beta"]) == ": expected one of alpha, beta"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[000, 011, '7', 8]", ["000", "011", "7", 8]),
+        ("2020-01-01", "2020-01-01"),
+        ("1:30", "1:30"),
+        ("1e-4", 1e-4),
+        ("-3", -3),
+        (".5", 0.5),
+        ("{a: &x [1], b: *x}", {"a": [1], "b": [1]}),
+        ("{a: &x {c: 1}, b: {<<: *x, d: 2}}", {"a": {"c": 1}, "b": {"c": 1, "d": 2}}),
+        ("", None),
+    ],
+)
+def test_yaml_keeps_plain_words(text: str, value: object) -> None:
+    assert parse_yaml(text, "it") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: 1\na: 2", "line 2: the key 'a' is given twice|'a' is given twice"),
+        ("&a [*a]", "holds itself"),
+        ("{a: &a {b: *a}}", "holds itself"),
+        (
+            "\n".join(
+                ["- &a0 [x,x,x,x,x,x,x,x,x,x]", *(f"- &a{i + 1} [{','.join([f'*a{i}'] * 10)}]" for i in range(9))]
+            ),
+            "more than",
+        ),
+        ("9" * 5000, "5000 digits"),
+        ("[" * 5000, "nested too deeply|not valid"),
+        ("!!int many", "not of the kind"),
+        ("!!bool many", "not of the kind"),
+        ("!!timestamp x", "no kind of setting"),
+        ("!!python/object/apply:os.system [ls]", "no kind of setting"),
+        ("{[1]: 2}", "a key is a group"),
+        ("a: [", "not valid YAML"),
+        ("a: \x07", "not valid YAML"),
+    ],
+)
+def test_yaml_that_makes_no_settings_is_one_line(text: str, words: str) -> None:
+    with pytest.raises(InputError, match=words) as caught:
+        parse_yaml(text, "config file 'a.yaml'")
+    assert str(caught.value).startswith("config file 'a.yaml'") and len(str(caught.value)) < 300
+
+
+def test_yaml_comes_back_as_it_was() -> None:
+    mapping = {"a": ["000", "011", "1e5", "2020-01-01", "no", "1:30", "~", ""], "b": 1e-05, "c": None, "d": "größe"}
+    assert parse_yaml(dump_yaml(mapping), "it") == mapping

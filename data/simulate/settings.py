@@ -9,6 +9,7 @@ from typing import Any
 from errors import InputError
 from settings import from_mapping
 
+MOST = 1000  # of any count, length or factor: more only takes time and memory
 Range = tuple[float, float]  # lowest and highest value; one is drawn per clip (or per object)
 
 
@@ -123,13 +124,15 @@ class SimulatorSettings:
     def __post_init__(self) -> None:
         _ascending(ground=self.ground, contrast=self.contrast)
         _share(test_share=self.test_share)
-        if self.seed < 0:
-            raise InputError(f"seed: expected 0 or more, got {self.seed}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed: expected 0 or more, below 2**32, got {self.seed}")
         for name, value in (("clips", self.clips), ("frames", self.frames)):
-            if value < 1:
-                raise InputError(f"{name}: expected 1 or more, got {value}")
-        if min(self.size) < 32:
-            raise InputError(f"size: expected at least 32x32, got {self.size[0]}x{self.size[1]}")
+            if not 1 <= value <= 100_000:
+                raise InputError(f"{name}: expected 1 to 100000, got {value}")
+        if not 32 <= min(self.size) <= max(self.size) <= 8192:
+            raise InputError(f"size: expected 32x32 to 8192x8192, got {self.size[0]}x{self.size[1]}")
+        if not 0 < self.fps <= 1000:
+            raise InputError(f"fps: expected more than 0, up to 1000 frames a second, got {self.fps}")
         if self.ground[0] < 0.5:
             raise InputError(f"ground: expected at least 0.5 still pixels per pixel, got {self.ground[0]}")
 
@@ -141,14 +144,14 @@ def settings_from(mapping: Mapping[str, Any] | SimulatorSettings | None, where: 
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not value >= 0:
-            raise InputError(f"{name}: expected 0 or more, got {value}")
+        if not 0 <= value <= MOST:
+            raise InputError(f"{name}: expected 0 to {MOST}, got {value}")
 
 
 def _ascending(**ranges: Range) -> None:
     for name, (low, high) in ranges.items():
-        if not 0 <= low <= high:
-            raise InputError(f"{name}: expected [lowest, highest], both 0 or more, got [{low}, {high}]")
+        if not 0 <= low <= high <= MOST:
+            raise InputError(f"{name}: expected [lowest, highest], both from 0 to {MOST}, got [{low}, {high}]")
 
 
 def _share(**values: float) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine import keys
 from engine.config import config_from_mapping, config_to_mapping, dump_yaml, load_config
 from errors import InputError
 
@@ -38,6 +39,17 @@ def test_overrides_reach_their_key() -> None:
         ("train.steps=many", ["train.steps", "whole number"]),
         ("train.steps=0", ["steps", "at least 1"]),
         ("train.accumulate=3", ["accumulate", "multiple"]),
+        ("data.patch=1000000", ["data.patch", "at most 4096"]),
+        ("seed=-1", ["seed", "at least 0"]),
+        ("train.lr=.nan", ["train.lr", "finite"]),
+        ("loss.lr_warp=1", ["loss.lr_warp", "does nothing here", "remove it"]),
+        ("data.scales=[2,4]", ["data.scales", "does nothing here"]),
+        ("data.scales=[4,4]", ["data.scales", "does nothing here"]),
+        ("eval.stride=3", ["eval.stride", "does nothing here"]),
+        ("train.channels_last=true", ["train.channels_last", "does nothing here"]),
+        ("train.schedule.kind=step", ["train.schedule", "every"]),
+        ("network.reconstruction_blocks=3", ["network.reconstruction_blocks", "does nothing here"]),
+        ("train.stages=[{steps: 3, scales: [2, 4]}]", ["train.stages[0].scales", "space-time"]),
         ("train.init_partial=true", ["init_partial", "name weights in 'init'"]),
         ("steps", ["key.sub=value"]),
         ("seed.x=1", ["seed", "group"]),
@@ -72,3 +84,25 @@ def test_stages_add_up() -> None:
     config = config_from_mapping(mapping)
     assert config.train.steps == 7
     assert config_from_mapping(config_to_mapping(config)) == config
+
+
+def test_clip_names_of_digits_need_no_quotes() -> None:
+    path = Path(__file__).parents[2] / "configs" / "mtdo_s.yaml"
+    for text in ("[000,011,7]", "['000','011','7']", '["000", 011, 7]'):
+        assert load_config(path, [f"data.train.clips={text}"]).data.train.clips == ["000", "011", "7"]
+
+
+def test_every_key_is_printed_with_type_default_and_meaning() -> None:
+    text = keys.table()
+    assert "train.keep=2  (a whole number from 1 to 1000)  # states kept: the newest and those before it" in text
+    assert "network.hat.window=16  (a whole number)  # side of an attention window" in text
+    names = {line.split("=")[0] for line in text.splitlines() if "=" in line}
+    config = config_from_mapping({"network": {"name": "mtdo"}})
+    for group in ("data", "loss", "train", "eval"):
+        assert {
+            f"{group}.{name}" for name, value in vars(getattr(config, group)).items() if not vars_of(value)
+        } <= names
+
+
+def vars_of(value: object) -> bool:
+    return hasattr(value, "__dataclass_fields__")

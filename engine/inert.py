@@ -1,0 +1,66 @@
+"""Keys that do nothing: a config that sets one means something else than it says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from errors import InputError
+
+if TYPE_CHECKING:
+    from engine.config import Config
+
+SPACE_TIME_KEYS = (
+    *(f"data.{key}" for key in ("key_frames", "scales", "strides", "times_per_gap", "pan")),
+    *(f"loss.{key}" for key in ("lr_between", "lr_census", "lr_warp", "flow_smoothness")),
+    *(f"eval.{key}" for key in ("scale", "stride", "times")),
+    "train.channels_last",
+)
+
+
+def inert_keys(config: Config) -> dict[str, str]:
+    """Keys that do nothing with the network and the other keys as they are, and why."""
+    network, train, schedule = config.network, config.train, config.train.schedule
+    result: dict[str, str] = {}
+    if config.space_time:
+        result["data.padding"] = "it is for networks with a window of frames"
+    else:
+        result |= dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {network.name}")
+        unused = "hat" if network.reconstruction == "residual" else "reconstruction_blocks"
+        result[f"network.{unused}"] = f"the reconstruction is '{network.reconstruction}'"
+    if config.loss.kind == "l1" and not (config.loss.lr_between or config.loss.lr_warp):
+        result["loss.epsilon"] = "no term of the loss is Charbonnier"
+    if schedule.kind != "step":
+        result |= dict.fromkeys(("train.schedule.every", "train.schedule.gamma"), "the schedule is not 'step'")
+    if schedule.kind != "cosine":
+        result["train.schedule.period"] = "the schedule is not 'cosine'"
+    if schedule.kind == "constant":
+        result["train.schedule.min_lr"] = "the schedule is 'constant'"
+    if not train.stages:
+        result["train.schedule.per_stage"] = "there are no stages"
+    if config.data.cache == "none":
+        result["data.cache_gb"] = "nothing is cached"
+    result["data.val.repeat"] = "it is for training data"
+    if not train.spike:
+        result["train.on_spike"] = "train.spike is 0"
+    return result
+
+
+def check_inert(config: Config, asked: set[str]) -> None:
+    """Raise `InputError` for a key that does nothing: one that differs from its default, or one in `asked`."""
+    default = type(config)(network=type(config.network)())
+    for key, why in inert_keys(config).items():
+        given = any(name == key or name.startswith(f"{key}.") for name in asked)
+        if given or _at(config, key) != _at(default, key):
+            raise InputError(f"config key '{key}' does nothing here: {why}: remove it")
+    if config.train.schedule.kind == "step" and not config.train.schedule.every:
+        raise InputError("config key 'train.schedule.every' is missing: schedule 'step' needs it, such as every=10000")
+    for number, stage in enumerate(config.train.stages):
+        for key in ("scales", "strides", "times_per_gap"):
+            if not config.space_time and getattr(stage, key) is not None:
+                raise InputError(f"config key 'train.stages[{number}].{key}' is for space-time networks: remove it")
+
+
+def _at(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
