@@ -17,14 +17,20 @@ SPACE_TIME_KEYS = (
 )
 
 
-def inert_keys(config: Config) -> dict[str, str]:
-    """Keys that do nothing with the network and the other keys as they are, and why."""
+def foreign_keys(config: Config) -> dict[str, str]:
+    """Keys that are for another kind of network or of data, and why."""
+    if config.space_time:
+        result = {"data.padding": "it is for networks with a window of frames"}
+    else:
+        result = dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {config.network.name}")
+    return result | {"data.val.repeat": "it is for training data"}
+
+
+def idle_keys(config: Config) -> dict[str, str]:
+    """Keys whose switch, another key, is off, and why. A file may hold them: the switch may come from the command line."""
     network, train, schedule = config.network, config.train, config.train.schedule
     result: dict[str, str] = {}
-    if config.space_time:
-        result["data.padding"] = "it is for networks with a window of frames"
-    else:
-        result |= dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {network.name}")
+    if not config.space_time:
         unused = "hat" if network.reconstruction == "residual" else "reconstruction_blocks"
         result[f"network.{unused}"] = f"the reconstruction is '{network.reconstruction}'"
     if config.loss.kind == "l1" and not (config.loss.lr_between or config.loss.lr_warp):
@@ -39,18 +45,18 @@ def inert_keys(config: Config) -> dict[str, str]:
         result["train.schedule.per_stage"] = "there are no stages"
     if config.data.cache == "none":
         result["data.cache_gb"] = "nothing is cached"
-    result["data.val.repeat"] = "it is for training data"
     if not train.spike:
         result["train.on_spike"] = "train.spike is 0"
     return result
 
 
 def check_inert(config: Config, asked: set[str]) -> None:
-    """Raise `InputError` for a key that does nothing: one that differs from its default, or one in `asked`."""
+    """Raise `InputError` for a key that does nothing: a foreign one that differs from its default, any one in `asked`."""
     default = type(config)(network=type(config.network)())
-    for key, why in inert_keys(config).items():
+    foreign = foreign_keys(config)
+    for key, why in (foreign | idle_keys(config)).items():
         given = any(name == key or name.startswith(f"{key}.") for name in asked)
-        if given or _at(config, key) != _at(default, key):
+        if given or (key in foreign and _at(config, key) != _at(default, key)):
             raise InputError(f"config key '{key}' does nothing here: {why}: remove it")
     if config.train.schedule.kind == "step" and not config.train.schedule.every:
         raise InputError("config key 'train.schedule.every' is missing: schedule 'step' needs it, such as every=10000")
