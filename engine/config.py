@@ -287,4 +287,3 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 def _merged(mapping: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _merged(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
-
