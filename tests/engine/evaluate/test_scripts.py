@@ -52,7 +52,7 @@ def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]
 
 @pytest.mark.parametrize("number", ["0", "-2"])
 def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
-    with pytest.raises(InputError, match=f"'frames' must be at least 1, got {number}"):
+    with pytest.raises(InputError, match=rf"eval\.frames': expected at least 1, got {number}"):
         testing.prepare(options(weights["mtdo"], "--frames", number), "mtdo")
 
 
