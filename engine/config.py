@@ -129,14 +129,14 @@ class TrainConfig:
     weight_decay: Annotated[float, Between(0, 1e3)] = 0.0
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     stages: list[StageConfig] = field(default_factory=list)  # empty: one stage of `steps`
-    clip_grad: Weight = 0.0  # largest gradient norm, 0 for none
-    ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the averaged weights, 0 for none
+    clip_grad: Weight = 0.0  # maximum gradient norm, 0: no clipping
+    ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the EMA of the weights, 0: none
     offset_lr: Annotated[float, Between(0, 1e3)] = 1.0  # factor on the learning rate of offset convolutions
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
-    init_partial: bool = False  # of another size or scale: what fits is taken, the rest starts as it would
+    init_partial: bool = False  # also from another size or scale: parts that do not fit keep their initial values
     log_every: Steps = 20
     val_every: StepsOrNone = 0  # 0: only at the end
     save_every: Steps = 500
@@ -182,13 +182,13 @@ class EvalConfig:
         None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
     )
     frames: Annotated[int, Between(1, 10**9)] | None = None  # only the first frames of each clip
-    temporal: bool = False  # tOF and warping error too
-    ensemble: bool = False  # mean over the eight turned and mirrored versions of the frames, at eight times the cost
+    temporal: bool = False  # also tOF and warping error
+    ensemble: bool = False  # mean over eight flips and rotations of the frames, at eight times the cost
     pictures: Annotated[int, Between(0, 1000)] = 2  # clips shown on the report page
     save_frames: bool = False
     scale: Scale | None = None  # space-time only; default: data.scales[0]
     stride: Annotated[int, Between(2, 1000)] | None = None  # space-time only: as data.strides; default: data.strides[0]
-    times: list[Share] | None = None  # space-time only: intermediate times measured; default: all true frames
+    times: list[Share] | None = None  # space-time only: intermediate times to measure; default: all true frames
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames < 1:
