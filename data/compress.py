@@ -163,7 +163,7 @@ def through_codec(frames: np.ndarray, codec: str, crf: float) -> np.ndarray:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     file.seek(0)
-    with av.open(file) as written:
+    with av.open(file, "r") as written:
         decoded = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]
     if len(decoded) != len(frames):
         raise InputError(f"{encoder} gave {len(decoded)} of {len(frames)} frames back")
