@@ -1,0 +1,233 @@
+"""What a run may change when it goes on, what it says, and how it ends early."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data.media import write_image
+from data.sampling import StepBatches
+from engine.checkpoint import load_tensors
+from engine.config import Config, config_from_mapping
+from engine.sources import TrainingData
+from engine.train import loop, runs
+from engine.train.logger import Logger
+from engine.train.loop import Trainer
+from engine.train.states import STATE
+from engine.train.stops import Interrupted
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("runs") / "begun"
+    config = config_from_mapping(tiny_mapping(folder.parent, steps=2))
+    Trainer(config, folder, CPU).fit()
+    return folder
+
+
+def config_with(folder: Path, *overrides: str) -> Config:
+    return config_from_mapping(tiny_mapping(folder.parent), overrides)
+
+
+def test_samples_are_counted_over_batch_sizes(begun: Path, tmp_path: Path) -> None:
+    """2 steps of 2, then 2 of 4: samples 0 to 11 of the run, none twice."""
+    config = config_with(begun, "train.batch_size=4")
+    trainer = Trainer(config, tmp_path, CPU, fresh=False)
+    trainer.load(begun)
+    assert (trainer.step, trainer.samples) == (2, 4)
+    trainer.step = 4
+    assert trainer.samples == 12
+
+
+class Positions:
+    def draw(self, seed: int, step: int, slot: int, position: int) -> int:
+        return position
+
+
+def test_every_sample_once_whatever_the_batch_and_the_processes() -> None:
+    drawn: list[int] = []
+    for step, steps, batch, world in ((0, 3, 8, 1), (3, 2, 8, 4), (5, 4, 12, 3), (9, 1, 2, 2)):
+        ranks = [
+            list(StepBatches(Positions(), batch // world, 0, step, steps, rank, world, len(drawn)))  # type: ignore[arg-type]
+            for rank in range(world)
+        ]
+        drawn += [position for parts in zip(*ranks, strict=True) for part in parts for position in part]
+    assert drawn == list(range(len(drawn)))
+
+
+def test_what_changed_is_said(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_with(begun, "train.batch_size=4", "train.lr=1e-4", "train.ema=0")
+    Trainer(config, tmp_path, CPU, fresh=False).load(begun)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("going on at step 2 with changes: ")
+    for part in ("train.batch_size 2 -> 4", "train.lr 0.001 -> 0.0001", "train.ema 0.9 -> 0"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=9", "seed 3 -> 9"),
+        ("train.optimizer=adamw", "train.optimizer adam -> adamw"),
+        ("train.optimizer=muon", "adam -> muon"),
+        ("network.residual=none", "network.residual"),
+        ("data.train.simulate.clips=1", "training clips"),
+        ("data.train.simulate.seed=5", "training clips"),
+    ],
+)
+def test_other_runs_are_refused_unless_asked_for(begun: Path, tmp_path: Path, override: str, words: str) -> None:
+    config = config_with(begun, override)
+    with pytest.raises(InputError, match=f"{words}.*--accept-changes"):
+        Trainer(config, tmp_path, CPU, fresh=False).load(begun)
+    trainer = Trainer(config, tmp_path, CPU, fresh=False)
+    trainer.load(begun, accept_changes=True)
+    assert trainer.step == 2
+
+
+def test_fewer_steps_than_done_are_one_line(begun: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is at step 2, more than train\.steps=1"):
+        Trainer(config_with(begun, "train.steps=1"), tmp_path, CPU, fresh=False).load(begun)
+
+
+def test_the_weights_begun_from_are_not_needed_again(begun: Path, tmp_path: Path) -> None:
+    config = config_with(begun, "train.init=gone.safetensors")
+    Trainer(config, tmp_path, CPU, fresh=False).load(begun)
+    with pytest.raises(InputError, match="gone"):
+        Trainer(config, tmp_path, CPU)
+
+
+def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config_with(begun), tmp_path, CPU, fresh=False)
+    tensors = {"0.exp_avg": torch.zeros(3, 3, 3)}
+    with pytest.raises(InputError, match="moments in 'x' do not fit"):
+        loop.load_optimizer_tensors(trainer.optimizer, tensors, "x")
+
+
+# --- ends -------------------------------------------------------------------------------------------------------------
+
+
+def failing(error: Exception) -> type[TrainingData]:
+    """Training data that fail after one batch."""
+
+    class Failing(TrainingData):
+        def batches(self, start: int, samples: int) -> Iterator[dict]:
+            yield next(super().batches(start, samples))
+            raise error
+
+    return Failing
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (InputError("a.png: is cut off"), InputError, "a.png: is cut off"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), Interrupted, "data worker was killed"),
+        (MemoryError(), Interrupted, "out of memory"),
+        (OSError(28, "No space left on device", "x"), Interrupted, "No space left"),
+        (ZeroDivisionError("a fault of the program"), ZeroDivisionError, "a fault"),
+    ],
+)
+def test_any_end_saves(
+    tmp_path: Path, error: Exception, kind: type, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TrainingData", failing(error))
+    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path)), tmp_path / "run", CPU)
+    with pytest.raises(kind, match=words) as caught:
+        trainer.fit()
+    if not isinstance(error, ZeroDivisionError):
+        assert f"saved at step 1; go on with: python main.py --resume {tmp_path / 'run'}" in str(caught.value)
+    assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
+
+
+def test_a_signal_in_validation_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path, val_every=1)), tmp_path / "run", CPU)
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="saved at step 1") as caught:
+        trainer.fit()
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
+
+
+def test_unreadable_samples_are_skipped_and_counted(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for clip in "ab":
+        for number in range(5):
+            write_image(
+                tmp_path / f"clips/{clip}/{number:04d}.png", random.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+            )
+    mapping = tiny_mapping(tmp_path / "runs", steps=6, log_every=1)
+    mapping["data"] = {
+        "patch": 12,
+        "cache": "none",
+        "train": {"root": str(tmp_path / "clips")},
+        "val": mapping["data"]["val"],
+    }
+    data = TrainingData(config_from_mapping(mapping))  # opened while all is well
+    bad = tmp_path / "clips/a/0002.png"
+    shutil.copy(bad, tmp_path / "good.png")
+    for on_error in ("stop", "skip"):
+        mapping["data"]["on_error"] = on_error
+        trainer = Trainer(config_from_mapping(mapping), tmp_path / on_error, CPU)
+        bad.write_bytes(bad.read_bytes()[:300])
+        if on_error == "stop":
+            with pytest.raises(InputError, match=r"0002\.png"):
+                trainer.fit()
+        else:
+            trainer.fit()
+            records = [json.loads(line) for line in (tmp_path / "skip/log.jsonl").read_text().splitlines()]
+            assert records[-1]["skipped_samples"] == trainer.unread > 0
+            assert load_tensors(tmp_path / "skip" / STATE)[1]["unread"] == trainer.unread
+        shutil.copy(tmp_path / "good.png", bad)
+    assert data.fingerprint()
+
+
+# --- folders and logs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "", "x" * 200, "a\nb"])
+def test_names_that_leave_the_folder_are_refused(tiny: Config, name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a folder"), runs.new_folder(replace(tiny, name=name)):
+        pass
+
+
+def test_two_runs_of_one_name_get_two_folders(tiny: Config) -> None:
+    with runs.new_folder(tiny) as first, runs.new_folder(tiny) as second:
+        assert (first.name, second.name) == ("tiny", "tiny-2")
+        (first / "config.yaml").write_text("")
+    assert first.is_dir() and not second.exists()  # it stayed empty
+    with runs.new_folder(tiny) as third:
+        assert third.name == "tiny-2"
+
+
+def test_a_log_with_foreign_lines_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log.jsonl"
+    good = [json.dumps({"step": step}).encode() for step in (1, 2, 3)]
+    log.write_bytes(b"\n".join([good[0], b"\xff", b"[1]", b'{"step": "x"}', good[1], good[2], b'{"st']))
+    Logger(tmp_path, start=2, total=5).close()
+    assert log.read_bytes() == good[0] + b"\n" + good[1] + b"\n"
+    assert "3 lines are not of this log" in capsys.readouterr().out
+    assert b"\xff" in (tmp_path / "log-damaged.jsonl").read_bytes()
+
+
+def test_a_log_that_cannot_be_written_does_not_end_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = Logger(tmp_path, start=0, total=5)
+    (tmp_path / "log.jsonl").mkdir()
+    for step in (1, 2):
+        logger.scalars(step, {"loss": 1.0})
+    logger.close()
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("cannot be written") == 1

@@ -1,0 +1,95 @@
+"""States on disk: how many are kept, what damage does, what a full disk does."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.checkpoint import load_tensors
+from engine.train import states
+from engine.train.states import STATE, read_newest, save_state, states_in
+from errors import InputError
+
+
+def save(folder: Path, step: int, keep: int = 2) -> None:
+    header = {"step": step, "scaler": {}, "config": {}}
+    save_state(folder, {"network.a": torch.full((4,), float(step))}, header, keep, say=lambda text: None)
+
+
+def steps(folder: Path) -> dict[str, int]:
+    return {path.name: load_tensors(path)[1]["step"] for path in states_in(folder)}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_last_states_are_kept(tmp_path: Path, keep: int) -> None:
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step, keep)
+    expected = {STATE: 40, "last-1.safetensors": 30, "last-2.safetensors": 20}
+    assert steps(tmp_path) == dict(list(expected.items())[:keep])
+    assert len(list(tmp_path.iterdir())) == keep
+
+
+def test_a_damaged_state_is_said_and_the_one_before_is_taken(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    save(tmp_path, 20)
+    content = bytearray((tmp_path / STATE).read_bytes())
+    content[-3] ^= 4
+    (tmp_path / STATE).write_bytes(content)
+    said: list[str] = []
+    path, tensors, header = read_newest(tmp_path, said.append)
+    assert path.name == "last-1.safetensors" and header["step"] == 10 and tensors["network.a"][0] == 10
+    assert len(said) == 1 and "is damaged" in said[0] and "going on from" in said[0] and "step 10" in said[0]
+    for damaged in states_in(tmp_path):
+        damaged.write_bytes(b"")
+    with pytest.raises(InputError, match=r"no state in .* can be read"):
+        read_newest(tmp_path)
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rename in turn is the last thing that happens; the newest state is that of step 30 or that of step 20."""
+    original = Path.replace
+    for stop in range(8):
+        folder = tmp_path / str(stop)
+        for step in (10, 20):
+            save(folder, step, 3)
+        done = 0
+
+        def replace(self: Path, target: Path, stop: int = stop) -> Path:
+            nonlocal done
+            done += 1
+            if done > stop:
+                raise KeyboardInterrupt
+            return original(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        with suppress(KeyboardInterrupt):
+            save(folder, 30, 3)
+        monkeypatch.setattr(Path, "replace", original)
+        assert read_newest(folder)[2]["step"] in (20, 30)
+        assert (folder / STATE).is_file()
+        save(folder, 40, 3)
+        assert read_newest(folder)[2]["step"] == 40
+
+
+def test_on_a_full_disk_the_oldest_states_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (10, 20, 30):
+        save(tmp_path, step, 3)
+    original = states.save_tensors
+
+    def full(path: Path, tensors: object, header: object) -> None:
+        if len(states_in(tmp_path)) > room:
+            raise InputError("the disk is full") from OSError(errno.ENOSPC, "No space left on device")
+        original(path, tensors, header)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(states, "save_tensors", full)
+    room = 1
+    save(tmp_path, 40, 3)
+    assert steps(tmp_path) == {STATE: 40, "last-1.safetensors": 30}
+    room = 0
+    with pytest.raises(InputError, match="full"):
+        save(tmp_path, 50, 3)
+    assert steps(tmp_path)[STATE] == 40
