@@ -20,7 +20,7 @@ def main() -> None:
     if options.results:
         comparison.compare(options)
     else:
-        testing.evaluate_and_report(options, "mtdo")
+        testing.evaluate_and_report(options, space_time=False)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ def main() -> None:
     options = cli.parse(
         testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
     )
-    testing.evaluate_and_report(
-        options, "mtdo", ["data.val.kind=viso"] if options.datapath else ["data.val.kind=simulated"]
-    )
+    kind = "viso" if options.datapath else "simulated"
+    testing.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}"])
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ def main() -> None:
     )
     arguments.add_argument("--scale", type=float, default=4.0, help="magnification in space (default: 4)")
     options = cli.parse(arguments)
-    testing.evaluate_and_report(options, "stno", [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"])
+    defaults = [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"]
+    testing.evaluate_and_report(options, space_time=True, defaults=defaults)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def main() -> None:
             corner = x[:, : 4 * window, : 4 * window]
             plans = [window_plan(*tokens.shape[1:3], window, tokens) for tokens in (x, corner)]
             inside = WindowAttention(embed, heads, window).to(dtype)
-            nn.init.normal_(inside.table, std=0.5)
+            nn.init.normal_(inside.relative_position_bias_table, std=0.5)
             across = OverlapAttention(embed, heads, window, margin).to(dtype)
-            nn.init.normal_(across.table, std=0.5)
+            nn.init.normal_(across.relative_position_bias_table, std=0.5)
             cases = {"windows": (inside, [None] * 2), "shifted windows": (inside, plans), "overlapping": (across, None)}
             for name, (network, both) in cases.items():
                 plan, corner_plan = ([], []) if both is None else ([each] for each in both)

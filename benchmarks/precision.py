@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -25,6 +24,7 @@ from data.media import to_uint8
 from data.samples import natural
 from engine.checkpoint import load_network, released
 from engine.restore import Options, restore
+from models.base import Network
 
 
 def truth_and_small(path: Path, side: int, count: int, scale: int) -> tuple[Tensor, Clip]:
@@ -38,7 +38,7 @@ def truth_and_small(path: Path, side: int, count: int, scale: int) -> tuple[Tens
     return truth, ArrayClip(clip.name, to_uint8(small))
 
 
-def psnr(network: Any, truth: Tensor, small: Clip, precision: str) -> float:
+def psnr(network: Network, truth: Tensor, small: Clip, precision: str) -> float:
     """Mean over the frames (of STNO the key frames)."""
     frames = torch.stack(list(restore(network, small, times=(), size=truth.shape[-2:], options=Options(precision))))
     return metrics.psnr(frames.clamp(0, 1), truth, crop=4, channel="y").mean().item()
@@ -55,8 +55,8 @@ def main() -> None:
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     print("| weights | clip | fp32, dB | precision | dB | loss, dB |\n|---|---|---|---|---|---|")
     for path in options.weights:
-        network: Any = load_network(path).eval()
-        scale = 4 if network.config.name == "stno" else network.config.scale
+        network = load_network(path).eval()
+        scale = network.output_size((1, 1))[0]
         for clip in options.clips:
             truth, small = truth_and_small(clip, options.side, options.frames, scale)
             best = psnr(network, truth, small, "fp32")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,7 +23,8 @@ from data.degrade import imresize
 from data.media import to_uint8, write_image
 from data.samples import natural
 from engine.checkpoint import load_network, released
-from engine.restore import Options, multiple, output_size, restore, tiles
+from engine.restore import Options, restore, tiles
+from models.base import Network
 
 HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the full frame |\n|---|---|---|---|---|---|\n"
 
@@ -42,20 +42,20 @@ def sample(size: tuple[int, int], frames: int, film: Path) -> Clip:
     return ArrayClip(film.stem, np.stack(pictures))
 
 
-def restored(network: Any, clip: Clip, tile: int | None) -> Tensor:
+def restored(network: Network, clip: Clip, tile: int | None) -> Tensor:
     """Frames (n, 3, H, W) of the middle of the clip."""
-    if network.config.name == "mtdo":
+    if not network.space_time:
         return torch.stack(list(restore(network, clip, frames=[len(clip) // 2], options=Options(tile=tile))))
     return torch.stack(list(restore(network, SubClip(clip, range(3)), options=Options(tile=tile))))
 
 
-def compare(network: Any, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
+def compare(network: Network, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
     """A line of the table and a picture for every tile size."""
     whole, lines = restored(network, clip, None), []
-    size = output_size(network, clip.size)
+    size = network.output_size(clip.size)
     for side in sides:
         difference = 255 * (restored(network, clip, side) - whole)
-        count = len(tiles.plan(clip.size, size, side, multiple(network)))
+        count = len(tiles.plan(clip.size, size, side, network.multiple))
         decibels = 20 * np.log10(255) - 10 * np.log10(difference.double().square().mean().item() or 1e-20)
         lines.append(
             f"| {name} | {side} | {count} | {difference.abs().max():.2f} | {difference.abs().mean():.4f} | {decibels:.1f} dB |"

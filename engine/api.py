@@ -13,19 +13,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 import dcn
 from data.clips import ArrayClip
 from engine import checkpoint
 from engine.config import ROOT
-from engine.restore import Options, output_size, restore
+from engine.restore import Options, restore
 from engine.restore.precision import check as check_precision
 from errors import InputError
+from models.base import Network
 
 TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
@@ -35,7 +34,7 @@ def released() -> list[str]:
     return sorted(path.stem for path in (ROOT / "checkpoints").glob("*.safetensors"))
 
 
-def load_network(weights: str | Path = "mtdo_s") -> nn.Module:
+def load_network(weights: str | Path = "mtdo_s") -> Network:
     """The network in a weights file, in eval mode on the CPU.
 
     Args:
@@ -54,7 +53,7 @@ def load_network(weights: str | Path = "mtdo_s") -> nn.Module:
 
 def upscale_array(
     frames: np.ndarray,
-    network: nn.Module | str | Path = "mtdo_s",
+    network: Network | str | Path = "mtdo_s",
     *,
     scale: float | None = None,
     times: Sequence[float] = (),
@@ -84,7 +83,7 @@ def upscale_array(
     Raises InputError for frames, scales or times that the network cannot take.
     """
     stack = _checked(frames, channel_axis)
-    if not isinstance(network, nn.Module):
+    if isinstance(network, str | Path):
         network = load_network(network)
     _check_times(network, times)
     clip = ArrayClip("frames", stack)
@@ -126,10 +125,11 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
     return stack
 
 
-def _check_times(network: Any, times: Sequence[float]) -> None:
-    if len(times) and network.config.name == "mtdo":
+def _check_times(network: Network, times: Sequence[float]) -> None:
+    if len(times) and not network.space_time:
         raise InputError(
-            "times: MTDO makes no intermediate frames: leave times out, or take STNO weights such as stno_s"
+            f"times: {network.config.name.upper()} makes no intermediate frames: leave times out, or take STNO weights "
+            "such as stno_s"
         )
     if list(times) != sorted(set(times)) or not all(0 < time < 1 for time in times):
         raise InputError(
@@ -137,14 +137,14 @@ def _check_times(network: Any, times: Sequence[float]) -> None:
         )
 
 
-def _wanted_size(network: nn.Module, size: tuple[int, int], scale: float | None) -> tuple[int, int]:
+def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -> tuple[int, int]:
     """(H, W) of the output frames."""
     if scale is None:
-        return output_size(network, size)
+        return network.output_size(size)
     wanted = (round(scale * size[0]), round(scale * size[1])) if 0 < scale < float("inf") else (0, 0)
     if min(wanted) < 1:
         raise InputError(f"scale: {scale:g} leaves nothing of frames of {size[1]}x{size[0]} pixels: take a larger one")
-    own = output_size(network, size, wanted)
+    own = network.output_size(size, wanted)
     if own != wanted:
         raise InputError(
             f"scale: these weights are for scale {own[0] / size[0]:g}, asked for is {scale:g}: "

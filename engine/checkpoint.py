@@ -6,40 +6,61 @@ A state file holds everything that an exact resume needs: network, averaged weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import models
 from engine.config import in_repository
 from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
+from models.base import USES, Network, check_use
+from models.weights import mismatch
 from settings import to_mapping
 
 __all__ = ["load_network", "load_state", "load_tensors", "released", "save_tensors", "save_weights"]
 
 DEFAULT_SCALE = 4.0  # where none is asked for
-RELEASED_MTDO = {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"}  # of scale
-RELEASED_STNO = "checkpoints/stno_s.safetensors"  # of any
+RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any) -> file; the first that fits is taken
+    "mtdo": {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"},
+    "stno": {None: "checkpoints/stno_s.safetensors"},
+}
 
 
-def save_weights(path: str | Path, network: nn.Module, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
-    """Write a network's weights (or `state` in their place) with its config, so that `load_network` needs the file alone."""
-    config: Any = network.config
-    header = {"network": to_mapping(config), **facts}
-    save_tensors(path, state if state is not None else network.state_dict(), header)
+def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
+    """Write a network's weights (or `state` instead) with its config, spacing and padding: `load_network` needs nothing else."""
+    save_tensors(path, state if state is not None else network.state_dict(), {**use_of(network), **facts})
+
+
+def use_of(network: Network) -> dict[str, Any]:
+    """The part of a weights file's header that `load_network` reads."""
+    return {"network": to_mapping(network.config), **network.uses}
+
+
+def released_for(scale: float | None = None, *, space_time: bool | None = None) -> Path:
+    """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: of either kind.
+
+    Raises `InputError` if there are none.
+    """
+    scale = DEFAULT_SCALE if scale is None else scale
+    for name, files in RELEASED.items():
+        if space_time in (None, models.NETWORKS[name].config.space_time) and (scale in files or None in files):
+            return released(name, scale)
+    raise InputError(f"no weights of scale {scale:g} come with the repository: name a file with --weight")
 
 
 def released(network: str, scale: float | None = None) -> Path:
-    """The small released weights of "mtdo" (of one scale) or "stno" (of any). Raises `InputError` if there are none."""
-    scale = DEFAULT_SCALE if scale is None else scale
-    if network == "mtdo" and scale not in RELEASED_MTDO:
-        known = " and ".join(f"{known:g}" for known in RELEASED_MTDO)
-        raise InputError(f"no MTDO weights of scale {scale:g} come with the repository, only of {known}: take STNO's")
-    path = in_repository(RELEASED_MTDO[scale] if network == "mtdo" else RELEASED_STNO)
+    """The small released weights of "mtdo" (at certain scales) or "stno" (any scale). Raises `InputError` if there are none."""
+    scale, files = DEFAULT_SCALE if scale is None else scale, RELEASED.get(network, {})
+    if scale not in files and None not in files:
+        known = " and ".join(f"{known:g}" for known in files if known) or "none"
+        raise InputError(
+            f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: take STNO's"
+        )
+    path = in_repository(files.get(scale) or files[None])
     if not path.is_file():
         raise InputError(
             f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
@@ -52,7 +73,7 @@ def is_state(header: Mapping[str, Any]) -> bool:
     return {"step", "scaler", "config"} <= header.keys()
 
 
-def load_network(path: str | Path) -> nn.Module:
+def load_network(path: str | Path) -> Network:
     """The network in a weights file, in eval mode on the CPU, float32.
 
     `path` is one of ours (.safetensors with a header, also a training state, whose averaged weights are taken), or a published
@@ -60,22 +81,34 @@ def load_network(path: str | Path) -> nn.Module:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        state = load_pth(path)
-        return models.load_official(_guess_name(state, path), state)
+        return _load_published(load_pth(path), path)
     tensors, header = load_tensors(path)
     if "network" not in header:
-        return models.load_official(_guess_name(tensors, path), tensors)
+        return _load_published(tensors, path)
     if is_state(header):
         tensors = state_part(tensors, "ema.") or state_part(tensors, "network.")
     try:
-        config = models.config_from_mapping(header["network"])
+        config, uses = _read_use(header)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from None
     with torch.device("meta"):  # shapes without memory: the header may claim any size
-        check_fit(models.build(config).state_dict(), tensors, path)
+        check_fit(models.build(config).state_dict(), models.current_names(config.name, tensors), path)
     network = models.build(config)
     load_state(network, tensors, path)
+    network.set_uses(uses)
     return network.eval()
+
+
+def _read_use(header: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The network's config, and its spacing and padding. Files before version 0.2 have these within the config."""
+    mapping = header["network"]
+    within = {key: mapping[key] for key in USES if key in mapping} if isinstance(mapping, Mapping) else {}
+    uses = {**within, **{key: header[key] for key in USES if key in header}}
+    for key, value in uses.items():
+        check_use(key, value)
+    if within:
+        mapping = {key: value for key, value in mapping.items() if key not in USES}
+    return models.config_from_mapping(mapping), uses
 
 
 def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -85,28 +118,21 @@ def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Raise one `InputError` that lists what is missing, unexpected or of another shape in `tensors`."""
-    problems = [f"{name} missing" for name in own if name not in tensors]
-    problems += [f"{name} unexpected" for name in tensors if name not in own]
-    problems += [
-        f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
+    if problem := mismatch(tensors, own):
         raise InputError(
-            f"the weights in '{source}' do not fit this network: {first_few(problems, '; ')}: use the config they were trained with"
+            f"the weights in '{source}' do not fit this network: {problem}: use the config they were trained with"
         )
 
 
 def load_state(
-    network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path, *, partial: bool = False
+    network: Network, tensors: Mapping[str, Tensor], source: str | Path, *, partial: bool = False
 ) -> list[str]:
-    """Load `tensors` into `network`; a misfit is one line that lists what does not fit.
+    """Load `tensors`, which may have names of an earlier version, into `network`; a misfit is one line that lists it.
 
     partial: take what fits in name and shape, leave the rest of the network as it is and return its names (else none);
     tensors that the network does not have are left aside without a word.
     """
-    own = network.state_dict()
+    own, tensors = network.state_dict(), models.current_names(network.config.name, tensors)
     left: list[str] = []
     if partial:
         left = [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]
@@ -122,19 +148,10 @@ def load_state(
     return left
 
 
-def first_few(names: Sequence[str], separator: str = ", ", count: int = 4) -> str:
-    """The first names of a list that may be long, and how many more there are."""
-    more = [f"and {len(names) - count} more"] if len(names) > count else []
-    return separator.join([*names[:count], *more])
-
-
-def _guess_name(state: Mapping[str, Tensor], path: Path) -> str:
-    """Which network a published state dict belongs to, by names that only one of them has."""
-    names = {name.removeprefix("module.").split(".")[0] for name in state}
-    for name, marks in {
-        "mtdo": {"hat", "msd", "A_tdm"},
-        "stno": {"flownet", "forward_branch", "backward_branch"},
-    }.items():
-        if names & marks:
-            return name
-    raise InputError(f"'{path}' holds neither MTDO nor STNO weights (its first tensor is '{next(iter(state), None)}')")
+def _load_published(state: Mapping[str, Tensor], path: Path) -> Network:
+    name = models.recognise(state)
+    if name is None:
+        raise InputError(
+            f"'{path}' holds neither MTDO nor STNO weights (its first tensor is '{next(iter(state), None)}')"
+        )
+    return models.load_official(name, state)

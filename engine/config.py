@@ -17,6 +17,7 @@ from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from engine.inert import check_inert
 from errors import InputError
+from models.base import LARGEST_SPACING, USES
 from settings import Between, apply_override, from_mapping, parse_yaml, shorten, to_mapping
 from settings import dump_yaml as dumped
 
@@ -66,9 +67,9 @@ class DataConfig:
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: Patch = 64  # LR pixels
-    padding: Literal["reflect", "replicate", "circular", "distinct"] | None = (
-        None  # neighbours beyond the ends of a clip; null: as network.padding says
-    )
+    padding: Literal["reflect", "replicate", "circular", "distinct"] = "reflect"  # neighbours beyond the ends of a clip
+    # windows: frames from one frame of a window to the next; auto: by what moves, in training 1
+    spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
     flips: bool = True  # left-right and up-down (both together: 180 degrees)
     turns: bool = True  # by 90 degrees
     reverse_time: bool = True
@@ -108,14 +109,14 @@ class ScheduleConfig:
 
 @dataclass
 class StageConfig:
-    """A stretch of the run with its own sampling (STNO: fixed scale first, then continuous scale and time)."""
+    """A stretch of the run with its own sampling (space-time: fixed scale first, then continuous scale and time)."""
 
     steps: Steps
     scales: tuple[Scale, Scale] | None = None
     strides: list[Stride] | None = None
     times_per_gap: Times | None = None
     patch: Patch | None = None
-    operator_only: bool = False  # only STNO's interpolation operator learns, from LR frames: a step is much cheaper
+    operator_only: bool = False  # space-time: only the interpolation operator learns, from LR frames: a cheaper step
 
 
 @dataclass
@@ -222,7 +223,8 @@ class Config:
 
     @property
     def space_time(self) -> bool:
-        return self.network.name == "stno"
+        """Whether the network takes key frames and times, not windows."""
+        return self.network.space_time
 
     @property
     def scale(self) -> float:
@@ -249,12 +251,26 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """A config from nested mappings and overrides. Raises `InputError` for unknown keys, values that cannot be, and keys that do
     nothing with the network and the other keys as they are."""
-    mapping = _merged(mapping)
+    mapping = _with_uses_in_data(_merged(mapping))
+    overrides = [_current_override(override) for override in overrides]
     for override in overrides:
         apply_override(mapping, override)
     config = from_mapping(Config, mapping)
     check_inert(config, {override.partition("=")[0] for override in overrides})
     return config
+
+
+def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
+    """`network.spacing` and `network.padding`, as configs before version 0.2 have them, become keys of `data`."""
+    network = mapping.get("network")
+    earlier = {key: network.pop(key) for key in USES if key in network} if isinstance(network, dict) else {}
+    return {**mapping, "data": {**earlier, **(mapping.get("data") or {})}} if earlier else mapping
+
+
+def _current_override(override: str) -> str:
+    """`network.spacing=2` as `data.spacing=2`; other overrides as they are."""
+    key = override.partition("=")[0].removeprefix("network.")
+    return override.replace("network.", "data.", 1) if f"network.{key}=" in override and key in USES else override
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:

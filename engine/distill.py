@@ -35,7 +35,6 @@ from engine.config import Config, config_to_mapping, load_config
 from engine.restore import Options, restore
 from engine.sources import training_pairs
 from errors import InputError
-from settings import to_mapping
 
 EXAMPLE = """  python -m engine.distill --config configs/mtdo_s.yaml --out DISTILLED data.train.root=CLIPS \\
       --teacher runs/a/weights.safetensors
@@ -81,11 +80,11 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
                 f"--teacher '{teacher.name}': {error}; expected a weights file or MODULE:FUNCTION"
             ) from None
         return lambda pair, index: restored(pair.lr.frame(index))
-    network: Any = load_network(Path(teacher.name))
-    if network.config.name != "mtdo" or network.config.scale != config.scale:
-        made = to_mapping(network.config)
+    network = load_network(Path(teacher.name))
+    if network.space_time or network.config.scale != config.scale:
+        scale = "any" if network.space_time else network.config.scale
         raise InputError(
-            f"--teacher '{teacher.name}': is {made['name']} x{made.get('scale', 'any')}, not mtdo x{config.scale:g}"
+            f"--teacher '{teacher.name}': is {network.config.name} x{scale}, not a network of windows x{config.scale:g}"
         )
     options = Options(precision=precision, ensemble=True, workers=1)
 
@@ -103,7 +102,9 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     Raises InputError if the shares do not add up to 1, a teacher does not fit, or `out` was made with other settings.
     """
     if config.space_time:
-        raise InputError("network.name: distillation is for mtdo; stno trains on frames at free times")
+        raise InputError(
+            f"network.name: distillation is for networks of windows; {config.network.name} trains at free times"
+        )
     total = truth + sum(teacher.share for teacher in teachers)
     if not abs(total - 1) <= 1e-6 or truth < 0:
         raise InputError(f"--truth and the teachers' shares add up to {total:g}: they must add up to 1")

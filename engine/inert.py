@@ -20,7 +20,7 @@ SPACE_TIME_KEYS = (
 def foreign_keys(config: Config) -> dict[str, str]:
     """Keys that are for another kind of network or of data, and why."""
     if config.space_time:
-        result = {"data.padding": "it is for networks with a window of frames"}
+        result = dict.fromkeys(("data.padding", "data.spacing"), "it is for networks with a window of frames")
     else:
         result = dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {config.network.name}")
     return result | {"data.val.repeat": "it is for training data"}
@@ -28,11 +28,8 @@ def foreign_keys(config: Config) -> dict[str, str]:
 
 def idle_keys(config: Config) -> dict[str, str]:
     """Keys whose switch, another key, is off, and why. A file may hold them: the switch may come from the command line."""
-    network, train, schedule = config.network, config.train, config.train.schedule
-    result: dict[str, str] = {}
-    if not config.space_time:
-        unused = "hat" if network.reconstruction == "residual" else "reconstruction_blocks"
-        result[f"network.{unused}"] = f"the reconstruction is '{network.reconstruction}'"
+    train, schedule = config.train, config.train.schedule
+    result = {f"network.{key}": why for key, why in config.network.idle_keys().items()}
     if config.loss.kind == "l1" and not (config.loss.lr_between or config.loss.lr_warp):
         result["loss.epsilon"] = "no term of the loss is Charbonnier"
     if schedule.kind != "step":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def release(
     if not abs(total - 1) <= 1e-6:
         raise InputError(f"the shares add up to {total:g}: they must add up to 1: of two files, write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
-    networks: list[Any] = [load_network(path) for path, _ in parts]
+    networks = [load_network(path) for path, _ in parts]
     if spacing is not None:
         for (path, _), network in zip(parts, networks, strict=True):
             set_spacing(network, spacing, path)
@@ -47,6 +47,8 @@ def release(
             raise InputError(
                 f"'{path}' and '{parts[0][0]}' hold networks of different sizes: average weights of one config"
             )
+        if network.uses != networks[0].uses:
+            raise InputError(f"'{path}' and '{parts[0][0]}' hold different spacings or paddings: choose with --spacing")
     states = [network.state_dict() for network in networks]
     shares = [share for _, share in parts]
 

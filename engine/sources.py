@@ -188,10 +188,8 @@ def build_dataset(
     patch = stage.patch or data.patch
     if not config.space_time:
         network = config.network
-        spacing = 1 if isinstance(network.spacing, str) else network.spacing
-        return WindowDataset(
-            pairs, network.scale, network.frames, patch, data.padding or network.padding, **augment, spacing=spacing
-        )
+        spacing = 1 if isinstance(data.spacing, str) else data.spacing
+        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment, spacing=spacing)
     return SequenceDataset(
         pairs,
         stage.scales or data.scales,

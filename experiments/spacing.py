@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from data.clips import Clip
 from engine import distributed
 from engine.evaluate import scripts as testing
 from engine.evaluate.measure import evaluate
-from engine.restore.spacing import View
+from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
 
 EXAMPLE = "  python experiments/spacing.py --datapath CLIPS --frames 10"
@@ -32,19 +31,19 @@ SPACINGS: tuple[int | str, ...] = (1, 2, 3, 4, "auto")
 
 def pace(clip: Clip) -> float:
     """LR pixels from frame to frame."""
-    views = [View(clip.frame(index)) for index in range(len(clip))]
+    views = [FrameLuma(clip.frame(index)) for index in range(len(clip))]
     return statistics.median(a.displacement(b) for a, b in pairwise(views))
 
 
 @torch.no_grad()
 def main() -> None:
     arguments = testing.parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
-    network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
+    network, config, _ = testing.prepare(cli.parse(arguments), space_time=False)
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")
     reports, seconds = [], []
     for spacing in SPACINGS:
-        network.config = replace(network.config, spacing=spacing)
+        network.spacing = spacing
         report = evaluate(network, layout, config, device=device, progress=False)
         reports.append(report["clips"])
         seconds.append(report["network"]["seconds_per_frame"])

@@ -5,54 +5,72 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from errors import InputError
-from models.mtdo.config import MTDOConfig
-from models.mtdo.network import MTDO
-from models.mtdo.official import mtdo_official
-from models.stno.network import STNO, STNOConfig
+from models.base import Network, SpaceTimeConfig, WindowConfig
+from models.mtdo import MTDO, MTDOConfig
+from models.mtdo.official import MARKS as MTDO_MARKS
+from models.mtdo.official import from_earlier, mtdo_official
+from models.stno import STNO, STNOConfig
+from models.stno.official import MARKS as STNO_MARKS
 from models.stno.official import stno_official
 from settings import from_mapping
 
 
-class Entry(NamedTuple):
-    """One network: its dataclass of sizes and switches, its class, its reader of published weights."""
+class Architecture(NamedTuple):
+    """One network: its config dataclass, its class and, where there are any, its published and earlier weights."""
 
-    config: type
-    network: Callable[[Any], nn.Module]
-    official: Callable[[Mapping[str, Tensor]], nn.Module]
+    config: type[WindowConfig] | type[SpaceTimeConfig]
+    network: Callable[[Any], Network]
+    official: Callable[[Mapping[str, Tensor]], Network] | None = None  # reads published weights
+    marks: frozenset[str] = frozenset()  # first parts of names that only its published weights have
+    from_earlier: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # earlier names of weights -> today's
 
 
 NETWORKS = {
-    "mtdo": Entry(MTDOConfig, MTDO, mtdo_official),
-    "stno": Entry(STNOConfig, STNO, stno_official),
+    "mtdo": Architecture(MTDOConfig, MTDO, mtdo_official, MTDO_MARKS, from_earlier),
+    "stno": Architecture(STNOConfig, STNO, stno_official, STNO_MARKS),
 }
 
 
 def config_from_mapping(mapping: Mapping[str, Any]) -> Any:
-    """A mapping with "name" -> that network's dataclass. InputError for an unknown key, a wrong type or value."""
+    """A mapping with "name" -> that network's dataclass. `InputError` for an unknown key, a wrong type or value."""
     if not isinstance(mapping, Mapping) or "name" not in mapping:
         raise InputError(f"network.name is missing; expected one of {', '.join(NETWORKS)}: add it to the config")
-    return from_mapping(_entry(mapping["name"]).config, mapping, "network")
+    return from_mapping(_architecture(mapping["name"]).config, mapping, "network")
 
 
-def build(config: Any) -> nn.Module:
-    """A freshly initialised network from its dataclass, a mapping with "name", or a whole config with `network`."""
+def build(config: Any) -> Network:
+    """A newly initialised network from its dataclass, a mapping with "name", or a full config with `network`."""
     if isinstance(config, Mapping):
         config = config["network"] if "network" in config else config_from_mapping(config)
     config = getattr(config, "network", config)
     if isinstance(config, Mapping):
         config = config_from_mapping(config)
-    return _entry(config.name).network(config)
+    return _architecture(config.name).network(config)
 
 
-def load_official(name: str, state_dict: Mapping[str, Tensor]) -> nn.Module:
-    """The network "mtdo" or "stno" with published weights, in eval mode. InputError if the weights are not its own."""
-    return _entry(name).official(state_dict)
+def load_official(name: str, state_dict: Mapping[str, Tensor]) -> Network:
+    """The network `name` ("mtdo" or "stno") with published weights, in eval mode. `InputError` if they do not fit."""
+    read = _architecture(name).official
+    if read is None:
+        raise InputError(f"there are no published weights of '{name}': use weights of your own (.safetensors)")
+    return read(state_dict)
 
 
-def _entry(name: str) -> Entry:
+def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
+    """The name of the network that a published state dict belongs to, by parts of names that only one network has."""
+    parts = {name.removeprefix("module.").split(".")[0] for name in state_dict}
+    return next((name for name, network in NETWORKS.items() if parts & network.marks), None)
+
+
+def current_names(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the network `name`, also one of an earlier version, with today's names."""
+    return _architecture(name).from_earlier(state_dict)
+
+
+def _architecture(name: str) -> Architecture:
     if name not in NETWORKS:
         raise InputError(f"network.name is {name!r}; expected one of {', '.join(NETWORKS)}: change it in the config")
     return NETWORKS[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class ConvPReLU(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, PReLU, convolution, plus the input, PReLU; both PReLUs are the same one-slope parameter."""
+    """Convolution, PReLU, convolution, plus the input, PReLU. Both PReLUs share one learnable slope."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -31,11 +33,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, channels, h, w)."""
-        return self.act(add(self.conv2(self.act(self.conv1(x))), x))
+        return self.act(add_(self.conv2(self.act(self.conv1(x))), x))
 
 
 class Upsampler(nn.Sequential):
-    """Convolutions and pixel shuffles that enlarge a map 2, 3, 4 or 8 times; no activation between them."""
+    """Upsampling by 2, 3, 4 or 8: convolutions and pixel shuffles without activations."""
 
     def __init__(self, channels: int, scale: int) -> None:
         steps = {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
@@ -45,32 +47,32 @@ class Upsampler(nn.Sequential):
         super().__init__(*layers)
 
 
-def add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, written into x where no gradient is wanted: x must be the caller's own fresh tensor, never an input."""
+def add_(x: Tensor, y: Tensor) -> Tensor:
+    """x + y. Without gradients the sum is written into x, which must be a temporary of the caller, never an input."""
     return x + y if torch.is_grad_enabled() else x.add_(y)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """Exact GELU, written into x where no gradient is wanted: x must be the caller's own fresh tensor, as for `add`."""
+def gelu_(x: Tensor) -> Tensor:
+    """Exact GELU. Without gradients the result is written into x, a temporary of the caller."""
     return F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x)
 
 
-def leaky_relu(x: Tensor, slope: float) -> Tensor:
-    """Leaky ReLU, written into x where no gradient is wanted: x must be the caller's own fresh tensor, as for `add`."""
+def leaky_relu_(x: Tensor, slope: float) -> Tensor:
+    """Leaky ReLU. Without gradients the result is written into x, a temporary of the caller."""
     return F.leaky_relu(x, slope, inplace=not torch.is_grad_enabled())
 
 
-def side_by_side(x: Tensor) -> Tensor:
-    """Frames (B, N, C, h, w) as they are, but in memory all channels of a pixel lie side by side, so that `flatten(1, 2)` is a
-    channels-last picture (B, N*C, h, w) without a copy.
+def interleave_channels(x: Tensor) -> Tensor:
+    """Frames (B, N, C, h, w) with the memory layout in which `flatten(1, 2)` is a channels-last image (B, N*C, h, w)
+    without a copy: the N*C channels of a pixel are adjacent in memory.
     """
     return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
 
 
 def in_full(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """`layer(x)` in the layer's own precision, whatever the precision of x and of autocast.
+    """`layer(x)` in the precision of the layer's weights, regardless of x and autocast.
 
-    For the last convolution: a frame in [0, 1] rounded to bfloat16 is 59 dB away from itself.
+    For the last convolution: rounding a frame in [0, 1] to bfloat16 limits its PSNR to about 59 dB.
     """
     with torch.autocast(x.device.type, enabled=False):
         return layer(x.to(layer.weight.dtype))
@@ -82,15 +84,24 @@ def upsample2(x: Tensor) -> Tensor:
 
 
 def _extended(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    """Indices that extend 0..size-1 by symmetric repetition (the border sample is repeated), as MATLAB does."""
+    """Indices that extend 0..size-1 by symmetric padding: the border sample is repeated, as in MATLAB."""
     index = torch.arange(-before, size + after, device=device) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
 
 
-def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
-    """Pad (..., h, w) at the right and at the bottom until both sides are multiples of `multiple`.
+def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
+    """`_extended` by `reach` on both sides where size >= reach or size is 1. It needs no remainder, so that `torch.export`
+    takes a size that is a symbol.
+    """
+    index = torch.arange(-reach, size + reach, device=device)
+    index = torch.where(index < 0, -1 - index, index)
+    return torch.minimum(index, (2 * size - 1) - index).clamp(min=0)
 
-    By reflection (the border sample is not repeated) where the side is long enough, else by symmetric repetition.
+
+def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
+    """Pad (..., h, w) at the right and the bottom until both sides are multiples of `multiple`.
+
+    Reflection padding (the border sample is not repeated) where the side is long enough, otherwise symmetric padding.
     """
     for axis in (-2, -1):
         size = frames.shape[axis]
@@ -105,26 +116,31 @@ def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
     return frames
 
 
+def keys_cubic(distance: Any, a: float = -0.5) -> Any:
+    """Keys' cubic convolution kernel (IEEE Trans. ASSP 1981) at distances >= 0, a number or a tensor.
+
+    a = -0.5: MATLAB's kernel. a = -0.75: that of PyTorch and OpenCV.
+    """
+    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+    far = a * distance**3 - 5 * a * distance**2 + 8 * a * distance - 4 * a
+    if isinstance(distance, Tensor):
+        return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
+    return near if distance <= 1 else far if distance < 2 else 0.0
+
+
 def _bicubic_taps(scale: int) -> list[list[float]]:
-    """Five weights for each of the `scale` phases of an integer enlargement (Keys' kernel, a = -0.5)."""
-
-    def keys(t: float) -> float:
-        t = abs(t)
-        if t <= 1:
-            return 1.5 * t**3 - 2.5 * t**2 + 1
-        return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
-
-    return [[keys((phase + 0.5) / scale - 0.5 - tap) for tap in range(-2, 3)] for phase in range(scale)]
+    """Five weights for each of the `scale` phases of an integer upscaling factor."""
+    return [[keys_cubic(abs((phase + 0.5) / scale - 0.5 - tap)) for tap in range(-2, 3)] for phase in range(scale)]
 
 
 def bicubic_upscale(x: Tensor, scale: int) -> Tensor:
-    """MATLAB's bicubic enlargement of (..., h, w) by an integer factor -> (..., scale*h, scale*w); nothing is clamped.
+    """Upscale (..., h, w) by an integer factor as MATLAB's bicubic `imresize` -> (..., scale*h, scale*w), not clamped.
 
-    Plain multiplications and additions: autocast and TF32 leave them alone, so the result keeps the precision of `x`.
+    Written as multiplications and additions, which autocast and TF32 do not change: the result keeps the precision of `x`.
     """
     for axis in (-1, -2):
         size = x.shape[axis]
-        x = x.index_select(axis, _extended(size, 2, 2, x.device))
+        x = x.index_select(axis, _mirrored(size, 2, x.device))
         phases = []
         for weights in _bicubic_taps(scale):
             taps = [(x.narrow(axis, tap, size), weight) for tap, weight in enumerate(weights) if weight]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 import metrics
@@ -30,6 +30,7 @@ from engine.report.cost import SIDE, gmac_per_frame
 from engine.restore import Options, restore
 from engine.restore.timing import Clock
 from errors import InputError
+from models.base import Network
 
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
 BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
@@ -48,7 +49,7 @@ class Shot:
 
 
 def evaluate(
-    network: nn.Module,
+    network: Network,
     layout: Layout,
     config: Config,
     *,
@@ -126,7 +127,7 @@ def in_between_times(config: Config) -> list[float]:
     return sorted(config.eval.times)
 
 
-def shots(network: nn.Module, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
+def shots(network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
     """The clip restored, frame by frame, each beside its baseline and truth."""
     gt, frames = pair.gt, shown_frames(pair, config)
     assert gt is not None
@@ -167,7 +168,7 @@ def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:
 
 
 def in_time_order(
-    network: nn.Module, keys: Clip, gaps: list[list[float]], size: tuple[int, int], common: dict[str, Any]
+    network: Network, keys: Clip, gaps: list[list[float]], size: tuple[int, int], common: dict[str, Any]
 ) -> Iterator[Tensor]:
     """Key and in-between frames of a clip whose gaps may have times of their own."""
     stretches = runs(gaps)
@@ -305,7 +306,7 @@ def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | No
     return [entry]
 
 
-def describe(network: nn.Module, config: Config, weights: Path | None) -> dict[str, Any]:
+def describe(network: Network, config: Config, weights: Path | None) -> dict[str, Any]:
     """The part of a report that is known before the first frame."""
     name, ensemble = config.network.name, config.eval.ensemble
     return {

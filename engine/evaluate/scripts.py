@@ -14,7 +14,7 @@ import cli
 import dcn
 from data import samples
 from engine import distributed
-from engine.checkpoint import load_network, released
+from engine.checkpoint import load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
 from engine.evaluate.measure import evaluate
@@ -22,6 +22,7 @@ from engine.report.files import console_table, write_report
 from engine.report.page.grid import write_grid
 from engine.sources import open_source
 from errors import InputError
+from models.base import Network
 from settings import to_mapping
 
 # options of the scripts and the config keys they stand for
@@ -72,34 +73,34 @@ def override(key: str, value: str | int) -> str:
     return f"{key}={text}"
 
 
-def prepare(options: argparse.Namespace, network: str, defaults: Sequence[str] = ()) -> tuple[Any, Config, Path]:
+def prepare(
+    options: argparse.Namespace, *, space_time: bool, defaults: Sequence[str] = ()
+) -> tuple[Network, Config, Path]:
     """The network, the config made of weights, --config and options, and the weights' path."""
-    weights = Path(options.weight) if options.weight else released(network)
-    model: Any = load_network(weights)
-    name = model.config.name
-    if name != network:
-        raise InputError(
-            f"'{weights}' holds {name.upper()} weights: this script tests {network.upper()}: take other weights"
-        )
+    weights = Path(options.weight) if options.weight else released_for(space_time=space_time)
+    model = load_network(weights)
+    if model.space_time != space_time:
+        scripts = "test_vid4.py or test_contin.py" if model.space_time else "eval.py or eval_VISO.py"
+        kind = "a space-time network" if model.space_time else "a network of windows"
+        raise InputError(f"'{weights}' holds {model.config.name.upper()} weights, {kind}: evaluate them with {scripts}")
     mapping: dict[str, Any] = read_yaml(options.config) if options.config else {"data": {"val": {"kind": "auto"}}}
     mapping["name"] = run_name(weights)
     mapping["network"] = to_mapping(model.config)
+    mapping["data"] = {**model.uses, **(mapping.get("data") or {})}
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
     asked, trained = to_mapping(config.network), to_mapping(model.config)
-    fixed = [key for key in trained if key != "spacing" and asked[key] != trained[key]]
+    fixed = [key for key in trained if asked[key] != trained[key]]
     if fixed:
         raise InputError(
             f"network.{fixed[0]} is what '{weights}' was trained with: leave it out, or take other weights"
         )
-    model.config = config.network
+    model.set_uses(vars(config.data))
     if not config.data.val.root and config.data.val.kind == "auto":
-        if network == "mtdo":
-            config.data.val = replace(config.data.val, kind="simulated")
-        else:
-            config.data.val = replace(config.data.val, kind="file", root=str(samples.natural("test")))
+        kind, root = ("file", str(samples.natural("test"))) if space_time else ("simulated", "")
+        config.data.val = replace(config.data.val, kind=kind, root=root)
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights
@@ -112,14 +113,14 @@ def run_name(weights: Path) -> str:
 
 
 def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate STNO weights over scales and times: one table, one report, and a folder of pictures per setting, with the
+    """Evaluate a space-time network over scales and times: one table, one report, and a folder of pictures per setting, with the
     restored frames where they are to be saved."""
     folder = Path(options.outputpath)
     columns = [(time, *stride_and_times(time)) for time in options.times]
     for scale in options.scales:
         if not 1 <= scale <= MAX_SCALE:
             raise InputError(f"--scales {scale:g}: expected numbers between 1 and {MAX_SCALE}")
-    model, config, weights = prepare(options, "stno")
+    model, config, weights = prepare(options, space_time=True)
     device = distributed.choose_device(config.device)
     distributed.start(device)
     sweep: dict[str, list[list[float | None]]] = {}
@@ -174,9 +175,11 @@ def sweep_values(report: dict[str, Any]) -> dict[str, float | None]:
     return cells
 
 
-def evaluate_and_report(options: argparse.Namespace, network: str, defaults: Sequence[str] = ()) -> dict[str, Any]:
+def evaluate_and_report(
+    options: argparse.Namespace, *, space_time: bool, defaults: Sequence[str] = ()
+) -> dict[str, Any]:
     """Evaluate weights on clips, write the report beside the frames and print its table."""
-    model, config, weights = prepare(options, network, defaults)
+    model, config, weights = prepare(options, space_time=space_time, defaults=defaults)
     device = distributed.choose_device(config.device)
     distributed.start(device)
     folder = Path(options.outputpath)

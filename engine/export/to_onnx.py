@@ -16,9 +16,9 @@ import argparse
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,27 +27,38 @@ from torch import Tensor, nn
 import dcn
 from data.files import replacing
 from engine.checkpoint import load_network
-from engine.export.spacetime import FreeSpaceTime, whole_maps
-from engine.restore import multiple
 from errors import InputError
-from models import layers
-from models.mtdo import hat
-from models.mtdo.attention import BETWEEN_REGIONS, WindowPlan
+from models.base import Network, SpaceTimeNetwork
 
 OPSET = 20
 TOLERANCE = 1e-4  # largest difference to PyTorch, of values in [0, 1]
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
-class SpaceTimeGraph(nn.Module):
-    """STNO with its times and scale fixed, as a graph of one input."""
+class FixedGraph(nn.Module):
+    """A space-time network at one output size and fixed times: frames (1, T, 3, h, w) -> (1, T + (T-1) * K, 3, H, W)."""
 
-    def __init__(self, network: Any, times: list[float], size: tuple[int, int]) -> None:
+    def __init__(self, network: SpaceTimeNetwork, times: list[float], size: tuple[int, int]) -> None:
         super().__init__()
-        self.network, self.times, self.size = network, times, size
+        self.network, self.size = network, size
+        self.times = torch.tensor([times])
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self.network(frames, times=self.times, size=self.size)
+        return self.network.forward_traced(frames, self.times, self.size)
+
+
+class FreeGraph(nn.Module):
+    """A space-time network whose times (K,) and output size (2,) int64, (H, W), are inputs of the graph."""
+
+    def __init__(self, network: SpaceTimeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor, times: Tensor, size: Tensor) -> Tensor:
+        height, width = size.tolist()
+        for side in (height, width):
+            torch._check(side >= 1)
+        return self.network.forward_traced(frames, times.unsqueeze(0), (height, width))
 
 
 class Traced(NamedTuple):
@@ -56,11 +67,10 @@ class Traced(NamedTuple):
     graph: nn.Module
     reference: Callable[..., Tensor]  # takes the same inputs
     samples: list[dict[str, Tensor]]  # inputs by name; the first ones are traced, all are compared
-    planned: Callable[[], AbstractContextManager[None]]  # how plans of sizes are made while the graph is traced
 
 
 def export(
-    network: Any,
+    network: Network,
     out: Path,
     size: tuple[int, int],
     *,
@@ -71,28 +81,26 @@ def export(
 ) -> float:
     """Write `network` as ONNX and return its largest difference to PyTorch in onnxruntime.
 
-    size: (h, w) of the LR frames. keys, times, scale: of STNO. free: h and w stay open, and STNO's times and output size
-    (compared at two other sizes as well). Raises InputError where packages are missing, the size does not fit or the
-    difference exceeds 1e-4.
+    size: (h, w) of the LR frames. keys, times, scale: of space-time networks. free: h and w are free, and so are the times and
+    the output size of space-time networks (compared at two other sizes as well). Raises `InputError` if packages are
+    missing, the size does not fit or the difference exceeds 1e-4.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export needs the package(s) {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
-    step = multiple(network)
+    step = network.multiple
     if any(side % step or side <= 0 for side in size):
         raise InputError(f"--size {size[0]} {size[1]}: this network needs multiples of {step}: pad the frames to them")
     if free and min(size) < 2 * step:
         raise InputError(f"--size {size[0]} {size[1]}: with --free, trace at {2 * step} {2 * step} or more")
     network = network.eval()
-    if network.config.name == "stno":
+    if isinstance(network, SpaceTimeNetwork):
         traced = space_time(network, size, keys, list(times), scale, free)
     else:
-        planned = symbolic_plans if free else lambda: constant_plans(lambda: network(samples[0]["frames"]))
         samples = [{"frames": each} for each in noise(network.config.frames, size, step if free else None)]
-        traced = Traced(network, network, samples, planned)
+        traced = Traced(network.exportable(free, size), network, samples)
     with plain_operators(), replacing(out) as temporary:
-        with traced.planned():
-            write(traced, temporary, step if free else None)
+        write(traced, temporary, step if free else None)
         difference = max(compare(traced.reference, temporary, each) for each in traced.samples)
         if not difference <= TOLERANCE:
             raise InputError(f"'{out}': onnxruntime differs by {difference:.1e} from PyTorch, more than {TOLERANCE:g}")
@@ -102,8 +110,8 @@ def export(
 def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well.
 
-    Noise as coarse as a picture: STNO's warps multiply rounding errors by the slope of what they move, and white noise is all slope
-    (`test_space_time_in_whole_maps_is_the_network_on_white_noise` compares on it, where rounding is out of the way).
+    The noise is as coarse as an image: STNO's warps multiply rounding errors by the slope of the image, which is large for
+    white noise (`test_the_symbolic_form_is_the_network_on_white_noise` compares on it in float64).
     """
     sizes = [size, *([(3 * step, 2 * step), (2 * step, 5 * step)] if step else [])]
     random = torch.Generator().manual_seed(0)
@@ -111,12 +119,19 @@ def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     return [F.interpolate(x, size=each, mode="bilinear")[None] for x, each in zip(coarse, sizes, strict=True)]
 
 
-def space_time(network: Any, size: tuple[int, int], keys: int, times: list[float], scale: float, free: bool) -> Traced:
-    """STNO's graph and what to try it on; a free one at other times and scales, too."""
-    clips = noise(keys, size, multiple(network) if free else None)
+def space_time(
+    network: SpaceTimeNetwork, size: tuple[int, int], keys: int, times: list[float], scale: float, free: bool
+) -> Traced:
+    """The graph of a space-time network and samples to compare it on; a free graph also at other times and scales."""
+    clips = noise(keys, size, network.multiple if free else None)
+    graph = cast(SpaceTimeNetwork, network.exportable(free, size))
     if not free:
-        graph = SpaceTimeGraph(network, times, (round(scale * size[0]), round(scale * size[1])))
-        return Traced(graph, graph, [{"frames": clips[0]}], nullcontext)
+        out_size = round(scale * size[0]), round(scale * size[1])
+
+        def reference_at_size(frames: Tensor) -> Tensor:
+            return network(frames, times=times, size=out_size)
+
+        return Traced(FixedGraph(graph, times, out_size).eval(), reference_at_size, [{"frames": clips[0]}])
     samples = []
     for frames, change in zip(clips, (1, 0.6, 1.3), strict=True):
         height, width = (round(scale * change * side) for side in frames.shape[-2:])
@@ -126,7 +141,7 @@ def space_time(network: Any, size: tuple[int, int], keys: int, times: list[float
     def reference(frames: Tensor, times: Tensor, size: Tensor) -> Tensor:
         return network(frames, times=times.tolist(), size=tuple(size.tolist()))
 
-    return Traced(FreeSpaceTime(network).eval(), reference, samples, whole_maps)
+    return Traced(FreeGraph(graph).eval(), reference, samples)
 
 
 @contextmanager
@@ -140,63 +155,8 @@ def plain_operators() -> Iterator[None]:
         dcn.set_backend(None)
 
 
-@contextmanager
-def constant_plans(run: Callable[[], Any]) -> Iterator[None]:
-    """The plans of attention windows depend on the size alone: they are made by `run` and become constants of the
-    graph.
-    """
-    made, plan = {}, hat.window_plan
-
-    def recorded(height: int, width: int, window: int, like: Tensor) -> Any:
-        size = int(height), int(width), window
-        if size not in made:
-            made[size] = plan(*size, like)
-        return made[size]
-
-    hat.window_plan = recorded
-    try:
-        run()
-        yield
-    finally:
-        hat.window_plan = plan
-
-
-@contextmanager
-def symbolic_plans() -> Iterator[None]:
-    """Window plans and borders in terms of sizes that are not known yet. The same numbers, with one mask per window."""
-    plan, extended = hat.window_plan, layers._extended
-    hat.window_plan, layers._extended = plan_of_any_size, extended_once
-    try:
-        yield
-    finally:
-        hat.window_plan, layers._extended = plan, extended
-
-
-def plan_of_any_size(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
-    """As `window_plan`, without sorting the windows: all are of one kind, whose mask is (windows, 1, L, L)."""
-    rows, columns = height // window, width // window
-    last_row = torch.arange(rows, device=like.device) == rows - 1
-    last_column = torch.arange(columns, device=like.device) == columns - 1
-    late = torch.arange(window, device=like.device) >= window - window // 2  # beyond the cut of the roll
-    apart_y = (late[:, None] != late[None]).repeat_interleave(window, 0).repeat_interleave(window, 1)
-    apart_x = (late[:, None] != late[None]).repeat(window, window)
-    cut = (last_row[:, None, None, None] & apart_y) | (last_column[None, :, None, None] & apart_x)
-    mask = cut.flatten(0, 1)[:, None].to(like) * BETWEEN_REGIONS
-    order = torch.arange(rows * columns, device=like.device)
-    return WindowPlan(order, order, [(rows * columns, mask)])
-
-
-def extended_once(size: int, before: int, after: int, device: torch.device) -> Tensor:
-    """As `layers._extended` where a side is longer than what it is extended by: without a remainder by the size."""
-    index = torch.arange(-before, size + after, device=device)
-    index = torch.where(index < 0, -1 - index, index)
-    return torch.minimum(index, (2 * size - 1) - index)
-
-
 def write(traced: Traced, path: Path, step: int | None = None) -> None:
-    """The ONNX file; with `step`, sides may be any multiples of it, from two on. All go through torch.export but an STNO
-    of one size, which is traced, because its query decides on slabs by numbers in tensors.
-    """
+    """Write the ONNX file. With `step`, sides may be any multiples of it, from two on."""
     shapes, inputs = None, traced.samples[0]
     if step:
         rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
@@ -205,7 +165,7 @@ def write(traced: Traced, path: Path, step: int | None = None) -> None:
         warnings.simplefilter("ignore")  # the exporters' remarks on what becomes a constant
         torch.onnx.export(
             traced.graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=["restored"],
-            opset_version=OPSET, dynamo=not isinstance(traced.graph, SpaceTimeGraph), external_data=False, verbose=False,
+            opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
             dynamic_shapes=shapes,
         )  # fmt: skip
 

@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import dcn
-from models.mtdo.attention import MultiHead
-from models.mtdo.tail import FoldedTail
+from models.base import Network
 
 SIDE = 64  # LR pixels a side of the frames that are counted
 
 
-def gmac_per_frame(network: nn.Module, side: int = SIDE) -> float:
+def gmac_per_frame(network: Network, side: int = SIDE) -> float:
     """10^9 multiply-accumulates for one output frame of `network` from LR frames of `side` x `side`.
 
-    MTDO: one window. STNO: two key frames and one in between at four times the size, divided by three frames. Resampling, norms and
-    activations are not counted, as is usual, nor are the zeros that some operators fill heads of an odd width with: the count is the
-    same whichever operators run (STNO's query: within two thousandths, because cells that are multiplied
-    twice are not counted for the compiled one).
+    Window networks: one window. Space-time networks: two key frames and one intermediate frame at four times the size, divided
+    by three frames. Resampling, normalisation and activations are not counted, as usual, nor is the padding of attention heads:
+    the count does not depend on the operators in use (STNO's query: within 0.2 %, because cells that are multiplied twice are
+    not counted for the compiled one).
     """
-    device = next(network.parameters()).device
-    config: Any = network.config
-    frames = torch.zeros(1, getattr(config, "frames", 2), 3, side, side, device=device)
-    produced = 3 if config.name == "stno" else 1
-    with torch.no_grad(), _as_published(network):
-        return gmac(lambda: network(frames)) / produced
+    frames = network.example_frames(side, side).to(next(network.parameters()).device)
+    results: list[torch.Tensor] = []
+    with torch.no_grad(), network.published_form():
+        total = gmac(lambda: results.append(network(frames)))
+    return total / (results[0].shape[1] if network.space_time else 1)
 
 
 def gmac(run: Callable[[], object]) -> float:
-    """10^9 multiply-accumulates of whatever `run` does, backward passes too. What is filled with zeros counts in full."""
+    """10^9 multiply-accumulates of `run`, backward passes included. Products with zero padding count in full."""
     with FlopCounterMode(display=False, custom_mapping=_formulas()) as counter:
         run()
     return counter.get_total_flops() / 2 / 1e9
-
-
-@contextmanager
-def _as_published(network: nn.Module) -> Iterator[None]:
-    """Heads of attention at their own width (30 in the paper's MTDO, which PyTorch's attention would get as 32), nothing folded."""
-    layers = [layer for layer in network.modules() if isinstance(layer, MultiHead)]
-    fillings = [layer.filling for layer in layers]
-    found: list[Any] = [getattr(layer, "tail", None) for layer in network.modules()]
-    tails = [tail for tail in found if isinstance(tail, FoldedTail)]
-    try:
-        for layer in layers:
-            layer.filling = 0
-        for tail in tails:
-            tail.fold = False
-        yield
-    finally:
-        for tail in tails:
-            tail.fold = True
-        for layer, filling in zip(layers, fillings, strict=True):
-            layer.filling = filling
 
 
 def _formulas() -> dict[Any, Any]:

@@ -1,102 +1,148 @@
-"""What a network does with one region of the frames, one turn of them, from job to job."""
+"""Jobs and runners. A job is what a network processes at once: a window of frames, or a chunk of key frames. A runner does
+one job after the other on one tile of the frames, in one of the eight flips and rotations.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from engine.restore.tiles import Region
-from models.mtdo.network import MTDO
-from models.mtdo.streaming import MTDOStream
+from data.clips import Clip
+from engine.restore.spacing import WindowChooser
+from engine.restore.tiles import Tile
+from errors import InputError
+from models.base import SpaceTimeNetwork, WindowNetwork
 
 
-class Window(NamedTuple):
-    """MTDO's job: the numbers of the window's frames in order (repeated at the ends of a clip), and those frames (3,
-    h, w).
-    """
+class WindowJob(NamedTuple):
+    """Frame numbers of a window in order (repeated at the ends of a clip), and these frames (3, h, w)."""
 
     numbers: list[int]
     frames: dict[int, Tensor]
 
 
-class Chunk(NamedTuple):
-    """STNO's job.
+class ChunkJob(NamedTuple):
+    """A chunk of key frames.
 
-    keys: key frames (T, 3, h, w).   keep: first and last of those between which outputs are wanted.   whole: the last
-    one belongs to this chunk; only the clip's very last key frame does, others begin the next chunk.   steps: times of the
-    frames in each gap of `keys`, where they differ from gap to gap; None: those of the `SpaceTimeWork`.
+    keys: key frames (T, 3, h, w).   keep: the outputs from the first to the second of these key frames are wanted.
+    with_last: including the second one itself, which otherwise begins the next chunk.   times: those of each gap of `keys`,
+    where they differ; None: those of the runner.
     """
 
     keys: Tensor
     keep: tuple[int, int]
-    whole: bool
-    steps: list[list[float]] | None = None
+    with_last: bool
+    times: list[list[float]] | None = None
 
 
-def turned(x: Tensor, turn: int) -> Tensor:
-    """(..., h, w) in one of the eight positions: turned by `turn` % 4 quarters, mirrored first from 4 on."""
-    return torch.rot90(x.flip(-1) if turn >= 4 else x, turn % 4, (-2, -1))
+Job = WindowJob | ChunkJob
+Runner = Callable[..., Tensor]  # a job -> its frames (n, 3, H, W), float32 on the CPU
 
 
-def turned_back(x: Tensor, turn: int) -> Tensor:
-    """The inverse of `turned`."""
-    x = torch.rot90(x, -(turn % 4), (-2, -1))
-    return x.flip(-1) if turn >= 4 else x
+def transform(x: Tensor, position: int) -> Tensor:
+    """One of eight flips and rotations of (..., h, w): mirrored from 4 on, then rotated by `position` % 4 quarters."""
+    return torch.rot90(x.flip(-1) if position >= 4 else x, position % 4, (-2, -1))
 
 
-class SpaceWork:
-    """MTDO on one region; what does not depend on the centre frame is kept from window to window."""
+def inverse_transform(x: Tensor, position: int) -> Tensor:
+    """The inverse of `transform`."""
+    x = torch.rot90(x, -(position % 4), (-2, -1))
+    return x.flip(-1) if position >= 4 else x
 
-    def __init__(self, network: MTDO, device: torch.device, region: Region, turn: int) -> None:
-        self.stream = MTDOStream(network)
-        self.device, self.region, self.turn = device, region, turn
 
-    def __call__(self, job: Window) -> Tensor:
+class WindowRunner:
+    """Runs windows; features that do not depend on the centre frame are kept from one window to the next."""
+
+    def __init__(self, network: WindowNetwork, device: torch.device, tile: Tile, position: int) -> None:
+        self.stream = network.stream()
+        self.device, self.tile, self.position = device, tile, position
+
+    def __call__(self, job: WindowJob) -> Tensor:
         """-> (1, 3, H, W), float32 on the CPU."""
 
         def load(number: int) -> Tensor:
-            return turned(self.region.crop(job.frames[number]), self.turn).to(self.device)[None]
+            return transform(self.tile.crop(job.frames[number]), self.position).to(self.device)[None]
 
-        return turned_back(self.stream.restore(job.numbers, load), self.turn).float().cpu()
+        return inverse_transform(self.stream.restore(job.numbers, load), self.position).float().cpu()
 
 
-class SpaceTimeWork:
-    """STNO on one region."""
+class ChunkRunner:
+    """Runs chunks of key frames."""
 
-    def __init__(self, network: Any, device: torch.device, region: Region, turn: int, times: Sequence[float]) -> None:
-        self.network, self.device, self.region, self.turn = network, device, region, turn
-        self.times, self.keys_alone = list(times) or [0.5], not times
+    def __init__(
+        self, network: SpaceTimeNetwork, device: torch.device, tile: Tile, position: int, times: Sequence[float]
+    ) -> None:
+        self.network, self.device, self.tile, self.position = network, device, tile, position
+        self.times, self.keys_only = list(times) or [0.5], not times
 
-    def __call__(self, job: Chunk) -> Tensor:
+    def __call__(self, job: ChunkJob) -> Tensor:
         """-> (n, 3, H, W), float32 on the CPU."""
-        keys = turned(self.region.crop(job.keys), self.turn).to(self.device)
-        height, width = self.region.out_size
-        size = (width, height) if self.turn % 2 else (height, width)
-        times, wanted = (self.times, None) if job.steps is None else slots(job.steps, job.keep)
+        keys = transform(self.tile.crop(job.keys), self.position).to(self.device)
+        height, width = self.tile.out_size
+        size = (width, height) if self.position % 2 else (height, width)
+        times, wanted = (self.times, None) if job.times is None else padded_times(job.times, job.keep)
         frames = self.network(keys[None], times=times, size=size, keep=job.keep)[0]
         frames = frames if wanted is None else frames[wanted]
-        frames = frames if job.whole else frames[:-1]
-        frames = frames[:: 1 + len(self.times)] if self.keys_alone and wanted is None else frames
-        return turned_back(frames, self.turn).float().cpu()
+        frames = frames if job.with_last else frames[:-1]
+        frames = frames[:: 1 + len(self.times)] if self.keys_only and wanted is None else frames
+        return inverse_transform(frames, self.position).float().cpu()
 
 
-def slots(steps: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
-    """Times that differ from gap to gap, as the network takes them: as many in each gap.
+def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
+    """Times that differ from gap to gap in the form that the network takes: the same number in each gap.
 
-    Returns: times (1, K, gaps), filled up with times that nobody asked for; numbers of the outputs between the two key
-    frames of `keep` that were asked for.
+    Returns: times (1, K, gaps), padded with times that are not wanted; indices of the wanted outputs between the two key
+    frames of `keep`.
     """
-    count = max(1, *map(len, steps))
-    filled: list[list[float]] = []
+    count = max(1, *map(len, times))
+    padded: list[list[float]] = []
     wanted: list[int] = []
-    for gap, asked in enumerate(steps):
-        end = asked[-1] if asked else 0.0
-        spare = count - len(asked)
-        filled.append([*asked, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
+    for gap, asked in enumerate(times):
+        end, spare = asked[-1] if asked else 0.0, count - len(asked)
+        padded.append([*asked, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
         if keep[0] <= gap < keep[1]:
             base = (gap - keep[0]) * (count + 1)
             wanted += range(base, base + 1 + len(asked))
-    return torch.tensor(filled, dtype=torch.float64).T[None], [*wanted, (keep[1] - keep[0]) * (count + 1)]
+    return torch.tensor(padded, dtype=torch.float64).T[None], [*wanted, (keep[1] - keep[0]) * (count + 1)]
+
+
+def windows(clip: Clip, chooser: WindowChooser, frames: Sequence[int]) -> Iterator[WindowJob]:
+    """The window of each frame; a frame is decoded once while it is within reach."""
+    held: dict[int, Tensor] = {}
+
+    def load(number: int) -> Tensor:
+        if number not in held:
+            held[number] = clip.frame(number)
+        return held[number]
+
+    for index in frames:
+        for number in [number for number in held if abs(number - index) > chooser.reach]:
+            del held[number]
+        numbers = chooser.window(index, load)
+        yield WindowJob(numbers, {number: load(number) for number in sorted(set(numbers))})
+
+
+def chunks(
+    clip: Clip, frames: Sequence[int], length: int, context: int, times: Sequence[Sequence[float]] | None = None
+) -> Iterator[ChunkJob]:
+    """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, where they differ.
+
+    Chunks begin at multiples of `length` whatever `frames` are: so the result does not depend on where the work began.
+    """
+    last = len(clip) - 1
+    if last < 1:
+        raise InputError(f"clip '{clip.name}' has {len(clip)} frame(s): intermediate frames need at least 2 key frames")
+    start, end = frames[0], frames[-1] + 1
+    held: dict[int, Tensor] = {}
+    while start < end:
+        base = start // length * length
+        stop = min(base + length, end)
+        seen = range(min(max(base - context, 0), last - 1), min(base + length + context, last) + 1)
+        held = {number: held[number] if number in held else clip.frame(number) for number in seen}
+        keep = (start - seen[0], min(stop, last) - seen[0])
+        of_gaps = None if times is None else [list(times[gap]) for gap in seen[:-1]]
+        yield ChunkJob(torch.stack(list(held.values())), keep, stop > last, of_gaps)
+        start = stop

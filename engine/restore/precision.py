@@ -10,16 +10,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from math import log10
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from errors import InputError
-from models.mtdo import hat
+from models.base import Network
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOSS = 0.02  # dB of PSNR against the truth that `auto` gives away for speed
@@ -35,19 +33,15 @@ def check(name: str, device: torch.device) -> None:
         raise InputError("precision fp16 is for GPUs: on a CPU say bf16, fp32 or auto")
 
 
-def prepare(network: Any, name: str) -> Any:
-    """The network for inference in `name`: itself, or a copy whose weights are of that type (MTDO; STNO uses
-    autocast).
-    """
-    if name == "fp32" or network.config.name != "mtdo" or next(network.tsa.parameters()).dtype == TYPES[name]:
-        return network
-    return deepcopy(network).set_inference_dtype(TYPES[name])
+def prepare(network: Network, name: str) -> Network:
+    """The network for inference in `name`: itself, or a copy with weights of that type if it does not use autocast."""
+    return network if name == "fp32" else network.for_inference(TYPES[name])
 
 
 @contextmanager
-def numbers(name: str, device: torch.device, network: Any) -> Iterator[None]:
+def numbers(name: str, device: torch.device, network: Network) -> Iterator[None]:
     """Inference in the given precision, without gradients, with a network that went through `prepare`."""
-    autocast = name != "fp32" and network.config.name != "mtdo"
+    autocast = name != "fp32" and network.uses_autocast
     with torch.inference_mode(), torch.autocast(device.type, TYPES[name], enabled=autocast):
         yield
 
@@ -90,17 +84,9 @@ def _timed(restore_sample: Callable[[str], Tensor], name: str, device: torch.dev
     return frames, min(durations)
 
 
-def compile_parts(network: Any) -> None:
-    """torch.compile for the parts where the time goes, in place; compiled code is kept between runs in the user's
-    cache folder. Plans of windows, which are made of numbers, stay Python.
-    """
+def compile_parts_(network: Network) -> None:
+    """Compile the parts of the network that take most of the time, in place. The user's cache folder keeps compiled code."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtdo-stno" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    parts: list[nn.Module] = []
-    if network.config.name == "mtdo":
-        hat.window_plan = torch.compiler.disable(hat.window_plan)
-        parts = [network.reconstruction]
-    else:
-        parts = [network.propagation.backward_branch, network.propagation.forward_branch]
-    for part in parts:
+    for part in network.parts_to_compile():
         part.compile(dynamic=False)

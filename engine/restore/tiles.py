@@ -1,9 +1,9 @@
-"""Tiles: a frame in overlapping parts whose results are blended smoothly, so that memory stays bounded at any size.
+"""Tiles: overlapping parts of a frame whose results are blended, so that memory is bounded at any frame size.
 
-A tile starts at a multiple of what the network pads to and halves by (attention windows, pyramid levels lie as in the
-whole frame) and at a place that falls on a whole output pixel. What is left of a difference to the whole frame comes
-from the tile's limited view and from what is truly global: HAT's channel attention (a mean over the frame) and STNO's
-Galerkin attention. docs/upscale.md measures it.
+A tile starts at a multiple of `Network.multiple`, so that attention windows and pyramid levels have the same positions as in
+the full frame, and at a position that is a whole number of output pixels. The remaining difference from the full frame comes
+from the tile's smaller receptive field and from global operations: HAT's channel attention (a mean over the frame) and
+STNO's Galerkin attention. docs/upscale.md measures it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
-from engine.restore.spacing import widest
-
 OVERLAP = 32  # LR pixels that neighbouring tiles share
-BLIND = 1 / 4  # share of the overlap at a tile's edge that is not used at all: there the tile saw its padding
+UNUSED = 1 / 4  # share of the overlap at a tile's edge that is discarded, because it depends on the tile's padding
 SHARE = 0.5  # of the free memory that a frame may take
-MAPS_PER_TOKEN, MAPS_PER_FRAME = 40, 10  # of MTDO
-MAPS_KEPT = (
-    3  # of a frame that a window skips (counted, not fitted): features, half a convolution, differences, the frame
-)
-MAPS_PER_KEY, MAPS_BESIDE = 5, 20  # of STNO
 SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
 
 
@@ -44,8 +36,8 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Region:
-    """One tile."""
+class Tile:
+    """One tile of a frame."""
 
     y: Span
     x: Span
@@ -61,22 +53,20 @@ class Region:
 
 def plan(
     size: tuple[int, int], out_size: tuple[int, int], tile: int | None, multiple: int, overlap: int = OVERLAP
-) -> list[Region]:
-    """Tiles of about `tile` x `tile` LR pixels that cover a frame of `size`; None or a large `tile`: one region, the
-    whole frame.
+) -> list[Tile]:
+    """Tiles of about `tile` x `tile` LR pixels that cover a frame of `size`; None or a large `tile`: one tile, the full
+    frame.
 
-    An axis on which no multiple falls on whole output pixels (an odd scale such as 93/77) stays whole.
+    An axis is not divided if no multiple is a whole number of output pixels, as for a scale of 93/77.
     """
     ys, xs = (
         axis(length, out, tile or max(size), multiple, overlap) for length, out in zip(size, out_size, strict=True)
     )
-    return [Region(y, x) for y in ys for x in xs]
+    return [Tile(y, x) for y in ys for x in xs]
 
 
 def axis(length: int, out: int, tile: int, multiple: int, overlap: int) -> list[Span]:
-    """Spans of about `tile` LR pixels that cover `length`; each shares at least `overlap` with the next one, and with
-    no other.
-    """
+    """Spans of about `tile` LR pixels that cover `length`. Each overlaps the next one by at least `overlap`, and no other."""
     step = lcm(multiple, length // gcd(length, out))
     margin = -(-overlap // step) * step
     stride = max((tile - margin) // step * step, margin)
@@ -91,17 +81,16 @@ def axis(length: int, out: int, tile: int, multiple: int, overlap: int) -> list[
 
 
 def weights(spans: Sequence[Span]) -> list[Tensor]:
-    """Blending weights of each span's output pixels, (out_stop - out_start,) float32; over all spans they add up to
-    one.
+    """Blending weights of each span's output pixels, (out_stop - out_start,) float32; the sum over all spans is one.
 
-    In the overlap of two spans one falls and the other rises as a smoothstep; the outer quarter belongs to the other
-    alone.
+    In the overlap of two spans, one weight falls and the other rises as a smoothstep; in the outer quarter of a span's
+    overlap its weight is zero.
     """
     result = [torch.ones(span.out_stop - span.out_start, dtype=torch.float64) for span in spans]
     for number, (before, after) in enumerate(pairwise(spans)):
         shared = before.out_stop - after.out_start
         position = (torch.arange(shared, dtype=torch.float64) + 0.5) / shared
-        ramp = ((position - BLIND) / (1 - 2 * BLIND)).clamp(0, 1)
+        ramp = ((position - UNUSED) / (1 - 2 * UNUSED)).clamp(0, 1)
         ramp = ramp * ramp * (3 - 2 * ramp)
         result[number][-shared:] *= 1 - ramp
         result[number + 1][:shared] *= ramp
@@ -111,19 +100,19 @@ def weights(spans: Sequence[Span]) -> list[Tensor]:
 class Canvas:
     """Collects the tiles of one or more frames: (n, 3, H, W) on the CPU."""
 
-    def __init__(self, regions: Sequence[Region], out_size: tuple[int, int]) -> None:
-        self.regions, self.out_size = regions, out_size
-        ys, xs = dict.fromkeys(r.y for r in regions), dict.fromkeys(r.x for r in regions)
+    def __init__(self, tiles: Sequence[Tile], out_size: tuple[int, int]) -> None:
+        self.tiles, self.out_size = tiles, out_size
+        ys, xs = dict.fromkeys(tile.y for tile in tiles), dict.fromkeys(tile.x for tile in tiles)
         self.rows = dict(zip(ys, weights(list(ys)), strict=True))
         self.columns = dict(zip(xs, weights(list(xs)), strict=True))
 
     def blend(self, parts: Sequence[Tensor]) -> Tensor:
-        """Results (n, 3, ., .) in the order of the regions -> whole frames."""
+        """Results (n, 3, ., .) in the order of the tiles -> full frames."""
         if len(parts) == 1:
             return parts[0]
         canvas = parts[0].new_zeros(*parts[0].shape[:2], *self.out_size)
-        for region, part in zip(self.regions, parts, strict=True):
-            y, x = region.y, region.x
+        for tile, part in zip(self.tiles, parts, strict=True):
+            y, x = tile.y, tile.x
             place = canvas[..., y.out_start : y.out_stop, x.out_start : x.out_stop]
             place += part * (self.rows[y][:, None] * self.columns[x]).to(part)
         return canvas
@@ -133,31 +122,16 @@ class Canvas:
 
 
 def automatic(size: tuple[int, int], bytes_per_pixel: float, free: float, multiple: int) -> int | None:
-    """The largest tile (LR pixels a side) that fits into `SHARE` of the free memory; None if the whole frame does."""
+    """The largest tile (side in LR pixels) that fits into `SHARE` of the free memory; None if the full frame does."""
     affordable = SHARE * free / bytes_per_pixel
     if size[0] * size[1] <= affordable:
         return None
     return max(int(affordable**0.5) // multiple * multiple, min(SMALLEST, max(size)))
 
 
-def bytes_per_pixel(config: Any, in_between: int, keys: int) -> float:
-    """Memory that one LR pixel takes while a frame (MTDO) or a chunk of `keys` key frames (STNO) is worked on, float32.
-
-    Counted in maps that exist at once; the counts were fitted to measured peaks (benchmarks/restore.py).
-    """
-    if config.name == "stno":
-        return 4.0 * config.channels * (MAPS_PER_KEY * keys * (1 + in_between) + MAPS_BESIDE)
-    width = config.hat.embed if config.reconstruction == "hat" else config.channels
-    apart = widest(config.spacing) - 1  # frames that a window skips, which later ones see
-    maps = MAPS_PER_FRAME * config.frames + MAPS_KEPT * apart * (config.frames - 1) + 4 * config.scale**2
-    if config.wide:
-        maps += config.frames + 6 * config.scale**2 / config.channels  # HAT's second input; two more frames of output
-    return 4.0 * (MAPS_PER_TOKEN * width + config.channels * maps)
-
-
-def halved(regions: Sequence[Region], overlap: int = OVERLAP) -> int | None:
-    """The next smaller tile after an out-of-memory error, or None if there is no sense in a smaller one."""
-    side = max(max(r.y.stop - r.y.start, r.x.stop - r.x.start) for r in regions)
+def halved(tiles: Sequence[Tile], overlap: int = OVERLAP) -> int | None:
+    """The next smaller tile after an out-of-memory error, or None if smaller tiles would be mostly overlap."""
+    side = max(max(tile.y.stop - tile.y.start, tile.x.stop - tile.x.start) for tile in tiles)
     return side // 2 if side // 2 >= 2 * overlap else None
 
 

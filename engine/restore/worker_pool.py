@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 Job = TypeVar("Job")
-AT_ONCE = 30_000_000  # LR pixels times channels squared that are worked on at once; more fills the threads by itself
+AT_ONCE = 30_000_000  # LR pixels times channels squared; a frame with more work uses all threads by itself
 GROUP = 8  # frames that a worker does in a row
 WAITING = 2**26  # bytes of finished frames that a group may hold
 
 
-def pool_size(pixels: int, channels: int, threads: int) -> int:
-    """How many workers are worth having for frames of `pixels` LR pixels and a network of `channels` channels."""
-    return max(1, min(threads, AT_ONCE // (pixels * channels**2)))
+def pool_size(pixels: int, work: float, threads: int) -> int:
+    """The fastest number of workers for frames of `pixels` LR pixels and a network with `Network.pool_work` = work."""
+    return max(1, min(threads, int(AT_ONCE // (pixels * work))))
 
 
 def group_size(frames: int, workers: int, frame_bytes: int) -> int:

@@ -21,7 +21,7 @@ import dcn
 import models
 from data.files import lock, remove_unfinished, replacing
 from engine import distributed
-from engine.checkpoint import first_few, load_network, load_state, save_weights, state_part
+from engine.checkpoint import load_network, load_state, save_weights, state_part, use_of
 from engine.config import Config, config_to_mapping, dump_yaml
 from engine.distributed import say
 from engine.evaluate.measure import evaluate
@@ -41,6 +41,8 @@ from engine.train.resume import check_changes
 from engine.train.states import STATE, read_newest, read_state, save_state, states_in
 from engine.train.stops import Interrupted, Signals, explained
 from errors import InputError
+from models.base import Network
+from models.weights import first_few
 
 BEST, FINAL = "best.safetensors", "weights.safetensors"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +79,8 @@ class Trainer:
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
         torch.manual_seed(config.seed)
-        self.network: nn.Module = models.build(config.network)
+        self.network = models.build(config.network)
+        self.network.set_uses(vars(config.data))
         if config.train.init and fresh:
             init, partial = config.train.init, config.train.init_partial
             left = load_state(self.network, load_network(init).state_dict(), init, partial=partial)
@@ -286,7 +289,7 @@ class Trainer:
     # --- validation and the end -----------------------------------------------------------------------------------
 
     @contextmanager
-    def averaged(self) -> Iterator[nn.Module]:
+    def averaged(self) -> Iterator[Network]:
         """The network with its averaged weights in place, in eval mode; the trained ones come back afterwards."""
         trained = None
         if self.average:
@@ -328,7 +331,7 @@ class Trainer:
             message = f"training is done and saved; evaluate it with: python main.py --resume {self.folder}"
             raise Interrupted(message, stop.code) from None
 
-    def _evaluate_final(self, network: nn.Module) -> dict[str, Any]:
+    def _evaluate_final(self, network: Network) -> dict[str, Any]:
         if distributed.is_main():
             save_weights(self.folder / FINAL, network, step=self.step)
         distributed.barrier()
@@ -375,7 +378,6 @@ class Trainer:
         if self.average:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.state.items()}
         tensors |= optimizer_tensors(self.optimizer)
-        config = config_to_mapping(self.config)
         header = {
             "step": self.step,
             "samples": self.samples,
@@ -385,8 +387,8 @@ class Trainer:
             "unread": self.unread,
             "data": self.fingerprint,
             "world": distributed.world(),
-            "config": config,
-            "network": config["network"],
+            "config": config_to_mapping(self.config),
+            **use_of(self.network),
         }
         save_state(self.folder, tensors, header, self.config.train.keep, say)
         self.saved = self.step
@@ -408,6 +410,7 @@ class Trainer:
         load_state(self.network, state_part(tensors, "network."), path)
         if self.average:
             averaged = state_part(tensors, "ema.") or state_part(tensors, "network.")
+            averaged = models.current_names(self.config.network.name, averaged)
             self.average.state = {name: tensor.to(self.device) for name, tensor in averaged.items()}
         if header["config"].get("train", {}).get("optimizer") == self.config.train.optimizer:
             load_optimizer_tensors(self.optimizer, state_part(tensors, "optimizer."), path)

@@ -1,11 +1,11 @@
-"""What is learned: from a batch to the weighted loss terms. One module per kind of network, so that the loop knows neither.
+"""Training objectives: from a batch to weighted loss terms. There is one for each kind of network; the loop knows neither.
 
-A task is an `nn.Module` around the network, so that DistributedDataParallel and torch.compile see one forward.
+An objective is an `nn.Module` around the network, so that DistributedDataParallel and torch.compile see one forward.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,20 @@ import losses
 from data.degrade import imresize
 from engine.config import Config, LossConfig
 from errors import InputError
-from models.stno.interpolation import Flows, warp
+from models.base import Network, SpaceTimeNetwork
+from models.flow import Flows, warp
 
 
 class Objective(nn.Module):
-    """A network and how it is judged; `forward` takes a batch and returns weighted loss terms, whose sum is minimised."""
+    """A network and its losses. `forward` takes a batch and returns weighted loss terms, whose sum is minimised."""
 
-    def __init__(self, network: Any, config: LossConfig) -> None:
+    def __init__(self, network: Network, config: LossConfig) -> None:
         super().__init__()
         self.network, self.config = network, config
 
 
 class SpaceObjective(Objective):
-    """MTDO: a window of LR frames to the centre GT frame."""
+    """Window networks: a window of LR frames to the centre GT frame."""
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Terms of a batch {"lr": (B, N, 3, h, w), "gt": (B, 3, H, W)} in [0, 1]."""
@@ -35,7 +36,12 @@ class SpaceObjective(Objective):
 
 
 class SpaceTimeObjective(Objective):
-    """STNO: LR key frames to all GT frames, and the in-between LR frames to the downscaled truth, which gives the flows a signal."""
+    """Space-time networks: LR key frames to all GT frames, and the intermediate LR frames to the downscaled GT.
+
+    The second term gives the flows a gradient.
+    """
+
+    network: SpaceTimeNetwork
 
     def forward(self, batch: dict[str, Any], operator_only: bool = False) -> dict[str, Tensor]:
         """Weighted terms of {"lr": (B, T, 3, h, w), "gt": (B, T_out, 3, H, W), "times": (B, K)}, in [0, 1].
@@ -47,15 +53,17 @@ class SpaceTimeObjective(Objective):
             between, flows = self.network.interpolate(lr, times)
             return self.operator_terms(lr, gt, between.float(), flows)
         output = self.network.forward_training(lr, times=times, size=gt.shape[-2:])
-        terms = {self.config.kind: pixel_loss(output.frames.float(), gt, self.config)}
+        terms: dict[str, Tensor] = {self.config.kind: pixel_loss(output.frames.float(), gt, self.config)}
+        if output.between is None or output.flows is None:
+            return terms
         return terms | self.operator_terms(lr, gt, output.between.float(), output.flows)
 
     def operator_terms(self, lr: Tensor, gt: Tensor, between: Tensor, flows: Flows) -> dict[str, Tensor]:
-        """Terms of the LR in-between frames (B, (T-1) * K, 3, h, w) and of the flows that they come from."""
+        """Terms of the intermediate LR frames (B, (T-1) * K, 3, h, w) and of their flows."""
         config = self.config
         terms: dict[str, Tensor] = {}
         if config.lr_between or config.lr_census or config.lr_warp:
-            true = in_between(gt, between.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
+            true = intermediate_frames(gt, between.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
             target = imresize(true, size=(lr.shape[-2], lr.shape[-1])).clamp(0, 1).view_as(between)
             if config.lr_between:
                 terms["lr_between"] = config.lr_between * losses.charbonnier(between, target, config.epsilon)
@@ -75,11 +83,11 @@ def pixel_loss(output: Tensor, gt: Tensor, config: LossConfig) -> Tensor:
 
 
 def warping_loss(keys: Tensor, between: Tensor, flows: Flows, epsilon: float) -> Tensor:
-    """How far each LR key frame, warped by each of its flows alone, is from the frame that the flow leads to.
+    """Distance of each LR key frame, warped with each of its flows, from the frame that the flow leads to.
 
-    The in-between frame can be had without flows, as a blend, and training stays there; this cannot. The warp is bicubic:
-    bilinear samples between pixels are blurred, which favours flows that are too short. keys (B, T, 3, h, w), the true
-    in-between frames (B, (T-1) * K, 3, h, w), flows as `STNOOutput` has them.
+    A network can make the intermediate frame without flows, as a blend, and training would stay there; this term prevents
+    it. The warp is bicubic, because bilinear samples are blurred, which favours flows that are too short. keys
+    (B, T, 3, h, w), the true intermediate frames (B, (T-1) * K, 3, h, w), flows as in `SpaceTimeOutput`.
     """
     per_gap = between.shape[1] // (keys.shape[1] - 1)
     first, second = (part.repeat_interleave(per_gap, 1).flatten(0, 1) for part in (keys[:, :-1], keys[:, 1:]))
@@ -90,22 +98,32 @@ def warping_loss(keys: Tensor, between: Tensor, flows: Flows, epsilon: float) ->
     return torch.stack(terms).mean()
 
 
-def in_between(frames: Tensor, per_gap: int) -> Tensor:
+def intermediate_frames(frames: Tensor, per_gap: int) -> Tensor:
     """(B, T + (T-1)*K, 3, H, W) without its key frames."""
     keep = [i for i in range(frames.shape[1]) if i % (per_gap + 1)]
     return frames[:, keep]
 
 
-def build_objective(network: nn.Module, config: Config) -> Objective:
-    loss = config.loss
-    if any(stage.operator_only for stage in config.train.stages):
-        if not config.space_time:
-            raise InputError("config key 'train.stages': operator_only is for stno networks: remove it")
-        if not (loss.lr_between or loss.lr_census or loss.lr_warp):
-            raise InputError(
-                "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_between"
-            )
-    return SpaceTimeObjective(network, config.loss) if config.space_time else SpaceObjective(network, config.loss)
+def build_objective(network: Network, config: Config) -> Objective:
+    """The objective for the network's kind. Raises `InputError` for loss terms that the network cannot have."""
+    loss, name = config.loss, config.network.name
+    has_operator = config.space_time and cast(SpaceTimeNetwork, network).has_operator
+    operator_only = any(stage.operator_only for stage in config.train.stages)
+    if operator_only and not has_operator:
+        raise InputError(
+            f"config key 'train.stages': operator_only is not for '{name}', which has no operator: remove it"
+        )
+    if operator_only and not (loss.lr_between or loss.lr_census or loss.lr_warp):
+        raise InputError(
+            "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_between"
+        )
+    if config.space_time and not has_operator:
+        for key in ("lr_between", "lr_census", "lr_warp", "flow_smoothness"):
+            if getattr(loss, key):
+                raise InputError(
+                    f"config key 'loss.{key}': '{name}' makes no flows and intermediate frames: set it to 0"
+                )
+    return SpaceTimeObjective(network, loss) if config.space_time else SpaceObjective(network, loss)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from engine.distributed import say
 from engine.restore import Options, restore
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
+from models.base import Network
 
 
 def runs(numbers: Sequence[int], cuts: Sequence[int] = ()) -> Iterator[list[int]]:
@@ -31,7 +32,7 @@ def runs(numbers: Sequence[int], cuts: Sequence[int] = ()) -> Iterator[list[int]
 def missing_frames(
     job: ClipJob,
     numbers: list[int],
-    network: Any,
+    network: Network,
     request: Request,
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
@@ -47,7 +48,7 @@ def missing_frames(
     for key in keys:
         made = {}
         if key in restored:
-            steps = [0.0, *(job.timeline.steps(key) if network.config.name == "stno" else ())]
+            steps = [0.0, *(job.timeline.steps(key) if network.space_time else ())]
             made = {step: fitted(next(restored[key]), job.size) for step in steps}
         for index in job.outputs_of(key):
             yield index, None if index in there else made[job.place(index)[1]]
@@ -56,7 +57,7 @@ def missing_frames(
 def restored_keys(
     job: ClipJob,
     run: list[int],
-    network: Any,
+    network: Network,
     request: Request,
     device: torch.device,
     progress: Callable[[int, int], None] | None,
@@ -66,7 +67,7 @@ def restored_keys(
     options = Options(
         facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
     )
-    alone = len(scene) == 1 and network.config.name == "stno"  # it needs two key frames: the same one again
+    alone = len(scene) == 1 and network.space_time  # it needs two key frames: the same one again
     clip = SubClip(job.clip, [scene[0], scene[0]] if alone else scene) if line.cuts or alone else job.clip
     times: Sequence[Any] = [line.steps(key) for key in scene[: len(clip) - 1]]
     times = times[0] if not alone and all(steps == times[0] for steps in times[1:]) and times else times

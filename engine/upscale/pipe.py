@@ -31,6 +31,7 @@ from engine.upscale.job import ClipJob
 from engine.upscale.outputs import missing_frames
 from engine.upscale.request import Request
 from errors import InputError
+from models.base import Network
 
 RAW = {"rgb24": np.uint8, "rgb48le": np.uint16}
 FORMATS = ("y4m", *RAW)
@@ -102,7 +103,7 @@ def take_stdout() -> None:
 _frames: BinaryIO | None = None
 
 
-def write(job: ClipJob, network: Any, request: Request, device: torch.device) -> list[Path]:
+def write(job: ClipJob, network: Network, request: Request, device: torch.device) -> list[Path]:
     """Restore all frames of `job` and write them to standard output. Returns no paths: nothing is left on the disk."""
     if distributed.world() > 1:
         raise InputError("output to a pipe: one process only")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from data import frame_writer
 from data.bands import Bands
@@ -17,8 +16,7 @@ from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
-from engine.checkpoint import DEFAULT_SCALE, RELEASED_MTDO, load_network, released
-from engine.restore import multiple
+from engine.checkpoint import load_network, released_for
 from engine.restore.spacing import set_spacing
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
@@ -26,6 +24,7 @@ from engine.upscale.job import ClipJob, work_folder
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
 from errors import InputError
+from models.base import Network, Spacing
 
 CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
 
@@ -48,7 +47,7 @@ class Request:
     compile: bool = False
     device: str = "auto"
     padding: str | None = None  # None: as the weights say
-    spacing: int | Literal["auto"] | None = None  # None: as the weights say
+    spacing: Spacing | None = None  # None: as the weights say
     context: int = CONTEXT
     input_fps: float | None = None
     begin: float | None = None  # seconds: only what is shown from there on ...
@@ -79,26 +78,25 @@ class Request:
         return None if asked == Bands() else asked
 
 
-def open_network(request: Request, lr: tuple[int, int] | None = None) -> tuple[Any, Path]:
-    """The network and the file it came from: the weights asked for, or the small released ones that fit the job.
+def open_network(request: Request, lr: tuple[int, int] | None = None) -> tuple[Network, Path]:
+    """The network and its file: the weights asked for, or the small released ones for the job.
 
-    Those are MTDO's of the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the first clip, for
-    `--size`.
+    These are MTDO's where they have the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the
+    first clip, for `--size`.
     """
-    space_time = bool(request.fps or request.times)
+    intermediate = bool(request.fps or request.times)
     if request.size and request.scale is not None:
         raise InputError("--size and --scale both say how large: give one of them")
     asked = (
         targets.exact_scale(targets.asked_size(request.size, None, lr), lr) if lr and request.size else request.scale
     )
-    scale = DEFAULT_SCALE if asked is None and not request.size else asked
-    path = request.weight or released(
-        "stno" if space_time or scale not in RELEASED_MTDO else "mtdo", scale or DEFAULT_SCALE
-    )
-    network: Any = load_network(path)
-    if space_time and network.config.name == "mtdo":
+    any_scale = request.size is not None and asked is None  # width and height are enlarged differently
+    path = request.weight or released_for(asked, space_time=True if intermediate or any_scale else None)
+    network = load_network(path)
+    if intermediate and not network.space_time:
         raise InputError(
-            f"'{path}' holds MTDO weights, which make no frames in between: leave --fps and --times out, or take STNO"
+            f"'{path}' holds {network.config.name.upper()} weights, which make no intermediate frames: leave --fps and "
+            "--times out, or take STNO"
         )
     if request.spacing is not None:
         set_spacing(network, request.spacing, path)
@@ -190,7 +188,9 @@ def open_clip(path: Path, request: Request) -> Clip:
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
 
 
-def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Path, cuts: Sequence[int] = ()) -> ClipJob:
+def make_job(
+    clip: Clip, out: Path, request: Request, network: Network, weights: Path, cuts: Sequence[int] = ()
+) -> ClipJob:
     """What is to be made of `clip`. Unusable clips are found here, before any work. cuts: frames that begin a scene."""
     suffix = out.suffix.lower()
     if str(out) == "-" and request.compare:
@@ -203,8 +203,8 @@ def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Pat
     size, network_size = targets.sizes(network, weights, clip, request)
     facts = {
         "weights": sha256(weights),
-        "padding": request.padding or getattr(network.config, "padding", None),
-        "spacing": getattr(network.config, "spacing", None),
+        "padding": request.padding or network.padding,
+        "spacing": network.spacing,
         "context": request.context,
         "ensemble": request.ensemble,
         "cuts": list(cuts),
@@ -222,7 +222,7 @@ def make_job(clip: Clip, out: Path, request: Request, network: Any, weights: Pat
         facts=facts,
     )
     if isinstance(job, SceneJob):
-        job.multiple = multiple(network)
+        job.multiple = network.multiple
     return job
 
 

@@ -30,7 +30,8 @@ from data.media import from_tensor, write_image
 from data.scenes import scene_cuts
 from engine import distributed
 from engine.distributed import say
-from engine.restore import Options, frames_at_once, multiple, precision, restore, tiles
+from engine.restore import Options, frames_at_once, precision, restore, tiles
+from engine.restore.pipeline import bytes_per_pixel
 from engine.restore.threads import WriteBehind
 from engine.upscale import comparison, pipe, scene, targets
 from engine.upscale.failures import Failures
@@ -40,6 +41,7 @@ from engine.upscale.places import check_places, locked
 from engine.upscale.request import Request, complete, inputs, make_job, open_clips, open_network
 from engine.upscale.scene import SceneJob
 from errors import InputError
+from models.base import Network
 
 HEARTBEAT = 10.0  # seconds between refreshes of the progress bar
 
@@ -92,7 +94,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
 
 
 def make_all(
-    jobs: list[ClipJob], network: Any, request: Request, device: torch.device, failures: Failures
+    jobs: list[ClipJob], network: Network, request: Request, device: torch.device, failures: Failures
 ) -> list[Path]:
     """Work on all jobs and give the results their names."""
     usable = [check_job(job, request, failures) for job in jobs] if distributed.is_main() else []
@@ -104,7 +106,7 @@ def make_all(
     plan_numbers(jobs, network, request, device)
     network = precision.prepare(network, jobs[0].facts["precision"])
     if request.compile:
-        precision.compile_parts(network)
+        precision.compile_parts_(network)
     begin(jobs, request)
     try:
         with patient_exit():
@@ -173,7 +175,7 @@ def remarks(clips: Sequence[Clip]) -> Iterator[str]:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def plan_numbers(jobs: list[ClipJob], network: Any, request: Request, device: torch.device) -> None:
+def plan_numbers(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
     """Decide on precision, tiles and frames at once, the same for all ranks; an interrupted run goes on with what it began with."""
     chosen: dict[str, Any] = {}
     if distributed.is_main():
@@ -192,7 +194,7 @@ def plan_numbers(jobs: list[ClipJob], network: Any, request: Request, device: to
         job.facts |= {"precision": chosen["precision"], **chosen[str(number)]}
 
 
-def choose_precision(job: ClipJob, network: Any, request: Request, device: torch.device) -> str:
+def choose_precision(job: ClipJob, network: Network, request: Request, device: torch.device) -> str:
     """Measured on the middle of the first frames of the first clip, with as many workers as the work will have."""
     if isinstance(job, SceneJob):
         return measured(job, scene.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
@@ -204,12 +206,12 @@ def choose_precision(job: ClipJob, network: Any, request: Request, device: torch
 
 
 def measured(
-    job: ClipJob, sample: Clip, frames: Sequence[int], workers: int, network: Any, device: torch.device
+    job: ClipJob, sample: Clip, frames: Sequence[int], workers: int, network: Network, device: torch.device
 ) -> str:
     """The precision for a job, measured on a sample of its clip."""
     down, across = (out / side for out, side in zip(job.network_size, job.clip.size, strict=True))
     size = round(down * sample.size[0]), round(across * sample.size[1])
-    prepared: dict[str, Any] = {}  # making them is no part of the work that is timed
+    prepared: dict[str, Network] = {}  # making them is no part of the work that is timed
 
     def restore_sample(name: str) -> Tensor:
         if name not in prepared:
@@ -231,7 +233,7 @@ def middle(clip: Clip, side: int) -> RegionClip:
     return RegionClip(clip, top, left, top + h, left + w)
 
 
-def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.device) -> int | None:
+def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.device) -> int | None:
     if request.exact:
         return None
     if request.tile:
@@ -240,19 +242,17 @@ def choose_tile(job: ClipJob, network: Any, request: Request, device: torch.devi
         return scene.choose_tile(job, network, request.tile, tiles.free_memory(device))
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
     between = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
-    needed = tiles.bytes_per_pixel(network.config, between or 1, keys)
-    tile = tiles.automatic(job.clip.size, needed, tiles.free_memory(device), multiple(network))
+    needed = bytes_per_pixel(network, keys, between or 1)
+    tile = tiles.automatic(job.clip.size, needed, tiles.free_memory(device), network.multiple)
     if tile:
         say(f"clip '{job.clip.name}': frames of {job.clip.size[1]}x{job.clip.size[0]} in tiles of {tile} LR pixels")
     return tile
 
 
-def choose_workers(job: ClipJob, network: Any, request: Request, tile: int | None, device: torch.device) -> int:
-    return (
-        1
-        if request.compile or isinstance(job, SceneJob)
-        else frames_at_once(network, job.clip.size, Options(tile=tile), device)
-    )
+def choose_workers(job: ClipJob, network: Network, request: Request, tile: int | None, device: torch.device) -> int:
+    if request.compile or isinstance(job, SceneJob):
+        return 1
+    return frames_at_once(network, job.clip.size, Options(tile=tile), device)
 
 
 # --- the work ---------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def begin(jobs: list[ClipJob], request: Request) -> None:
     distributed.barrier()
 
 
-def work(jobs: list[ClipJob], network: Any, request: Request, device: torch.device, failures: Failures) -> None:
+def work(jobs: list[ClipJob], network: Network, request: Request, device: torch.device, failures: Failures) -> None:
     """This rank's share of the pieces of all clips."""
     pieces = [(job, number) for job in jobs for number in job.pieces]
     mine = pieces[distributed.rank() :: distributed.world()]
@@ -315,7 +315,7 @@ def done(job: ClipJob, number: int) -> int:
 
 
 def make_pieces(
-    job: ClipJob, numbers: list[int], network: Any, request: Request, device: torch.device, bar: Any
+    job: ClipJob, numbers: list[int], network: Network, request: Request, device: torch.device, bar: Any
 ) -> None:
     """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
     if isinstance(job, SceneJob):
@@ -359,7 +359,7 @@ def patient_exit() -> Iterator[None]:
 
 
 def preview(
-    network: Any,
+    network: Network,
     weights: Path,
     clip_and_out: tuple[Clip, Path],
     request: Request,

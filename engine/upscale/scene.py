@@ -22,8 +22,10 @@ from data.degrade import imresize
 from data.files import move, remove_own_folder, replacing
 from data.raster import RasterWriter, keep_apart, nearest, sidecar
 from engine.restore import Options, restore, tiles
+from engine.restore.pipeline import bytes_per_pixel
 from engine.upscale.job import ClipJob
 from errors import InputError
+from models.base import Network
 
 NETWORK_MEMORY = 2**30  # bytes that the network may take for one tile
 ROW_MEMORY = 2**28  # bytes of the finished part of a row of tiles
@@ -47,7 +49,7 @@ class SceneJob(ClipJob):
     """A scene and its upscaled version. `facts` holds tile and precision as for other clips."""
 
     multiple: int = 8
-    _plan: tuple[Any, list[tiles.Region]] | None = field(default=None, repr=False)
+    _plan: tuple[Any, list[tiles.Tile]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,7 +61,7 @@ class SceneJob(ClipJob):
         return self.clip
 
     @property
-    def regions(self) -> list[tiles.Region]:
+    def regions(self) -> list[tiles.Tile]:
         tile = self.facts["tile"]
         if self._plan is None or self._plan[0] != tile:
             self._plan = tile, tiles.plan(self.clip.size, self.size, tile, self.multiple)
@@ -238,11 +240,11 @@ class SceneJob(ClipJob):
         return np.full((last - first, self.size[1]), True) if valid is None else np.logical_or.reduce(valid)
 
 
-def choose_tile(job: SceneJob, network: Any, asked: int | None, free: float) -> int | None:
+def choose_tile(job: SceneJob, network: Network, asked: int | None, free: float) -> int | None:
     """LR pixels a side, the same for scenes of any size: as the network's memory and one row of tiles allow."""
     if asked:
         return asked
-    needed = tiles.bytes_per_pixel(network.config, 1, 2)
+    needed = bytes_per_pixel(network, 2, 1)
     scale = job.size[1] / job.clip.size[1]
     side = (min(NETWORK_MEMORY, tiles.SHARE * free) / needed) ** 0.5
     row = ROW_MEMORY / (4 * len(job.scene.groups[0]) * job.size[1] * scale)
@@ -250,12 +252,12 @@ def choose_tile(job: SceneJob, network: Any, asked: int | None, free: float) -> 
     return None if tile >= max(job.clip.size) else max(tile, tiles.SMALLEST)
 
 
-def still(network: Any, name: str, frame: np.ndarray) -> ArrayClip:
+def still(network: Network, name: str, frame: np.ndarray) -> ArrayClip:
     """A single frame as a clip that the network takes: STNO needs two key frames."""
-    return ArrayClip(name, [frame] * (2 if network.config.name == "stno" else 1))
+    return ArrayClip(name, [frame] * (2 if network.space_time else 1))
 
 
-def enlarger(job: SceneJob, network: Any, options: Options, device: torch.device) -> Enlarge:
+def enlarger(job: SceneJob, network: Network, options: Options, device: torch.device) -> Enlarge:
     """The network on one tile."""
 
     def enlarge(part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -273,14 +275,14 @@ def enlarger(job: SceneJob, network: Any, options: Options, device: torch.device
     return enlarge
 
 
-def middle(job: SceneJob, network: Any, side: int) -> ArrayClip:
+def middle(job: SceneJob, network: Network, side: int) -> ArrayClip:
     """At most `side` x `side` pixels of the scene, to measure on."""
     rows, columns = (slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side)) for n in job.clip.size)
     return still(network, job.clip.name, job.scene.part(0, rows, columns))
 
 
 def make_pieces(
-    job: SceneJob, numbers: list[int], network: Any, options: Options, device: torch.device, bar: Any
+    job: SceneJob, numbers: list[int], network: Network, options: Options, device: torch.device, bar: Any
 ) -> None:
     """Rows of tiles, one after the other."""
     enlarge = enlarger(job, network, options, device)

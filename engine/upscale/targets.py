@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.clips import Clip, SubClip, VideoClip
 from data.clips.derived import Derived
@@ -15,11 +15,11 @@ from data.video import join, tracks
 from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
-from engine.restore import output_size
 from engine.upscale import comparison
 from engine.upscale.job import VideoTarget
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from errors import InputError
+from models.base import Network
 from models.stno.network import LARGEST_SCALE
 
 if TYPE_CHECKING:
@@ -142,21 +142,21 @@ def exact_scale(size: tuple[int, int] | None, lr: tuple[int, int]) -> float | No
     return down if down == across else None
 
 
-def sizes(network: Any, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
+def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
     """(H, W) of the output and of what the network makes. Raises InputError for sizes that it cannot make."""
     lr = clip.size
     wanted = asked_size(request.size, request.scale, lr)
     scale = DEFAULT_SCALE if request.scale is None else request.scale
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"scale {scale:g} leaves nothing of {lr[1]}x{lr[0]} pixels: take a larger one")
-    if network.config.name == "stno":
-        made = output_size(network, lr, wanted)
+    if network.space_time:
+        made = network.output_size(lr, wanted)
         if max(made[0] / lr[0], made[1] / lr[1]) > LARGEST_SCALE:
             raise InputError(
                 f"{made[1]}x{made[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: take a smaller size"
             )
         return made, made
-    made = output_size(network, lr)
+    made = network.output_size(lr)
     if wanted is None:
         return made, made
     if max(wanted[0] / made[0], wanted[1] / made[1]) > 1:

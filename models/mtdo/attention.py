@@ -1,6 +1,6 @@
-"""Window attention of HAT: what depends on the size alone (plans), and the two kinds of attention.
+"""Window attention of HAT: shifted-window plans, which depend on the map size only, and the two kinds of attention.
 
-Tokens stay a map (B, H, W, C) in row-major order, which is also a channels-last picture.
+Tokens are a map (B, H, W, C) throughout. A permuted view of it is a channels-last image.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 import dcn
 
-BETWEEN_REGIONS = -100.0  # added to scores between pixels that only the roll made neighbours
+MASKED = -100.0  # added to the scores of pixels that are neighbours only because of the cyclic shift
+PADDED_HEAD = 16  # heads are padded to a multiple of this width ...
+LARGEST_PADDING = 1.15  # ... unless that makes them wider than this factor, when padding costs more than it gains
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """F.linear for x (..., L, inputs). On CPUs as a 1x1 convolution: oneDNN is 1.5 times as fast as BLAS there.
 
-    A dilation means nothing to a 1x1 kernel, but without one PyTorch does not take oneDNN where there is one thread.
+    dilation=2 has no effect on a 1x1 kernel, but without it PyTorch does not choose oneDNN when it runs on one thread.
     """
     if x.device.type != "cpu" or x.dim() < 3:
         return F.linear(x, weight, bias)
-    picture = x.reshape(1, -1, *x.shape[-2:]).permute(0, 3, 1, 2)  # (1, inputs, ..., L), channels last
-    result = F.conv2d(picture, weight[:, :, None, None], bias, dilation=2)
+    image = x.reshape(1, -1, *x.shape[-2:]).permute(0, 3, 1, 2)  # (1, inputs, ..., L), channels last
+    result = F.conv2d(image, weight[:, :, None, None], bias, dilation=2)
     return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
@@ -44,16 +46,16 @@ def join(windows: Tensor, height: int, width: int) -> Tensor:
 
 
 def position_index(window: int) -> Tensor:
-    """Rows of the (2*window-1)**2 position table for (query, key) inside one window: (window**2, window**2)."""
+    """Rows of the (2*window-1)**2 relative position bias table for each (query, key) of a window: (window**2, window**2)."""
     distance = _coordinates(window)[:, None] - _coordinates(window)[None] + window - 1
     return distance[..., 0] * (2 * window - 1) + distance[..., 1]
 
 
 def overlap_position_index(window: int, margin: int) -> Tensor:
-    """Rows of the (2*window+2*margin-1)**2 table for queries of a window and keys that reach `margin` beyond it.
+    """Rows of the (2*window+2*margin-1)**2 table for queries of a window and keys up to `margin` beyond it.
 
-    The published index counts from a wrong origin: it becomes negative and wraps around in the table. It is one to one
-    all the same, so only weights trained with another index would notice; the wrap is kept for the published ones.
+    The published index counts from a wrong origin, so it becomes negative and wraps around in the table. It is still one
+    to one; the wrap is kept because the published weights were trained with it.
     """
     reach = window + 2 * margin
     side = window + reach - 1
@@ -69,10 +71,10 @@ def _coordinates(side: int, device: torch.device | None = None) -> Tensor:
 
 @dataclass
 class WindowPlan:
-    """What the shifted windows of one map size need, made once per forward and handed to every block.
+    """Order and masks of the shifted windows of one map size; made once per forward pass and shared by all blocks.
 
-    A shifted window's mask depends on one thing: whether it lies in the last row or the last column of windows.
-    So the windows are sorted into (at most) four kinds and each kind shares one mask.
+    The mask of a shifted window depends only on whether it is in the last row or the last column of windows. So the
+    windows are sorted into at most four kinds, and each kind shares one mask.
     """
 
     order: Tensor  # (windows,): the windows sorted by kind
@@ -81,14 +83,14 @@ class WindowPlan:
 
 
 def window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
-    """The plan of a map of height x width tokens, on the device and in the type of `like`.
+    """The plan of a map of height x width tokens, on the device and with the dtype of `like`.
 
-    It is made on the device, because copies from the CPU would wait for it.
+    It is made on the device: a copy from the CPU would wait for it.
     """
     rows, columns, device = height // window, width // window, like.device
     numbers = torch.arange(rows * columns, device=device).view(rows, columns)
     inner, last = slice(None, -1), slice(-1, None)
-    late = _coordinates(window, device) >= window - window // 2  # beyond the cut of the roll, by row and by column
+    late = _coordinates(window, device) >= window - window // 2  # beyond the cut of the shift, by row and by column
     apart = late[:, None] != late[None]  # (queries, keys, 2)
     kinds: list[tuple[int, Tensor | None]] = []
     order = []
@@ -101,56 +103,77 @@ def window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPla
         group = numbers[y, x].flatten()
         if len(group):
             order.append(group)
-            kinds.append((len(group), None if mask is None else mask.to(like) * BETWEEN_REGIONS))
+            kinds.append((len(group), None if mask is None else mask.to(like) * MASKED))
     joined = torch.cat(order)
     return WindowPlan(joined, torch.argsort(joined), kinds)
 
 
-class MultiHead(nn.Module):
-    """What both kinds of attention share: the linear layers into and out of the heads, and the table of positions.
+@torch.compiler.disable  # made of Python numbers: compiled code would be specialised to every size
+def eager_window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
+    """`window_plan`, outside compiled graphs."""
+    return window_plan(height, width, window, like)
 
-    Heads of an odd width (30 in the paper) are computed as the next multiple of 16, filled with zeros: matrix products
-    are up to twice as fast so, and zeros change nothing.
+
+def symbolic_window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
+    """`window_plan` for sizes that are symbols of a graph: unsorted windows of one kind, with a mask (windows, 1, L, L)."""
+    rows, columns = height // window, width // window
+    last_row = torch.arange(rows, device=like.device) == rows - 1
+    last_column = torch.arange(columns, device=like.device) == columns - 1
+    late = torch.arange(window, device=like.device) >= window - window // 2  # beyond the cut of the cyclic shift
+    apart_y = (late[:, None] != late[None]).repeat_interleave(window, 0).repeat_interleave(window, 1)
+    apart_x = (late[:, None] != late[None]).repeat(window, window)
+    cut = (last_row[:, None, None, None] & apart_y) | (last_column[None, :, None, None] & apart_x)
+    mask = cut.flatten(0, 1)[:, None].to(like) * MASKED
+    order = torch.arange(rows * columns, device=like.device)
+    return WindowPlan(order, order, [(rows * columns, mask)])
+
+
+class MultiHead(nn.Module):
+    """Common part of both kinds of attention: the linear layers and the relative position bias.
+
+    Head widths that are no multiple of 16 (30 in the paper) are padded to the next one with zeros: this does not change
+    the result, and matrix products are up to twice as fast.
     """
 
     def __init__(self, embed: int, heads: int, positions: int, index: Tensor) -> None:
         super().__init__()
         self.heads, self.head_width = heads, embed // heads
-        fuller = -(-self.head_width // 16) * 16
-        self.filling = fuller - self.head_width if fuller <= 1.15 * self.head_width else 0
-        self.table = nn.Parameter(torch.empty(positions, heads))
+        padded = -(-self.head_width // PADDED_HEAD) * PADDED_HEAD
+        self.head_padding = padded - self.head_width if padded <= LARGEST_PADDING * self.head_width else 0
+        self.relative_position_bias_table = nn.Parameter(torch.empty(positions, heads))
         self.qkv = nn.Linear(embed, 3 * embed)
-        self.project = nn.Linear(embed, embed)
-        self.register_buffer("index", index, persistent=False)
+        self.proj = nn.Linear(embed, embed)
+        self.register_buffer("relative_position_index", index, persistent=False)
 
     def fused(self, x: Tensor, window: int, margin: int = 0, shift: int = 0) -> Tensor:
-        """The whole attention of a map (B, H, W, embed) through the compiled operator of CPUs (dcn.attention)."""
+        """Attention of a map (B, H, W, embed) by the compiled operator for CPUs (dcn.attention)."""
         qkv = linear(x, self.qkv.weight, self.qkv.bias)
         bias, scale = self.position_bias()[0], self.head_width**-0.5
         attended = dcn.attention.window_attention(qkv, bias, self.heads, window, scale, margin=margin, shift=shift)
-        return linear(attended, self.project.weight, self.project.bias)
+        return linear(attended, self.proj.weight, self.proj.bias)
 
     def query_key_value(self, x: Tensor) -> Tensor:
-        """(..., embed) -> (..., 3, heads, filled width)."""
+        """(..., embed) -> (..., 3, heads, padded width)."""
         weight = self.qkv.weight.unflatten(0, (3 * self.heads, -1))
         bias = self.qkv.bias.unflatten(0, (3 * self.heads, -1))
-        weight, bias = F.pad(weight, (0, 0, 0, self.filling)), F.pad(bias, (0, self.filling))
+        weight, bias = F.pad(weight, (0, 0, 0, self.head_padding)), F.pad(bias, (0, self.head_padding))
         return linear(x, weight.flatten(0, 1), bias.flatten()).unflatten(-1, (3, self.heads, -1))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-        """softmax(q k / sqrt(width) + bias) v: (M, heads, L, filled width), bias (1, heads, L, keys) -> (M, L, ...)."""
+        """softmax(q k / sqrt(width) + bias) v: (M, heads, L, padded width), bias (1, heads, L, keys) -> (M, L, ...)."""
         bias = bias.to(query.dtype).expand(query.shape[0], -1, -1, -1)
         result = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.head_width**-0.5)
         return result.transpose(1, 2).flatten(2)
 
     def merge(self, x: Tensor) -> Tensor:
-        """(..., heads * filled width) -> (..., embed)."""
-        weight = F.pad(self.project.weight.unflatten(1, (self.heads, -1)), (0, self.filling))
-        return linear(x, weight.flatten(1), self.project.bias)
+        """(..., heads * padded width) -> (..., embed)."""
+        weight = F.pad(self.proj.weight.unflatten(1, (self.heads, -1)), (0, self.head_padding))
+        return linear(x, weight.flatten(1), self.proj.bias)
 
     def position_bias(self) -> Tensor:
         """(1, heads, queries, keys)."""
-        return F.embedding(self.index, self.table).permute(2, 0, 1)[None].contiguous()
+        bias = F.embedding(self.relative_position_index, self.relative_position_bias_table)
+        return bias.permute(2, 0, 1)[None].contiguous()
 
 
 class WindowAttention(MultiHead):
@@ -161,7 +184,7 @@ class WindowAttention(MultiHead):
         self.window = window
 
     def forward(self, x: Tensor, plan: WindowPlan | None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C). With a plan: over windows shifted by half a window."""
+        """(B, H, W, C) -> (B, H, W, C). With a plan: in windows shifted by half a window."""
         if dcn.attention.usable(x):
             return self.fused(x, self.window, shift=0 if plan is None else self.window // 2)
         height, width = x.shape[1:3]
@@ -176,7 +199,7 @@ class WindowAttention(MultiHead):
         return join(windows, height, width).roll((shift, shift), (1, 2))
 
     def within(self, windows: Tensor, kinds: list[tuple[int, Tensor]]) -> Tensor:
-        """(windows, B, L, C) -> the same; `kinds`: how many windows in turn share which bias (1, heads, L, L)."""
+        """(windows, B, L, C) -> same shape. `kinds`: numbers of consecutive windows and their bias (1, heads, L, L)."""
         parts = self.query_key_value(windows).split([count for count, _ in kinds])  # (count, B, L, 3, heads, width)
         results = [
             self.attend(*part.flatten(0, 1).permute(2, 0, 3, 1, 4), bias)
@@ -187,9 +210,9 @@ class WindowAttention(MultiHead):
 
 
 class OverlapAttention(MultiHead):
-    """Attention of the tokens of a window to the keys of a larger window around it (overlapping cross-attention).
+    """Overlapping cross-attention: from the tokens of a window to the keys of a larger window around it.
 
-    Keys beyond the map are zero AFTER the linear layer and take part in the softmax, as published.
+    Keys outside the map are zero after the linear layer and take part in the softmax, as published.
     """
 
     def __init__(self, embed: int, heads: int, window: int, margin: int) -> None:

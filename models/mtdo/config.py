@@ -1,12 +1,12 @@
-"""Sizes and switches of MTDO; the defaults are the paper's."""
+"""Configuration of MTDO. The defaults are the paper's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import lcm
-from typing import Literal
 
 from errors import InputError
+from models.base import WindowConfig
 
 
 def _require(valid: bool, key: str, value: object, expected: str) -> None:
@@ -58,15 +58,11 @@ class HATConfig:
 
 
 @dataclass
-class MTDOConfig:
-    """Sizes and switches of MTDO. A module whose output nobody would use (route 1 off: ATDM) is not built."""
+class MTDOConfig(WindowConfig):
+    """Sizes and switches of MTDO. A module whose output would not be used (ATDM without route 1) is not built."""
 
     name: str = "mtdo"
     frames: int = 5  # N, odd: the window of frames, the centre one is super-resolved
-    spacing: int | Literal["auto"] = (
-        1  # from one frame of the window to the next; auto: in use by what moves, 1 in training
-    )
-    padding: str = "reflect"  # neighbours beyond the ends of a clip, as in `data.clips.neighbours`
     scale: int = 4
     channels: int = 64
     deformable_groups: int = 8
@@ -77,8 +73,8 @@ class MTDOConfig:
     atdm: bool = True  # off: its feature is zero
     stdm: bool = True  # off: its feature is zero
     ctdm: str = "paper"  # as_shipped: the published code's behaviour (difference exactly zero, frames reversed); off
-    route1: bool = True  # off: R12 is route 2 alone
-    route2: bool = True  # off: R12 is route 1 alone; both off: zero
+    route1: bool = True  # off: R12 is route 2
+    route2: bool = True  # off: R12 is route 1; both off: zero
     route3: bool = True  # off: zero
     tsa: bool = True  # off: the aligned frames are fused by one 1x1 convolution without attention
     macu: bool = True  # off: M = T + R3
@@ -89,9 +85,6 @@ class MTDOConfig:
     def __post_init__(self) -> None:
         _require_choice("name", self.name, ("mtdo",))
         _require(3 <= self.frames <= 99 and self.frames % 2 == 1, "frames", self.frames, "an odd number from 3 to 99")
-        if self.spacing != "auto":
-            _require_between("spacing", self.spacing, 1, 1000)
-        _require_choice("padding", self.padding, ("reflect", "replicate", "circular", "distinct"))
         _require(self.scale in (2, 3, 4, 8), "scale", self.scale, "2, 3, 4 or 8")
         for key, most in {"channels": 512, "deformable_groups": 512, "reconstruction_blocks": 256}.items():
             _require_between(key, getattr(self, key), 1, most)
@@ -104,7 +97,11 @@ class MTDOConfig:
         _require_choice("reconstruction", self.reconstruction, ("hat", "residual"))
         _require(not self.wide or self.reconstruction == "hat", "wide", self.wide, "false without reconstruction: hat")
 
+    def idle_keys(self) -> dict[str, str]:
+        unused = "hat" if self.reconstruction == "residual" else "reconstruction_blocks"
+        return {unused: f"the reconstruction is '{self.reconstruction}'"}
+
     @property
     def multiple(self) -> int:
-        """h and w are padded to multiples of this: two halvings in TSA, whole windows in HAT."""
+        """h and w are padded to multiples of this: TSA halves them twice, HAT needs full windows."""
         return lcm(4, self.hat.window) if self.reconstruction == "hat" else 4

@@ -1,20 +1,22 @@
 """HAT, the Hybrid Attention Transformer that reconstructs the frame (Chen et al., CVPR 2023).
 
-Tokens are a map (B, H, W, embed) throughout; a permuted view of it is the channels-last picture that convolutions take.
+Modules and parameters have the names of the published code. Tokens are a map (B, H, W, embed) throughout; a permuted view
+of it is the channels-last image that convolutions take.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add, gelu, in_full, leaky_relu
-from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, linear, window_plan
+from models.layers import Upsampler, add_, gelu_, in_full, leaky_relu_
+from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, eager_window_plan, linear
 from models.mtdo.config import HATConfig
-from models.mtdo.tail import FoldedTail
+from models.mtdo.upsampler import FoldedUpsampler
 
 
 def _convolve(conv: nn.Conv2d, tokens: Tensor) -> Tensor:
@@ -23,7 +25,7 @@ def _convolve(conv: nn.Conv2d, tokens: Tensor) -> Tensor:
 
 
 class DropPath(nn.Module):
-    """In training, drop the whole term for each sample with probability `rate`, and scale what remains."""
+    """Stochastic depth: in training, drop the residual branch of a sample with probability `rate` and rescale the others."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -38,93 +40,123 @@ class DropPath(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with an exact GELU between them."""
+    """Two linear layers with an exact GELU in between."""
 
     def __init__(self, embed: int, hidden: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(embed, hidden)
-        self.reduce = nn.Linear(hidden, embed)
+        self.fc1 = nn.Linear(embed, hidden)
+        self.fc2 = nn.Linear(hidden, embed)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., embed) -> (..., embed)."""
-        hidden = gelu(linear(x, self.expand.weight, self.expand.bias))
-        return linear(hidden, self.reduce.weight, self.reduce.bias)
+        hidden = gelu_(linear(x, self.fc1.weight, self.fc1.bias))
+        return linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
-class ConvBranch(nn.Module):
-    """Convolutions and channel attention beside the window attention (CAB)."""
+class ChannelAttention(nn.Module):
+    """Squeeze and excitation: a weight for each channel from the mean of the map."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, squeezed, 1), nn.ReLU(), nn.Conv2d(squeezed, channels, 1),
+            nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, H, W, C) -> weights (B, 1, 1, C)."""
+        _, squeeze, relu, excite, sigmoid = self.attention
+        mean = tokens.mean((1, 2), keepdim=True)
+        return sigmoid(_convolve(excite, relu(_convolve(squeeze, mean))))
+
+
+class CAB(nn.Module):
+    """Channel attention block: two convolutions and channel attention, parallel to the window attention."""
 
     def __init__(self, config: HATConfig) -> None:
         super().__init__()
         narrow, squeezed = config.embed // config.compress, config.embed // config.squeeze
         self.weight = config.conv_weight
-        self.compress = nn.Conv2d(config.embed, narrow, 3, padding=1)
-        self.expand = nn.Conv2d(narrow, config.embed, 3, padding=1)
-        self.squeeze = nn.Conv2d(config.embed, squeezed, 1)
-        self.excite = nn.Conv2d(squeezed, config.embed, 1)
+        self.cab = nn.Sequential(
+            nn.Conv2d(config.embed, narrow, 3, padding=1), nn.GELU(), nn.Conv2d(narrow, config.embed, 3, padding=1),
+            ChannelAttention(config.embed, squeezed),
+        )  # fmt: skip
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, H, W, C) -> the branch (B, H, W, C) and its channel weights (B, 1, 1, C), still to be multiplied."""
-        branch = _convolve(self.expand, gelu(_convolve(self.compress, tokens)))
-        mean = branch.mean((1, 2), keepdim=True)
-        gate = torch.sigmoid(_convolve(self.excite, F.relu(_convolve(self.squeeze, mean))))
-        return branch, self.weight * gate
+        """(B, H, W, C) -> the branch (B, H, W, C) and its channel weights (B, 1, 1, C).
+
+        The caller multiplies them: `addcmul` adds their product to the tokens in one pass.
+        """
+        compress, _, expand, attention = self.cab
+        branch = _convolve(expand, gelu_(_convolve(compress, tokens)))
+        return branch, self.weight * attention(branch)
 
 
-class HybridBlock(nn.Module):
-    """Window attention and convolution branch on the same normed tokens, then the MLP (HAB)."""
+class HAB(nn.Module):
+    """Hybrid attention block: window attention and CAB on the same normalised tokens, then an MLP."""
 
     def __init__(self, config: HATConfig, shifted: bool, drop_path: float) -> None:
         super().__init__()
         self.shifted = shifted
-        self.norm_attention = nn.LayerNorm(config.embed)
-        self.attention = WindowAttention(config.embed, config.heads, config.window)
-        self.conv = ConvBranch(config)
-        self.norm_mlp = nn.LayerNorm(config.embed)
+        self.norm1 = nn.LayerNorm(config.embed)
+        self.attn = WindowAttention(config.embed, config.heads, config.window)
+        self.conv_block = CAB(config)
+        self.norm2 = nn.LayerNorm(config.embed)
         self.mlp = MLP(config.embed, int(config.embed * config.mlp_ratio))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        normed = self.norm_attention(x)
-        branch, gate = self.conv(normed)
-        attended = self.drop_path(self.attention(normed, plan if self.shifted else None))
-        x = torch.addcmul(add(attended, x), branch, gate)
-        return add(self.drop_path(self.mlp(self.norm_mlp(x))), x)
+        normed = self.norm1(x)
+        branch, gate = self.conv_block(normed)
+        attended = self.drop_path(self.attn(normed, plan if self.shifted else None))
+        x = torch.addcmul(add_(attended, x), branch, gate)
+        return add_(self.drop_path(self.mlp(self.norm2(x))), x)
 
 
-class OverlapBlock(nn.Module):
-    """Overlapping cross-attention, then an MLP (OCAB)."""
+class OCAB(nn.Module):
+    """Overlapping cross-attention block: overlapping attention, then an MLP."""
 
     def __init__(self, config: HATConfig) -> None:
         super().__init__()
         margin = round(config.overlap * config.window / 2)
-        self.norm_attention = nn.LayerNorm(config.embed)
-        self.attention = OverlapAttention(config.embed, config.heads, config.window, margin)
-        self.norm_mlp = nn.LayerNorm(config.embed)
+        self.norm1 = nn.LayerNorm(config.embed)
+        self.attn = OverlapAttention(config.embed, config.heads, config.window, margin)
+        self.norm2 = nn.LayerNorm(config.embed)
         self.mlp = MLP(config.embed, int(config.embed * config.mlp_ratio))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        x = add(self.attention(self.norm_attention(x)), x)
-        return add(self.mlp(self.norm_mlp(x)), x)
+        x = add_(self.attn(self.norm1(x)), x)
+        return add_(self.mlp(self.norm2(x)), x)
 
 
-class Group(nn.Module):
-    """Hybrid blocks (every second one shifted), one overlapping block, a convolution, plus the group's input (RHAG)."""
+class AttentionBlocks(nn.Module):
+    """HABs, every second one with shifted windows, then one OCAB."""
 
     def __init__(self, config: HATConfig, drop_paths: list[float]) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(HybridBlock(config, i % 2 == 1, rate) for i, rate in enumerate(drop_paths))
-        self.overlap = OverlapBlock(config)
+        self.blocks = nn.ModuleList(HAB(config, i % 2 == 1, rate) for i, rate in enumerate(drop_paths))
+        self.overlap_attn = OCAB(config)
+
+    def forward(self, x: Tensor, plan: WindowPlan) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        for block in self.blocks:
+            x = block(x, plan)
+        return self.overlap_attn(x)
+
+
+class RHAG(nn.Module):
+    """Residual hybrid attention group: attention blocks, a convolution, plus the group's input."""
+
+    def __init__(self, config: HATConfig, drop_paths: list[float]) -> None:
+        super().__init__()
+        self.residual_group = AttentionBlocks(config, drop_paths)
         self.conv = nn.Conv2d(config.embed, config.embed, 3, padding=1)
 
     def forward(self, tokens: Tensor, plan: WindowPlan) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
-        x = tokens
-        for block in self.blocks:
-            x = block(x, plan)
-        return add(_convolve(self.conv, self.overlap(x)), tokens)
+        return add_(_convolve(self.conv, self.residual_group(tokens, plan)), tokens)
 
 
 class HAT(nn.Module):
@@ -137,34 +169,36 @@ class HAT(nn.Module):
     def __init__(self, config: HATConfig, channels: int, scale: int, extra: int = 0) -> None:
         super().__init__()
         self.window, self.scale = config.window, scale
-        self.enter = nn.Conv2d(channels, config.embed, 3, padding=1)
-        self.norm_enter = nn.LayerNorm(config.embed)
+        self.make_plan = eager_window_plan  # export replaces it: the sizes of a graph may be symbols
+        self.conv_first = nn.Conv2d(channels, config.embed, 3, padding=1)
+        self.patch_embed = nn.Sequential(OrderedDict(norm=nn.LayerNorm(config.embed)))
         blocks = sum(config.depths)
         rates = iter([config.drop_path * block / max(blocks - 1, 1) for block in range(blocks)])
-        self.groups = nn.ModuleList(Group(config, list(islice(rates, depth))) for depth in config.depths)
-        self.norm_leave = nn.LayerNorm(config.embed)
-        self.after_body = nn.Conv2d(config.embed, config.embed, 3, padding=1)
-        self.leave = nn.Conv2d(config.embed, channels, 3, padding=1)
+        self.layers = nn.ModuleList(RHAG(config, list(islice(rates, depth))) for depth in config.depths)
+        self.norm = nn.LayerNorm(config.embed)
+        self.conv_after_body = nn.Conv2d(config.embed, config.embed, 3, padding=1)
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(config.embed, channels, 3, padding=1), nn.LeakyReLU(0.01))
         self.upsample = Upsampler(channels, scale)
-        self.last = nn.Conv2d(channels, 3, 3, padding=1)
-        self.tail = FoldedTail(self.upsample, self.last, scale)
+        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.folded_upsampler = FoldedUpsampler(self.upsample, self.conv_last, scale)
         self.wide_enter = nn.Conv2d(extra, config.embed, 3, padding=1) if extra else None
         self.wide_leave = nn.Conv2d(config.embed, 3 * scale**2, 3, padding=1) if extra else None
 
     def forward(self, features: Tensor, extra: Tensor | None = None) -> Tensor:
-        """(B, channels, h, w), and (B, extra, h, w) where the network was built with `extra` -> (B, 3, scale*h, scale*w)."""
-        entered = self.enter(features)
+        """(B, channels, h, w), and (B, extra, h, w) if the network was built with `extra` -> (B, 3, scale*h, scale*w)."""
+        entered = self.conv_first(features)
         if self.wide_enter is not None:
             assert extra is not None
-            entered = add(self.wide_enter(extra), entered)
+            entered = add_(self.wide_enter(extra), entered)
         shallow = entered.permute(0, 2, 3, 1).contiguous()  # (B, h, w, embed)
-        plan = window_plan(*shallow.shape[1:3], self.window, shallow)
-        tokens = self.norm_enter(shallow)
-        for group in self.groups:
-            tokens = group(tokens, plan)
-        deep = add(_convolve(self.after_body, self.norm_leave(tokens)), shallow)
+        plan = self.make_plan(*shallow.shape[1:3], self.window, shallow)
+        tokens = self.patch_embed(shallow)
+        for layer in self.layers:
+            tokens = layer(tokens, plan)
+        deep = add_(_convolve(self.conv_after_body, self.norm(tokens)), shallow)
         deep = deep.permute(0, 3, 1, 2)
-        restored = self.tail(leaky_relu(self.leave(deep), 0.01))
+        convolution, activation = self.conv_before_upsample
+        restored = self.folded_upsampler(leaky_relu_(convolution(deep), activation.negative_slope))
         if self.wide_leave is None:
             return restored
         return restored + F.pixel_shuffle(in_full(self.wide_leave, deep), self.scale)

@@ -1,4 +1,4 @@
-"""How MTDO's weights start. Spec of the paper's code, except that alignment starts without offsets."""
+"""Initial weights of MTDO: those of the published code, except that the offsets of the alignment start at zero."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import nn
 from dcn import DCNv2Pack
 from models.mtdo.attention import OverlapAttention, WindowAttention
 
-UPSAMPLER_START = 0.2  # factor on the upsampler's convolutions, which no activation follows, with `residual: bicubic`
+UPSAMPLER_START = 0.2  # `residual: bicubic`: factor on the upsampler's convolutions, which have no activations
 
 
 def initialise(network: nn.Module) -> None:
-    """Kaiming normal (fan-in) convolutions, truncated normal 0.02 linear layers and position tables, zero biases.
+    """Kaiming normal (fan-in) convolutions, truncated normal 0.02 linear layers and position bias tables, zero biases.
 
-    LayerNorm 1 and 0 and PReLU 0.25 are PyTorch's own start; the deformable layer starts itself (offsets zero).
+    LayerNorm and PReLU keep PyTorch's defaults; the deformable layer initialises itself (offsets zero).
     """
     deformable = [module for module in network.modules() if isinstance(module, DCNv2Pack)]
     offsets = {module.conv_offset_mask for module in deformable}
@@ -26,23 +26,23 @@ def initialise(network: nn.Module) -> None:
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
         elif isinstance(module, (WindowAttention, OverlapAttention)):
-            nn.init.trunc_normal_(module.table, std=0.02)
+            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
     if network.config.wide:  # starts as the same network without `wide`
         for layer in (network.reconstruction.wide_enter, network.reconstruction.wide_leave):
             nn.init.zeros_(layer.weight)
     if network.config.residual == "bicubic":
         _start_at_bicubic(network.reconstruction)
     if network.config.ctdm == "as_shipped" and network.ctdm is not None:
-        network.ctdm.requires_grad_(False)  # never read; kept because the published weights hold it
+        network.ctdm.requires_grad_(False)  # not used; kept because the published weights contain it
 
 
 def _start_at_bicubic(reconstruction: nn.Module) -> None:
-    """The output starts AT the bicubic frame, and the features before the last convolution are about as large as pixels.
+    """The output starts as the bicubic frame, and the features before the last convolution have the magnitude of pixels.
 
-    From a small start instead of zero, or from features ten times larger, the quickest way down is to make the last two
-    layers vanish together, and training stays at that saddle (docs/mtdo.md).
+    If the last convolution starts small instead of zero, or its input ten times larger, the steepest descent drives both
+    last layers to zero, and training stays at that saddle point (docs/mtdo.md).
     """
-    nn.init.zeros_(reconstruction.last.weight)
+    nn.init.zeros_(reconstruction.conv_last.weight)
     with torch.no_grad():
         for module in reconstruction.upsample.modules():
             if isinstance(module, nn.Conv2d):

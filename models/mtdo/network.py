@@ -7,50 +7,61 @@ read as the paper's figure: shallow features, MSD, MTDM (ATDM, STDM, CTDM), T-DR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from errors import InputError
-from models.layers import ConvPReLU, ResidualBlock, Upsampler, add, bicubic_upscale, pad_to_multiple, side_by_side
+from models.base import WindowNetwork
+from models.layers import (
+    ConvPReLU,
+    ResidualBlock,
+    Upsampler,
+    add_,
+    bicubic_upscale,
+    interleave_channels,
+    pad_to_multiple,
+)
 from models.mtdo.alignment import MSD
+from models.mtdo.attention import MultiHead, WindowPlan, symbolic_window_plan, window_plan
 from models.mtdo.config import MTDOConfig
 from models.mtdo.correction import MACU, TSA, PlainFusion
 from models.mtdo.difference import CrossDifference, FrameDifference
 from models.mtdo.hat import HAT
 from models.mtdo.initialise import initialise
 from models.mtdo.routing import AlignedRoute, DifferenceRoutes
-from models.mtdo.tail import FoldedTail
+from models.mtdo.streaming import MTDOStream
+from models.mtdo.upsampler import FoldedUpsampler
+from models.mtdo.window import WindowFeatures
 
-
-@dataclass
-class Window:
-    """What `reconstruct` needs to know of a window of frames (padded sides h, w)."""
-
-    centre: Tensor  # (B, 3, h, w)
-    aligned: Tensor  # (B, N, C, h, w): every frame's features A_k, aligned to the centre's
-    adjacent: Tensor | None  # (B, N-1, C, h/2, w/2): encoded differences I_k - I_{k+1}
-    skipped: Tensor | None  # (B, (N-1)/2, C, h/2, w/2): encoded differences I_k - I_{k+2}, k even
+# Feature maps that exist at once during inference, fitted to measured peaks (benchmarks/restore.py); MAPS_KEPT is counted.
+MAPS_PER_TOKEN, MAPS_PER_FRAME = 40, 10
+MAPS_KEPT = 3  # of a frame that a window skips: features, half a convolution, differences and the frame
 
 
 class ResidualReconstruction(nn.Module):
-    """What stands in for HAT with `reconstruction: residual`: residual blocks, then the same upsampler."""
+    """`reconstruction: residual`, an alternative to HAT: residual blocks, then the same upsampler."""
 
     def __init__(self, channels: int, blocks: int, scale: int) -> None:
         super().__init__()
         self.body = nn.Sequential(*[ResidualBlock(channels) for _ in range(blocks)])
         self.upsample = Upsampler(channels, scale)
-        self.last = nn.Conv2d(channels, 3, 3, padding=1)
-        self.tail = FoldedTail(self.upsample, self.last, scale)
+        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.folded_upsampler = FoldedUpsampler(self.upsample, self.conv_last, scale)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w)."""
-        return self.tail(add(self.body(features), features))
+        return self.folded_upsampler(add_(self.body(features), features))
 
 
-class MTDO(nn.Module):
+class MTDO(WindowNetwork):
     """Frames (B, N, 3, h, w) in [0, 1], any h and w -> the centre frame (B, 3, scale*h, scale*w), not clamped."""
+
+    config: MTDOConfig
+    uses_autocast = False
 
     def __init__(self, config: MTDOConfig) -> None:
         super().__init__()
@@ -63,8 +74,8 @@ class MTDO(nn.Module):
         blocks = [ResidualBlock(channels) for _ in range(config.feature_blocks)]
         self.features = nn.Sequential(ConvPReLU(3, channels), *blocks)
         self.msd = MSD(channels, config.deformable_groups)
-        self.atdm = FrameDifference(channels, frames - 1) if use_adjacent else None
-        self.stdm = FrameDifference(channels, frames // 2) if use_skipped else None
+        self.atdm = FrameDifference(channels, frames, step=1) if use_adjacent else None
+        self.stdm = FrameDifference(channels, frames, step=2) if use_skipped else None
         self.ctdm = CrossDifference(channels, frames) if use_cross else None
         routes12 = config.route1 or config.route2
         self.routes12 = DifferenceRoutes(channels, config.route1, config.route2) if routes12 else None
@@ -77,28 +88,28 @@ class MTDO(nn.Module):
         else:
             self.reconstruction = ResidualReconstruction(channels, config.reconstruction_blocks, config.scale)
         initialise(self)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the layout of all that they meet
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as all activations
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w)."""
+        """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w). Raises `InputError` for another shape."""
         self._check(frames)
-        padded = pad_to_multiple(frames, self.config.multiple)
+        padded = pad_to_multiple(frames, self.multiple)
         return self.finish(self.reconstruct(self.describe(padded)), frames[:, self.config.frames // 2])
 
-    def describe(self, frames: Tensor) -> Window:
+    def describe(self, frames: Tensor) -> WindowFeatures:
         """Padded frames (B, N, 3, h, w) -> their features, aligned to the centre's, and their encoded differences."""
         batch, number = frames.shape[:2]
         features, halves = (each.unflatten(0, (batch, number)) for each in self.encode(frames.flatten(0, 1)))
         aligned = self.msd(features, halves, features[:, number // 2])
-        adjacent = self.encode_differences(self.atdm, frames[:, :-1] - frames[:, 1:])
-        skipped = self.encode_differences(self.stdm, frames[:, :-2:2] - frames[:, 2::2])
-        return Window(frames[:, number // 2], aligned, adjacent, skipped)
+        adjacent = self.atdm.encode_window(frames) if self.atdm else None
+        skipped = self.stdm.encode_window(frames) if self.stdm else None
+        return WindowFeatures(frames[:, number // 2], aligned, adjacent, skipped)
 
-    def reconstruct(self, window: Window) -> Tensor:
-        """A described window -> the padded centre frame (B, 3, scale*h, scale*w), without the bicubic residual."""
+    def reconstruct(self, window: WindowFeatures) -> Tensor:
+        """A window's features -> the padded centre frame (B, 3, scale*h, scale*w), without the bicubic residual."""
         dtype = self.shallow.conv.weight.dtype
-        centre, aligned = _channels_last(window.centre.to(dtype)), side_by_side(window.aligned.to(dtype))
-        shallow = self.shallow(centre)  # F_t (B, C, h, w); so are all that follow
+        centre, aligned = _channels_last(window.centre.to(dtype)), interleave_channels(window.aligned.to(dtype))
+        shallow = self.shallow(centre)  # F_t (B, C, h, w); all maps below have this shape
 
         # MTDM and T-DROM
         adjacent = self.atdm(window.adjacent, centre) if self.atdm else None  # D_A
@@ -124,25 +135,49 @@ class MTDO(nn.Module):
         features = self.features(_channels_last(frames))
         return features, self.msd.neighbour_half(features)
 
-    @staticmethod
-    def encode_differences(branch: FrameDifference | None, differences: Tensor) -> Tensor | None:
-        """Differences (B, K, 3, h, w) through the first layers of ATDM or STDM -> (B, K, C, h/2, w/2)."""
-        if branch is None:
-            return None
-        differences = differences.to(branch.difference.conv.weight.dtype)
-        return branch.encode(_channels_last(differences.flatten(0, 1))).unflatten(0, differences.shape[:2])
-
     def finish(self, restored: Tensor, centre: Tensor) -> Tensor:
-        """Crop the padded result to the unpadded centre (B, 3, h, w), and add its bicubic enlargement if asked for."""
+        """Crop the padded result to the unpadded centre (B, 3, h, w); add its bicubic upscaling if the config says so."""
         scale = self.config.scale
         restored = restored[..., : scale * centre.shape[-2], : scale * centre.shape[-1]].to(centre.dtype)
         return restored + bicubic_upscale(centre, scale) if self.config.residual == "bicubic" else restored
 
-    def set_inference_dtype(self, dtype: torch.dtype) -> MTDO:
-        """Compute wholly in `dtype` (bfloat16, float16; float32 undoes it up to rounding), for inference.
+    def _check(self, frames: Tensor) -> None:
+        expected = f"(batch, {self.config.frames}, 3, height, width)"
+        if frames.dim() != 5 or frames.shape[1:3] != (self.config.frames, 3) or 0 in frames.shape:
+            raise InputError(f"MTDO takes frames {expected}, got {tuple(frames.shape)}: set network.frames")
 
-        Features, offsets (they are coordinates) with the deformable convolution, and the last convolution keep theirs; the
-        last one not if it makes a residual, which is small and so are its rounding errors (79 dB where it is 0.05 in the mean).
+    # --- for the engine: see models/base.py ---------------------------------------------------------------------------
+
+    @property
+    def multiple(self) -> int:  # type: ignore[override]
+        return self.config.multiple
+
+    @property
+    def pool_work(self) -> float:  # type: ignore[override]
+        return self.config.channels**2
+
+    def bytes_per_pixel(self, span: int, times: int = 0) -> float:
+        config = self.config
+        width = config.hat.embed if config.reconstruction == "hat" else config.channels
+        maps = MAPS_PER_FRAME * config.frames + MAPS_KEPT * (span - config.frames) + 4 * config.scale**2
+        if config.wide:
+            maps += config.frames + 6 * config.scale**2 / config.channels  # HAT's second input; two more output frames
+        return 4.0 * (MAPS_PER_TOKEN * width + config.channels * maps)
+
+    def stream(self) -> MTDOStream:
+        return MTDOStream(self)
+
+    def for_inference(self, dtype: torch.dtype) -> MTDO:
+        if next(self.tsa.parameters()).dtype == dtype:
+            return self
+        return deepcopy(self).set_inference_dtype(dtype)
+
+    def set_inference_dtype(self, dtype: torch.dtype) -> MTDO:
+        """Convert the weights to `dtype` (bfloat16, float16; float32 undoes it up to rounding), for inference.
+
+        These stay in full precision: the features and the deformable convolution, because offsets are coordinates, and the
+        last convolution unless it computes a residual, which is small and so are its rounding errors (79 dB for a residual
+        of 0.05 in the mean).
         """
         full = self.features[0].conv.weight.dtype
         for name, part in self.named_children():
@@ -150,18 +185,47 @@ class MTDO(nn.Module):
                 part.to(dtype)
         self.msd.dcn.to(full)
         if self.config.residual == "none":
-            for name in ("last", "wide_leave"):
+            for name in ("conv_last", "wide_leave"):
                 part = getattr(self.reconstruction, name, None)
                 if part is not None:
                     part.to(full)
         return self
 
-    def _check(self, frames: Tensor) -> None:
-        expected = f"(batch, {self.config.frames}, 3, height, width)"
-        if frames.dim() != 5 or frames.shape[1:3] != (self.config.frames, 3) or 0 in frames.shape:
-            raise InputError(f"MTDO takes frames {expected}, got {tuple(frames.shape)}: set network.frames")
+    def parts_to_compile(self) -> Sequence[nn.Module]:
+        return [self.reconstruction]
+
+    @contextmanager
+    def published_form(self) -> Iterator[None]:
+        """Without padded heads, and with the upsampler's layers one after the other."""
+        heads = [layer for layer in self.modules() if isinstance(layer, MultiHead)]
+        padding = [layer.head_padding for layer in heads]
+        try:
+            for layer in heads:
+                layer.head_padding = 0
+            self.reconstruction.folded_upsampler.fold = False
+            yield
+        finally:
+            self.reconstruction.folded_upsampler.fold = True
+            for layer, before in zip(heads, padding, strict=True):
+                layer.head_padding = before
+
+    def exportable(self, free: bool, size: tuple[int, int]) -> MTDO:
+        """The plan of attention windows is a constant of the graph, or made of the graph's sizes."""
+        copy = deepcopy(self)
+        if isinstance(copy.reconstruction, HAT):
+            copy.reconstruction.make_plan = symbolic_window_plan if free else _constant_plan(self.config, size)
+        return copy
+
+
+def _constant_plan(config: MTDOConfig, size: tuple[int, int]):
+    made = window_plan(*size, config.hat.window, torch.zeros(()))
+
+    def plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
+        return made
+
+    return plan
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Convolutions keep this layout from here on; it is the faster one on CPUs and in half precision on GPUs."""
+    """The layout of all activations: convolutions are faster in it on CPUs, and in half precision on GPUs."""
     return x.contiguous(memory_format=torch.channels_last)

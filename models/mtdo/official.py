@@ -1,114 +1,127 @@
-"""The published weights of MTDO: their names, and what their shapes say about the network."""
+"""The published weights of MTDO, and the names of earlier releases.
+
+HAT and TSA have the published names; the others are translated, from the published name to ours.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from errors import InputError
 from models.mtdo.config import MTDOConfig
 from models.mtdo.network import MTDO
-from models.official import fit, strip_module_prefix
+from models.weights import mismatch, renamed, strip_module_prefix
 
-# Our name -> published name: all are applied, in this order.
-_RENAMES: list[tuple[str, str | Callable[[re.Match], str]]] = [
-    (r"^shallow\.", "fea0."),
-    (r"^features\.0\.", "fea_all."),
-    (r"^features\.(\d+)\.", lambda match: f"res_feat_ext.{int(match[1]) - 1}."),
-    (r"^macu\.", "res_feat2."),
+# (pattern of a published name, our name), applied in this order
+PUBLISHED = [
+    (r"^fea0\.", "shallow."),
+    (r"^fea_all\.", "features.0."),
+    (r"^res_feat2\.", "macu."),
+    (r"^fus\.", "route3.fuse."),
+    (r"^TSA_Fusion\.", "tsa."),
+    (r"^hat\.", "reconstruction."),
+    (r"(\.overlap_attn)\.(?=qkv|proj|relative)", r"\1.attn."),
     # MSD
-    (r"^msd\.pair\.", "msd.offset_conv1."),
-    (r"^msd\.scale3\.", "msd.mul_scale1."),
-    (r"^msd\.scale5\.", "msd.mul_scale2."),
-    (r"^msd\.scale7\.", "msd.mul_scale3."),
-    (r"^msd\.merge\.", "msd.offset_conv2."),
-    (r"^msd\.dcn\.", "msd.dcnpack."),
+    (r"^msd\.offset_conv1\.", "msd.pair."),
+    (r"^msd\.mul_scale1\.", "msd.scale3."),
+    (r"^msd\.mul_scale2\.", "msd.scale5."),
+    (r"^msd\.mul_scale3\.", "msd.scale7."),
+    (r"^msd\.offset_conv2\.", "msd.merge."),
+    (r"^msd\.dcnpack\.", "msd.dcn."),
     # MTDM
-    (r"^atdm\.gather\.", "A_tdm.conv1."),
-    (r"^stdm\.gather\.", "S_tdm.conv1_2."),
-    (r"^atdm\.", "A_tdm."),
-    (r"^stdm\.", "S_tdm."),
-    (r"_tdm\.difference\.", "_tdm.feat_diff."),
-    (r"_tdm\.centre\.", "_tdm.feat0."),
-    (r"_tdm\.refine_low\.", "_tdm.res_feat1."),
-    (r"_tdm\.refine_high\.", "_tdm.res_feat2."),
-    (r"^ctdm\.compress\.", "C_tdm.compress_3."),
-    (r"^ctdm\.refine\.", "C_tdm.conv1."),
+    (r"^A_tdm\.conv1\.", "atdm.gather."),
+    (r"^S_tdm\.conv1_2\.", "stdm.gather."),
+    (r"^A_tdm\.", "atdm."),
+    (r"^S_tdm\.", "stdm."),
+    (r"^([as]tdm)\.feat_diff\.", r"\1.difference."),
+    (r"^([as]tdm)\.feat0\.", r"\1.centre."),
+    (r"^([as]tdm)\.res_feat1\.", r"\1.refine_low."),
+    (r"^([as]tdm)\.res_feat2\.", r"\1.refine_high."),
+    (r"^C_tdm\.compress_3\.", "ctdm.compress."),
+    (r"^C_tdm\.conv1\.", "ctdm.refine."),
     # T-DROM
-    (r"^routes12\.centre\.", "T_drom.feat0."),
-    (r"^routes12\.enhance\.fine\.", "T_drom.conv2."),
-    (r"^routes12\.enhance\.coarse\.", "T_drom.conv3."),
-    (r"^routes12\.merge\.", "T_drom.conv4."),
-    (r"^route3\.enhance\.fine\.", "T_drom.conv5."),
-    (r"^route3\.enhance\.coarse\.", "T_drom.conv6."),
-    (r"^route3\.gate\.", "T_drom.conv7."),
-    (r"^route3\.fuse\.", "fus."),
-    # TSA
-    (r"^tsa\.embed\.", "TSA_Fusion.tAtt_1."),
-    (r"^tsa\.reference\.", "TSA_Fusion.tAtt_2."),
-    (r"^tsa\.fuse\.", "TSA_Fusion.fea_fusion."),
-    (r"^tsa\.enter\.", "TSA_Fusion.sAtt_1."),
-    (r"^tsa\.halve\.", "TSA_Fusion.sAtt_2."),
-    (r"^tsa\.level_enter\.", "TSA_Fusion.sAtt_L1."),
-    (r"^tsa\.level_halve\.", "TSA_Fusion.sAtt_L2."),
-    (r"^tsa\.level_leave\.", "TSA_Fusion.sAtt_L3."),
-    (r"^tsa\.middle\.", "TSA_Fusion.sAtt_3."),
-    (r"^tsa\.rise\.", "TSA_Fusion.sAtt_4."),
-    (r"^tsa\.attention\.", "TSA_Fusion.sAtt_5."),
-    (r"^tsa\.shift_first\.", "TSA_Fusion.sAtt_add_1."),
-    (r"^tsa\.shift_second\.", "TSA_Fusion.sAtt_add_2."),
-    # HAT
-    (r"^reconstruction\.groups\.(\d+)\.conv\.", r"hat.layers.\1.conv."),
-    (r"^reconstruction\.groups\.(\d+)\.overlap\.(attention\.)?", r"hat.layers.\1.residual_group.overlap_attn."),
-    (r"^reconstruction\.groups\.(\d+)\.", r"hat.layers.\1.residual_group."),
+    (r"^T_drom\.feat0\.", "routes12.centre."),
+    (r"^T_drom\.conv2\.", "routes12.enhance.fine."),
+    (r"^T_drom\.conv3\.", "routes12.enhance.coarse."),
+    (r"^T_drom\.conv4\.", "routes12.merge."),
+    (r"^T_drom\.conv5\.", "route3.enhance.fine."),
+    (r"^T_drom\.conv6\.", "route3.enhance.coarse."),
+    (r"^T_drom\.conv7\.", "route3.gate."),
+]
+
+# (pattern of a name in weights files before version 0.2, today's name), applied in this order
+EARLIER = [
+    (r"^tsa\.embed\.", "tsa.tAtt_1."),
+    (r"^tsa\.reference\.", "tsa.tAtt_2."),
+    (r"^tsa\.fuse\.", "tsa.fea_fusion."),
+    (r"^tsa\.enter\.", "tsa.sAtt_1."),
+    (r"^tsa\.halve\.", "tsa.sAtt_2."),
+    (r"^tsa\.level_enter\.", "tsa.sAtt_L1."),
+    (r"^tsa\.level_halve\.", "tsa.sAtt_L2."),
+    (r"^tsa\.level_leave\.", "tsa.sAtt_L3."),
+    (r"^tsa\.middle\.", "tsa.sAtt_3."),
+    (r"^tsa\.rise\.", "tsa.sAtt_4."),
+    (r"^tsa\.attention\.", "tsa.sAtt_5."),
+    (r"^tsa\.shift_first\.", "tsa.sAtt_add_1."),
+    (r"^tsa\.shift_second\.", "tsa.sAtt_add_2."),
+    (r"^reconstruction\.last\.", "reconstruction.conv_last."),
+    (r"^reconstruction\.enter\.", "reconstruction.conv_first."),
+    (r"^reconstruction\.norm_enter\.", "reconstruction.patch_embed.norm."),
+    (r"^reconstruction\.norm_leave\.", "reconstruction.norm."),
+    (r"^reconstruction\.after_body\.", "reconstruction.conv_after_body."),
+    (r"^reconstruction\.leave\.", "reconstruction.conv_before_upsample.0."),
+    (r"^(reconstruction)\.groups\.(\d+)\.blocks\.", r"\1.layers.\2.residual_group.blocks."),
+    (r"^(reconstruction)\.groups\.(\d+)\.overlap\.", r"\1.layers.\2.residual_group.overlap_attn."),
+    (r"^(reconstruction)\.groups\.(\d+)\.conv\.", r"\1.layers.\2.conv."),
     (r"\.conv\.compress\.", ".conv_block.cab.0."),
     (r"\.conv\.expand\.", ".conv_block.cab.2."),
-    (r"(blocks\.\d+)\.attention\.", r"\1.attn."),
     (r"\.conv\.squeeze\.", ".conv_block.cab.3.attention.1."),
     (r"\.conv\.excite\.", ".conv_block.cab.3.attention.3."),
-    (r"\.table$", ".relative_position_bias_table"),
-    (r"\.project\.", ".proj."),
+    (r"(residual_group\..*)\.attention\.(?!\d)", r"\1.attn."),
     (r"\.norm_attention\.", ".norm1."),
     (r"\.norm_mlp\.", ".norm2."),
+    (r"\.table$", ".relative_position_bias_table"),
+    (r"\.project\.", ".proj."),
     (r"\.mlp\.expand\.", ".mlp.fc1."),
     (r"\.mlp\.reduce\.", ".mlp.fc2."),
-    (r"^reconstruction\.norm_enter\.", "hat.patch_embed.norm."),
-    (r"^reconstruction\.norm_leave\.", "hat.norm."),
-    (r"^reconstruction\.enter\.", "hat.conv_first."),
-    (r"^reconstruction\.after_body\.", "hat.conv_after_body."),
-    (r"^reconstruction\.leave\.", "hat.conv_before_upsample.0."),
-    (r"^reconstruction\.upsample\.", "hat.upsample."),
-    (r"^reconstruction\.last\.", "hat.conv_last."),
 ]
+_RESIDUAL_BLOCK = re.compile(r"^res_feat_ext\.(\d+)\.")
 _INDEX_BUFFER = re.compile(r"(^|\.)relative_position_index(_SA|_OCA)?$")
 _SCALE_OF_UPSAMPLER = {(256, None, None): 2, (576, None, None): 3, (256, 256, None): 4, (256, 256, 256): 8}
-
-
-def official_name(name: str) -> str:
-    """The published name of one of our parameters."""
-    for ours, theirs in _RENAMES:
-        name = re.sub(ours, theirs, name, count=1)
-    return name
+MARKS = frozenset({"hat", "msd", "A_tdm"})  # first parts of names that only published MTDO weights have
 
 
 def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
-    """An MTDO with published weights, in eval mode: `ctdm: as_shipped`, `residual: none`, frames and scale from shapes.
+    """MTDO with published weights, in eval mode: `ctdm: as_shipped`, `residual: none`, frames and scale from the shapes.
 
-    A `module.` prefix and index buffers are ignored. Raises InputError with what is missing, unexpected or of another
-    shape when the weights are not MTDO's.
+    A `module.` prefix and index buffers are ignored. Raises `InputError` listing what is missing, unexpected or of another
+    shape if these are not the weights of an MTDO.
     """
     state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
     config = MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped")
     with torch.device("meta"):  # shapes without memory: the file may claim any size
-        network = MTDO(config)
-    names = {name: official_name(name) for name in network.state_dict()}
-    shapes = {names[name]: value.shape for name, value in network.state_dict().items()}
-    fit(state, shapes, "published MTDO")
+        expected = MTDO(config).state_dict()
+    state = from_published(state)
+    if problem := mismatch(state, expected):
+        raise InputError(f"these are not published MTDO weights; {problem}: check the file and the network")
     network = MTDO(config)
-    network.load_state_dict({name: state[official] for name, official in names.items()})
+    network.load_state_dict(state)
     return network.eval()
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published names -> ours."""
+    counted = {_RESIDUAL_BLOCK.sub(lambda match: f"features.{int(match[1]) + 1}.", key): x for key, x in state.items()}
+    return renamed(counted, PUBLISHED)
+
+
+def from_earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names in weights files before version 0.2 -> today's; today's names stay."""
+    return renamed(state, EARLIER)
 
 
 def _outputs(state: Mapping[str, Tensor], key: str, axis: int = 0) -> int | None:
@@ -116,7 +129,7 @@ def _outputs(state: Mapping[str, Tensor], key: str, axis: int = 0) -> int | None
 
 
 def _frames(state: Mapping[str, Tensor]) -> int:
-    """From the fusion after route 3: 64N -> 64. What cannot be read counts as the paper's; `fit` complains later."""
+    """From the fusion after route 3: 64N -> 64. The paper's number if that fails; `mismatch` then finds the reason."""
     frames = (_outputs(state, "fus.weight", 1) or 0) // 64
     return frames if frames >= 3 and frames % 2 else MTDOConfig.frames
 

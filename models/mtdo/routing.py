@@ -1,4 +1,4 @@
-"""T-DROM: three routes that weigh the temporal differences. MTDO paper, section on T-DROM."""
+"""T-DROM: three routes that weight the temporal differences. MTDO paper, section on T-DROM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import ConvPReLU, add, upsample2
+from models.layers import ConvPReLU, add_, upsample2
 
 
 class MFEU(nn.Module):
@@ -19,11 +19,11 @@ class MFEU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C, h, w); h and w even."""
-        return add(add(self.fine(x), x), upsample2(self.coarse(F.avg_pool2d(x, 2))))
+        return add_(add_(self.fine(x), x), upsample2(self.coarse(F.avg_pool2d(x, 2))))
 
 
 class DifferenceRoutes(nn.Module):
-    """Routes 1 and 2: adjacent and skipped differences beside the centre frame; the last convolution is shared."""
+    """Routes 1 and 2: adjacent and skipped differences, each with the centre frame; the last convolution is shared."""
 
     def __init__(self, channels: int, route1: bool, route2: bool) -> None:
         super().__init__()
@@ -38,23 +38,23 @@ class DifferenceRoutes(nn.Module):
         source = self.centre(centre)
         routes = []
         if self.route1:
-            routes.append(self.merge(_beside(adjacent, source)))
+            routes.append(self.merge(_with_source(adjacent, source)))
         if self.route2:
-            routes.append(self.merge(self.enhance(_beside(skipped, source))))
+            routes.append(self.merge(self.enhance(_with_source(skipped, source))))
         return routes[0] if len(routes) == 1 else 0.5 * routes[0] + 0.5 * routes[1]
 
 
-def _beside(difference: Tensor | None, source: Tensor) -> Tensor:
+def _with_source(difference: Tensor | None, source: Tensor) -> Tensor:
     if difference is None:
         difference = torch.zeros_like(source[:, : source.shape[1] // 2])
     return torch.cat([difference, source], 1)
 
 
 class AlignedRoute(nn.Module):
-    """Route 3: all aligned frames, amplified where the cross difference says so.
+    """Route 3: all aligned frames, amplified by a gate of the cross differences.
 
-    `ctdm` paper: the gate depends on D_F and D_B. as_shipped: both are zero, the gate depends on the biases alone and
-    the frames come in reversed order (see docs/mtdo.md). off: no gate.
+    ctdm: "paper": the gate depends on D_F and D_B. "as_shipped": both are zero, so the gate depends on the biases only, and
+    the frames are in reversed order (docs/mtdo.md). "off": no gate.
     """
 
     def __init__(self, channels: int, frames: int, ctdm: str) -> None:
@@ -77,17 +77,17 @@ class AlignedRoute(nn.Module):
             everything = aligned.flip(1).flatten(1, 2)
             return everything * (1 + self.constant_attention(*aligned.shape[-2:]))
         everything = aligned.flatten(1, 2)
-        gates = torch.sigmoid(self.gate(self.enhance(torch.cat(differences))))  # D_F above D_B: (2B, N*C, h, w)
+        gates = torch.sigmoid(self.gate(self.enhance(torch.cat(differences))))  # of D_F, then of D_B: (2B, N*C, h, w)
         forward, backward = gates.chunk(2)
         return everything * (1 + forward + backward)
 
     def constant_attention(self, height: int, width: int) -> Tensor:
         """The attention of a zero difference, (1, N*C, height, width).
 
-        A constant map through `gate` differs at the border alone (zero padding), so 3x3 points say everything.
+        The gate of a constant map differs at the border only (zero padding), so 3x3 points determine all of it.
         """
-        nothing = self.gate.conv.weight.new_zeros(1, self.gate.conv.in_channels, 2, 2)
-        enhanced = self.enhance(nothing)[..., :1, :1].expand(-1, -1, 3, 3)
+        zero = self.gate.conv.weight.new_zeros(1, self.gate.conv.in_channels, 2, 2)
+        enhanced = self.enhance(zero)[..., :1, :1].expand(-1, -1, 3, 3)
         points = 2 * torch.sigmoid(self.gate(enhanced))
         for axis, size in ((-2, height), (-1, width)):
             index = torch.ones(size, dtype=torch.long, device=points.device)

@@ -1,80 +1,67 @@
-"""MTDO sliding over a clip: what does not depend on the centre frame is computed once, not N times.
+"""MTDO over a clip with sliding windows: everything that does not depend on the centre frame is computed once, not N times.
 
-    stream = MTDOStream(network)
-    for indices in windows:  # as [0, 0, 0, 1, 2], [0, 0, 1, 2, 3], ...: the caller decides about the ends of the clip
-        frame = stream.restore(indices, load)  # load(index) -> (B, 3, h, w), asked once while in view
+    stream = network.stream()
+    for indices in windows:  # such as [0, 0, 0, 1, 2], [0, 0, 1, 2, 3]; the caller decides about the ends of the clip
+        frame = stream.restore(indices, load)  # load(index) -> (B, 3, h, w), called once while the frame is in view
 
-The result equals `network(frames)` to rounding. Kept between windows are each frame's features E_k, the neighbour half
-of MSD's first convolution and the encoded differences of ATDM and STDM; only from the first to the last frame of the latest
-window, so memory does not grow with the clip. A frame that stands in a window twice (padding) is aligned once.
+The result equals `network(frames)` to rounding. Kept from one window to the next are each frame's features E_k, the
+neighbour half of MSD's first convolution and the encoded differences of ATDM and STDM. A frame that a window holds twice
+(padding at the ends of a clip) is aligned once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from errors import InputError
+from models.base import WindowStream
 from models.layers import pad_to_multiple
 from models.mtdo.difference import FrameDifference
-from models.mtdo.network import MTDO, Window
+from models.mtdo.window import WindowFeatures
+
+if TYPE_CHECKING:
+    from models.mtdo.network import MTDO
 
 
-class _Frame(NamedTuple):
+class KnownFrame(NamedTuple):
+    """What is kept of a frame."""
+
     original: Tensor  # (B, 3, h, w)
     padded: Tensor
-    features: Tensor  # (B, C, h, w) of the padded size; so is the next
+    features: Tensor  # (B, C, h, w) of the padded size, as the next
     neighbour_half: Tensor
 
 
-_Pairs = dict[tuple[int, int], Tensor]  # (earlier, later frame) -> encoded difference (B, C, h/2, w/2)
+EncodedPairs = dict[tuple[int, int], Tensor]  # (first, second frame) -> encoded difference (B, C, h/2, w/2)
 
 
-class MTDOStream:
-    """Restores one window after the other; frames are known by the index that the caller gives them in the clip.
+class MTDOStream(WindowStream):
+    """`models.base.WindowStream` that keeps features. Computes without gradients; does not change the training mode."""
 
-    One stream serves one clip (or one tile of it) in one precision; `clear` before another. It leaves the network's
-    training mode alone and computes without gradients.
-    """
-
-    def __init__(self, network: MTDO) -> None:
-        self.network = network
-        self.clear()
+    network: MTDO
 
     def clear(self) -> None:
-        """Forget every frame."""
-        self._frames: dict[int, _Frame] = {}
-        self._adjacent: _Pairs = {}
-        self._skipped: _Pairs = {}
+        super().clear()
+        self._adjacent: EncodedPairs = {}
+        self._skipped: EncodedPairs = {}
 
-    @torch.no_grad()
-    def restore(self, indices: Sequence[int], load: Callable[[int], Tensor]) -> Tensor:
-        """The N frame indices of a window -> its centre frame restored, (B, 3, scale*h, scale*w)."""
-        network, indices = self.network, list(indices)
-        if len(indices) != network.config.frames:
-            raise InputError(f"a window of this network has {network.config.frames} frames, got {len(indices)}")
-        self._forget_beyond(min(indices), max(indices))
-        for index in indices:
-            if index not in self._frames:
-                self._frames[index] = self._described(load(index))
-        centre = self._frames[indices[len(indices) // 2]]
-        window = Window(
+    def describe(self, frame: Tensor) -> KnownFrame:
+        padded = pad_to_multiple(frame, self.network.multiple)
+        return KnownFrame(frame, padded, *self.network.encode(padded))
+
+    def restore_known(self, indices: list[int]) -> Tensor:
+        network, centre = self.network, self._frames[indices[len(indices) // 2]]
+        window = WindowFeatures(
             centre.padded,
             self._aligned(indices, centre),
-            self._differences(network.atdm, self._adjacent, list(pairwise(indices))),
-            self._differences(network.stdm, self._skipped, list(zip(indices[:-2:2], indices[2::2], strict=True))),
+            self._differences(network.atdm, self._adjacent, indices),
+            self._differences(network.stdm, self._skipped, indices),
         )
         return network.finish(network.reconstruct(window), centre.original)
 
-    def _described(self, frame: Tensor) -> _Frame:
-        padded = pad_to_multiple(frame, self.network.config.multiple)
-        return _Frame(frame, padded, *self.network.encode(padded))
-
-    def _aligned(self, indices: list[int], centre: _Frame) -> Tensor:
+    def _aligned(self, indices: list[int], centre: KnownFrame) -> Tensor:
         distinct = sorted(set(indices))
         features = _stack([self._frames[index].features for index in distinct])
         halves = _stack([self._frames[index].neighbour_half for index in distinct])
@@ -83,26 +70,22 @@ class MTDOStream:
             return aligned
         return aligned[:, [distinct.index(index) for index in indices]]
 
-    def _differences(
-        self, branch: FrameDifference | None, known: _Pairs, pairs: list[tuple[int, int]]
-    ) -> Tensor | None:
+    def _differences(self, branch: FrameDifference | None, known: EncodedPairs, indices: list[int]) -> Tensor | None:
         if branch is None:
             return None
-        for earlier, later in pairs:
-            if (earlier, later) not in known:
-                difference = self._frames[earlier].padded - self._frames[later].padded
-                encoded = self.network.encode_differences(branch, difference[:, None])
-                known[earlier, later] = encoded[:, 0]
+        pairs = [(indices[first], indices[second]) for first, second in branch.pairs]
+        for first, second in pairs:
+            if (first, second) not in known:
+                known[first, second] = branch.encode(self._frames[first].padded, self._frames[second].padded)
         return torch.stack([known[pair] for pair in pairs], 1)
 
-    def _forget_beyond(self, first: int, last: int) -> None:
-        """Windows whose frames lie apart see frames again that the latest one has skipped."""
-        self._frames = {index: frame for index, frame in self._frames.items() if first <= index <= last}
+    def forget_outside(self, first: int, last: int) -> None:
+        super().forget_outside(first, last)
         for pairs in (self._adjacent, self._skipped):
             for pair in [pair for pair in pairs if min(pair) < first or max(pair) > last]:
                 del pairs[pair]
 
 
 def _stack(frames: list[Tensor]) -> Tensor:
-    """K times (B, C, h, w) -> (B, K, C, h, w), each frame a channels-last picture in memory as before."""
+    """K times (B, C, h, w) -> (B, K, C, h, w); in memory each frame is still a channels-last image."""
     return torch.stack(frames).transpose(0, 1)

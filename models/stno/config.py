@@ -1,10 +1,11 @@
-"""Sizes and switches of an STNO."""
+"""Configuration of STNO."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from errors import InputError
+from models.base import SpaceTimeConfig
 
 BOUNDS = {
     "channels": (1, 512), "blocks": (0, 256), "embedding": (1, 1024), "heads": (1, 64), "hidden": (1, 8192),
@@ -13,8 +14,8 @@ BOUNDS = {
 
 
 @dataclass
-class STNOConfig:
-    """Sizes of an STNO; the defaults are the paper's (9,368,146 parameters)."""
+class STNOConfig(SpaceTimeConfig):
+    """Sizes and switches of STNO. The defaults are the paper's (9,368,146 parameters)."""
 
     name: str = "stno"
     channels: int = 64  # of the propagation and of the query's input
@@ -25,15 +26,13 @@ class STNOConfig:
     pyramid: list[int] = field(default_factory=lambda: [36, 54, 72])  # widths at 1/2, 1/4, 1/8
     head_widths: list[int] = field(default_factory=lambda: [144, 162, 108])  # of the decoders from 1/8, 1/4, 1/2
     side_channels: int = 24  # of the heads' residual blocks
-    frame_features: int = 29  # beside the in-between frame, before the last convolution of the operator
+    frame_features: int = 29  # channels added to the intermediate frame before the last convolution of the operator
     query_width: int = 256
-    residual: str = (
-        "none"  # "none" (paper) or "bicubic": the upscaled key or in-between LR frame is added to the output
+    residual: str = "none"  # "bicubic": the upscaled key or intermediate LR frame is added to the output; paper: "none"
+    times_mode: str = "exact"  # each time has its own key-frame recurrence; "shared": all use that of the first time
+    slab_pixels: int = (
+        0  # output pixels that the query processes at a time; 0: by device; the compiled query ignores it
     )
-    times_mode: str = (
-        "exact"  # "exact": each time has its own key-frame recurrence; "shared": all use that of the first time
-    )
-    slab_pixels: int = 0  # output pixels that the query works on at a time; 0: by device; not for the compiled one
 
     def __post_init__(self) -> None:
         for key, (least, most) in BOUNDS.items():

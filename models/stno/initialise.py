@@ -1,8 +1,8 @@
-"""Weights before training (the authors published none for it; these are this project's).
+"""Initial weights of STNO (the authors did not publish theirs; these are this project's).
 
-At the start all flows are zero, the mask is one half and the merging convolution passes the frame on, so that the
-in-between frame is the plain blend of its neighbours: the photometric losses then have a meaningful gradient with
-respect to the flows from the first step.
+All flows start at zero, the mask at one half, and the merging convolution as the identity on the frame, so that the
+intermediate frame is the mean of its neighbours: then the photometric losses have a meaningful gradient with respect to the
+flows from the first step.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from models.stno.interpolation import FLOW_CHANNELS, InterpolationOperator, Side
 from models.stno.propagation import ResidualBlock
 from models.stno.query import Query
 
-RESIDUAL_SCALE = 0.1  # of the last convolution of a residual chain's block, so that deep chains start near the identity
-SLOPE = 0.25  # PReLU's initial slope
+RESIDUAL_SCALE = 0.1  # of the last convolution of a residual block, so that deep chains start near the identity
+SLOPE = 0.25  # initial slope of PReLU
 
 
 def initialise(network: nn.Module, residual: bool) -> None:
-    """Set every weight of an STNO; `residual`: an upscaled frame is added to the output, which then starts near that
-    frame.
-    """
+    """Set every weight of an STNO. residual: an upscaled frame is added to the output; the output then starts near it."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             _fill(module)
@@ -41,7 +39,7 @@ def initialise(network: nn.Module, residual: bool) -> None:
 
 @torch.no_grad()
 def _fill(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
-    """Variance-preserving: for the PReLU behind 3x3 convolutions, plain for the linear and 1x1 ones."""
+    """Variance-preserving: with PReLU's gain for 3x3 convolutions, with gain 1 for linear layers and 1x1 convolutions."""
     weight = module.weight
     if isinstance(module, nn.ConvTranspose2d):
         fan_in, gain = weight.shape[0] * weight[0, 0].numel() // math.prod(module.stride), 1.0
@@ -60,7 +58,7 @@ def _scale(module: nn.Module, factor: float) -> None:
 
 @torch.no_grad()
 def _start_as_blend(operator: InterpolationOperator) -> None:
-    """Zero flows and mask, a merge that passes the three frame channels on and hears the residual features faintly."""
+    """Zero flows and mask; a merge that passes on the three frame channels and scales the residual features down."""
     for decoder, silent in ((operator.from_eighth, 0), (operator.from_quarter, 0), (operator.from_half, 1)):
         decoder.head[-1].weight[:, : FLOW_CHANNELS + silent].zero_()
     convolution = operator.merge[0]

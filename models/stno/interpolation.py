@@ -1,9 +1,8 @@
-"""The interpolation operator: two key frames and a time -> flows and the in-between LR frame (arXiv 2404.06036, section
+"""The interpolation operator: two key frames and a time -> flows and the intermediate LR frame (arXiv 2404.06036, section
 on the operator).
 
-Coarse functions become finer ones over three levels. Flows are in pixels of their level, (x, y), and in the order t->0,
-1->0, t->1, 0->1 everywhere. Frame 0 is always warped by t->0 and frame 1 by t->1; 1->0 and 0->1 serve the propagation
-alone.
+Three decoders refine the result from 1/8 to full LR size. Flows are in pixels of their level, as (x, y), in the order t->0,
+1->0, t->1, 0->1. Frame 0 is warped with t->0 and frame 1 with t->1; the propagation alone uses 1->0 and 0->1.
 """
 
 from __future__ import annotations
@@ -14,24 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.flow import Flows, warp
 from models.stno.galerkin import InterFrame
 
 FLOW_CHANNELS = 8  # four flows of two channels
 
 
-class Flows(NamedTuple):
-    """Four flow fields in LR pixels, (x, y) in the channel dimension; `a_b` is read "from a to b": frame a at p looks
-    like b at p + flow.
-    """
-
-    t_0: Tensor
-    one_0: Tensor
-    t_1: Tensor
-    zero_1: Tensor
-
-
 class Encoded(NamedTuple):
-    """What the operator knows about a pair before it is told the time. Each field: first frame, second frame."""
+    """Features of a pair of key frames that do not depend on the time. Each field: first frame, second frame."""
 
     frames: tuple[Tensor, Tensor]  # mean-free
     mean: Tensor
@@ -42,24 +31,8 @@ class Encoded(NamedTuple):
     motion: tuple[Tensor, Tensor]
 
 
-def warp(x: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
-    """Backward warping: x (N, C, h, w) sampled at pixel + flow (N, 2, h, w), pixels as (x, y); the border is repeated.
-
-    Always in float32 or better, because bfloat16 cannot tell neighbouring pixels of a large map apart.
-    """
-    height, width = flow.shape[-2:]
-    with torch.autocast(x.device.type, enabled=False):
-        flow = flow.float() if flow.dtype in (torch.bfloat16, torch.float16) else flow
-        ys = torch.arange(height, dtype=flow.dtype, device=flow.device).view(1, -1, 1)
-        xs = torch.arange(width, dtype=flow.dtype, device=flow.device)
-        grid_x = (flow[:, 0] + xs) * (2 / max(width - 1, 1)) - 1
-        grid_y = (flow[:, 1] + ys) * (2 / max(height - 1, 1)) - 1
-        grid = torch.stack([grid_x, grid_y], dim=-1)
-        return F.grid_sample(x.to(flow.dtype), grid, mode=mode, padding_mode="border", align_corners=True)
-
-
 def upsample_flows(flows: Tensor) -> Tensor:
-    """Flows of one level at the next finer one: twice the size, twice the length."""
+    """Flows of one level for the next finer one: twice the size, twice the length."""
     return 2 * F.interpolate(flows, scale_factor=2, mode="bilinear", align_corners=False)
 
 
@@ -68,7 +41,7 @@ def conv_prelu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class SideBlock(nn.Module):
-    """Residual block in which the last `side` channels pass one more convolution after each of the first two."""
+    """Residual block; its last `side` channels pass an additional convolution after each of the first two."""
 
     def __init__(self, channels: int, side: int) -> None:
         super().__init__()
@@ -131,8 +104,8 @@ class EighthDecoder(nn.Module):
         motion: tuple[Tensor, Tensor],
         time: Tensor,
     ) -> Tensor:
-        """Two feature maps (B, c, h, w), what `inter_frame` made of them, time (B, 1, 1, 1) -> (B, 8 + outputs, 2h,
-        2w).
+        """Two feature maps (B, c, h, w), their appearance and motion from `inter_frame`, time (B, 1, 1, 1) ->
+        (B, 8 + outputs, 2h, 2w).
         """
         time_map = time.expand(-1, -1, *features[0].shape[-2:])
         moved = [time * motion[0], (1 - time) * motion[1]]
@@ -150,8 +123,8 @@ class QuarterDecoder(nn.Module):
         self.head = head(3 * channels + 4 * embedding + 4, width, side, FLOW_CHANNELS + outputs)
 
     def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
-        """Features (B, c, h, w) from above, the two frames' maps (B, c, h, w) and their flows -> (B, 8 + outputs, 2h,
-        2w).
+        """Features (B, c, h, w) of the coarser level, the maps of both frames (B, c, h, w) and their flows ->
+        (B, 8 + outputs, 2h, 2w).
         """
         first, second = warp(pair[0], flow_t0), warp(pair[1], flow_t1)
         look0, look1, motion0, motion1 = self.inter_frame(first, second)
@@ -166,14 +139,14 @@ class HalfDecoder(nn.Module):
         self.head = head(3 * channels + 4, width, side, FLOW_CHANNELS + 1 + outputs)
 
     def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
-        """Features (B, c, h, w), the two frames' maps and their flows -> (B, 9 + outputs, 2h, 2w)."""
+        """Features (B, c, h, w), the maps of both frames and their flows -> (B, 9 + outputs, 2h, 2w)."""
         warped = [warp(pair[0], flow_t0), warp(pair[1], flow_t1)]
         return self.head(torch.cat([features, *warped, flow_t0, flow_t1], dim=1))
 
 
 class InterpolationOperator(nn.Module):
-    """Pairs of key frames -> flows and in-between frames at any time; what does not depend on the time is computed once
-    per pair.
+    """Pairs of key frames -> flows and intermediate frames at any time. Features that do not depend on the time are
+    computed once for each pair.
     """
 
     def __init__(
@@ -188,7 +161,7 @@ class InterpolationOperator(nn.Module):
         self.merge = conv_prelu(3 + features, 3)
 
     def encode(self, first: Tensor, second: Tensor) -> Encoded:
-        """Two LR frames (B, 3, h, w), h and w multiples of 8 -> all that does not depend on the time."""
+        """Two LR frames (B, 3, h, w), h and w multiples of 8 -> features that do not depend on the time."""
         both = torch.stack([first, second])
         mean = both.mean(dim=(0, 2, 3, 4)).view(-1, 1, 1, 1)
         frames = (both - mean).flatten(0, 1)
@@ -197,7 +170,7 @@ class InterpolationOperator(nn.Module):
         return Encoded(frames.chunk(2), mean, half, quarter, eighth, (look0, look1), (motion0, motion1))
 
     def decode(self, pair: Encoded, time: Tensor) -> tuple[Tensor, Flows]:
-        """Time (B, 1, 1, 1) in (0, 1) -> in-between frame (B, 3, h, w), not clamped, and the flows at full LR size."""
+        """Time (B, 1, 1, 1) in (0, 1) -> intermediate frame (B, 3, h, w), not clamped, and the flows at full LR size."""
         out = self.from_eighth(pair.eighth, pair.appearance, pair.motion, time)
         flows, features = out[:, :FLOW_CHANNELS], out[:, FLOW_CHANNELS:]
         out = self.from_quarter(features, pair.quarter, flows[:, 0:2], flows[:, 4:6])
@@ -210,5 +183,5 @@ class InterpolationOperator(nn.Module):
         return self.merge(torch.cat([frame, out[:, FLOW_CHANNELS + 1 :]], dim=1)), named
 
     def forward(self, first: Tensor, second: Tensor, time: Tensor) -> tuple[Tensor, Flows]:
-        """Two frames (B, 3, h, w) and a time (B, 1, 1, 1) -> in-between frame and flows."""
+        """Two frames (B, 3, h, w) and a time (B, 1, 1, 1) -> intermediate frame and flows."""
         return self.decode(self.encode(first, second), time)

@@ -1,12 +1,12 @@
 """STNO: space-time video super-resolution with a neural operator (Zhang et al., arXiv 2404.06036, IEEE TIP 2025).
 
-key frames --(interpolation operator: flows and in-between LR frames)--> propagation, both directions --> query at any
-size
+key frames -> interpolation operator: flows and intermediate LR frames -> propagation in both directions -> query at any size
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -14,36 +14,39 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import InputError
-from models.layers import add
+from models.base import SpaceTimeNetwork, SpaceTimeOutput
+from models.flow import Flows
+from models.layers import add_
+from models.stno import symbolic
 from models.stno.config import STNOConfig, one_of
 from models.stno.initialise import initialise
-from models.stno.interpolation import Flows, InterpolationOperator
+from models.stno.interpolation import InterpolationOperator
 from models.stno.propagation import Propagation
 from models.stno.query import Query
 
-MULTIPLE = 8  # the operator's coarsest level is 1/8
+MULTIPLE = 8  # the coarsest level of the operator is 1/8
 LARGEST_SCALE = 64
-
-
-class STNOOutput(NamedTuple):
-    """What the training losses look at. T_out = T + (T-1) * K frames for K times."""
-
-    frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
-    between: Tensor  # (B, (T-1) * K, 3, h, w) in-between LR frames, time order, not clamped
-    flows: Flows  # each (B, (T-1) * K, 2, h, w), LR pixels
+MAPS_PER_KEY, MAPS_PER_CHUNK = (
+    5,
+    20,
+)  # feature maps that exist at once, fitted to measured peaks (benchmarks/restore.py)
 
 
 class Features(NamedTuple):
-    """A clip before the query; images and flows without padding."""
+    """A clip's features before the query; images and flows without padding."""
 
     keys: Tensor  # (T, B, C, h, w)
     inserted: Tensor  # (T-1, K, B, C, h, w)
-    between: Tensor  # (T-1, K, B, 3, h, w)
+    intermediate: Tensor  # (T-1, K, B, 3, h, w)
     flows: Flows  # each (T-1, K, B, 2, h, w)
 
 
-class STNO(nn.Module):
-    """Key frames and times in, the denser and larger clip out."""
+class STNO(SpaceTimeNetwork):
+    """LR key frames and times -> key and intermediate frames at any size."""
+
+    config: STNOConfig
+    multiple = MULTIPLE
+    has_operator = True
 
     def __init__(self, config: STNOConfig | None = None) -> None:
         super().__init__()
@@ -67,14 +70,15 @@ class STNO(nn.Module):
     ) -> Tensor:
         """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
 
-        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row per sample, or (B, K, T-1) with a column per
-        gap between key frames. size: (H, W), any; None: four
-        times (h, w). times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times,
-        whose key frames are returned (None: those of the time nearest 0.5). keep: only the outputs between these two
-        key frames (inclusive), for clips that are processed in overlapping pieces. The in-between LR frames are clamped
-        to [0, 1] inside. Raises InputError for anything else.
+        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row for each sample, or (B, K, T-1) with a column for
+        each gap between key frames. size: (H, W), any; None: four
+        times (h, w). times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times, the
+        time whose key frames are returned (None: the time nearest to 0.5). keep: only the outputs between these two key
+        frames (inclusive), for clips that are processed in overlapping chunks. The intermediate LR frames are clamped to
+        [0, 1] inside. Raises `InputError` for anything else.
         """
-        return self._run(frames, times, size, times_mode, key_time, keep, clamp=True).frames
+        arguments = self._checked(frames, times, size, times_mode, key_time, keep)
+        return self._super_resolve(frames, *arguments, keep, clamp=True).frames
 
     def forward_training(
         self,
@@ -83,86 +87,91 @@ class STNO(nn.Module):
         size: tuple[int, int] | None = None,
         *,
         times_mode: str | None = None,
-    ) -> STNOOutput:
-        """As `forward`, with the LR in-between frames and the flows, and without the clamp, behind which nothing could
-        be learnt.
-        """
-        return self._run(frames, times, size, times_mode, None, None, clamp=False)
+    ) -> SpaceTimeOutput:
+        """As `forward`, with the intermediate LR frames and the flows, and without the clamp, which would block gradients."""
+        arguments = self._checked(frames, times, size, times_mode, None, None)
+        return self._super_resolve(frames, *arguments, None, clamp=False)
+
+    def forward_traced(self, frames: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
+        return self._super_resolve(
+            frames, times.unsqueeze(-1), size, self.config.times_mode, None, None, clamp=True
+        ).frames
 
     def interpolate(self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,)) -> tuple[Tensor, Flows]:
-        """The operator alone: frames (B, T, 3, h, w) -> LR in-between frames (B, (T-1) * K, 3, h, w), not clamped, flows.
+        """Only the operator: frames (B, T, 3, h, w) -> intermediate LR frames (B, (T-1) * K, 3, h, w), not clamped, and flows.
 
-        What `forward_training` returns as `between` and `flows`, for a fraction of its cost.
+        Equal to those of `forward_training`, at a fraction of the cost.
         """
-        _check(frames, tuple(frames.shape[-2:]), self.config.times_mode)
         height, width = frames.shape[-2:]
+        times, *_ = self._checked(frames, times, (height, width), None, None, None)
         padded = pad_to_multiple(frames).transpose(0, 1)
-        rows = _checked_times(times, frames)
-        between, flows = self._interpolate(padded, _on_device(rows, times, frames), clamp=False)
-        between, *flows = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (between, *flows))
-        return between, Flows(*flows)
+        intermediate, flows = self._interpolate(padded, times, clamp=False)
+        images, *flows = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (intermediate, *flows))
+        return images, Flows(*flows)
 
-    def _run(
+    def _super_resolve(
         self,
         frames: Tensor,
-        times: Sequence[float] | Tensor,
-        size: tuple[int, int] | None,
-        times_mode: str | None,
+        times: Tensor,
+        size: tuple[int, int],
+        mode: str,
         key_time: int | None,
         keep: tuple[int, int] | None,
         clamp: bool,
-    ) -> STNOOutput:
-        height, width = frames.shape[-2:] if frames.dim() == 5 else (0, 0)
-        size = (4 * height, 4 * width) if size is None else (int(size[0]), int(size[1]))
-        mode = times_mode or self.config.times_mode
-        _check(frames, size, mode)
-        rows = _checked_times(times, frames)
-        chosen = _nearest_half(rows) if key_time is None else key_time
-        times = _on_device(rows, times, frames)
-        features = self.features(frames, times, mode, chosen, clamp)
+    ) -> SpaceTimeOutput:
+        """The forward pass of inference, training and export: frames (B, T, 3, h, w), times (B, K, 1 or T-1); all arguments are valid."""
+        features = self.features(frames, times, mode, key_time, clamp)
         first, last = keep or (0, frames.shape[1] - 1)
-        if not 0 <= first <= last < frames.shape[1]:
-            raise InputError(f"keep is {keep}, expected two key frame numbers between 0 and {frames.shape[1] - 1}")
         count = times.shape[1] + 1
         wanted = slice(first * count, last * count + 1)
         in_time = _interleave(features.keys, features.inserted)[wanted]
         out = self.query(in_time.flatten(0, 1), size, self.config.slab_pixels or None)
         if self.config.residual == "bicubic":
-            images = _interleave(frames.transpose(0, 1), features.between)[wanted].flatten(0, 1)
-            out = add(out, F.interpolate(images.to(out.dtype), size=size, mode="bicubic", align_corners=False))
-        return STNOOutput(
+            images = _interleave(frames.transpose(0, 1), features.intermediate)[wanted].flatten(0, 1)
+            out = add_(out, self._upscale(images.to(out.dtype), size))
+        return SpaceTimeOutput(
             out.unflatten(0, in_time.shape[:2]).transpose(0, 1),
-            features.between.flatten(0, 1).transpose(0, 1),
+            features.intermediate.flatten(0, 1).transpose(0, 1),
             Flows(*(flow.flatten(0, 1).transpose(0, 1) for flow in features.flows)),
         )
 
-    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int, clamp: bool) -> Features:
-        """Operator and propagation; frames (B, T, 3, h, w), times (B, K, 1 or T-1)."""
+    def _upscale(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """The bicubic residual: (N, 3, h, w) -> (N, 3, H, W)."""
+        if self.query.symbolic:
+            return symbolic.bicubic(images, size)
+        return F.interpolate(images, size=size, mode="bicubic", align_corners=False)
+
+    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int | None, clamp: bool) -> Features:
+        """Operator and propagation: frames (B, T, 3, h, w), times (B, K, 1 or T-1)."""
         height, width = frames.shape[-2:]
         padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
-        between, flows = self._interpolate(padded, times, clamp)
-        count = times.shape[1]
-        if mode == "shared" or count == 1:
-            keys, inserted = self.propagation(padded, between, flows)
+        intermediate, flows = self._interpolate(padded, times, clamp)
+        if mode == "shared" or times.shape[1] == 1:
+            keys, inserted = self.propagation(padded, intermediate, flows)
         else:
-            if not 0 <= key_time < count:
-                raise InputError(
-                    f"key_time is {key_time}, expected the number of one of the {count} times (0 to {count - 1})"
-                )
-            single = []
-            for k in range(count):
-                one = slice(k, k + 1)
-                of_time, added = self.propagation(padded, between[:, one], Flows(*(flow[:, one] for flow in flows)))
-                single.append(added)
-                keys = of_time if k == key_time or k == 0 else keys
-            inserted = torch.cat(single, dim=1)
+            keys, inserted = self._propagate_each(padded, intermediate, flows, times, key_time)
         crop = (..., slice(height), slice(width))
-        return Features(keys[crop], inserted[crop], between[crop], Flows(*(flow[crop] for flow in flows)))
+        return Features(keys[crop], inserted[crop], intermediate[crop], Flows(*(flow[crop] for flow in flows)))
+
+    def _propagate_each(
+        self, frames: Tensor, intermediate: Tensor, flows: Flows, times: Tensor, key_time: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """`times_mode: exact`: a propagation for each time. The key frames are those of `key_time`, None: nearest to 0.5."""
+        keys, inserted = torch.zeros(()), []
+        for k in range(times.shape[1]):
+            one = slice(k, k + 1)
+            keys_k, inserted_k = self.propagation(frames, intermediate[:, one], Flows(*(x[:, one] for x in flows)))
+            if k == 0 or key_time == k:
+                keys = keys_k
+            elif key_time is None:  # in an exported graph the times are an input
+                keys = torch.where(_nearest_half(times) == k, keys_k, keys)
+            inserted.append(inserted_k)
+        return keys, torch.cat(inserted, dim=1)
 
     def _interpolate(self, frames: Tensor, times: Tensor, clamp: bool) -> tuple[Tensor, Flows]:
-        """Frames (T, B, 3, h, w), times (B, K, 1 or T-1) -> in-between frames and flows (T-1, K, B, .., h, w).
+        """Frames (T, B, 3, h, w), times (B, K, 1 or T-1) -> intermediate frames and flows (T-1, K, B, .., h, w).
 
-        Always in full precision: flows are positions, and the operator is a few percent of the work.
+        Always in full precision: flows are positions, and the operator takes a few percent of the time.
         """
         gaps, batch = len(frames) - 1, frames.shape[1]
         with torch.autocast(frames.device.type, enabled=False):
@@ -173,14 +182,50 @@ class STNO(nn.Module):
                 frame, flows = self.operator.decode(pairs, of_pair)
                 frame = frame.clamp(0, 1) if clamp else frame
                 results.append([x.unflatten(0, (gaps, batch)) for x in (frame, *flows)])
-        between, *flows = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
-        return between, Flows(*flows)
+        intermediate, *flows = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
+        return intermediate, Flows(*flows)
+
+    def _checked(
+        self,
+        frames: Tensor,
+        times: Sequence[float] | Tensor,
+        size: tuple[int, int] | None,
+        times_mode: str | None,
+        key_time: int | None,
+        keep: tuple[int, int] | None,
+    ) -> tuple[Tensor, tuple[int, int], str, int]:
+        """Times (B, K, 1 or T-1) on the device of `frames`, output size, mode and key time. Raises `InputError` for bad arguments."""
+        height, width = frames.shape[-2:] if frames.dim() == 5 else (0, 0)
+        size = self.output_size((height, width), size)
+        size, mode = (int(size[0]), int(size[1])), times_mode or self.config.times_mode
+        _check(frames, size, mode)
+        rows = _checked_times(times, frames)
+        if key_time is not None and not 0 <= key_time < rows.shape[1]:
+            raise InputError(f"key_time is {key_time}, expected the number of one of the {rows.shape[1]} times, from 0")
+        if keep is not None and not 0 <= keep[0] <= keep[1] < frames.shape[1]:
+            raise InputError(f"keep is {keep}, expected two key frame numbers between 0 and {frames.shape[1] - 1}")
+        chosen = int(_nearest_half(rows)) if key_time is None else key_time
+        return _on_device(rows, times, frames), size, mode, chosen
+
+    # --- for the engine: see models/base.py ---------------------------------------------------------------------------
+
+    def bytes_per_pixel(self, span: int, times: int = 0) -> float:
+        return 4.0 * self.config.channels * (MAPS_PER_KEY * span * (1 + times) + MAPS_PER_CHUNK)
+
+    def parts_to_compile(self) -> Sequence[nn.Module]:
+        return [self.propagation.backward_branch, self.propagation.forward_branch]
+
+    def exportable(self, free: bool, size: tuple[int, int]) -> STNO:
+        """Every module that plans chunks or slabs from numbers processes full maps instead."""
+        copy = deepcopy(self)
+        for module in copy.modules():
+            if hasattr(module, "symbolic"):
+                module.symbolic = True
+        return copy
 
 
 def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
-    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, replication along an axis that is too short for
-    it.
-    """
+    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, or replication where a side is too short for it."""
     maps = frames.flatten(0, 1)
     for axis in (-2, -1):
         side = frames.shape[axis]
@@ -197,28 +242,24 @@ def _interleave(keys: Tensor, inserted: Tensor) -> Tensor:
     return torch.cat([steps, keys[-1:]])
 
 
-def _nearest_half(times: Tensor) -> int:
-    return int((times.mean((0, 2)) - 0.5).abs().argmin())
+def _nearest_half(times: Tensor) -> Tensor:
+    return (times.mean((0, 2)) - 0.5).abs().argmin()
 
 
 def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times (B, K, 1 or T-1) on the CPU in the type of `frames`, checked."""
+    """Times (B, K, 1 or T-1) on the CPU with the dtype of `frames`, checked."""
     rows = torch.as_tensor(times, dtype=torch.float64).cpu()
     rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
     rows = rows.unsqueeze(-1) if rows.dim() == 2 else rows
-    if (
-        rows.dim() != 3
-        or len(rows) != len(frames)
-        or not rows.shape[1]
-        or rows.shape[2] not in (1, frames.shape[1] - 1)
-    ):
+    columns = (1, frames.shape[1] - 1)
+    if rows.dim() != 3 or len(rows) != len(frames) or not rows.shape[1] or rows.shape[2] not in columns:
         raise InputError(
             f"times have shape {tuple(rows.shape)}; expected a list of numbers, or one row for each of the "
-            f"{len(frames)} samples, with one column or one for each of the {frames.shape[1] - 1} gaps"
+            f"{len(frames)} samples, with one column or one for each of the {columns[1]} gaps"
         )
     if not bool(((rows > 0) & (rows < 1)).all()):
         raise InputError(
-            f"times {rows[0].tolist()} must lie between 0 and 1, both excluded: 0 is one key frame, 1 is the next"
+            f"times {rows[0].tolist()} must be between 0 and 1, both excluded: 0 is one key frame, 1 is the next"
         )
     if not bool((rows.diff(dim=1) > 0).all()):
         raise InputError(f"times {rows[0].tolist()} must ascend")
@@ -226,7 +267,7 @@ def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
 
 
 def _on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times (B, K) on the device of `frames`, without waiting for it: a list becomes constants, so a CUDA graph can hold it."""
+    """Times on the device of `frames`, without waiting for it: a list becomes constants, which a CUDA graph may hold."""
     if isinstance(times, Tensor):
         return rows.to(frames.device, non_blocking=True)
     return torch.stack([frames.new_full((len(rows), 1), time) for time in rows[0, :, 0].tolist()], dim=1)
@@ -238,11 +279,11 @@ def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:
             f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, T, 3, h, w) in [0, 1]"
         )
     if frames.shape[1] < 2:
-        raise InputError(f"the clip has {frames.shape[1]} key frame(s), STNO needs at least 2 to interpolate between")
+        raise InputError(f"the clip has {frames.shape[1]} key frame(s), STNO needs at least 2 to interpolate")
     for out, side in zip(size, frames.shape[-2:], strict=True):
         if not 1 <= out <= LARGEST_SCALE * side:
             raise InputError(
-                f"output size {size} from frames of {tuple(frames.shape[-2:])}: each side must lie between 1 and "
+                f"output size {size} from frames of {tuple(frames.shape[-2:])}: each side must be between 1 and "
                 f"{LARGEST_SCALE} times the frame's"
             )
     one_of("times_mode", mode, ("exact", "shared"))

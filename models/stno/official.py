@@ -1,18 +1,19 @@
-"""The published weights: their names, and a network that holds them."""
+"""The published weights of STNO."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from errors import InputError
-from models.stno.network import STNO, STNOConfig
+from models.stno.config import STNOConfig
+from models.stno.network import STNO
+from models.weights import mismatch, renamed, strip_module_prefix
 
-# published name -> this project's, applied in this order
-RULES = [
+# (pattern of a published name, our name), applied in this order
+PUBLISHED = [
     (r"^(backward|forward)_branch\.main\.0\.", r"propagation.\1_branch.enter."),
     (r"^(backward|forward)_branch\.main\.1\.", r"propagation.\1_branch.act."),
     (r"^(backward|forward)_branch\.main\.2\.", r"propagation.\1_branch.blocks."),
@@ -51,40 +52,20 @@ RULES = [
     (r"\.feed_forward\.dwconv\.dwconv\.", ".feed_forward.depthwise."),
     (r"\.feed_forward\.fc2\.", ".feed_forward.reduce."),
 ]
-_COMPILED = [(re.compile(pattern), name) for pattern, name in RULES]
-
-
-def rename(key: str) -> str:
-    """This project's name of a published weight; `module.` of a parallel wrapper is dropped."""
-    key = key.removeprefix("module.")
-    for pattern, name in _COMPILED:
-        key = pattern.sub(name, key)
-    return key
+MARKS = frozenset(
+    {"flownet", "forward_branch", "backward_branch"}
+)  # first parts of names that only STNO's weights have
 
 
 def stno_official(state: Mapping[str, Tensor]) -> STNO:
-    """A network of the paper's size with published weights, in eval mode. Raises InputError if they are not STNO's."""
+    """STNO of the paper's size with published weights, in eval mode. Raises `InputError` if they do not fit it."""
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError("these are not STNO weights: expected a state dict, a mapping from names to tensors")
     with torch.device("meta"):
         network = STNO(STNOConfig())
-    expected = network.state_dict()
-    given = {rename(key): value for key, value in state.items()}
-    wrong = [key for key in given if key not in expected]
-    missing = [key for key in expected if key not in given]
-    if wrong or missing:
-        raise InputError(
-            f"these are not the published STNO weights: of {len(expected)} tensors {len(missing)} are missing"
-            f"{_first(missing)}, and {len(wrong)} are unknown{_first(wrong)}"
-        )
-    for key, value in given.items():
-        if value.shape != expected[key].shape:
-            sizes = f"{key} is {tuple(value.shape)}, expected {tuple(expected[key].shape)}"
-            raise InputError(f"these are not the published STNO weights: {sizes}")
-    network.load_state_dict({key: value.float().clone() for key, value in given.items()}, assign=True)
+    state = renamed(strip_module_prefix(state), PUBLISHED)
+    if problem := mismatch(state, network.state_dict()):
+        raise InputError(f"these are not published STNO weights; {problem}: check the file and the network")
+    network.load_state_dict({key: value.float().clone() for key, value in state.items()}, assign=True)
     return network.requires_grad_(True).eval()
-
-
-def _first(keys: list[str]) -> str:
-    return f" (first: {keys[0]})" if keys else ""

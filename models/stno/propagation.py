@@ -1,9 +1,8 @@
 """Bidirectional recurrent propagation (arXiv 2404.06036, section on the propagation; the branches are those of
 BasicVSR).
 
-The key frames carry the recurrence; an in-between frame reads the state of its neighbour but writes none. Both
-therefore depend on the same state, and the key frame and the in-between frames of one step go through the branch as one
-batch.
+The recurrence runs over the key frames; an intermediate frame reads the state of its neighbour but does not change it. So
+the key frame and the intermediate frames of a step depend on the same state, and pass the branch as one batch.
 """
 
 from __future__ import annotations
@@ -12,22 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.stno.interpolation import Flows, warp
+from models.flow import Flows, warp
 
 
-def prelu(x: Tensor, act: nn.PReLU) -> Tensor:
-    """PReLU with one slope for all channels; in place where no gradient is asked for, which saves a pass through
-    memory.
+def prelu_(x: Tensor, act: nn.PReLU) -> Tensor:
+    """PReLU with one slope for all channels. Without gradients on a CPU it is computed in place, which saves a pass over
+    memory; x must be a temporary of the caller.
     """
-    if torch.is_grad_enabled() or x.device.type != "cpu":  # reading the slope would wait for the device
+    # reading the slope as a number would wait for a GPU, and a graph cannot do it
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return act(x)
     return F.leaky_relu_(x, act.weight.item())
 
 
 def warp_for_all(state: Tensor, flows: Tensor) -> Tensor:
-    """The state (B, C, h, w) of a key frame as each of the images of a step sees it, through its own flow ((1 + K) * B,
-    2, h, w).
-    """
+    """Warp the state (B, C, h, w) of a key frame with the flow of each image of a step ((1 + K) * B, 2, h, w)."""
     return warp(state.repeat(len(flows) // len(state), 1, 1, 1), flows)
 
 
@@ -41,7 +39,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv2(prelu(self.conv1(x), self.act))
+        out = self.conv2(prelu_(self.conv1(x), self.act))
         return out + x if torch.is_grad_enabled() else out.add_(x)
 
 
@@ -56,11 +54,11 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        return self.blocks(prelu(self.enter(x), self.act))
+        return self.blocks(prelu_(self.enter(x), self.act))
 
 
 class Propagation(nn.Module):
-    """Both passes over a clip: LR images and flows -> features of the key frames and of the in-between frames."""
+    """Both passes over a clip: LR images and flows -> features of the key frames and of the intermediate frames."""
 
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__()
@@ -68,37 +66,35 @@ class Propagation(nn.Module):
         self.backward_branch = Branch(3 + channels, channels, blocks)
         self.forward_branch = Branch(3 + 2 * channels, channels, blocks)
 
-    def forward(self, frames: Tensor, between: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
-        """Time comes first here, so that one step is one slice.
+    def forward(self, frames: Tensor, intermediate: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
+        """Time is the first dimension, so that one step is one slice.
 
-        frames (T, B, 3, h, w); between (T-1, K, B, 3, h, w); flows of the same leading shape as `between`, of which the
-        flows between key frames are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
+        frames (T, B, 3, h, w); intermediate (T-1, K, B, 3, h, w); flows with the same leading dimensions, where the flows from
+        key frame to key frame are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
         """
-        backward = self._backward_pass(frames, between, flows)
-        return self._forward_pass(frames, between, flows, backward)
+        backward = self._backward_pass(frames, intermediate, flows)
+        return self._forward_pass(frames, intermediate, flows, backward)
 
-    def _backward_pass(self, frames: Tensor, between: Tensor, flows: Flows) -> list[Tensor]:
-        """States per key frame i: ((1 + K) * B, C, h, w), its own before those of the in-between frames that follow
-        it.
-        """
+    def _backward_pass(self, frames: Tensor, intermediate: Tensor, flows: Flows) -> list[Tensor]:
+        """States of each key frame i: ((1 + K) * B, C, h, w), its own first, then those of the intermediate frames after it."""
         last, batch = frames[-1], frames.shape[1]
         zeros = last.new_zeros(batch, self.channels, *last.shape[-2:])
         states = [self.backward_branch(torch.cat([last, zeros], dim=1))]
         for i in reversed(range(len(frames) - 1)):
-            images = torch.cat([frames[i], between[i].flatten(0, 1)])
+            images = torch.cat([frames[i], intermediate[i].flatten(0, 1)])
             flow = torch.cat([flows.zero_1[i, 0], flows.t_1[i].flatten(0, 1)])
             states.append(self.backward_branch(torch.cat([images, warp_for_all(states[-1][:batch], flow)], dim=1)))
         return states[::-1]
 
     def _forward_pass(
-        self, frames: Tensor, between: Tensor, flows: Flows, backward: list[Tensor]
+        self, frames: Tensor, intermediate: Tensor, flows: Flows, backward: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         batch = frames.shape[1]
         zeros = torch.zeros_like(backward[0][:batch])
         state = self.forward_branch(torch.cat([frames[0], backward[0][:batch], zeros], dim=1))
         keys, inserted = [state], []
         for i in range(1, len(frames)):
-            images = torch.cat([frames[i], between[i - 1].flatten(0, 1)])
+            images = torch.cat([frames[i], intermediate[i - 1].flatten(0, 1)])
             flow = torch.cat([flows.one_0[i - 1, 0], flows.t_0[i - 1].flatten(0, 1)])
             seen = torch.cat([backward[i][:batch], backward[i - 1][batch:]])
             state = self.forward_branch(torch.cat([images, seen, warp_for_all(state[:batch], flow)], dim=1))

@@ -1,20 +1,20 @@
 """Query: a frame's features at any resolution (arXiv 2404.06036, section on the query; the kernel is SRNO's first
 layer).
 
-The published form builds, for every output pixel, four area-weighted neighbouring features, their relative coordinates
-and the cell size (4 * 64 + 8 + 2 channels), and sends them through three 1x1 layers. There is no activation between the
-first two, so they are one linear map, and it can be applied to the LR features before they are spread out: four maps,
-one per corner.
+For every output pixel, the published form gathers the features of four neighbouring cells weighted by areas, their relative
+coordinates and the cell size (4 * 64 + 8 + 2 channels), and applies three 1x1 layers. There is no activation between the
+first two, so they are one linear map, and it can be applied to the LR features before they are gathered: four maps, one for
+each corner.
 
-What remains before the GELU is bilinear in the position inside one INTERVAL between neighbouring LR centres: the area
-weights are those of bilinear interpolation, and each relative coordinate is linear. Along an axis of n cells there are
-n + 1 intervals; interval j lies between the cells j - 1 and j. In the first and the last interval both cells are the
-same one (the clamped border), both distances are equal and the weights are one half each; the coordinates still run
-linearly. This also settles the centre of the last cell, where both distances vanish and the areas' ratio is undefined.
+The input of the GELU is bilinear in the position inside an interval between the centres of neighbouring LR cells: the area
+weights are those of bilinear interpolation, and each relative coordinate is linear. An axis of n cells has n + 1 intervals;
+interval j is between the cells j - 1 and j. In the first and the last interval both cells are the same one (the clamped
+border): both distances are equal, so both weights are one half, and the coordinates are still linear. The same rule covers
+the centre of the last cell, where both distances are zero and the ratio of areas is undefined.
 
-So a frame is rendered in slabs of output rows: the LR rows that a slab touches are multiplied by the corner matrices,
-blended along y at LR width, then along x, then GELU and the last layer. Nothing larger than a slab is ever held. For inference
-on CPUs `dcn.query` does all that in one compiled operator.
+So a frame is rendered in slabs of output rows: the LR rows of a slab are multiplied by the corner matrices, blended along y
+at LR width, then along x; then GELU and the last layer. No map is larger than a slab. For inference on CPUs `dcn.query` does
+this in one compiled operator; `models.stno.symbolic` does it for graphs whose sizes are symbols.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import dcn
+from models.stno import symbolic
 
-SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels in work at a time: near the cache; fill the device
+SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels at a time: a slab fits a CPU's cache, or fills a GPU
 TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
-KEPT_VALUES = (
-    1 << 25
-)  # training: hidden maps of up to 128 MB each are kept for the backward pass, larger ones recomputed
+KEPT_VALUES = 1 << 25  # training: hidden maps up to 128 MB are kept for the backward pass, larger ones are recomputed
 
 
 class Axis(NamedTuple):
-    """Where the output centres of one axis fall among the LR centres."""
+    """Positions of the output pixels of one axis between the LR cells."""
 
     interval: Tensor  # (outputs,) int64, ascending, 0 .. cells
     fraction: Tensor  # (outputs,) float64, position inside the interval, 0 .. 1
     cells: int
-    cell_size: float  # of an output pixel, in half LR pixels; never below a quarter LR pixel
+    cell_size: float  # of an output pixel, in half LR pixels; at least a quarter LR pixel
 
 
 class Folded(NamedTuple):
@@ -55,7 +54,7 @@ class Folded(NamedTuple):
 
 
 def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis:
-    """Exact integers decide on the cells, so that no rounding moves an output pixel into the neighbouring interval.
+    """The interval is computed with exact integers: rounding cannot move an output pixel into a neighbouring interval.
 
     On a GPU nothing is copied from the CPU: a copy would wait for the device.
     """
@@ -68,9 +67,9 @@ def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis
 
 
 def end_shifts(intervals: Tensor, cells: int, factors: Tensor) -> Tensor:
-    """What the relative coordinates add at both ends of each interval of an axis: (intervals, end, width).
+    """Contribution of the relative coordinates at both ends of each interval of an axis: (intervals, end, width).
 
-    One LR pixel is 2. factors (cell, width): of the coordinates to the interval's lower and to its upper cell.
+    The size of an LR pixel is 2. factors (cell, width): of the coordinates to the interval's lower and upper cell.
     """
     ends = 2 * torch.arange(
         2, device=factors.device, dtype=factors.dtype
@@ -81,8 +80,8 @@ def end_shifts(intervals: Tensor, cells: int, factors: Tensor) -> Tensor:
 
 
 def take(maps: Tensor, axis: int, index: Tensor) -> Tensor:
-    """`maps.index_select(axis, index)` by way of the first axis, where PyTorch copies whole rows at once; along an inner one it
-    takes many times as long on CPUs.
+    """`maps.index_select(axis, index)`, computed along the first axis, where PyTorch copies full rows: along an inner axis
+    `index_select` is many times slower on CPUs.
     """
     outer, inner = maps.shape[:axis], maps.shape[axis + 1 :]
     starts = torch.arange(math.prod(outer), device=maps.device) * maps.shape[axis]
@@ -90,9 +89,9 @@ def take(maps: Tensor, axis: int, index: Tensor) -> Tensor:
     return taken.view(*outer, len(index), *inner)
 
 
-def share(intervals: range, cells: int, ends: tuple[Tensor, Tensor], axis: int) -> None:
-    """In place: in the first and the last interval of an axis both cells are the same one, so both ends hold the mean of their
-    two corner maps.
+def average_ends_(intervals: range, cells: int, ends: tuple[Tensor, Tensor], axis: int) -> None:
+    """In place: in the first and the last interval of an axis both cells are the same one, so both ends become the mean of
+    their two corner maps.
     """
     borders = sorted({0, cells} & {intervals[0], intervals[-1]})
     if not borders:
@@ -113,9 +112,7 @@ class Slab(NamedTuple):
 
 
 def plan_slabs(outputs: int, cells: int, rows: int) -> list[Slab]:
-    """At most `rows` rows (at least one) in each slab; whole intervals stay together where they fit, so that their maps
-    are made once.
-    """
+    """Slabs of at most `rows` rows. An interval that fits is not split, so that its maps are computed once."""
     intervals = locate(outputs, cells).interval
     counts = torch.bincount(intervals, minlength=cells + 1).tolist()
     of_row = intervals.tolist()
@@ -150,11 +147,14 @@ class Query(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
         self.colour = nn.Conv2d(width, 3, 1)
         self.shortcut = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 3, 1))
+        self.symbolic = False  # sizes are symbols of a graph that is being exported
 
     def forward(self, features: Tensor, size: tuple[int, int], slab_pixels: int | None = None) -> Tensor:
-        """`slab_pixels` bounds the output pixels in work at a time (at least one row); None: by device. The compiled
-        operator needs no such bound.
+        """slab_pixels: output pixels processed at a time (at least one row); None: by device. The compiled operator ignores
+        it.
         """
+        if self.symbolic:
+            return symbolic.query(self, features, size)
         height, width = size
         y, x = (locate(n, int(side), features.device) for n, side in zip(size, features.shape[-2:], strict=True))
         training = torch.is_grad_enabled()
@@ -178,7 +178,7 @@ class Query(nn.Module):
             return out + torch.cat(parts).permute(0, 3, 1, 2)
 
     def fold(self, cell_y: float | Tensor, cell_x: float | Tensor) -> Folded:
-        """The first two layers as one, for output pixels of that size (`Axis.cell_size`).
+        """The first two layers as one, for output pixels of this size (`Axis.cell_size`).
 
         Published column order: (dy, dx) of the four corners, the four corners' features, cell y, cell x.
         """
@@ -191,7 +191,7 @@ class Query(nn.Module):
         return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
 
     def _shortcut(self, features: Tensor) -> Tensor:
-        """Features (N, h, w, C) -> colours (N, 3, h, w); 1x1 convolutions as the matrix products that they are."""
+        """Features (N, h, w, C) -> colours (N, 3, h, w). The 1x1 convolutions are computed as matrix products."""
         first, relu, last = self.shortcut
         hidden = relu(F.linear(features, first.weight.flatten(1), first.bias))
         return F.linear(hidden, last.weight.flatten(1), last.bias).permute(0, 3, 1, 2).contiguous()
@@ -206,7 +206,7 @@ class Query(nn.Module):
         return dcn.query.render(features, corners, shift_y, shift_x, colour, self.colour.bias, *positions)
 
     def _recomputed(self, *arguments: Any) -> Tensor:
-        """A slab whose inner maps are computed again in the backward pass instead of being kept."""
+        """`_slab` with its hidden maps recomputed in the backward pass."""
         return checkpoint(self._slab, *arguments, use_reentrant=False, preserve_rng_state=False)
 
     def _slab(self, features: Tensor, folded: Folded, y: Axis, x: Axis, slab: Slab) -> Tensor:
@@ -235,13 +235,13 @@ class Query(nn.Module):
         rows = [take(features, 1, cell) for cell in cells]
         maps = [[take(rows[i], 2, near[j]) @ folded.corners[i, j] for j in (0, 1)] for i in (0, 1)]
         for j in (0, 1):
-            share(rows_of, y.cells, (maps[0][j], maps[1][j]), axis=1)
+            average_ends_(rows_of, y.cells, (maps[0][j], maps[1][j]), axis=1)
         shift_x = end_shifts(columns, x.cells, folded.dx)
         shift_y = end_shifts(intervals, y.cells, folded.dy) + folded.constant
         ends = []
         for i in (0, 1):
             left, right = maps[i]
-            share(range(x.cells + 1), x.cells, (left, right), axis=2)
+            average_ends_(range(x.cells + 1), x.cells, (left, right), axis=2)
             step = right - left + (shift_x[:, 1] - shift_x[:, 0])
             ends.append((left + (shift_x[:, 0] + shift_y[:, i].unsqueeze(1)), step))
         return ends

@@ -22,7 +22,7 @@ def attention(kind: str, embed: int, heads: int, window: int, margin: int) -> nn
         network: nn.Module = OverlapAttention(embed, heads, window, margin)
     else:
         network = WindowAttention(embed, heads, window)
-    nn.init.normal_(network.table, std=0.5)
+    nn.init.normal_(network.relative_position_bias_table, std=0.5)
     network.qkv.weight.data.mul_(3)  # scores far from equal
     return network
 

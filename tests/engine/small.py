@@ -6,18 +6,19 @@ import numpy as np
 import torch
 
 from data.clips import ArrayClip
-from models.mtdo.config import MTDOConfig
-from models.mtdo.network import MTDO
-from models.stno.network import STNO, STNOConfig
+from models.base import Spacing
+from models.mtdo import MTDO, MTDOConfig
+from models.stno import STNO, STNOConfig
 
 
-def small_mtdo(**changes) -> MTDO:
+def small_mtdo(spacing: Spacing = 1, padding: str = "reflect", **changes) -> MTDO:
     torch.manual_seed(0)
     sizes = {"channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "residual": "bicubic"}
     sizes |= {"reconstruction": "residual", "reconstruction_blocks": 1, "scale": 2, "frames": 3}
     network = MTDO(MTDOConfig(**(sizes | changes))).eval()
-    torch.nn.init.normal_(network.reconstruction.last.weight, std=0.005)  # it starts at zero: pure bicubic
+    torch.nn.init.normal_(network.reconstruction.conv_last.weight, std=0.005)  # it starts at zero: pure bicubic
     torch.nn.init.normal_(network.msd.dcn.conv_offset_mask.weight, std=0.02)
+    network.spacing, network.padding = spacing, padding
     return network
 
 

@@ -13,11 +13,11 @@ import models
 from data.files import sha256
 from engine import config
 from engine.checkpoint import (
-    first_few,
     load_network,
     load_state,
     load_tensors,
     released,
+    released_for,
     save_tensors,
     save_weights,
 )
@@ -100,7 +100,7 @@ def test_misfits_are_listed() -> None:
     state["extra"] = state.pop(name)
     with pytest.raises(InputError) as caught:
         load_state(network, state, "w")
-    assert f"{name} missing" in str(caught.value) and "extra unexpected" in str(caught.value)
+    assert f"1 missing: {name}" in str(caught.value) and "1 unexpected: extra" in str(caught.value)
 
 
 def test_weights_of_another_scale_do_not_fit() -> None:
@@ -155,9 +155,34 @@ def test_released_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest
         released("mtdo")
 
 
-def test_long_lists_are_cut() -> None:
-    assert first_few(["a", "b"]) == "a, b"
-    assert first_few(list("abcdef")) == "a, b, c, d, and 2 more"
+@pytest.mark.parametrize(
+    ("scale", "space_time", "name"),
+    [
+        (None, False, "mtdo_s"), (2.0, None, "mtdo_s_x2"), (3.3, None, "stno_s"), (4.0, True, "stno_s"),
+        (None, None, "mtdo_s"),
+    ],
+)  # fmt: skip
+def test_released_weights_for_a_job(scale: float | None, space_time: bool | None, name: str) -> None:
+    assert released_for(scale, space_time=space_time).stem == name
+
+
+def test_there_are_no_weights_of_windows_at_every_scale() -> None:
+    with pytest.raises(InputError, match="no weights of scale 3 come with the repository"):
+        released_for(3, space_time=False)
+
+
+def test_spacing_travels_beside_the_config(tmp_path: Path) -> None:
+    network = models.build(NETWORK)
+    network.spacing = "auto"
+    save_weights(tmp_path / "w.safetensors", network)
+    tensors, header = load_tensors(tmp_path / "w.safetensors")
+    assert header["spacing"] == "auto" and "spacing" not in header["network"]
+    assert load_network(tmp_path / "w.safetensors").spacing == "auto"
+    save_tensors(tmp_path / "w.safetensors", tensors, {"network": {**header["network"], "spacing": 3}})  # as before 0.2
+    assert load_network(tmp_path / "w.safetensors").spacing == 3
+    save_tensors(tmp_path / "w.safetensors", tensors, {**header, "spacing": "wide"})
+    with pytest.raises(InputError, match=r"w\.safetensors.*'spacing' is 'wide'"):
+        load_network(tmp_path / "w.safetensors")
 
 
 def test_not_a_number_in_weights() -> None:

@@ -13,7 +13,7 @@ from data.media import read_image, to_tensor
 from engine.checkpoint import save_weights
 from engine.config import Config, config_from_mapping
 from engine.distill import Teacher, distill, targets
-from engine.restore.jobs import turned, turned_back
+from engine.restore.jobs import inverse_transform, transform
 from engine.sources import training_pairs
 from engine.train.loop import Trainer
 from errors import InputError
@@ -52,7 +52,7 @@ def test_targets_are_the_shares_of_truth_and_teachers(tiny: Config, weights: Pat
             if index in (1, 2):
                 window = pair.lr.window(index, 3)
                 with torch.no_grad():
-                    eight = [turned_back(network(turned(window, turn)[None]), turn)[0] for turn in range(8)]
+                    eight = [inverse_transform(network(transform(window, turn)[None]), turn)[0] for turn in range(8)]
                 mean = torch.stack(eight).mean(0)
                 truth = 0.3 * truth + 0.5 * mean + 0.2 * repeat()(window[1])
             assert f"{name}/{index:08d}.png" in listed or index in (0, 3)

@@ -18,7 +18,7 @@ from tests.engine.small import small_mtdo, small_stno
 def test_mean_of_two_in_half_precision(tmp_path: Path) -> None:
     first, second = small_mtdo(), small_mtdo()
     with torch.no_grad():
-        second.reconstruction.last.bias.fill_(1.0)
+        second.reconstruction.conv_last.bias.fill_(1.0)
     for name, network in (("a", first), ("b", second)):
         save_weights(tmp_path / f"{name}.safetensors", network)
     digest = release(
@@ -29,19 +29,19 @@ def test_mean_of_two_in_half_precision(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
     mean = load_network(tmp_path / "out.safetensors")
     assert mean.config == first.config
-    assert torch.equal(mean.reconstruction.last.bias, torch.full((3,), 0.75))
-    torch.testing.assert_close(mean.tsa.fuse.weight, first.tsa.fuse.weight, rtol=1e-3, atol=1e-6)
+    assert torch.equal(mean.reconstruction.conv_last.bias, torch.full((3,), 0.75))
+    torch.testing.assert_close(mean.tsa.fea_fusion.weight, first.tsa.fea_fusion.weight, rtol=1e-3, atol=1e-6)
 
 
 def test_spacing_of_what_is_released(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(spacing=2)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)
     parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
-    with pytest.raises(InputError, match="different sizes"):
+    with pytest.raises(InputError, match="different spacings or paddings"):
         release(tmp_path / "out.safetensors", parts)
     release(tmp_path / "out.safetensors", parts, spacing="auto")
-    assert load_network(tmp_path / "out.safetensors").config == small_mtdo(spacing="auto").config
-    with pytest.raises(InputError, match=r"--spacing is for MTDO, .*c\.safetensors"):
+    assert load_network(tmp_path / "out.safetensors").spacing == "auto"
+    with pytest.raises(InputError, match=r"--spacing is for networks of windows, .*c\.safetensors"):
         release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], spacing=2)
 
 
@@ -54,7 +54,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match="different sizes"):
             release(tmp_path / "out", [(tmp_path / "a.safetensors", 0.5), (tmp_path / f"{other}.safetensors", 0.5)])
     huge = small_mtdo()
-    torch.nn.init.constant_(huge.tsa.fuse.bias, 1e6)
+    torch.nn.init.constant_(huge.tsa.fea_fusion.bias, 1e6)
     save_weights(tmp_path / "d.safetensors", huge)
     with pytest.raises(InputError, match="float16"):
         release(tmp_path / "out", [(tmp_path / "d.safetensors", 1.0)])

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from models.layers import gelu, leaky_relu, side_by_side
+from models.layers import gelu_, interleave_channels, leaky_relu_
 from models.mtdo.attention import linear
 
 
-def test_side_by_side_frames_are_one_channels_last_picture() -> None:
+def test_interleaved_frames_are_one_channels_last_image() -> None:
     frames = torch.randn(2, 3, 4, 5, 6)
-    laid = side_by_side(frames)
+    laid = interleave_channels(frames)
     joined = laid.flatten(1, 2)
     assert torch.equal(laid, frames)
     assert joined.data_ptr() == laid.data_ptr() and joined.is_contiguous(memory_format=torch.channels_last)
@@ -21,7 +21,7 @@ def test_side_by_side_frames_are_one_channels_last_picture() -> None:
 
 @pytest.mark.parametrize("grad", [True, False])
 def test_activations_write_over_their_input_only_without_gradients(grad: bool) -> None:
-    for ours, theirs in ((gelu, F.gelu), (lambda x: leaky_relu(x, 0.1), lambda x: F.leaky_relu(x, 0.1))):
+    for ours, theirs in ((gelu_, F.gelu), (lambda x: leaky_relu_(x, 0.1), lambda x: F.leaky_relu(x, 0.1))):
         x = torch.linspace(-3, 3, 101, dtype=torch.float64, requires_grad=grad)
         before = x.detach().clone()
         with torch.set_grad_enabled(grad):

@@ -17,8 +17,8 @@ from models.mtdo.attention import WindowAttention, overlap_position_index, windo
 from models.mtdo.config import HATConfig, MTDOConfig
 from models.mtdo.hat import DropPath
 from models.mtdo.network import MTDO
-from models.mtdo.official import official_name
-from models.mtdo.streaming import MTDOStream
+from models.mtdo.official import from_published
+from tests.parity import seeded_state
 
 HAT = {"embed": 24, "depths": [2], "heads": 2, "window": 4, "squeeze": 4}
 SMALL = {"name": "mtdo", "channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "hat": HAT}
@@ -48,7 +48,7 @@ def small(seed: int = 0, **changes) -> MTDO:
     torch.manual_seed(seed)
     network = models.build({**SMALL, **changes})
     nn.init.normal_(network.msd.dcn.conv_offset_mask.weight, std=0.05)
-    nn.init.kaiming_normal_(network.reconstruction.last.weight)
+    nn.init.kaiming_normal_(network.reconstruction.conv_last.weight)
     if network.config.wide:
         nn.init.kaiming_normal_(network.reconstruction.wide_enter.weight)
         nn.init.kaiming_normal_(network.reconstruction.wide_leave.weight)
@@ -207,8 +207,8 @@ def test_bicubic_is_matlabs(scale):
 
 def test_exact_gelu_and_norm_epsilon():
     hat = small().reconstruction
-    mlp, x = hat.groups[0].blocks[0].mlp, clip(1, 4, 4, 24) * 6 - 3
-    exact = mlp.reduce(F.gelu(mlp.expand(x), approximate="none"))
+    mlp, x = hat.layers[0].residual_group.blocks[0].mlp, clip(1, 4, 4, 24) * 6 - 3
+    exact = mlp.fc2(F.gelu(mlp.fc1(x), approximate="none"))
     torch.testing.assert_close(mlp(x), exact, rtol=0, atol=1e-6)
     assert {module.eps for module in hat.modules() if isinstance(module, nn.LayerNorm)} == {1e-5}
 
@@ -222,7 +222,7 @@ def test_drop_path():
     assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.03)
     assert torch.equal(drop.eval()(kept), kept)
     config = HATConfig(**{**HAT, "depths": [2, 3]})
-    blocks = [b for group in MTDO(MTDOConfig(hat=config)).reconstruction.groups for b in group.blocks]
+    blocks = [b for x in MTDO(MTDOConfig(hat=config)).reconstruction.layers for b in x.residual_group.blocks]
     assert [block.drop_path.rate for block in blocks] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
 
 
@@ -244,19 +244,19 @@ def slow_window_attention(layer: WindowAttention, x: torch.Tensor, shift: int) -
             row = (y - top - ky + window - 1) * (2 * window - 1) + x_ - left - kx + window - 1
             apart = region(y, x_) != region(top + ky, left + kx)
             score = (query[y, x_] * key[top + ky, left + kx]).sum(-1) * head**-0.5
-            scores.append(score + layer.table[row] - 100 * apart)
+            scores.append(score + layer.relative_position_bias_table[row] - 100 * apart)
             values.append(value[top + ky, left + kx])
         weights = torch.stack(scores).softmax(0)  # (keys, heads)
         out[y, x_] = (weights[..., None] * torch.stack(values)).sum(0).flatten()
-    return layer.project(out).roll((shift, shift), (0, 1))
+    return layer.proj(out).roll((shift, shift), (0, 1))
 
 
 @pytest.mark.parametrize("height, width", [(4, 4), (4, 12), (8, 8)])
-@pytest.mark.parametrize("embed", [6, 28])  # heads of 3 stay as they are, heads of 14 are filled to 16
+@pytest.mark.parametrize("embed", [6, 28])  # heads of 3 stay as they are, heads of 14 are padded to 16
 def test_window_attention_equals_the_definition(height, width, embed):
     torch.manual_seed(0)
     layer = WindowAttention(embed, 2, 4)
-    nn.init.normal_(layer.table)
+    nn.init.normal_(layer.relative_position_bias_table)
     x = clip(2, height, width, embed) * 2 - 1
     with torch.no_grad():
         for shift, plan in ((0, None), (2, window_plan(height, width, 4, x))):
@@ -281,7 +281,7 @@ def test_overlap_index_is_one_to_one_per_distance():
 def test_streaming_equals_forward(changes):
     network = small(**changes)
     frames, reach, length = clip(9, 1, 3, 9, 13), network.config.frames // 2, 9
-    stream, loaded = MTDOStream(network), []
+    stream, loaded = network.stream(), []
 
     def load(index: int) -> torch.Tensor:
         loaded.append(index)
@@ -298,7 +298,7 @@ def test_streaming_equals_forward(changes):
 
 def test_streaming_takes_any_window():
     network, frames = small(frames=3), clip(6, 2, 3, 8, 8)
-    stream = MTDOStream(network)
+    stream = network.stream()
     for indices in ([5, 0, 1], [0, 0, 0], [4, 2, 1], [2, 3, 4]):
         with torch.no_grad():
             whole = network(torch.stack([frames[index] for index in indices], 1))
@@ -369,7 +369,8 @@ def test_configuration_forms():
 def official_state(scale: int, frames: int) -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         network = MTDO(MTDOConfig(scale=scale, frames=frames))
-    return {official_name(name): torch.zeros(value.shape) for name, value in network.state_dict().items()}
+    names = {from_published({key: 0}).popitem()[0]: key for key in seeded_state("mtdo")}
+    return {names[name]: torch.zeros(value.shape) for name, value in network.state_dict().items()}
 
 
 def test_official_weights_of_another_scale_and_window():
@@ -387,8 +388,8 @@ def test_wrong_official_weights_are_refused():
     with pytest.raises(InputError) as error:
         models.load_official("mtdo", state)
     message = str(error.value)
-    assert "1 missing: fus.bias" in message and "9 unexpected: extra.0" in message and ", ..." in message
-    assert "fea0.conv.weight (32, 3, 3, 3) instead of (64, 3, 3, 3)" in message
+    assert "1 missing: route3.fuse.bias" in message and "9 unexpected: extra.0" in message and "and 5 more" in message
+    assert "shallow.conv.weight (32, 3, 3, 3) instead of (64, 3, 3, 3)" in message
     assert "\n" not in message and len(message) < 500
     with pytest.raises(InputError, match="missing"):
         models.load_official("mtdo", {"other.weight": torch.zeros(3)})

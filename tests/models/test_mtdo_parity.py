@@ -62,11 +62,9 @@ def test_alignment():
 def test_temporal_differences():
     network = published()
     frames = fixture("mtdo_atdm")["in_frames"]
-    adjacent = network.encode_differences(network.atdm, frames[:, :-1] - frames[:, 1:])
-    close(network.atdm(adjacent, frames[:, 2]), "mtdo_atdm", "y")
+    close(network.atdm(network.atdm.encode_window(frames), frames[:, 2]), "mtdo_atdm", "y")
     frames = fixture("mtdo_stdm")["in_frames"]
-    skipped = network.encode_differences(network.stdm, frames[:, :-2:2] - frames[:, 2::2])
-    close(network.stdm(skipped, frames[:, 2]), "mtdo_stdm", "y")
+    close(network.stdm(network.stdm.encode_window(frames), frames[:, 2]), "mtdo_stdm", "y")
 
 
 def test_cross_difference_and_its_sign():
@@ -101,11 +99,11 @@ def test_hat(name):
 def test_hat_blocks():
     name = "mtdo_hab_ocab_tokens32x32"
     tokens = fixture(name)["in_x"].view(1, 32, 32, 180)
-    group, plan = published().reconstruction.groups[0], window_plan(32, 32, 16, tokens)
+    group, plan = published().reconstruction.layers[0].residual_group, window_plan(32, 32, 16, tokens)
     # the stored outputs hold every fourth token
     close(group.blocks[0](tokens, plan).view(1, 1024, 180)[:, ::4], name, "hab0_noshift")
     close(group.blocks[1](tokens, plan).view(1, 1024, 180)[:, ::4], name, "hab1_shift")
-    close(group.overlap(tokens).view(1, 1024, 180)[:, ::4], name, "ocab")
+    close(group.overlap_attn(tokens).view(1, 1024, 180)[:, ::4], name, "ocab")
 
 
 @pytest.mark.parametrize("name", ["mtdo_full_as_shipped", "mtdo_full_ctdm_fixed"])

@@ -140,7 +140,7 @@ def test_the_operator_alone_gives_what_training_sees():
 def test_the_in_between_frame_is_clamped_at_inference_only():
     network, frames = make(), clip(2)
     network.operator.merge[0].bias.fill_(2.0)
-    assert network.features(frames, torch.tensor([[0.5]]), "exact", None, clamp=True).between.max() <= 1
+    assert network.features(frames, torch.tensor([[0.5]]), "exact", None, clamp=True).intermediate.max() <= 1
     assert network.forward_training(frames, [0.5], (16, 24)).between.max() > 1
 
 

@@ -7,8 +7,8 @@ import torch
 
 import models
 from errors import InputError
+from models.flow import warp
 from models.stno.galerkin import swap_frames
-from models.stno.interpolation import warp
 from tests.parity import fixture, max_difference, seeded_state, tolerance
 
 

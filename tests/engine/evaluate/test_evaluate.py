@@ -17,7 +17,7 @@ from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.measure import Blend, evaluate, in_between_times, means, shown_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import facts
-from engine.restore.jobs import turned, turned_back
+from engine.restore.jobs import inverse_transform, transform
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS, NETWORK
@@ -37,7 +37,7 @@ def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path, ensem
     torch.manual_seed(0)
     tiny = replace(tiny, eval=replace(tiny.eval, ensemble=ensemble))
     network = models.build(NETWORK).eval()
-    torch.nn.init.normal_(network.reconstruction.last.weight, std=0.02)
+    torch.nn.init.normal_(network.reconstruction.conv_last.weight, std=0.02)
     layout = open_source(tiny, "val")
     report = evaluate(network, layout, tiny, device=CPU, folder=tmp_path, progress=False)
     pair = layout.pairs[0]
@@ -46,7 +46,7 @@ def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path, ensem
     for index, row in enumerate(clip["frames"]):
         with torch.no_grad():
             window, turns = pair.lr.window(index, 3)[None], range(8 if ensemble else 1)
-            ours = torch.cat([turned_back(network(turned(window, turn)), turn) for turn in turns]).mean(0)
+            ours = torch.cat([inverse_transform(network(transform(window, turn)), turn) for turn in turns]).mean(0)
         bicubic = imresize(pair.lr.frame(index), scale=2)
         assert row["psnr_y"] == pytest.approx(metrics.psnr(ours, pair.gt.frame(index), crop=2).item(), abs=1e-4)
         assert row["bicubic_psnr_y"] == pytest.approx(
@@ -146,7 +146,7 @@ def test_paper_protocol_takes_the_mean_over_frames(tiny: Config) -> None:
 
 def test_output_that_is_not_finite_is_named(tiny: Config) -> None:
     network = models.build(NETWORK)
-    torch.nn.init.constant_(network.reconstruction.last.bias, float("nan"))
+    torch.nn.init.constant_(network.reconstruction.conv_last.bias, float("nan"))
     with pytest.raises(InputError, match="not finite"):
         evaluate(network, open_source(tiny, "val"), tiny, device=CPU, progress=False)
 

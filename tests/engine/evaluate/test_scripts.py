@@ -38,22 +38,23 @@ def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tu
 )
 def test_paths_are_taken_as_they_are_typed(weights: dict[str, Path], text: str) -> None:
     given = options(weights["mtdo"], "--datapath", text, "--list", text, "--split", text, "--frames", "3")
-    config = testing.prepare(given, "mtdo")[1]
+    config = testing.prepare(given, space_time=False)[1]
     assert config.data.val.root == config.data.val.list_file == config.data.val.split == text
     assert config.eval.frames == 3
 
 
 def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]) -> None:
-    model, config, _ = testing.prepare(options(weights["mtdo"], "network.spacing=auto"), "mtdo")
-    assert model.config.spacing == config.network.spacing == "auto"
+    for key in ("data.spacing", "network.spacing"):  # the second one: as before version 0.2
+        model, config, _ = testing.prepare(options(weights["mtdo"], f"{key}=auto"), space_time=False)
+        assert model.spacing == config.data.spacing == "auto"
     with pytest.raises(InputError, match=r"network\.frames is what .* was trained with"):
-        testing.prepare(options(weights["mtdo"], "network.frames=5"), "mtdo")
+        testing.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
 def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
     with pytest.raises(InputError, match=rf"eval\.frames': expected at least 1, got {number}"):
-        testing.prepare(options(weights["mtdo"], "--frames", number), "mtdo")
+        testing.prepare(options(weights["mtdo"], "--frames", number), space_time=False)
 
 
 def test_frames_that_are_no_number(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +82,7 @@ def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
     report = testing.sweep_and_report(given)
     assert calls == ["load", "open x2", "open x2.5"]
     alone = options(weights["stno"], "--outputpath", str(tmp_path / "alone"), *SIMULATED, "eval.scale=2.5")
-    single = testing.evaluate_and_report(alone, "stno", ["eval.stride=4", "eval.times=[0.25]"])
+    single = testing.evaluate_and_report(alone, space_time=True, defaults=["eval.stride=4", "eval.times=[0.25]"])
     assert report["sweep"]["psnr_y"][1][1] == pytest.approx(single["mean"]["psnr_y"], abs=1e-9)
 
 

@@ -9,8 +9,7 @@ import torch
 
 import engine.export.to_onnx
 from engine.checkpoint import load_network, released
-from engine.export.spacetime import FreeSpaceTime, whole_maps
-from engine.export.to_onnx import PACKAGES, TOLERANCE, export
+from engine.export.to_onnx import PACKAGES, TOLERANCE, FreeGraph, export
 from errors import InputError
 from models.mtdo.config import HATConfig
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -46,18 +45,18 @@ def test_plans_of_free_size_are_those_of_fixed_ones():
     network, frames = small_mtdo(reconstruction="hat", hat=HAT), moving_clip(3, 40, 24).window(1, 3)[None]
     with torch.no_grad():
         expected = network(frames)
-        with engine.export.to_onnx.symbolic_plans():
-            assert torch.equal(network(frames), expected)
+        for free in (False, True):
+            assert torch.equal(network.exportable(free, (40, 24))(frames), expected)
 
 
-def test_space_time_in_whole_maps_is_the_network_on_white_noise():
+def test_the_symbolic_form_is_the_network_on_white_noise():
     """In float64: in float32 the two forms' rounding errors are all that white noise shows."""
     network = load_network(released("stno")).double()
     frames = torch.rand(1, 2, 3, 32, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(frames, times=[0.4], size=(70, 96))
-        with whole_maps():
-            restored = FreeSpaceTime(network)(frames, torch.tensor([0.4], dtype=torch.float64), torch.tensor((70, 96)))
+        graph = FreeGraph(network.exportable(True, (32, 24)))
+        restored = graph(frames, torch.tensor([0.4], dtype=torch.float64), torch.tensor((70, 96)))
     assert (restored - expected).abs().max() < 1e-12
 
 
@@ -70,15 +69,14 @@ def test_space_time_in_whole_maps_is_the_network_on_white_noise():
         ((32, 16), [0.2, 0.6], {}),  # output as large as input: every fraction is zero
     ],
 )
-def test_space_time_in_whole_maps_is_the_network(size, times, changes):
+def test_the_symbolic_form_is_the_network(size, times, changes):
     network, frames = small_stno(**changes), moving_clip(3, 32, 16).window(1, 3)[None]
     torch.nn.init.normal_(network.query.colour.weight, std=0.1)
     with torch.no_grad():
         expected = network(frames, times=times, size=size)
-        with whole_maps():
-            restored = FreeSpaceTime(network)(frames, torch.tensor(times), torch.tensor(size))
+        restored = FreeGraph(network.exportable(True, (32, 16)))(frames, torch.tensor(times), torch.tensor(size))
         assert (restored - expected).abs().max() < 1e-5
-        assert torch.equal(network(frames, times=times, size=size), expected)  # nothing is left behind
+        assert torch.equal(network(frames, times=times, size=size), expected)  # the network itself is unchanged
 
 
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")

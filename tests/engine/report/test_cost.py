@@ -45,14 +45,14 @@ def test_attention_without_a_bias_that_learns_by_hand() -> None:
     assert both == pytest.approx(3 * forward)
 
 
-@pytest.mark.parametrize("embed", [16, 28])  # heads of 8, and of 14, which plain attention fills up to 16
+@pytest.mark.parametrize("embed", [16, 28])  # heads of 8, and of 14, which plain attention pads to 16
 @pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
 def test_compiled_and_plain_operators_count_alike(embed: int) -> None:
     network = models.build({**SMALL, "hat": {**SMALL["hat"], "embed": embed}}).eval()
-    fillings = {layer.filling for layer in network.modules() if isinstance(layer, MultiHead)}
-    assert fillings == {2 if embed == 28 else 0}
+    paddings = {layer.head_padding for layer in network.modules() if isinstance(layer, MultiHead)}
+    assert paddings == {2 if embed == 28 else 0}
     compiled = gmac_per_frame(network)
-    assert fillings == {layer.filling for layer in network.modules() if isinstance(layer, MultiHead)}
+    assert paddings == {layer.head_padding for layer in network.modules() if isinstance(layer, MultiHead)}
     try:
         dcn.set_backend("plain")
         assert gmac_per_frame(network) == pytest.approx(compiled, rel=1e-12)

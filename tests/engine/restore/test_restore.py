@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.restore import Options, restore
-from engine.restore.jobs import turned, turned_back
+from engine.restore.jobs import inverse_transform, transform
 from engine.restore.threads import WriteBehind, read_ahead
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -84,17 +84,17 @@ def test_memory_that_runs_out_halves_the_tile(monkeypatch):
     whole = all_frames(network, clip)
     monkeypatch.setattr(type(network), "encode", greedy)
     restored = all_frames(network, clip, note=notes.append)
-    assert notes == ["out of memory: going on with tiles of 80x80 LR pixels"]
+    assert notes == ["out of memory: continuing with tiles of 80x80 LR pixels"]
     assert (restored - whole).abs().max() < 0.02
     monkeypatch.setattr(type(network), "encode", lambda *_: torch.empty(1 << 60))
-    with pytest.raises(InputError, match="memory does not suffice"):
+    with pytest.raises(InputError, match="memory is too small"):
         all_frames(network, clip, note=notes.append)
 
 
 @pytest.mark.parametrize("turn", range(8))
 def test_turns_come_back(turn):
     frames = torch.rand(2, 3, 4, 6)
-    assert torch.equal(turned_back(turned(frames, turn), turn), frames)
+    assert torch.equal(inverse_transform(transform(frames, turn), turn), frames)
 
 
 def test_ensemble_is_the_mean_over_turned_frames():
@@ -102,7 +102,7 @@ def test_ensemble_is_the_mean_over_turned_frames():
     restored = all_frames(network, clip, frames=[1], options=Options(ensemble=True))
     window = clip.window(1, 3)[None]
     with torch.no_grad():
-        expected = torch.stack([turned_back(network(turned(window, turn)), turn) for turn in range(8)]).mean(0)
+        expected = torch.stack([inverse_transform(network(transform(window, turn)), turn) for turn in range(8)]).mean(0)
     torch.testing.assert_close(restored, expected, atol=1e-5, rtol=0)
 
 

@@ -10,8 +10,8 @@ from data.clips import ArrayClip, neighbours
 from data.media import write_image
 from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
-from engine.restore.spacing import REACH, WIDEST, Spacing, View
-from engine.restore.tiles import bytes_per_pixel
+from engine.restore.pipeline import bytes_per_pixel
+from engine.restore.spacing import REACH, WIDEST, FrameLuma, WindowChooser
 from engine.sources import build_dataset, training_pairs
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
@@ -32,26 +32,26 @@ def scene(shifts, seed=0, noise=0.0):
 
 
 def windows(clip, frames=3, padding="reflect"):
-    spacing = Spacing(frames, "auto", len(clip), padding)
-    return [spacing.window(index, clip.frame) for index in range(len(clip))]
+    chooser = WindowChooser(frames, "auto", len(clip), padding)
+    return [chooser.window(index, clip.frame) for index in range(len(clip))]
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.2, 0.4])
 def test_small_displacements_are_measured(shift):
     clip = scene([0, shift])
-    assert View(clip.frame(0)).displacement(View(clip.frame(1))) == pytest.approx(shift, rel=0.15)
+    assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1))) == pytest.approx(shift, rel=0.15)
 
 
 def test_displacement_leaves_brightness_aside():
     clip = scene([0, 0])
-    assert View(clip.frame(0)).displacement(View(clip.frame(1))) == 0
-    assert View(clip.frame(0)).displacement(View(clip.frame(1) + 0.1)) < 1e-5
+    assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1))) == 0
+    assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1) + 0.1)) < 1e-5
 
 
 def test_what_has_nothing_in_common_is_far():
-    assert View(scene([0]).frame(0)).displacement(View(scene([0], seed=9).frame(0))) > 2 * REACH
-    flat = View(torch.full((3, 8, 8), 0.5))
-    assert flat.displacement(flat) == 0 and flat.displacement(View(torch.rand(3, 8, 8))) == float("inf")
+    assert FrameLuma(scene([0]).frame(0)).displacement(FrameLuma(scene([0], seed=9).frame(0))) > 2 * REACH
+    flat = FrameLuma(torch.full((3, 8, 8), 0.5))
+    assert flat.displacement(flat) == 0 and flat.displacement(FrameLuma(torch.rand(3, 8, 8))) == float("inf")
 
 
 @pytest.mark.parametrize(("speed", "spacing"), [(0.0, 3), (0.1, 3), (0.15, 2), (0.25, 1), (3.0, 1)])
@@ -99,7 +99,7 @@ def test_noise_counts_as_distance():
 def test_restore_takes_these_windows(spacing):
     network, clip = small_mtdo(spacing=spacing), scene(0.15 * np.arange(9))
     restored = torch.stack(list(restore(network, clip)))
-    chosen = Spacing(3, spacing, 9, "reflect")
+    chosen = WindowChooser(3, spacing, 9, "reflect")
     for index in range(9):
         numbers = chosen.window(index, clip.frame)
         assert spacing == "auto" or numbers == neighbours(index, 3, 9, spacing=2)
@@ -133,8 +133,7 @@ def test_training_windows(tmp_path, spacing, numbers):
     for index, frame in enumerate(frames):
         write_image(tmp_path / "clip" / f"{index:08d}.png", frame)
     mapping = tiny_mapping(tmp_path / "runs")
-    mapping["network"] = {**mapping["network"], "spacing": spacing}
-    mapping["data"]["train"] = {"root": str(tmp_path)}
+    mapping["data"] |= {"train": {"root": str(tmp_path)}, "spacing": spacing}
     config = config_from_mapping(mapping, ["data.reverse_time=false"])
     dataset = build_dataset(training_pairs(config)[0], config, StageConfig(1), None)
     key = next(key for step in range(50) if (key := dataset.draw(0, step, 0, step)).frame == 3)
@@ -144,14 +143,20 @@ def test_training_windows(tmp_path, spacing, numbers):
 @pytest.mark.parametrize("value", [0, -1, "wide"])
 def test_wrong_spacings(tmp_path, value):
     mapping = tiny_mapping(tmp_path)
-    mapping["network"] = {**mapping["network"], "spacing": value}
     with pytest.raises(InputError, match="spacing"):
-        config_from_mapping(mapping)
+        config_from_mapping(mapping, [f"data.spacing={value}"])
+
+
+def test_configs_of_earlier_versions_hold_it_in_the_network(tmp_path):
+    mapping = tiny_mapping(tmp_path)
+    mapping["network"] = {**mapping["network"], "spacing": 2}
+    assert config_from_mapping(mapping).data.spacing == 2
+    assert config_from_mapping(mapping, ["network.spacing=auto"]).data.spacing == "auto"
 
 
 def test_the_widest_is_what_memory_is_planned_for():
-    assert Spacing(5, "auto", 99, "reflect").reach == 2 * WIDEST and Spacing(3, 4, 99, "reflect").reach == 4
-    near, apart, auto = (bytes_per_pixel(small_mtdo(spacing=spacing).config, 0, 0) for spacing in (1, WIDEST, "auto"))
+    assert WindowChooser(5, "auto", 99, "reflect").reach == 2 * WIDEST and WindowChooser(3, 4, 99, "reflect").reach == 4
+    near, apart, auto = (bytes_per_pixel(small_mtdo(spacing=spacing)) for spacing in (1, WIDEST, "auto"))
     assert apart == auto == near + 4 * 8 * 3 * 2 * (WIDEST - 1)  # float32, channels, maps, frames skipped on both sides
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.restore import Options, frames_at_once, restore, tiles
+from engine.restore.pipeline import bytes_per_pixel
 from engine.restore.timing import Clock
 from engine.restore.worker_pool import group_size, pool_size, share_out
 from errors import InputError
@@ -111,15 +112,15 @@ def test_small_frames_are_done_side_by_side_and_large_ones_one_by_one(four_threa
 
 def test_side_by_side_only_as_many_as_the_free_memory_has_room_for(four_threads: None, monkeypatch) -> None:
     cpu, network = torch.device("cpu"), small_mtdo()
-    frame = 64 * 64 * tiles.bytes_per_pixel(network.config, 0, 0)
+    frame = 64 * 64 * bytes_per_pixel(network)
     for room, workers in ((10, 4), (4.5, 2), (0.1, 1)):
         monkeypatch.setattr(tiles, "free_memory", lambda device, room=room: room * frame)
         assert frames_at_once(network, (64, 64), Options(), cpu) == workers
 
 
 def test_sizes() -> None:
-    assert [pool_size(160 * 160, 16, threads) for threads in (1, 2, 16)] == [1, 2, 4]
-    assert pool_size(64 * 64, 64, 16) == 1  # the paper's network
+    assert [pool_size(160 * 160, 16**2, threads) for threads in (1, 2, 16)] == [1, 2, 4]
+    assert pool_size(64 * 64, 64**2, 16) == 1  # the paper's network
     assert group_size(100, 2, 640 * 640 * 12) == 8
     assert [group_size(frames, 2, 640 * 640 * 12) for frames in (2, 10, 24)] == [1, 5, 6]  # nobody waits for the other
     assert group_size(100, 2, 2160 * 3840 * 12) == 1

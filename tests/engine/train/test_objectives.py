@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from engine.train.objectives import warping_loss
-from models.stno.interpolation import Flows
+from models.flow import Flows
 
 SHIFT = (0.5, -0.3)  # from the in-between frame to the second key frame, pixels
 

@@ -1,8 +1,9 @@
-"""The linear end of the network: upsampler and last convolution, at inference as one convolution at low resolution.
+"""The linear end of the network: upsampler and last convolution, folded into one convolution at inference.
 
-No activation stands between them, so they are one linear map: a 5x5 convolution from C to 3 * scale^2 channels, then one
-pixel shuffle. At x4 that is 1,200 C multiplications for each low-resolution pixel instead of 180 C^2 + 432 C (a tenth for 64
-channels, a third for 16), and but for the strips at the border no map of C channels is made at high resolution.
+There is no activation between them, so together they are one linear map: a 5x5 convolution from C to 3 * scale^2 channels
+at low resolution, then one pixel shuffle. At x4 this takes 1,200 C multiplications for each LR pixel instead of
+180 C^2 + 432 C (a tenth for 64 channels, a third for 16), and except for strips at the border no map of C channels is made
+at high resolution.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from torch import Tensor, nn
 
 from models.layers import Upsampler, in_full
 
-RADIUS = 2  # of the folded kernel, in low-resolution pixels: one for the first convolution, one for all that follow
+RADIUS = 2  # of the folded kernel in LR pixels: one for the first convolution, one for all that follow
 AT_ONCE = 8  # impulses
-STRIP = 4  # low-resolution pixels from the border that the outermost one depends on, rounded up
+STRIP = 4  # LR pixels from the border that the outermost one depends on, rounded up
 
 
-class FoldedTail:
-    """`last(upsample(x))`, folded when nothing asks for gradients. Holds no weights of its own."""
+class FoldedUpsampler:
+    """`last(upsample(x))`, folded when no gradients are needed. It has no weights of its own."""
 
     def __init__(self, upsample: Upsampler, last: nn.Conv2d, scale: int) -> None:
         self.upsample, self.last, self.scale = upsample, last, scale
-        self.fold = True  # False: step by step, as published, at inference too
+        self.fold = True  # False: step by step at inference too, as published
         self._known: tuple[object, Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -31,28 +32,30 @@ class FoldedTail:
         if not self.fold or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.stepwise(x)
         height, width = x.shape[-2:]
-        worth_it = 2 * STRIP * (height + width) <= height * width / 2  # the strips, beside the whole
-        return self.folded(x) if worth_it else self.stepwise(x)
+        strips_are_small = 2 * STRIP * (height + width) <= height * width / 2
+        return self.folded(x) if strips_are_small else self.stepwise(x)
 
     def stepwise(self, x: Tensor) -> Tensor:
-        """As the paper has it."""
+        """The layers one after the other, as in the paper."""
         return in_full(self.last, self.upsample(x))
 
     def folded(self, x: Tensor) -> Tensor:
-        """The same in one convolution; where the zeros beyond the border of the intermediate maps show, step by step."""
+        """One convolution, and the layers one after the other at the border, where the zero padding of the intermediate
+        maps changes the result.
+        """
         weight, bias = self.kernel()
         scale, strip = self.scale, self.scale * STRIP
         with torch.autocast(x.device.type, enabled=False):
-            whole = F.pixel_shuffle(F.conv2d(x.to(weight.dtype), weight, bias, padding=RADIUS), scale)
+            frame = F.pixel_shuffle(F.conv2d(x.to(weight.dtype), weight, bias, padding=RADIUS), scale)
         rows = self.stepwise(torch.cat([x[..., :STRIP, :], x[..., -STRIP:, :]]))
         columns = self.stepwise(torch.cat([x[..., :STRIP], x[..., -STRIP:]]))
         batch = len(x)
-        whole[..., :scale, :], whole[..., -scale:, :] = rows[:batch, :, :scale], rows[batch:, :, strip - scale :]
-        whole[..., :scale], whole[..., -scale:] = columns[:batch, ..., :scale], columns[batch:, ..., strip - scale :]
-        return whole
+        frame[..., :scale, :], frame[..., -scale:, :] = rows[:batch, :, :scale], rows[batch:, :, strip - scale :]
+        frame[..., :scale], frame[..., -scale:] = columns[:batch, ..., :scale], columns[batch:, ..., strip - scale :]
+        return frame
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """Weight (3 * scale^2, C, 5, 5) and bias of the folded convolution; made anew when a weight has changed."""
+        """Weight (3 * scale^2, C, 5, 5) and bias of the folded convolution; recomputed after a weight has changed."""
         parameters = [*self.upsample.parameters(), *self.last.parameters()]
         state = [(each.data_ptr(), each.dtype, 0 if each.is_inference() else each._version) for each in parameters]
         if self._known is None or self._known[0] != state:
@@ -60,12 +63,11 @@ class FoldedTail:
         return self._known[1:]
 
     def _fold(self) -> tuple[Tensor, Tensor]:
-        """The response to one impulse for each input channel, in float64."""
+        """The response to an impulse in each input channel, in float64."""
         convolutions = [(each.weight, each.bias) for each in (*self.upsample, self.last) if isinstance(each, nn.Conv2d)]
         like, side = self.last.weight, 4 * RADIUS + 1
-        impulses = like.new_zeros(
-            like.shape[1] + 1, like.shape[1], side, side, dtype=torch.float64
-        )  # the last: nothing
+        channels = like.shape[1]
+        impulses = like.new_zeros(channels + 1, channels, side, side, dtype=torch.float64)  # the last one: no impulse
         torch.diagonal(impulses[..., side // 2, side // 2]).fill_(1)
 
         def respond(some: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ class FoldedTail:
                 some = step(F.conv2d(some, weight.double(), bias.double(), padding=1))
             return F.pixel_unshuffle(some, self.scale)
 
-        with torch.autocast(like.device.type, enabled=False):  # a few at a time: their maps are large
+        with torch.autocast(like.device.type, enabled=False):  # a few impulses at a time: their maps are large
             low = torch.cat([respond(some) for some in impulses.split(AT_ONCE)])  # (C + 1, 3 * scale^2, 9, 9)
         inner = slice(RADIUS, side - RADIUS)
         weight = (low[:-1] - low[-1:])[..., inner, inner].flip(-2, -1).transpose(0, 1)

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from models.layers import Upsampler
-from models.mtdo.tail import FoldedTail
+from models.mtdo.upsampler import FoldedUpsampler
 
 
-def tail(channels: int, scale: int, dtype: torch.dtype = torch.float64) -> FoldedTail:
+def tail(channels: int, scale: int, dtype: torch.dtype = torch.float64) -> FoldedUpsampler:
     torch.manual_seed(scale)
     upsample, last = Upsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1)
-    return FoldedTail(upsample.to(dtype), last.to(dtype), scale)
+    return FoldedUpsampler(upsample.to(dtype), last.to(dtype), scale)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

@@ -1,0 +1,235 @@
+"""What the engine asks of a network.
+
+There are two kinds. A window network takes a window of LR frames and restores its centre frame; a space-time network takes
+LR key frames and returns key and intermediate frames at any size. The engine knows these two kinds; everything else it
+asks the network, through the methods below. docs/architecture.md shows how a network is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from errors import InputError
+from models.flow import Flows
+
+Spacing = int | Literal["auto"]
+DEFAULT_SCALE = 4  # of space-time networks, where no output size is asked for
+LARGEST_SPACING = 1000
+PADDINGS = ("reflect", "replicate", "circular", "distinct")
+USES = (
+    "spacing",
+    "padding",
+)  # how windows are taken from a clip: stored in the weights' header, not sizes of the network
+
+
+def check_use(key: str, value: Any) -> None:
+    """Raises `InputError` if `value` is no spacing or padding (`key`)."""
+    if key == "spacing" and value != "auto" and not (isinstance(value, int) and 1 <= value <= LARGEST_SPACING):
+        raise InputError(f"'spacing' is {value!r}, expected a whole number from 1 to {LARGEST_SPACING}, or auto")
+    if key == "padding" and value not in PADDINGS:
+        raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
+
+
+class NetworkConfig:
+    """Base class of the config of a network, which is a dataclass with at least this field."""
+
+    space_time: ClassVar[bool]
+    name: str
+
+    def idle_keys(self) -> dict[str, str]:
+        """Keys that do nothing because another key switches them off, and why."""
+        return {}
+
+
+class WindowConfig(NetworkConfig):
+    """Base class of a window network's config, which is a dataclass with at least these fields too."""
+
+    space_time: ClassVar[bool] = False
+    frames: int  # length of a window, odd
+    scale: int
+
+
+class SpaceTimeConfig(NetworkConfig):
+    """Base class of a space-time network's config."""
+
+    space_time: ClassVar[bool] = True
+
+
+class Network(nn.Module):
+    """Base class of every network. Subclass `WindowNetwork` or `SpaceTimeNetwork`."""
+
+    config: Any
+    multiple: int = (
+        1  # tiles start at multiples of this many LR pixels, so that windows and pyramids match the full frame
+    )
+    uses_autocast: bool = True  # half precision by autocast; False: `for_inference` returns a converted copy
+    pool_work: float = float("inf")  # channels squared; finite: small frames may be restored by several workers at once
+    spacing: Spacing | None = None  # see `WindowNetwork`
+    padding: str | None = None
+
+    @property
+    def space_time(self) -> bool:
+        return self.config.space_time
+
+    @property
+    def uses(self) -> dict[str, Any]:
+        """Spacing and padding, where the network takes windows."""
+        return {} if self.space_time else {key: getattr(self, key) for key in USES}
+
+    def set_uses(self, values: Mapping[str, Any]) -> None:
+        """Set spacing and padding from those of `values`. Nothing happens where the network takes no windows."""
+        for key in self.uses.keys() & values.keys():
+            check_use(key, values[key])
+            setattr(self, key, values[key])
+
+    def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+        """(H, W) of the output for LR frames of `size` = (h, w). `wanted` counts where the network takes any size."""
+        raise NotImplementedError
+
+    def bytes_per_pixel(self, span: int, times: int = 0) -> float:
+        """Peak memory of one job in bytes for each LR pixel, in float32.
+
+        span: frames from the first to the last that a job sees.   times: intermediate frames in each gap (space-time).
+        Count the feature maps that exist at once, or measure: `benchmarks/restore.py`.
+        """
+        raise NotImplementedError
+
+    def example_frames(self, height: int, width: int) -> Tensor:
+        """The smallest input, zeros: (1, frames, 3, height, width)."""
+        raise NotImplementedError
+
+    def for_inference(self, dtype: torch.dtype) -> Network:
+        """The network for inference in `dtype`: itself, or a converted copy where autocast is not used."""
+        return self
+
+    def parts_to_compile(self) -> Sequence[nn.Module]:
+        """The modules that take most of the time, for `torch.compile`."""
+        return [self]
+
+    @contextmanager
+    def published_form(self) -> Iterator[None]:
+        """Within the block every operation runs as published, so that multiplications can be counted."""
+        yield
+
+    def exportable(self, free: bool, size: tuple[int, int]) -> Network:
+        """A copy that `torch.export` can trace at LR frames of `size` = (h, w). free: other sizes must fit the graph too."""
+        return deepcopy(self)
+
+
+class WindowNetwork(Network):
+    """(B, N, 3, h, w) in [0, 1] -> the centre frame (B, 3, scale*h, scale*w), not clamped.
+
+    How windows are taken from a clip is stored in the weights' header. spacing: frames from one frame of a window to the next,
+    "auto": by what moves (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
+    """
+
+    config: WindowConfig
+    spacing: Spacing = 1
+    padding: str = "reflect"
+
+    def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+        return self.config.scale * size[0], self.config.scale * size[1]
+
+    def example_frames(self, height: int, width: int) -> Tensor:
+        return torch.zeros(1, self.config.frames, 3, height, width)
+
+    def stream(self) -> WindowStream:
+        """A new runner for the windows of one clip."""
+        return WindowStream(self)
+
+
+class WindowStream:
+    """Restores one window after the other; the caller names frames by their index in the clip.
+
+    One stream serves one clip (or one tile of it). Frames are kept from the first to the last of the latest window, so
+    memory does not grow with the clip. Networks that can keep more than the frames themselves return a subclass from
+    `WindowNetwork.stream`.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every frame."""
+        self._frames: dict[int, Any] = {}
+
+    @torch.no_grad()
+    def restore(self, indices: Sequence[int], load: Callable[[int], Tensor]) -> Tensor:
+        """Frame indices of a window, repeated at the ends of a clip -> its centre frame (B, 3, scale*h, scale*w).
+
+        load(index) -> (B, 3, h, w); called once for a frame while it is kept. Raises `InputError` for a window of another length.
+        """
+        if len(indices) != self.network.config.frames:
+            raise InputError(f"a window of this network has {self.network.config.frames} frames, got {len(indices)}")
+        self.forget_outside(min(indices), max(indices))
+        for index in indices:
+            if index not in self._frames:
+                self._frames[index] = self.describe(load(index))
+        return self.restore_known(list(indices))
+
+    def forget_outside(self, first: int, last: int) -> None:
+        """Drop everything about frames before `first` or after `last`."""
+        self._frames = {index: frame for index, frame in self._frames.items() if first <= index <= last}
+
+    def describe(self, frame: Tensor) -> Any:
+        """What is kept of a frame (B, 3, h, w)."""
+        return frame
+
+    def restore_known(self, indices: list[int]) -> Tensor:
+        """The centre frame of a window whose frames are all kept."""
+        return self.network(torch.stack([self._frames[index] for index in indices], 1))
+
+
+class SpaceTimeOutput(NamedTuple):
+    """What the training losses see. T_out = T + (T-1) * K frames for K times."""
+
+    frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
+    between: Tensor | None = None  # (B, (T-1) * K, 3, h, w): intermediate LR frames, not clamped; None: there are none
+    flows: Flows | None = None  # each (B, (T-1) * K, 2, h, w), LR pixels; None: there are none
+
+
+class SpaceTimeNetwork(Network):
+    """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped."""
+
+    config: SpaceTimeConfig
+    has_operator: ClassVar[bool] = False  # it makes intermediate LR frames and flows, which further loss terms look at
+
+    def forward(
+        self,
+        frames: Tensor,
+        times: Sequence[float] | Tensor = (0.5,),
+        size: tuple[int, int] | None = None,
+        *,
+        keep: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """times: K ascending numbers in (0, 1).   size: (H, W), None: four times (h, w).   keep: only the outputs between
+        these two key frames, both included.
+        """
+        raise NotImplementedError
+
+    def forward_training(
+        self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,), size: tuple[int, int] | None = None
+    ) -> SpaceTimeOutput:
+        """As `forward`, with what further loss terms need."""
+        return SpaceTimeOutput(self(frames, times, size))
+
+    def interpolate(self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,)) -> tuple[Tensor, Flows]:
+        """With `has_operator`: intermediate LR frames and flows of `forward_training`, without the rest of its cost."""
+        raise NotImplementedError
+
+    def forward_traced(self, frames: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
+        """As `forward` without checks, for export: times (B, K), size of numbers that may be symbols of the graph."""
+        return self(frames, times, size)
+
+    def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
+        return wanted or (DEFAULT_SCALE * size[0], DEFAULT_SCALE * size[1])
+
+    def example_frames(self, height: int, width: int) -> Tensor:
+        return torch.zeros(1, 2, 3, height, width)
