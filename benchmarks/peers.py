@@ -291,7 +291,7 @@ def main() -> None:
     table = Table(options.precision == "bf16")
     kind = {"space": "mtdo", "time": "stno"}[options.what]
     defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
-    network, config, _ = testing.prepare(options, kind, defaults)
+    network, config, _ = testing.prepare(options, space_time=kind == "stno", defaults=defaults)
     if options.what == "space" and network.config.scale != SCALE:
         raise InputError(f"these weights are for scale {network.config.scale}: DAT-light is for {SCALE}")
     enlarge = dat_light()

@@ -48,7 +48,7 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 @torch.no_grad()
 def main() -> None:
     arguments = testing.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
-    network, config, _ = testing.prepare(cli.parse(arguments), "mtdo")
+    network, config, _ = testing.prepare(cli.parse(arguments), space_time=False)
     if network.config.frames != 3:
         raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")
     network.eval()

@@ -112,5 +112,5 @@ def test_one_process_of_many_writes_the_sweep(
 def test_reports_are_titled_by_the_run(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "harbour"
     save_weights(run / "weights.safetensors", small_mtdo())
-    assert testing.prepare(options(run / "weights.safetensors"), "mtdo")[1].name == "harbour"
+    assert testing.prepare(options(run / "weights.safetensors"), space_time=False)[1].name == "harbour"
     assert testing.run_name(Path("checkpoints/mtdo_s.safetensors")) == "mtdo_s"
