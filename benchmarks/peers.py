@@ -15,7 +15,8 @@ files and weights are read, not what they need besides:
     PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
 
 `--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
-those of eval.py. `--out FILE` writes the figures as JSON; `--plot PICTURE --of A.json B.json` draws gain over seconds.
+those of eval.py; `--save-frames` keeps every contender's frames for `eval.py --results` (docs/compare.md).
+`--out FILE` writes the figures as JSON; `--plot PICTURE --of A.json B.json` draws gain over seconds.
 
 Seconds: medians for the peers, which make every frame when it is asked for; means over the whole clip for ours, whose frames
 come in groups (MTDO: one worker for each core; STNO: chunks).
@@ -31,7 +32,7 @@ import sys
 import time
 import types
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ import metrics
 from benchmarks.figure import plot
 from data.clips import ArrayClip, Clip, SubClip
 from data.degrade import imresize
+from data.media import to_uint8, write_image
 from engine.evaluate import scripts as testing
 from engine.evaluate.measure import Blend
 from engine.restore import Options, restore
@@ -147,22 +149,29 @@ def rife() -> Callable[[Tensor, Tensor], Tensor]:
 class Table:
     """PSNR and seconds of each contender, by clip and kind of frame; `half`: all in bfloat16."""
 
-    def __init__(self, half: bool = False) -> None:
-        self.half = half
+    def __init__(self, half: bool = False, folder: Path | None = None) -> None:
+        """folder: where frames are kept, as FOLDER/CONTENDER/CLIP/FRAME.png."""
+        self.half, self.folder = half, folder
         self.options = Options(precision="bf16" if half else "fp32")
         self.psnr: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
-    def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor]) -> None:
+    def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor], frame_name: str) -> None:
         """A frame that is made when it is asked for."""
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             frame = make().float()
         self.seconds[name].append(time.perf_counter() - start)
-        self.note(clip, kind, name, gt, frame)
+        self.note(clip, kind, name, gt, frame, frame_name)
 
     def measure_ours(
-        self, clip: str, kinds: list[str], name: str, gts: list[Tensor], make: Callable[[], Iterator[Tensor]]
+        self,
+        clip: str,
+        kinds: list[str],
+        name: str,
+        gts: list[Tensor],
+        make: Callable[[], Iterator[Tensor]],
+        frame_names: Sequence[str],
     ) -> None:
         """A whole clip, for the second time: the peers' medians do not hold their first frames' preparations either."""
         for _ in make():
@@ -170,10 +179,12 @@ class Table:
         start = time.perf_counter()
         made = list(make())
         self.seconds[name] += [(time.perf_counter() - start) / len(made)] * len(made)
-        for kind, gt, frame in zip(kinds, gts, made, strict=True):
-            self.note(clip, kind, name, gt, frame)
+        for kind, gt, frame, frame_name in zip(kinds, gts, made, frame_names, strict=True):
+            self.note(clip, kind, name, gt, frame, frame_name)
 
-    def note(self, clip: str, kind: str, name: str, gt: Tensor, frame: Tensor) -> None:
+    def note(self, clip: str, kind: str, name: str, gt: Tensor, frame: Tensor, frame_name: str) -> None:
+        if self.folder:
+            write_image(self.folder / name / clip / f"{frame_name}.png", to_uint8(frame))
         self.psnr[clip, kind][name].append(metrics.psnr(frame.clamp(0, 1), gt, "standard", SCALE).item())
 
     def typical(self) -> dict[str, float]:
@@ -231,13 +242,14 @@ def space(
     }
     for name, make in contenders.items():
         for index in indices:
-            table.measure(gt.name, "", name, gt.frame(index), partial(make, index))
+            table.measure(gt.name, "", name, gt.frame(index), partial(make, index), gt.frame_names[index])
 
     def ours() -> Iterator[Tensor]:
         cpu = torch.device("cpu")
         return restore(network, clip, device=cpu, padding=padding, frames=list(indices), options=table.options)
 
-    table.measure_ours(gt.name, [""] * len(indices), "MTDO", [gt.frame(index) for index in indices], ours)
+    names = [gt.frame_names[index] for index in indices]
+    table.measure_ours(gt.name, [""] * len(indices), "MTDO", [gt.frame(index) for index in indices], ours, names)
 
 
 def space_time(
@@ -265,12 +277,13 @@ def space_time(
     kinds = ["between" if index % 2 else "key" for index in range(last + 1)]
     for name, make in contenders.items():
         for index, kind in enumerate(kinds):
-            table.measure(gt.name, kind, name, gt.frame(index), partial(make, index))
+            table.measure(gt.name, kind, name, gt.frame(index), partial(make, index), gt.frame_names[index])
 
     def ours() -> Iterator[Tensor]:
         return restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
 
-    table.measure_ours(gt.name, kinds, "STNO", [gt.frame(index) for index in range(last + 1)], ours)
+    names = list(gt.frame_names[: last + 1])
+    table.measure_ours(gt.name, kinds, "STNO", [gt.frame(index) for index in range(last + 1)], ours, names)
 
 
 @torch.no_grad()
@@ -288,7 +301,7 @@ def main() -> None:
         if not options.of:
             raise InputError("--plot: name the JSON files of earlier runs with --of")
         return draw(options.plot, options.of)
-    table = Table(options.precision == "bf16")
+    table = Table(options.precision == "bf16", Path(options.outputpath) if options.save_frames else None)
     kind = {"space": "mtdo", "time": "stno"}[options.what]
     defaults = [] if options.what == "space" else [f"eval.scale={SCALE}", "eval.stride=2"]
     network, config, _ = testing.prepare(options, space_time=kind == "stno", defaults=defaults)

@@ -1,0 +1,180 @@
+"""The whole comparison on small clips: figures by hand and by scikit-image, files, figures, page, errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from argparse import ArgumentParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.metrics import structural_similarity
+
+import cli
+from data.media import read_image, write_image
+from data.simulate import SimulatorSettings, simulated_layout
+from engine.compare import compare
+from engine.compare.run import add_arguments
+from engine.evaluate import scripts
+from errors import InputError
+from settings import from_mapping
+from tests.engine.conftest import CLIPS
+from tests.engine.report.test_page import browser_dom, seen
+
+NASTY = '=x<img src=a onerror="alert(1)">|_'
+
+
+def options(*words: str):
+    parser: ArgumentParser = scripts.parser("Test.", "", "runs/eval")
+    add_arguments(parser)
+    return cli.parse(parser, list(words))
+
+
+def picture(shift: int, height: int, width: int, noise: float = 0.0) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    value = 127 + 60 * np.sin((x + shift) / 2.5)[..., None] * np.array([1, 0.8, 0.6]) + 50 * np.cos(y / 4)[..., None]
+    return (value + np.random.default_rng(shift).normal(0, noise, value.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips whose sizes are no multiple of four; a good method (PNG, cut) and a bad one (whole frames)."""
+    root = tmp_path_factory.mktemp("world")
+    for clip, count, height, width in (("a", 4, 66, 98), (NASTY.replace("/", ""), 3, 67, 99)):
+        for k in range(count):
+            write_image(root / "gt" / clip / f"{k:04d}.png", picture(k, height, width))
+            write_image(root / "good" / clip / f"{k}.png", picture(k, height, width, 3)[:64, :96])
+            write_image(root / "bad" / clip / f"{k:04d}_x4.png", picture(k, height, width, 12))
+    return root
+
+
+@pytest.fixture(scope="module")
+def result(world: Path) -> Path:
+    out = world / "out"
+    words = ["--results", f"bad={world / 'bad'}", f"good & 1={world / 'good'}", "eval.crop=4", "--datapath"]
+    compare(options(*words, str(world / "gt"), "--outputpath", str(out), "--crop", "a/0001:8,8,32,24"))
+    return out
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """MATLAB's Y on 0 to 255, by its definition, without the border of 4."""
+    y = 16 + (image.astype(float) @ [65.481, 128.553, 24.966]) / 255
+    return y[4:-4, 4:-4]
+
+
+def test_figures_equal_a_computation_by_hand(world: Path, result: Path) -> None:
+    report = json.loads((result / "report.json").read_text())
+    assert list(report["methods"]) == ["bicubic", "bad", "good & 1"]
+    for method, folder, name in (("bad", "bad", "{:04d}_x4"), ("good & 1", "good", "{}")):
+        for k, row in enumerate(report["methods"][method]["clips"]["a"]["frames"]):
+            made = luma(read_image(world / folder / "a" / f"{name.format(k)}.png")[:64, :96])
+            truth = luma(read_image(world / "gt" / "a" / f"{k:04d}.png")[:64, :96])
+            assert row["psnr_y"] == pytest.approx(20 * np.log10(255 / np.sqrt(((made - truth) ** 2).mean())), abs=1e-9)
+            whole = structural_similarity(
+                made, truth, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
+            )
+            assert row["ssim_y"] == pytest.approx(whole, abs=1e-9)
+    method = report["methods"]["bad"]
+    frames = [row["psnr_y"] for clip in method["clips"].values() for row in clip["frames"]]
+    clips = [np.mean([row["psnr_y"] for row in clip["frames"]]) for clip in method["clips"].values()]
+    assert len(frames) == 7
+    assert method["mean_over_frames"]["psnr_y"] == pytest.approx(np.mean(frames))
+    assert method["mean_over_clips"]["psnr_y"] == pytest.approx(np.mean(clips))
+    assert method["mean_over_clips"]["psnr_y"] < report["methods"]["good & 1"]["mean_over_clips"]["psnr_y"]
+    assert any("cut to 96x64" in note for note in report["notes"])
+
+
+def test_tables_csv_and_escapes(result: Path) -> None:
+    markdown = (result / "report.md").read_text()
+    assert "<img" not in markdown and "&lt;img" in markdown and "mean over clips" in markdown
+    best = [line for line in markdown.splitlines() if "good &amp; 1 | **" in line]
+    assert len(best) >= 4  # two clips, two means
+    for name in ("clips.csv", "frames.csv"):
+        with (result / name).open() as file:
+            rows = list(csv.DictReader(file))
+        assert {row["method"] for row in rows} == {"bicubic", "bad", "good & 1"}
+        assert not any(cell.startswith("=") for row in rows for cell in row.values() if cell)
+    assert len(rows) == 3 * 7
+    tex = (result / "report.tex").read_text()
+    assert r"good \& 1" in tex and r"\textbf{" in tex and r"\toprule" in tex
+    (entry,) = [
+        entry
+        for entry in json.loads((result / "report.json").read_text())["differences"]
+        if (entry["a"], entry["b"], entry["measure"]) == ("good & 1", "bad", "psnr_y")
+    ]
+    assert 0 < entry["low"] <= entry["difference"] <= entry["high"] and entry["frames"] == 7
+
+
+def test_crops_are_drawn_with_vector_text(result: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (entry,) = json.loads((result / "report.json").read_text())["figures"]
+    assert (entry["clip"], entry["frame"], entry["width"]) == ("a", "0001", 32)
+    assert sorted(Path(name).suffix for name in entry["files"]) == [".pdf", ".pdf", ".png", ".png"]
+    for name in entry["files"]:
+        content = (result / name).read_bytes()
+        assert content[:4] == (b"%PDF" if name.endswith("pdf") else b"\x89PNG")
+        assert name.endswith("png") or b"/FontDescriptor" in content
+
+
+def test_several_methods_share_one_slider(result: Path) -> None:
+    page = (result / "report.html").read_text()
+    assert "onerror=" not in re.sub(r'"[^"]*"', "", page).replace("&lt;img src=a onerror", "")
+    script = """
+      const stage = document.querySelector(".stage"), told = [];
+      const key = (name, more) => stage.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true, ...more}));
+      const right = () => document.querySelector(".tag.right").textContent;
+      told.push(right());
+      key("2", {code: "Digit2"}); told.push(right());
+      key("4", {code: "Digit4"}); told.push(right());
+      key("!", {code: "Digit1", shiftKey: true}); told.push(document.querySelector(".tag.left").textContent);
+      key("b"); told.push(document.querySelector(".blink").getAttribute("aria-pressed"));
+      told.push(document.querySelector(".divider").getAttribute("aria-valuenow"));
+      key("b"); told.push(document.querySelector(".divider").getAttribute("aria-valuenow"));
+      key("x"); told.push(document.querySelector(".slices").open);
+      document.title = told.join("; ");
+    """
+    dom = browser_dom(result, "#left=bicubic&right=method1&split=30", script=script)
+    title = re.search(r"<title>(.*?)</title>", dom)[1].replace("&amp;", "&").split("; ")
+    assert title[1:] == ["bad", "ground truth", "bicubic", "true", "100", "30", "true"]
+    assert {"bicubic", "gt"} <= set(seen(dom))
+
+
+def test_objects_of_the_simulator_are_searched(tmp_path: Path) -> None:
+    settings = {**CLIPS, "clips": 1, "frames": 5, "size": [96, 96]}
+    layout = simulated_layout(from_mapping(SimulatorSettings, settings), "test", scale=4)
+    (pair,) = layout.pairs
+    for k, name in enumerate(pair.gt.frame_names):
+        write_image(tmp_path / "gt" / pair.name / f"{name}.png", pair.gt.array(k))
+    words = ["--results", f"truth={tmp_path / 'gt'}", "data.val.kind=simulated", f"data.val.simulate={settings}"]
+    report = compare(options(*words, "--metrics", "psnr_y", "--figures", "0", "--outputpath", str(tmp_path / "out")))
+    assert list(report["detection"]) == ["LR", "bicubic", "truth", "GT"]
+    assert report["detection"]["truth"] == report["detection"]["GT"]
+    assert report["detection"]["GT"]["boxes"] == sum(map(len, pair.boxes))
+    assert report["methods"]["truth"]["objects"]["all"]["psnr_y"] == 100
+    assert "Finding moving objects" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--metrics", "psnr"], "unknown metric 'psnr'"),
+        (["--crop", "a/0001:90,8,32,24"], "expected at least 8x8 pixels within 96x64"),
+        (["--crop", "a/9:0,0,9,9"], "no frame '9'"),
+        (["--crop", "b/0001:0,0,9,9"], "no clip 'b'"),
+        (["--crop", "nonsense"], "expected CLIP/FRAME:x,y,w,h"),
+        (["--ndvi", "1,4"], "shows 3 band"),
+        (["--ndvi", "nir"], "expected the positions"),
+        (["--weight", "w.safetensors"], "leave --weight out"),
+        (["--scale", "2"], "the ground truth has"),
+    ],
+)
+def test_bad_options_are_one_line_before_any_work(world: Path, words: list[str], said: str) -> None:
+    if "--crop" in words:
+        pytest.importorskip("matplotlib")
+    asked = options("--results", f"good={world / 'good'}", "--datapath", str(world / "gt"), *words)
+    asked.outputpath = str(world / "unused")
+    with pytest.raises(InputError, match=said):
+        compare(asked)
+    assert not (world / "unused").exists()
