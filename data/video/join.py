@@ -143,7 +143,8 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                         length = float((timing.stamps[-1] + timing.last) * timing.tick)
                         file.set_chapters(tracks.chapters(original, source.placement, length))
                 file.start_encoding()
-                _copy_packets(file, stream, pieces, timing, carried, change)
+                iso = container.format in ("mp4", "mov")
+                _copy_packets(file, stream, pieces, timing, carried, change, iso)
             if carried:
                 carried.close()
 
@@ -201,6 +202,7 @@ def _copy_packets(
     timing: Timing,
     carried: Tracks | None,
     change: Callable[[Any], Iterator[Any]],
+    iso: bool,
 ) -> None:
     """Each frame gets the time of its place in the video; decoding times run ahead by the codec's delay."""
     stamps, last, delay = timing.stamps, timing.last, max(map(_delay, pieces))
@@ -216,7 +218,7 @@ def _copy_packets(
                 if shown > end:
                     break
                 duration = last if shown == end else stamps[shown + 1] - stamps[shown]
-                if number == end:  # mp4 counts a length from the packet decoded last, others from that shown last
+                if number == end and iso:  # these count a length from the packet decoded last, others from that shown last
                     duration = max(stamps[-1] + last - stamps[0] - (decoded[-1] - decoded[0]), 1)
                 packet.pts, packet.dts, packet.duration = stamps[shown], decoded[min(number, end)], duration
                 packet.time_base = timing.tick

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,8 @@ class _Lane:
     finish: Callable[[], Iterator[Any]]
     stretch: int = 0
     last: float | None = None
-    written: int | None = field(default=None)
+    written: int | None = None
+    early: int | None = None  # units by which the first packet would begin before zero
 
 
 class Tracks:
@@ -318,8 +319,13 @@ class Tracks:
         self._mux(lane, lane.send(packet, shift))
 
     def _mux(self, lane: _Lane, packets: Iterator[Any]) -> None:
-        """Times of decoding must rise: damaged sources and joints repeat some."""
+        """Times of decoding must rise: damaged sources and joints repeat some. Without start times they begin at zero, or
+        the muxer would move the pictures."""
         for packet in packets:
+            if self._container.constant and lane.early is None and packet.dts is not None:
+                lane.early = max(-packet.dts, 0)
+            if lane.early and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + lane.early, packet.dts + lane.early
             if packet.dts is not None and lane.written is not None and packet.dts <= lane.written:
                 if lane.source.type == "audio":
                     continue

@@ -1,0 +1,133 @@
+"""What a video file holds, read without the code under test: PyAV directly, and ffprobe where it is installed.
+
+`facts(path)` reads a file; `differences(source, result)` lists what a result has lost or changed. From a shell:
+python -m tests.media_facts SOURCE RESULT
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import numpy as np
+
+COLOURS = ("primaries", "transfer", "matrix", "range")
+
+
+@dataclass
+class Facts:
+    """times: seconds of each frame in the file.   size: (H, W).   colour: H.273 numbers.   light: HDR side data in bytes.
+    streams: (type, codec, language, default) in order.   chapters: (start, end, title) in seconds."""
+
+    times: list[float] = field(default_factory=list)
+    size: tuple[int, int] = (0, 0)
+    pixels: str = ""
+    codec: str = ""
+    tag: str = ""
+    aspect: float = 1.0
+    colour: dict[str, int] = field(default_factory=dict)
+    light: dict[str, bytes] = field(default_factory=dict)
+    streams: list[tuple[str, str, str, bool]] = field(default_factory=list)
+    chapters: list[tuple[float, float, str]] = field(default_factory=list)
+    metadata: dict[str, str] = field(default_factory=dict)
+    duration: float = 0.0
+    damaged: int = 0
+
+    @property
+    def from_first(self) -> list[float]:
+        return [time - self.times[0] for time in self.times]
+
+
+def facts(path: str | Path) -> Facts:
+    with av.open(f"file:{path}") as file:
+        found = Facts(metadata=dict(file.metadata), duration=(file.duration or 0) / av.time_base)
+        stream = file.streams.best("video")
+        for other in file.streams:
+            name = other.codec_context.name if other.codec_context else ""
+            default = bool(int(other.disposition) & 1)
+            found.streams.append((other.type, name, other.metadata.get("language", ""), default))
+        for chapter in file.chapters():
+            begin, end = (float(chapter[key] * chapter["time_base"]) for key in ("start", "end"))
+            found.chapters.append((begin, end, chapter["metadata"].get("title", "")))
+        found.codec, found.tag = stream.codec_context.name, stream.codec_context.codec_tag
+        found.aspect = float(stream.sample_aspect_ratio or 1)
+        for frame in file.decode(stream):
+            if not found.times:
+                _describe(found, frame)
+            stamp = frame.dts if file.format.name == "avi" else frame.pts
+            if stamp is not None:
+                found.times.append(float(stamp * frame.time_base))
+            found.damaged += bool(frame.is_corrupt)
+    return found
+
+
+def _describe(found: Facts, frame: av.VideoFrame) -> None:
+    found.size, found.pixels = (frame.height, frame.width), frame.format.name
+    values = (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
+    found.colour = dict(zip(COLOURS, map(int, values), strict=True))
+    for side in frame.side_data:
+        if side.type.name in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"):
+            found.light[side.type.name] = bytes(side)
+
+
+def sound(path: str | Path, stream: int = 0) -> tuple[np.ndarray, int, float]:
+    """(samples of the first channel in [-1, 1], sample rate, seconds of the first sample in the file)."""
+    parts, start, rate = [], None, 0
+    with av.open(f"file:{path}") as file:
+        for frame in file.decode(audio=stream):
+            values = frame.to_ndarray()
+            channels = len(frame.layout.channels)
+            values = values[0] if frame.format.is_planar else values.reshape(-1, channels)[:, 0]
+            scale = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
+            start = float(frame.pts * frame.time_base) if start is None else start
+            parts.append(values.astype(np.float32) / scale)
+            rate = frame.sample_rate
+    return np.concatenate(parts), rate, start or 0.0
+
+
+def onset(path: str | Path, stream: int = 0, level: float = 0.1) -> float:
+    """Seconds in the file at which the sound first exceeds `level`."""
+    samples, rate, start = sound(path, stream)
+    return start + int(np.argmax(np.abs(samples) > level)) / rate
+
+
+def differences(source: str | Path, result: str | Path, tolerance: float = 1e-3) -> list[str]:
+    """What `result` does not have as `source`: frame times, colours, HDR side data, pixel shape, tracks, chapters, metadata."""
+    a, b, found = facts(source), facts(result), []
+    if len(a.times) != len(b.times):
+        found.append(f"{len(a.times)} frames, now {len(b.times)}")
+    elif a.times:
+        worst = max(abs(x - y) for x, y in zip(a.from_first, b.from_first, strict=True))
+        found += [f"times off by {worst:.6f} s"] if worst > tolerance else []
+    for key in COLOURS:
+        if a.colour[key] not in (2, b.colour[key]) and not (key == "range" and a.colour[key] == 0):
+            found.append(f"{key} {a.colour[key]}, now {b.colour[key]}")
+    found += [f"{name} lost" for name in a.light if b.light.get(name) != a.light[name]]
+    found += [f"pixel shape {a.aspect:.4f}, now {b.aspect:.4f}"] if abs(a.aspect - b.aspect) > 1e-3 else []
+    for kind in ("audio", "subtitle"):
+        before, after = ([s[2:] for s in f.streams if s[0] == kind] for f in (a, b))
+        found += [f"{kind} {before}, now {after}"] if before != after else []
+    if [c[2] for c in a.chapters] != [c[2] for c in b.chapters]:
+        found.append(f"chapters {a.chapters}, now {b.chapters}")
+    for key in ("title", "location", "comment", "artist", "date"):
+        if key in a.metadata and b.metadata.get(key) != a.metadata[key]:
+            found.append(f"{key} {a.metadata[key]!r}, now {b.metadata.get(key)!r}")
+    return found
+
+
+def probe_times(path: str | Path) -> list[float] | None:
+    """Times by ffprobe, a second reader; None where it is not installed."""
+    if not shutil.which("ffprobe"):
+        return None
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time"]
+    answer = subprocess.run([*command, "-of", "json", f"file:{path}"], capture_output=True, text=True, check=True)
+    return [float(frame["best_effort_timestamp_time"]) for frame in json.loads(answer.stdout)["frames"]]
+
+
+if __name__ == "__main__":
+    print("\n".join(differences(*sys.argv[1:3])) or "nothing differs")
