@@ -134,6 +134,11 @@ class VideoFile:
             found.append(
                 f"frames shown as far as they could be decoded, for they are damaged: {_ranges(table.damaged)}"
             )
+        found += [f"{count} frame(s) are missing at {at:.2f} s" for at, count in table.gaps[:5]]
+        if table.absent and not table.missing:
+            found.append(f"{table.absent} of the frames in its header are not in the file: it is damaged or cut short")
+        if table.broken_off and not (table.missing or table.absent):
+            found.append("the file breaks off in the middle of a frame: it is cut short")
         if table.missing:
             found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
         for stretch in table.stretches[1:]:

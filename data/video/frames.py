@@ -20,6 +20,7 @@ RELIABLE = ("mov", "matroska")  # containers (beginning of FFmpeg's name) whose 
 LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # others estimate their length
 CUT = 1000  # packets at the beginning among which those that cannot be decoded are looked for
 JUMP = 10.0  # seconds: a longer gap between frames of a transport stream is a jump of its clock, as in FFmpeg
+REGULAR = 0.9  # share of equal steps from which a rate counts as constant
 MISSING = 0.4  # seconds by which a file must end before its header says to count as cut short
 
 
@@ -42,7 +43,8 @@ class FrameTable:
     damaged: frames that the decoder marks as broken.   lost: (seconds, packets) where packets could not be decoded.
     skipped: packets before the first frame that nothing could be decoded from.   interlaced: frames stored as fields.
     last_shown: seconds for which the last frame is shown, by its packet; None if unknown.   missing: seconds by which the
-    file ends before its header says.
+    file ends before its header says.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent: how
+    many of the frames in an AVI's header are not there.   broken_off: the last packet is incomplete.
     """
 
     stamps: list[int | None]
@@ -57,6 +59,9 @@ class FrameTable:
     interlaced: int = 0
     last_shown: float | None = None
     missing: float = 0.0
+    gaps: list[tuple[float, int]] = field(default_factory=list)
+    absent: int = 0
+    broken_off: bool = False
 
 
 class Decoder:
@@ -70,7 +75,8 @@ class Decoder:
         self.errors: list[int | None] = []
         self.stamps: list[int | None] = []  # presentation times of the first packets that are to be shown
         self.first: int | None = None  # decoding time of the first packet
-        self.corrupt = False
+        self.corrupt, self.broken_off = False, False
+        self.count = 0  # packets, empty ones included
         self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
 
     def __iter__(self) -> Iterator[Any]:
@@ -81,6 +87,7 @@ class Decoder:
             self._note_end(packet)
             if packet.stream_index != self.stream.index:
                 continue
+            self.count += packet.dts is not None or packet.size > 0
             if packet.size == 0 and packet.dts is not None:
                 continue  # AVI repeats the frame before; given to the decoder it would end the stream
             if packet.size and not packet.is_discard and len(self.stamps) < CUT:
@@ -88,6 +95,7 @@ class Decoder:
             if packet.size and self.first is None:
                 self.first = packet.dts
             self.corrupt = self.corrupt or packet.is_corrupt
+            self.broken_off = packet.is_corrupt if packet.size else self.broken_off
             try:
                 found = packet.decode()
             except av.error.FFmpegError:
@@ -101,7 +109,7 @@ class Decoder:
             try:
                 packet = next(packets, None)
             except av.error.FFmpegError:  # the file ends in the middle of a packet
-                self.corrupt = True
+                self.corrupt = self.broken_off = True
                 with suppress(av.error.FFmpegError):
                     yield from (_Flush(self.stream, frame) for frame in self.stream.codec_context.decode(None))
                 return
@@ -213,6 +221,9 @@ def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
     table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt
     table.last_shown = _duration(duration, stream)
     table.missing = _missing(container, stream, decoder)
+    table.gaps = _gaps(table)
+    table.absent = max(stream.frames - decoder.count, 0) if container.format.name == "avi" else 0
+    table.broken_off = decoder.broken_off
     return table
 
 
@@ -273,6 +284,17 @@ def _lost(errors: Iterable[int | None], stream: Any, table: FrameTable) -> list[
         else:
             found.append((max(at, 0.0), 1))
     return found
+
+
+def _gaps(table: FrameTable) -> list[tuple[float, int]]:
+    """Where a video of a constant rate shows no frames although it should; none for variable rates."""
+    steps = [after - before for before, after in pairwise(table.times)]
+    if len(steps) < 5:
+        return []
+    usual = median(steps)
+    if not usual or sum(abs(step / usual - 1) < 0.1 for step in steps) < REGULAR * len(steps):
+        return []
+    return [(table.times[k], round(step / usual) - 1) for k, step in enumerate(steps) if step > 1.8 * usual]
 
 
 def _missing(container: Any, stream: Any, decoder: Decoder) -> float:

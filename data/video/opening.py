@@ -60,6 +60,27 @@ def refuse_playlist(path: str | Path) -> None:
         )
 
 
+def _index_missing(path: str | Path) -> bool:
+    """Whether an MP4 or MOV has no `moov` box among its top boxes."""
+    try:
+        with Path(path).open("rb") as file:
+            kinds, position = set(), 0
+            while len(kinds) < 64:
+                file.seek(position)
+                head = file.read(16)
+                if len(head) < 8:
+                    break
+                size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+                size = int.from_bytes(head[8:16], "big") if size == 1 else size
+                kinds.add(kind)
+                if size < 8:
+                    break
+                position += size
+    except OSError:
+        return False
+    return b"ftyp" in kinds and b"moov" not in kinds
+
+
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Turn FFmpeg's errors into one line that names the file."""
@@ -74,6 +95,8 @@ def naming(path: str | Path) -> Iterator[None]:
     except PermissionError:
         raise InputError(f"{path}: no permission to read it") from None
     except Exception as error:
+        if _index_missing(path):
+            raise InputError(f"{path}: its index is missing: the file is cut short or still being written") from error
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         hint = "it is damaged, cut short or of another kind"
         raise InputError(f"{path}: cannot be read as a video ({reason}); {hint}") from error

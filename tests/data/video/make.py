@@ -38,6 +38,7 @@ def video(
     options: dict[str, str] | None = None,
     colour: tuple[int, int, int, int] | None = None,
     languages: Sequence[str] = (),
+    noisy: bool = False,
 ) -> Path:
     """Frames at `times`, white from FLASH seconds on; each of `sound` (an encoder) is a track that clicks at FLASH."""
     with av.open(str(path), "w") as file:
@@ -51,7 +52,10 @@ def video(
         for track, language in zip(tracks, languages, strict=False):
             track.metadata["language"] = language
         flash = next((k for k, time in enumerate(times) if time >= FLASH - 1e-9), None)
+        random = np.random.default_rng(0)
         for time, array in zip(times, pictures(len(times), flash, size), strict=True):
+            if noisy:  # for files that are large
+                array = random.integers(0, 255, array.shape, np.uint8)
             frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = round(Fraction(time) / base), base
             file.mux(stream.encode(frame))
