@@ -11,7 +11,7 @@ from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene
-from data.files import sha256
+from data.files import resolved, sha256
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
 from data.raster import is_scene
@@ -115,7 +115,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         if scene := open_scene_for(source, out, request):
             return [scene]
         return [(open_clip(source, request), out)]
-    members = sorted((path for path in source.iterdir() if is_clip(path)), key=lambda path: natural_key(path.name))
+    members = members_of(source, out)
     if not members:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
     if out.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES):
@@ -131,8 +131,16 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
 
 
 def inputs(request: Request) -> list[Path]:
-    """What is read and must stay as it is."""
-    return [request.source, *([request.weight] if request.weight else [])]
+    """What is read and must stay as it is. Of a folder of clips these are the clips: results may go into a new folder in it."""
+    source, weights = request.source, [request.weight] if request.weight else []
+    folder_of_clips = source.is_dir() and not image_files(source) and resolved(source) != resolved(request.out)
+    return [*(members_of(source, request.out) if folder_of_clips else [source]), *weights]
+
+
+def members_of(source: Path, out: Path) -> list[Path]:
+    """The clips of a folder, in natural order; results of an earlier run in it are none."""
+    found = (path for path in source.iterdir() if is_clip(path) and resolved(path) != resolved(out))
+    return sorted(found, key=lambda path: natural_key(path.name))
 
 
 def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path] | None:
