@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+SAME_LANGUAGE = {"ger": "deu", "fra": "fre", "und": ""}  # two names of one language
 COLOURS = ("primaries", "transfer", "matrix", "range")
 
 
@@ -50,7 +51,8 @@ def facts(path: str | Path) -> Facts:
         for other in file.streams:
             name = other.codec_context.name if other.codec_context else ""
             default = bool(int(other.disposition) & 1)
-            found.streams.append((other.type, name, other.metadata.get("language", ""), default))
+            language = other.metadata.get("language", "")
+            found.streams.append((other.type, name, SAME_LANGUAGE.get(language, language), default))
         for chapter in file.chapters():
             begin, end = (float(chapter[key] * chapter["time_base"]) for key in ("start", "end"))
             found.chapters.append((begin, end, chapter["metadata"].get("title", "")))
@@ -110,13 +112,14 @@ def differences(source: str | Path, result: str | Path, tolerance: float = 1e-3)
     found += [f"{name} lost" for name in a.light if b.light.get(name) != a.light[name]]
     found += [f"pixel shape {a.aspect:.4f}, now {b.aspect:.4f}"] if abs(a.aspect - b.aspect) > 1e-3 else []
     for kind in ("audio", "subtitle"):
-        before, after = ([s[2:] for s in f.streams if s[0] == kind] for f in (a, b))
-        found += [f"{kind} {before}, now {after}"] if before != after else []
+        had, has = ([s[2:] for s in f.streams if s[0] == kind] for f in (a, b))
+        found += [f"{kind} {had}, now {has}"] if had != has else []
     if [c[2] for c in a.chapters] != [c[2] for c in b.chapters]:
         found.append(f"chapters {a.chapters}, now {b.chapters}")
+    before, after = ({key.lower(): value for key, value in f.metadata.items()} for f in (a, b))
     for key in ("title", "location", "comment", "artist", "date"):
-        if key in a.metadata and b.metadata.get(key) != a.metadata[key]:
-            found.append(f"{key} {a.metadata[key]!r}, now {b.metadata.get(key)!r}")
+        if key in before and after.get(key) != before[key]:
+            found.append(f"{key} {before[key]!r}, now {after.get(key)!r}")
     return found
 
 

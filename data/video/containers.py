@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
+
+import av
 
 from errors import InputError
 
@@ -86,6 +89,10 @@ def container_of(path: str | Path) -> Container:
 def default_codec(path: str | Path, bits: int, lossless: bool) -> str:
     """The codec for a file where none was asked for."""
     container = container_of(path)
+    if bits > 8 and container.deep == "vp9" and not vp9_is_deep():
+        raise InputError(
+            f"'{path}': {Path(path).suffix} holds 8 bits here, the source has {bits}: write .mkv or .mp4, or say --pix-fmt yuv420p"
+        )
     if bits <= 8 or not lossless:
         return container.codecs[0] if bits <= 8 else container.deep
     if container.format not in EXACT:
@@ -93,6 +100,12 @@ def default_codec(path: str | Path, bits: int, lossless: bool) -> str:
             f"'{path}': {Path(path).suffix} cannot hold {bits} bits without loss: write .mkv, or leave --lossless out"
         )
     return "ffv1"
+
+
+@cache
+def vp9_is_deep() -> bool:
+    """Whether the VP9 encoder at hand was built for more than 8 bits."""
+    return any(form.name == "yuv420p10le" for form in av.Codec("libvpx-vp9", "w").video_formats or ())
 
 
 def check_codec(path: str | Path, codec: str, bits: int, lossless: bool) -> None:

@@ -137,7 +137,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 stream.codec_context.framerate = _rate(timing)
                 if source and original:
                     tracks.copy_tags(original, file, container.format)
-                    tracks.copy_stream_tags(original.streams[source.video.info.stream], stream)
+                    tracks.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
                     carried = Tracks(source.video.path, source.plan, file, out, source.placement)
                     if source.plan.chapters:
                         length = float((timing.stamps[-1] + timing.last) * timing.tick)
@@ -218,7 +218,9 @@ def _copy_packets(
                 if shown > end:
                     break
                 duration = last if shown == end else stamps[shown + 1] - stamps[shown]
-                if number == end and iso:  # these count a length from the packet decoded last, others from that shown last
+                if (
+                    number == end and iso
+                ):  # these count a length from the packet decoded last, others from that shown last
                     duration = max(stamps[-1] + last - stamps[0] - (decoded[-1] - decoded[0]), 1)
                 packet.pts, packet.dts, packet.duration = stamps[shown], decoded[min(number, end)], duration
                 packet.time_base = timing.tick

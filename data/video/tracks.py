@@ -22,6 +22,11 @@ LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "w
 TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
 EARLY = 0.03  # seconds: sound that begins further from the picture is converted where the container has no start times
+# MOV has a table of languages; FFmpeg knows it under these names.
+MOV_LANGUAGES = {
+    "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",
+    "ces": "cze", "slk": "slo", "fas": "per", "sqi": "alb", "cym": "wel", "eus": "baq",
+}  # fmt: skip
 NAMES = {"audio": "sound", "subtitle": "subtitles", "video": "video", "data": "data", "attachment": "attachment"}
 
 
@@ -169,6 +174,8 @@ def tags(metadata: dict[str, str]) -> dict[str, str]:
 def copy_tags(source: Any, output: Any, format: str) -> None:
     """The file's own metadata. MP4 and MOV know the place under another name than phones write it."""
     found = tags(source.metadata)
+    if format in ("mp4", "mov"):  # Matroska's names are in capitals
+        found = {key.lower() if key.isupper() else key: value for key, value in found.items()}
     place = found.get("com.apple.quicktime.location.ISO6709") or found.get("location-eng")
     if place and format in ("mp4", "mov"):
         found.setdefault("location", place)
@@ -177,17 +184,20 @@ def copy_tags(source: Any, output: Any, format: str) -> None:
     output.metadata.update(found)
 
 
-def copy_stream_tags(source: Any, output: Any) -> None:
-    output.metadata.update(tags(source.metadata))
+def copy_stream_tags(source: Any, output: Any, format: str) -> None:
+    found = tags(source.metadata)
+    if format == "mov" and "language" in found:
+        found["language"] = MOV_LANGUAGES.get(found["language"], found["language"])
+    output.metadata.update(found)
     output.disposition = int(source.disposition)
 
 
 def chapters(source: Any, place: Placement, length: float) -> list[Any]:
-    """The source's chapters as they lie in an output of `length` seconds."""
-    found = []
+    """The source's chapters as they are in an output of `length` seconds. They count from the start of the file."""
+    found, first = [], (source.start_time or 0) / av.time_base + place.begin
     for number, chapter in enumerate(source.chapters()):
         base = chapter["time_base"]
-        start, end = (place(float(chapter[key] * base)) for key in ("start", "end"))
+        start, end = (float(chapter[key] * base) - first for key in ("start", "end"))
         if end <= 0 or start >= length:
             continue
         span = max(round(start * 1000), 0), round((min(end, length) if place.cut else end) * 1000)
@@ -261,7 +271,7 @@ class Tracks:
         else:
             text = TextConverter(stream, self._output, track.to)
             lane = _Lane(stream, text.output, text, lambda: iter(()))
-        copy_stream_tags(stream, lane.output)
+        copy_stream_tags(stream, lane.output, self._container.format)
         self._lanes[track.index] = lane
 
     @staticmethod

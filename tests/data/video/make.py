@@ -42,7 +42,9 @@ def video(
 ) -> Path:
     """Frames at `times`, white from FLASH seconds on; each of `sound` (an encoder) is a track that clicks at FLASH."""
     with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=rate, options={"bf": "2", **(options or {})} if codec == "libx264" else options)
+        stream = file.add_stream(
+            codec, rate=rate, options={"bf": "2", **(options or {})} if codec == "libx264" else options
+        )
         stream.height, stream.width, stream.pix_fmt = *size, pixels
         stream.time_base = stream.codec_context.time_base = base
         if colour:

@@ -120,9 +120,7 @@ def test_what_is_converted_or_left_out_is_said(tmp_path):
     assert not plan.tracks and "speed" in plan.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("codec", "suffix"), [("h265", ".webm"), ("h264", ".webm"), ("vp9", ".mov"), ("h265", ".avi")]
-)
+@pytest.mark.parametrize(("codec", "suffix"), [("h265", ".webm"), ("h264", ".webm"), ("vp9", ".mov"), ("h265", ".avi")])
 def test_codecs_that_a_file_cannot_hold_are_refused(tmp_path, codec, suffix):
     from data.video.containers import check_codec
 
@@ -133,7 +131,7 @@ def test_codecs_that_a_file_cannot_hold_are_refused(tmp_path, codec, suffix):
 def test_sizes_beyond_the_encoder_are_refused(tmp_path):
     from data.video.containers import check_size
 
-    with pytest.raises(InputError, match="too large for h264.*--codec vp9"):
+    with pytest.raises(InputError, match=r"too large for h264.*--codec vp9"):
         check_size(tmp_path / "a.mp4", "h264", (32, 16_400))
     check_size(tmp_path / "a.mp4", "vp9", (32, 16_400))
 
@@ -145,7 +143,9 @@ def test_encoder_options_are_checked(tmp_path):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", pix_fmt="yuv411p"), (16, 24), None)
     with pytest.raises(InputError, match="odd size"):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", pix_fmt="yuv420p"), (17, 24), None)
-    join.rehearse(tmp_path / "a.mp4", Encoding("h264", options=(("preset", "slow"),), pix_fmt="yuv444p"), (17, 25), None)
+    join.rehearse(
+        tmp_path / "a.mp4", Encoding("h264", options=(("preset", "slow"),), pix_fmt="yuv444p"), (17, 25), None
+    )
 
 
 def test_hevc_is_hvc1_and_the_default_for_ten_bits(tmp_path):

@@ -91,10 +91,10 @@ def test_damage_costs_what_is_damaged(tmp_path):
     path = video(tmp_path / "a.mkv", LONG, options=GOP, size=(48, 64), noisy=True)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
-    content[middle : middle + 40] = np.random.default_rng(0).bytes(40)
+    content[middle : middle + 4000] = bytes(4000)
     path.write_bytes(content)
     read = VideoFile(path)
-    assert len(read) >= 58 and read.notes
+    assert len(read) >= 50 and read.notes
     assert all(read.array(k).shape == (48, 64, 3) for k in range(len(read)))
     again = VideoFile(path)
     assert all(np.array_equal(read.array(k), again.array(k)) for k in range(len(read)))

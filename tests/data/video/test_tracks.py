@@ -1,0 +1,167 @@
+"""What a video carries besides its pictures: subtitles, chapters, places, HDR data, several tracks."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data.video import VideoFile, join, tracks
+from data.video.containers import default_codec, timing, vp9_is_deep
+from data.video.encoding import Encoding
+from data.video.frames import Stretch
+from data.video.hdr import Light, Mastering
+from data.video.tracks import Placement
+from errors import InputError
+from tests.data.video.make import FLASH, flash_time, pictures, video
+from tests.data.video.test_join import write
+from tests.media_facts import differences, facts, onset, sound
+
+WORDS = [(0.0, 0.2, "first line"), (0.2, 0.5, "second\nline")]
+
+
+def with_everything(path: Path) -> Path:
+    """Two sound tracks, the second the default; subtitles in German; chapters; a title and a place."""
+    plain = video(path.with_name("plain.mp4"), sound=["aac", "aac"], languages=["deu", "eng"])
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        streams = {}
+        for stream in source.streams:
+            streams[stream.index] = file.add_stream_from_template(stream, opaque=True)
+            streams[stream.index].metadata.update(stream.metadata)
+        streams[1].disposition, streams[2].disposition = 0, 1
+        text = file.add_stream("mov_text" if path.suffix in (".mp4", ".mov") else "srt")
+        text.codec_context.subtitle_header = (
+            b"[Script Info]\n\n[V4+ Styles]\nFormat: Name\nStyle: Default\n\n[Events]\n"
+        )
+        text.time_base = text.codec_context.time_base = Fraction(1, 1000)
+        text.metadata["language"] = "deu"
+        file.metadata.update({"title": "a title", "location": "+47.3769+008.5417/"})
+        whole = {"id": 0, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+        file.set_chapters([whole, {**whole, "id": 1, "start": 300, "end": 600, "metadata": {"title": "two"}}])
+        file.start_encoding()
+        for begin, end, words in WORDS:
+            payload = words.encode()
+            packet = av.Packet(
+                len(payload).to_bytes(2, "big") + payload if path.suffix in (".mp4", ".mov") else payload
+            )
+            packet.pts = packet.dts = round(begin * 1000)
+            packet.duration, packet.time_base, packet.stream = round((end - begin) * 1000), Fraction(1, 1000), text
+            file.mux(packet)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                file.mux(packet)
+    return path
+
+
+def subtitles(path: Path) -> list[tuple[float, str]]:
+    found = []
+    with av.open(str(path)) as file:
+        stream = file.streams.subtitles[0]
+        for packet in file.demux(stream):
+            for sub in packet.decode() if packet.size else ():
+                words = sub.dialogue.decode().replace("\\N", "\n").strip()
+                found += [(float(packet.pts * packet.time_base), words)] if words else []
+    return found
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv", ".webm"])
+@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
+def test_tracks_subtitles_chapters_and_place(tmp_path, origin, result):
+    source = VideoFile(with_everything(tmp_path / f"in{origin}"))
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    lost = differences(source.path, out)
+    if result in (".mp4", ".mov"):  # these show the only subtitles of a file by default
+        lost = [line for line in lost if not line.startswith("subtitle [('deu', False)], now [('deu', True)]")]
+    assert lost == []
+    start = facts(out).times[0]
+    assert subtitles(out) == [(pytest.approx(start + begin, abs=0.01), words) for begin, _, words in WORDS]
+    assert [chapter[:2] for chapter in facts(out).chapters] == [(0.0, 0.3), (0.3, 0.6)]
+
+
+def test_what_avi_cannot_carry_is_named_in_one_line(tmp_path):
+    source = VideoFile(with_everything(tmp_path / "in.mkv"))
+    plan = tracks.plan(source.path, source.info.stream, tmp_path / "a.avi", source.start)
+    left = [note for note in plan.notes if note.startswith("left out")]
+    assert len(left) == 1 and "subtitles" in left[0] and "chapters" in left[0]
+
+
+def test_a_part_of_a_video_has_its_part_of_the_sound(tmp_path):
+    source = VideoFile(video(tmp_path / "in.mp4", [k / 25 for k in range(25)], sound=["aac"]))
+    encoding = Encoding("h264").like(source)
+    for suffix in (".mp4", ".mkv"):
+        out = tmp_path / f"out{suffix}"
+        plan = tracks.plan(source.path, 0, out, source.start)
+        part = join.Source(source, plan, begin=0.2, end=0.8)
+        frames = pictures(25, 10)[5:20]
+        join.write_piece(tmp_path / "p.mkv", frames, encoding, Fraction(25))
+        shown = timing(out, [k / 25 for k in range(15)], 0.04, Fraction(25))
+        join.join(out, [tmp_path / "p.mkv"], encoding, shown, part)
+        assert onset(out) - flash_time(out) == pytest.approx(0, abs=0.03)
+        assert flash_time(out) == pytest.approx(FLASH - 0.2, abs=0.03)
+        assert facts(out).duration == pytest.approx(0.6, abs=0.05)
+
+
+def test_sound_of_joined_streams_stays_in_sync(tmp_path):
+    one = video(tmp_path / "one.ts", sound=["aac"])
+    (tmp_path / "two.ts").write_bytes(one.read_bytes() * 2)
+    source = VideoFile(tmp_path / "two.ts")
+    assert len(source) == 30
+    out = write(tmp_path / "out.mp4", source.times, source.info.fps, source)
+    assert onset(out) == pytest.approx(flash_time(out), abs=0.04)
+    samples, rate, start = sound(out)
+    second = source.times[15]  # the second part begins there, silent for FLASH seconds
+    loud = np.abs(samples[round((second + 0.15 - start) * rate) :]) > 0.1
+    assert second + 0.15 + int(np.argmax(loud)) / rate == pytest.approx(second + FLASH, abs=0.06)
+
+
+def test_placement():
+    place = Placement([Stretch(0, 1.5, -1.5), Stretch(10, 0.0, 0.4)], begin=0.2)
+    assert place(1.7) == pytest.approx(0.0) and place(0.1, 1) == pytest.approx(0.3)
+
+
+LIGHT = Light(
+    Mastering(
+        tuple(Fraction(n, 50_000) for n in (34_000, 16_000, 13_250, 34_500, 7_500, 3_000)),
+        (Fraction(15_635, 50_000), Fraction(16_450, 50_000)),
+        (Fraction(50, 10_000), Fraction(1_000)),
+    ),
+    (1000, 400),
+)
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_hdr_side_data_is_carried(tmp_path, codec):
+    encoding = Encoding(codec, bits=10, light=LIGHT)
+    frames = [frame.astype(np.uint16) * 257 for frame in pictures(3, size=(32, 48))]
+    for name in ("a.mp4", "a.mkv"):
+        join.write_piece(tmp_path / "p.mkv", frames, encoding, Fraction(25))
+        shown = timing(tmp_path / name, [0.0, 0.04, 0.08], 0.04, Fraction(25))
+        join.join(tmp_path / name, [tmp_path / "p.mkv"], encoding, shown, None)
+        read = VideoFile(tmp_path / name).info.light
+        assert read == LIGHT
+        assert struct.unpack("II", facts(tmp_path / name).light["CONTENT_LIGHT_LEVEL"][:8]) == (1000, 400)
+
+
+@pytest.mark.parametrize(("tags", "bits"), [((9, 16, 9, 1), 10), ((9, 18, 9, 1), 10), ((12, 1, 1, 1), 8), ((5, 5, 5, 1), 8),
+                                            ((1, 13, 1, 2), 8), ((2, 2, 2, 0), 8)])  # fmt: skip
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
+def test_colour_tags_are_those_of_the_source(tmp_path, suffix, tags, bits):
+    pixels = "yuv420p10le" if bits == 10 else "yuv420p"
+    source = VideoFile(video(tmp_path / "in.mkv", [0.0, 0.04, 0.08], pixels=pixels, colour=tags))
+    out = tmp_path / f"out{suffix}"
+    if suffix == ".webm" and bits == 10 and not vp9_is_deep():
+        with pytest.raises(InputError, match=r"holds 8 bits here.*write \.mkv"):
+            default_codec(out, bits, False)
+        return
+    codec = default_codec(out, bits, False)
+    encoding = Encoding(codec, bits=bits).like(source)
+    join.write_piece(tmp_path / "p.mkv", [source.array(k) for k in range(3)], encoding, Fraction(25))
+    join.join(out, [tmp_path / "p.mkv"], encoding, timing(out, source.times, 0.04, Fraction(25)), join.Source(source))
+    assert [line for line in differences(source.path, out) if not line.startswith("times")] == []
+    if tags[0] == 2:  # nothing is invented where the size says the same
+        assert list(facts(out).colour.values())[:3] == [2, 2, 2]
