@@ -141,7 +141,7 @@ def test_encoder_options_are_checked(tmp_path):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", options=(("presset", "slow"),)), (16, 24), None)
     with pytest.raises(InputError, match="--pix-fmt 'yuv411p'"):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", pix_fmt="yuv411p"), (16, 24), None)
-    with pytest.raises(InputError, match="odd size"):
+    with pytest.raises(InputError, match=r"odd size"):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", pix_fmt="yuv420p"), (17, 24), None)
     join.rehearse(
         tmp_path / "a.mp4", Encoding("h264", options=(("preset", "slow"),), pix_fmt="yuv444p"), (17, 25), None
