@@ -20,8 +20,8 @@ from data.media import LUMA
 from errors import InputError
 from models.base import Network, Spacing
 
-WIDEST = 3
-REACH = 0.35  # LR pixels
+WIDEST = 6
+REACH = 0.6  # LR pixels
 
 
 def widest(spacing: Spacing | None) -> int:

@@ -10,12 +10,22 @@ from data.clips import ArrayClip, neighbours
 from data.media import write_image
 from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
+from engine.restore import spacing as spacing_module
 from engine.restore.pipeline import bytes_per_pixel
-from engine.restore.spacing import REACH, WIDEST, FrameLuma, WindowChooser
+from engine.restore.spacing import FrameLuma, WindowChooser
 from engine.sources import build_dataset, training_pairs
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo
+
+WIDEST, REACH = 3, 0.35
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch):
+    """Limits for short clips: the rules are tested, not the values that suit the released weights."""
+    monkeypatch.setattr(spacing_module, "WIDEST", WIDEST)
+    monkeypatch.setattr(spacing_module, "REACH", REACH)
 
 
 def scene(shifts, seed=0, noise=0.0):
