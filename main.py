@@ -6,6 +6,7 @@ import cli
 
 EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
   python main.py --config configs/mtdo_s.yaml data.train.root=DATA data.val.root=DATA
+  python main.py --cost 320x180 configs/mtdo_s.yaml configs/stno_s.yaml
   python main.py --resume runs/mtdo_s                                   go on with an interrupted run, exactly"""
 
 
@@ -19,7 +20,15 @@ def main() -> int:
     arguments.add_argument(
         "--keys", action="store_true", help="print every key of a config with type, default and meaning"
     )
+    arguments.add_argument(
+        "--cost", metavar="WxH", help="print parameters, GMAC, seconds and memory of configs for LR frames of this size"
+    )
     options = cli.parse(arguments)
+    if options.cost:
+        from engine.compare.cost import report_cost
+
+        report_cost(options.cost, options.config, options.overrides)
+        return 0
     if options.keys:
         from engine import keys
 

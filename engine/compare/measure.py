@@ -218,7 +218,12 @@ WINDOW = 96  # pixels a side of the places where methods are compared
 def most_disputed(
     index: int, frames: Mapping[str, Tensor], gt: Tensor, crop: int
 ) -> tuple[float, int, tuple[int, int, int, int]]:
-    """The window of a frame where the methods' errors differ most: amount, frame and place (x, y, w, h)."""
+    """The window of a frame where the methods' errors differ most: amount, frame and place (x, y, w, h).
+
+    With several methods bicubic does not count: it differs from all of them nearly everywhere.
+    """
+    if len(frames) > 2:
+        frames = {name: frame for name, frame in frames.items() if name != BICUBIC}
     errors = torch.stack([(metrics.planes(frame) - metrics.planes(gt))[0].square() for frame in frames.values()])
     spread = errors.amax(0) - errors.amin(0)
     side = min(WINDOW, *(max(length - 2 * crop, 1) for length in spread.shape))

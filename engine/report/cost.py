@@ -15,15 +15,15 @@ from models.base import Network
 SIDE = 64  # LR pixels a side of the frames that are counted
 
 
-def gmac_per_frame(network: Network, side: int = SIDE) -> float:
-    """10^9 multiply-accumulates for one output frame of `network` from LR frames of `side` x `side`.
+def gmac_per_frame(network: Network, height: int = SIDE, width: int = SIDE) -> float:
+    """10^9 multiply-accumulates for one output frame of `network` from LR frames of `height` x `width`.
 
     Window networks: one window. Space-time networks: two key frames and one intermediate frame at four times the size, divided
     by three frames. Resampling, normalisation and activations are not counted, as usual, nor is the padding of attention heads:
     the count does not depend on the operators in use (STNO's query: within 0.2 %, because cells that are multiplied twice are
     not counted for the compiled one).
     """
-    frames = network.example_frames(side, side).to(next(network.parameters()).device)
+    frames = network.example_frames(height, width).to(next(network.parameters()).device)
     results: list[torch.Tensor] = []
     with torch.no_grad(), network.published_form():
         total = gmac(lambda: results.append(network(frames)))
