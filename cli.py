@@ -82,7 +82,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def spacing(text: str) -> int | str:
-    """The value of an option for `network.spacing`."""
+    """The value of an option for `data.spacing`."""
     if text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:

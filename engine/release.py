@@ -87,9 +87,7 @@ def main() -> None:
         "parts", type=part, nargs="+", metavar="W[:SHARE]",
         help="weights and their share of the mean (default: 1); shares add up to 1",
     )  # fmt: skip
-    arguments.add_argument(
-        "--spacing", type=cli.spacing, metavar="N", help="MTDO: network.spacing of OUT, such as auto"
-    )
+    arguments.add_argument("--spacing", type=cli.spacing, metavar="N", help="MTDO: data.spacing of OUT, such as auto")
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
     print(

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 import metrics
 from data.bands import BandMap
+from data.baseline import Bicubic
 from data.clips import Clip, SubClip
 from data.degrade import imresize
 from data.layouts import Pair
 from data.media import to_tensor
 from engine.compare.results import ResultClip
 from engine.config import EvalConfig
-from engine.evaluate.measure import Blend, Enlarged
+from engine.evaluate.measure import Blend
 from errors import InputError
 from metrics.detection import gray
 from metrics.measured import Array
@@ -79,7 +80,7 @@ class Shown:
         assert pair.gt is not None
         self.pair, self.results, self.gt = pair, results, pair.gt
         self.bands: BandMap | None = pair.gt.band_map
-        self.baseline: Any = Enlarged(pair.lr, pair.gt.size)
+        self.baseline: Any = Bicubic(pair.lr, pair.gt.size)
         if stride:
             last = (len(pair.gt) - 1) // stride * stride
             self.baseline = Blend(SubClip(pair.lr, range(0, last + 1, stride)), stride, pair.gt.size)

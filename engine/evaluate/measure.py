@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import metrics
+from data.baseline import Bicubic
 from data.clips import Clip, SubClip
-from data.degrade import imresize
 from data.files import sha256
 from data.frame_writer import write_frame
 from data.layouts import Layout, Pair
@@ -145,7 +145,7 @@ def shots(network: Network, pair: Pair, config: Config, device: torch.device, cl
         baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size, times)
         outputs = in_time_order(network, keys, gaps, gt.size, common)
     else:
-        baseline = Enlarged(pair.lr, gt.size)
+        baseline = Bicubic(pair.lr, gt.size)
         outputs = restore(network, pair.lr, padding=config.data.padding, frames=frames, **common)
     for index, ours in zip(frames, outputs, strict=True):
         if not torch.isfinite(ours).all():
@@ -178,37 +178,18 @@ def in_time_order(
         yield from restore(network, keys, times=times, size=size, **frames, **common)
 
 
-class Enlarged:
-    """The baseline of super-resolution in space: bicubic frames."""
-
-    def __init__(self, clip: Clip, size: tuple[int, int]) -> None:
-        self.clip, self.size = clip, size
-
-    def __call__(self, index: int) -> Tensor:
-        return imresize(self.clip.frame(index), size=self.size)
-
-
 class Blend:
-    """The baseline of space-time super-resolution: bicubic key frames, linearly blended in between."""
+    """The baseline of space-time networks by frame number: bicubic key frames, linearly blended in between."""
 
     def __init__(
         self, keys: Clip, stride: int, size: tuple[int, int], times: Mapping[int, float] | None = None
     ) -> None:
-        """times: of in-between frames, by frame number, where they do not divide their gap evenly."""
-        self.keys, self.stride, self.size, self.times = keys, stride, size, times or {}
-        self.large: dict[int, Tensor] = {}  # the two key frames around the current position
+        """times: of intermediate frames, by frame number, where they do not divide their gap evenly."""
+        self.bicubic, self.stride, self.times = Bicubic(keys, size), stride, times or {}
 
     def __call__(self, index: int) -> Tensor:
         key, rest = divmod(index, self.stride)
-        first = self._enlarged(key)
-        self.large = {number: frame for number, frame in self.large.items() if number >= key}
-        time = self.times.get(index, rest / self.stride)
-        return torch.lerp(first, self._enlarged(key + 1), time) if rest else first
-
-    def _enlarged(self, key: int) -> Tensor:
-        if key not in self.large:
-            self.large[key] = imresize(self.keys.frame(key), size=self.size)
-        return self.large[key]
+        return self.bicubic(key, self.times.get(index, rest / self.stride) if rest else 0.0)
 
 
 class ClipMeter:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import losses
 from data.degrade import imresize
+from data.media import to_float
 from engine.config import Config, LossConfig
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork
@@ -129,10 +130,6 @@ def build_objective(network: Network, config: Config) -> Objective:
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """Tensors to `device`; uint8 pictures to float in [0, 1] there (a quarter of the transfer)."""
     return {
-        key: _to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) else value
+        key: to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) else value
         for key, value in batch.items()
     }
-
-
-def _to_float(tensor: Tensor) -> Tensor:
-    return tensor.float().div_(255) if tensor.dtype == torch.uint8 else tensor

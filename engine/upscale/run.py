@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 import dcn
 from data.bands import hint
+from data.baseline import Bicubic
 from data.clips import Clip, RegionClip, SubClip, VideoClip
 from data.clips.scene import SceneClip
 from data.frame_writer import check_free
@@ -33,7 +34,7 @@ from engine.distributed import say
 from engine.restore import Options, frames_at_once, precision, restore, tiles
 from engine.restore.pipeline import bytes_per_pixel
 from engine.restore.threads import WriteBehind
-from engine.upscale import comparison, pipe, scene, targets
+from engine.upscale import pipe, scene, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
 from engine.upscale.outputs import fitted, missing_frames, runs
@@ -381,6 +382,6 @@ def preview(
     ours = next(restore(network, clip, device=device, padding=request.padding, frames=range(index, index + 1),
                         times=(), size=job.network_size, options=options, note=say))  # fmt: skip
     ours = fitted(ours, job.size)
-    bicubic = comparison.Bicubic(clip, job.size)(index, 0.0)
+    bicubic = Bicubic(clip, job.size)(index, 0.0)
     write_image(path, from_tensor(torch.cat([bicubic, ours], dim=-1), np.dtype(np.uint8)))
     return path
