@@ -135,6 +135,7 @@ def _add_files(add: Callable[..., Any]) -> None:
     )
     add("--pipe-format", choices=["y4m", "rgb24", "rgb48le"], help="of - as IN or OUT (default y4m)")
     add("--input-size", type=_size, metavar="WxH", help="of raw frames from a pipe")
+    add("--stills", action="store_true", help="every picture of a folder by itself: photographs, not frames")
     add("--resume", action="store_true", help="go on with an interrupted upscaling")
     add("--overwrite", action="store_true", help="replace an output that exists")
 

@@ -116,8 +116,9 @@ class FolderClip(_StoredClip):
         if not self.paths:
             raise InputError(f"{where}: no image files; expected frames as {', '.join(sorted(IMAGE_SUFFIXES))}")
         self.name = name or where.resolve().name
-        self.fps, self.bands = fps, bands
+        self.fps, self.bands, self._coloured = fps, bands, False
         self.frame_names = [path.stem for path in self.paths]
+        _check_names(self.paths)
         numbers = frame_numbers(self.frame_names)
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
@@ -127,6 +128,28 @@ class FolderClip(_StoredClip):
     @cached_property
     def _info(self) -> ImageInfo:
         return probe(self.paths[0])
+
+    @property
+    def channels(self) -> int:
+        return 3 if self._coloured and self.band_map is None else super().channels
+
+    def examine(self) -> None:
+        """Read every header: a frame of another size or depth raises InputError, and a clip with any colour frame is colour,
+        also if its first frame is stored as gray.
+        """
+        height, width = self.size
+        for path in self.paths:
+            info = probe(path)
+            if info.size != (height, width):
+                raise InputError(
+                    f"{path}: {info.size[1]}x{info.size[0]} pixels, the clip's first frame has {width}x{height}; all frames of "
+                    "a clip must have one size"
+                )
+            if info.bits != self._info.bits:
+                raise InputError(
+                    f"{path}: {info.bits} bits per value, the clip's first frame has {self._info.bits}; convert one of them"
+                )
+            self._coloured |= info.bands >= 3
 
     def _stored(self, index: int) -> np.ndarray:
         return read_image(self.paths[index])
@@ -249,6 +272,15 @@ def frame_numbers(names: Sequence[str]) -> list[int] | None:
     if len(parts) != len(names) or len(set(parts)) != 1:
         return None
     return [int(match[2]) for match in matches if match]
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """Two files of one name (left.png, left.jpg) would be one frame."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in seen:
+            raise InputError(f"{seen[path.stem]}: a second file for the same frame ({path.name}); remove one of them")
+        seen[path.stem] = path
 
 
 def _check_gaps(numbers: list[int], paths: list[Path]) -> None:

@@ -70,7 +70,8 @@ class VideoTarget:
 class ClipJob:
     """A clip, where its upscaled version goes and of what it consists.
 
-    kind: "video", "frames" or "stack".   size: (H, W) of the output.   network_size: (H, W) that the network makes (default: size).
+    kind: "video", "frames", "image" or "stack".   size: (H, W) of the output.
+    network_size: (H, W) that the network makes (default: size).
     timeline: the output's frames.   target: the video to write, for that kind.   compare: the comparison to write.
     facts: weights, precision, tile, ...: what the result depends on.
     """
@@ -245,7 +246,7 @@ class ClipJob:
             self.target.check(self.size, self.timeline)
         if self.compare:
             self.compare.check((height, 2 * width), self.timeline)
-        if self.kind == "frames":
+        if self.kind in ("frames", "image"):
             frame_writer.check_image_size(self.image_suffix, self.size)
 
     def check(self, resume: bool, overwrite: bool) -> None:
@@ -330,6 +331,8 @@ class ClipJob:
         self.check_free()  # again: something may have appeared meanwhile
         if self.target:
             self._join(self.target, [self.piece(number) for number in self.pieces])
+        elif self.kind == "image":
+            move(self.image(0), self.out, replace=self.overwrite)
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices, whole = range(len(self)), self.work / self.out.name

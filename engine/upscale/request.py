@@ -13,14 +13,15 @@ from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene
 from data.files import resolved, sha256
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
-from data.naming import natural_key
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for
+from engine.distributed import say
 from engine.restore.spacing import set_spacing
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob, work_folder
+from engine.upscale.members import Member, clips_in, find_members
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
 from errors import InputError
@@ -54,6 +55,7 @@ class Request:
     end: float | None = None  # ... and before
     scenes: bool = True  # nothing reaches across scene cuts
     deinterlace: bool = True
+    stills: bool = False  # every picture of a folder is a clip of its own
     bands: tuple[int, ...] | None = None  # one or three, from 1
     limits: tuple[float, float] | None = None  # stored values that become 0 and 1
     percentiles: tuple[float, float] | None = None
@@ -111,36 +113,27 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     if not source.exists():
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
     check_places([out], inputs(request))
-    if source.is_file() or image_files(source):
-        if scene := open_scene_for(source, out, request):
-            return [scene]
-        return [(open_clip(source, request), out)]
-    members = members_of(source, out)
-    if not members:
-        raise InputError(f"'{source}' holds no frames, videos or folders of frames")
-    if out.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES):
+    suffix = f".{request.image_format or 'png'}"
+    members = None if source.is_file() else find_members(source, out, request.stills, suffix, say)
+    if members is None:
+        return [open_scene_for(source, out, request) or (open_clip(source, request), out)]
+    if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
         raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
     check_members(source, members, request.compare)
     failures.several = len(members) > 1
     clips: list[tuple[Clip, Path]] = []
-    for path in members:
-        with failures.of(path.name):
-            place = out / member_name(path)
-            clips.append(open_scene_for(path, place, request) or (open_clip(path, request), place))
+    for member in members:
+        with failures.of(member.path.name):
+            place = out / member.output
+            clips.append(open_scene_for(member.path, place, request) or (open_clip(member.path, request), place))
     return clips
 
 
 def inputs(request: Request) -> list[Path]:
     """What is read and must stay as it is. Of a folder of clips these are the clips: results may go into a new folder in it."""
     source, weights = request.source, [request.weight] if request.weight else []
-    folder_of_clips = source.is_dir() and not image_files(source) and resolved(source) != resolved(request.out)
-    return [*(members_of(source, request.out) if folder_of_clips else [source]), *weights]
-
-
-def members_of(source: Path, out: Path) -> list[Path]:
-    """The clips of a folder, in natural order; results of an earlier run in it are none."""
-    found = (path for path in source.iterdir() if is_clip(path) and resolved(path) != resolved(out))
-    return sorted(found, key=lambda path: natural_key(path.name))
+    clips = clips_in(source, request.out) if source.is_dir() and resolved(source) != resolved(request.out) else []
+    return [*([*clips, *image_files(source)] if clips else [source]), *weights]
 
 
 def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path] | None:
@@ -153,44 +146,34 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
     return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
 
 
-def check_members(source: Path, members: Sequence[Path], compare: bool) -> None:
+def check_members(source: Path, members: Sequence[Member], compare: bool) -> None:
     """Raises InputError if two clips of a folder would be written to one file."""
     owners: dict[Path, Path] = {}
-    for path in members:
-        name = Path(member_name(path))
+    for member in members:
+        name = Path(member.output)
         for written in (name, comparison.comparison_path(name)) if compare else (name,):
             if written in owners:
                 raise InputError(
-                    f"'{source}': '{owners[written].name}' and '{path.name}' would both be written to '{written}': "
+                    f"'{source}': '{owners[written].name}' and '{member.path.name}' would both be written to '{written}': "
                     "rename one of them, or upscale them one by one"
                 )
-            owners[written] = path
-
-
-def is_clip(path: Path) -> bool:
-    if path.name.startswith("."):
-        return False
-    return (
-        bool(image_files(path))
-        if path.is_dir()
-        else path.suffix.lower() in (*VIDEO_SUFFIXES, *frame_writer.STACK_SUFFIXES)
-    )
-
-
-def member_name(path: Path) -> str:
-    """The output of one clip of many: of the same kind as the source."""
-    if path.is_dir() or path.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES):
-        return path.name
-    return f"{path.stem}.mp4"
+            owners[written] = member.path
 
 
 def open_clip(path: Path, request: Request) -> Clip:
+    """The clip in a file or a folder of frames. InputError for one that cannot be used, from its headers."""
     if path.is_dir():
-        return FolderClip(path, fps=request.input_fps, bands=request.stretch())
+        try:
+            clip = FolderClip(path, fps=request.input_fps, bands=request.stretch())
+            clip.examine()
+            return clip
+        except InputError as error:
+            advice = " (single pictures: --stills)"
+            raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
     if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
         return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
     if path.suffix.lower() in IMAGE_SUFFIXES and probe(path).pages == 1:
-        return FolderClip([path], fps=request.input_fps, bands=request.stretch())
+        return FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
     if request.stretch():
         raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
@@ -203,11 +186,10 @@ def make_job(
     suffix = out.suffix.lower()
     if str(out) == "-" and request.compare:
         raise InputError("--compare writes a file beside the output: it does not go with `-`")
-    kind = "video" if suffix in OUTPUT_SUFFIXES else "stack" if suffix in frame_writer.STACK_SUFFIXES else "frames"
-    if kind == "frames" and suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+    kind = kind_of(suffix, clip)
+    if kind == "frames" and suffix in VIDEO_SUFFIXES:
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
-    check_sizes(clip)
     size, network_size = targets.sizes(network, weights, clip, request)
     facts = {
         "weights": sha256(weights),
@@ -224,7 +206,7 @@ def make_job(
         size=size,
         network_size=network_size,
         timeline=targets.timeline(clip, request, cuts),
-        image_suffix=image_suffix(clip, request),
+        image_suffix=suffix if kind == "image" else image_suffix(clip, request),
         target=targets.video_target(clip, out, request) if kind == "video" else None,
         compare=targets.video_target(clip, out, request, compare=True) if request.compare else None,
         facts=facts,
@@ -234,16 +216,17 @@ def make_job(
     return job
 
 
-def check_sizes(clip: Clip) -> None:
-    """Raises InputError if an image of a folder has another size or a damaged header: in the middle it would be late."""
-    base = targets.base_of(clip)
-    for path in base.paths if isinstance(base, FolderClip) else ():
-        height, width = probe(path).size
-        if (height, width) != clip.size:
-            raise InputError(
-                f"{path}: {width}x{height} pixels, the clip's first frame has {clip.size[1]}x{clip.size[0]}; all frames "
-                "of a clip must have one size"
-            )
+def kind_of(suffix: str, clip: Clip) -> str:
+    """What an output with this suffix is: "video", "stack", "image" (of one frame) or "frames" in a folder."""
+    if suffix in OUTPUT_SUFFIXES:
+        return "video"
+    if suffix in frame_writer.STACK_SUFFIXES:
+        return "stack"
+    if suffix not in IMAGE_SUFFIXES:
+        return "frames"
+    if len(clip) > 1:
+        raise InputError(f"clip '{clip.name}' has {len(clip)} frames, a {suffix} holds one: name a folder or a video")
+    return "image"
 
 
 def image_suffix(clip: Clip, request: Request) -> str:
