@@ -13,15 +13,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 import dcn
-from data.clips import ArrayClip
+from data.clips import ArrayClip, Clip
 from engine import checkpoint
 from engine.config import ROOT
-from engine.restore import Options, restore
+from engine.restore import Options, restore, tiles
+from engine.restore.pipeline import DEFAULT, bytes_per_pixel
 from engine.restore.precision import check as check_precision
 from errors import InputError
 from models.base import Network
@@ -59,7 +61,7 @@ def upscale_array(
     times: Sequence[float] = (),
     channel_axis: int | None = -1,
     padding: str | None = None,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = "auto",
     precision: str = "fp32",
     device: torch.device | str | None = None,
 ) -> np.ndarray:
@@ -73,7 +75,7 @@ def upscale_array(
         times: STNO only: times of new frames in each gap between two frames, rising, inside (0, 1); 0.5 doubles the rate.
         channel_axis: axis of the colours; None: gray frames.
         padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: as the weights say.
-        tile: process tiles of this many input pixels a side, which bounds memory; None: full frames.
+        tile: process tiles of this many input pixels a side; "auto": only if memory requires it; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
         device: None: where the network is; "cuda" moves it there.
 
@@ -91,9 +93,8 @@ def upscale_array(
     place = torch.device(device) if device is not None else next(network.parameters()).device
     check_precision(precision, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
-    restored = restore(
-        network, clip, device=place, padding=padding, times=times, size=size, options=Options(precision, tile)
-    )
+    options = Options(precision, _automatic_tile(network, clip, times, place) if tile == "auto" else tile)
+    restored = restore(network, clip, device=place, padding=padding, times=times, size=size, options=options)
     result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in restored])
     result = result[..., 0] if channel_axis is None else np.moveaxis(result, -1, channel_axis)
     return result.astype(frames.dtype, copy=False)
@@ -135,6 +136,13 @@ def _check_times(network: Network, times: Sequence[float]) -> None:
         raise InputError(
             f"times: expected rising numbers between 0 and 1, such as [0.25, 0.5, 0.75], got {list(times)}"
         )
+
+
+def _automatic_tile(network: Network, clip: Clip, times: Sequence[float], device: torch.device) -> int | None:
+    """Side of the tiles that fit into memory; None if full frames do."""
+    key_frames = min(DEFAULT.chunk + 2 * DEFAULT.context, len(clip))
+    needed = bytes_per_pixel(network, key_frames, len(times))
+    return tiles.automatic(clip.size, needed, tiles.free_memory(device), network.multiple)
 
 
 def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -> tuple[int, int]:

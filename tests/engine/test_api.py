@@ -14,7 +14,7 @@ import torch
 import models
 from data.clips import ArrayClip
 from engine import api
-from engine.restore import restore
+from engine.restore import restore, tiles
 from errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +48,17 @@ def test_frames_equal_those_of_restore(mtdo: torch.nn.Module) -> None:
     expected = torch.stack(list(restore(mtdo, ArrayClip("x", frames()))))
     large = api.upscale_array(frames(np.uint8), mtdo)
     np.testing.assert_array_equal(large, (expected.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy())
+
+
+def test_tiles_where_memory_is_short(mtdo: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.tile(frames(np.float32, count=1), (1, 1, 5, 1))  # 16x90
+    full = api.upscale_array(wide, mtdo, tile=None)
+    np.testing.assert_array_equal(api.upscale_array(wide, mtdo), full)
+    monkeypatch.setattr(tiles, "free_memory", lambda device: 1e6)
+    tiled = api.upscale_array(wide, mtdo)
+    np.testing.assert_array_equal(tiled, api.upscale_array(wide, mtdo, tile=64))
+    assert not np.array_equal(tiled, full)
+    np.testing.assert_allclose(tiled, full, atol=0.05)
 
 
 def test_gray_frames_and_other_axes(mtdo: torch.nn.Module) -> None:
