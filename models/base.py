@@ -20,6 +20,7 @@ from models.flow import Flows
 
 Spacing = int | Literal["auto"]
 DEFAULT_SCALE = 4  # of space-time networks, where no output size is asked for
+LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
 USES = (

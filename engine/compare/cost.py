@@ -71,7 +71,7 @@ def measure(mapping: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     device = distributed.choose_device(config.device)
     dcn.set_backend(config.dcn)
     torch.manual_seed(0)
-    network: Any = models.build(config.network).eval().to(device)
+    network = models.build(config.network).eval().to(device)
     random = np.random.default_rng(0)
     clip = ArrayClip("random", random.integers(0, 256, (FRAMES + 1, height, width, 3), np.uint8))
     list(restore(network, clip, device=device, frames=range(2)))

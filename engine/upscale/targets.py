@@ -19,8 +19,7 @@ from engine.upscale import comparison
 from engine.upscale.job import VideoTarget
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from errors import InputError
-from models.base import Network
-from models.stno.network import LARGEST_SCALE
+from models.base import LARGEST_SCALE, Network
 
 if TYPE_CHECKING:
     from engine.upscale.request import Request

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import InputError
-from models.base import SpaceTimeNetwork, SpaceTimeOutput
+from models.base import LARGEST_SCALE, SpaceTimeNetwork, SpaceTimeOutput
 from models.flow import Flows
 from models.layers import add_
 from models.stno import symbolic
@@ -25,7 +25,6 @@ from models.stno.propagation import Propagation
 from models.stno.query import Query
 
 MULTIPLE = 8  # the coarsest level of the operator is 1/8
-LARGEST_SCALE = 64
 MAPS_PER_KEY, MAPS_PER_CHUNK = (
     5,
     20,
