@@ -134,18 +134,18 @@ class Trainer:
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
-        try:
-            with self.signals.watch():
+        with self.signals.watch():  # until all is saved: torchrun ends the others as soon as one rank dies
+            try:
                 for batch in self.data.batches(self.step, self.samples):
                     self._step(batch)
                     if distributed.any_rank(bool(self.signals.caught), self.device):
                         raise Interrupted("", self.signals.code)
-        except (Diverged, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise self._stopped(error) from error
-        finally:
-            self.log.close()
+            except (Diverged, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                raise self._stopped(error) from error
+            finally:
+                self.log.close()
 
     def _stopped(self, error: Exception) -> Exception:
         """Save what can be saved, and the exception that says why the run ended and how to go on."""

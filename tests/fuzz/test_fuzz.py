@@ -1,0 +1,43 @@
+"""Random inputs: every one works or is one line for the user. `pytest tests/fuzz --long` makes 10,000 tries a target."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from errors import InputError
+from tests.fuzz.targets import TARGETS
+
+LONG = 10_000
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_input_works_or_is_one_line(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    target, tries = TARGETS[name]
+    first = request.config.getoption("--fuzz-from", 0)
+    tries = request.config.getoption("--tries", 0) or (LONG if request.config.getoption("--long", False) else tries)
+    faults = []
+    refused = 0
+    for number in range(first, first + tries):
+        folder = tmp_path / "try"
+        folder.mkdir()
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                target(Random(f"{name} {number}"), folder)
+        except InputError as error:
+            refused += 1
+            if "\n" in str(error):
+                faults.append(f"{number}: more than one line: {error}")
+        except SystemExit as error:  # argparse has said it
+            refused += 1
+            if error.code != 2:
+                faults.append(f"{number}: exit code {error.code}")
+        except Exception as error:
+            faults.append(f"{number}: {type(error).__name__}: {str(error)[:200]}")
+        shutil.rmtree(folder)
+    print(f"\n{name}: {tries} tries, {refused} refused, {len(faults)} faults")
+    assert not faults, f"{len(faults)} of {tries} tries:\n" + "\n".join(faults[:20])
