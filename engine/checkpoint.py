@@ -1,7 +1,7 @@
 """Weights as safetensors, the full training state in one file, and the published weight files.
 
-A weights file holds the network's tensors and, in its header, the network's config: it can be opened with nothing else at hand.
-A state file holds everything that an exact resume needs: network, averaged weights, optimizer moments, scaler and step.
+A weights file has the network's tensors and, in its header, the network's config, so it can be opened without anything else.
+A state file has everything that an exact resume needs: network, averaged weights, optimizer moments, scaler and step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from settings import to_mapping
 
 __all__ = ["load_network", "load_state", "load_tensors", "released", "save_tensors", "save_weights"]
 
-DEFAULT_SCALE = 4.0  # where none is asked for
+DEFAULT_SCALE = 4.0  # if no scale is requested
 RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any) -> file; the first that fits is taken
     "mtdo": {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"},
     "stno": {None: "checkpoints/stno_s.safetensors"},
@@ -129,8 +129,8 @@ def load_state(
 ) -> list[str]:
     """Load `tensors`, which may have names of an earlier version, into `network`; a misfit is one line that lists it.
 
-    partial: take what fits in name and shape, leave the rest of the network as it is and return its names (else none);
-    tensors that the network does not have are left aside without a word.
+    partial: load the tensors that fit in name and shape, leave the rest of the network unchanged and return its names
+    (otherwise none); tensors that the network does not have are ignored.
     """
     own, tensors = network.state_dict(), models.current_names(network.config.name, tensors)
     left: list[str] = []

@@ -1,13 +1,13 @@
 """Export of a network to ONNX: python -m engine.export --weight FILE --out model.onnx [--size H W | --free].
 
-The exported graph holds standard operators alone: deformable convolution takes the plain path of `dcn` (GridSample).
-Before the file gets its name, onnxruntime runs it beside PyTorch. Needs the optional packages onnx, onnxscript and
+The graph has standard operators only: deformable convolution uses the plain path of `dcn` (GridSample). Before the file gets
+its final name, the result of onnxruntime is compared with PyTorch's. Needs the optional packages onnx, onnxscript and
 onnxruntime.
 
-MTDO: `frames` (1, N, 3, h, w) -> `restored` (1, 3, s*h, s*w), of one size or, with --free, of any that are multiples of
-the attention window. STNO: `frames` (1, T, 3, h, w) -> `restored` (1, T + (T-1)*K, 3, H, W). Of one size, times and scale;
-with --free h and w are any multiples of 8, and `times` (K,) and `size` (2,), which is (H, W), are inputs as well. T and K
-are fixed at export. Larger frames go in tiles.
+Window networks (MTDO): `frames` (1, N, 3, h, w) -> `restored` (1, 3, s*h, s*w), at one size or, with --free, at any multiples
+of `Network.multiple` (the attention window). Space-time networks (STNO): `frames` (1, T, 3, h, w) -> `restored`
+(1, T + (T-1)*K, 3, H, W) at one size, fixed times and scale; with --free, h and w are any multiples of 8, and `times` (K,) and
+`size` (2,), (H, W), are inputs too. T and K are fixed at export. Larger frames need tiles.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class FreeGraph(nn.Module):
 
 
 class Traced(NamedTuple):
-    """What is written, and what it has to agree with."""
+    """A graph to write, and the function that it must agree with."""
 
     graph: nn.Module
     reference: Callable[..., Tensor]  # takes the same inputs
@@ -162,7 +162,7 @@ def write(traced: Traced, path: Path, step: int | None = None) -> None:
         rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
         shapes = {**dict.fromkeys(inputs), "frames": {3: step * rows, 4: step * columns}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters' remarks on what becomes a constant
+        warnings.simplefilter("ignore")  # the exporter's remarks about constants
         torch.onnx.export(
             traced.graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=["restored"],
             opset_version=OPSET, dynamo=True, external_data=False, verbose=False,
@@ -183,15 +183,19 @@ def compare(reference: Callable[..., Tensor], path: Path, inputs: dict[str, Tens
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m engine.export", description="Export a network to ONNX.")
-    parser.add_argument("--weight", type=Path, required=True, help="weights of MTDO or STNO")
+    parser.add_argument("--weight", type=Path, required=True, help="weights of a network")
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
     )
-    parser.add_argument("--free", action="store_true", help="any size; STNO: any times and output size, too")
-    parser.add_argument("--keys", type=int, default=2, help="STNO: key frames (default 2)")
-    parser.add_argument("--times", type=float, nargs="+", default=[0.5], help="STNO: times of new frames (default 0.5)")
-    parser.add_argument("--scale", type=float, default=4.0, help="STNO: scale (default 4)")
+    parser.add_argument(
+        "--free", action="store_true", help="any size; space-time networks: any times and output size too"
+    )
+    parser.add_argument("--keys", type=int, default=2, help="space-time networks: key frames (default 2)")
+    parser.add_argument(
+        "--times", type=float, nargs="+", default=[0.5], help="space-time networks: times of new frames (default 0.5)"
+    )
+    parser.add_argument("--scale", type=float, default=4.0, help="space-time networks: scale (default 4)")
     options = parser.parse_args()
     difference = export(
         load_network(options.weight), options.out, tuple(options.size), keys=options.keys, times=tuple(options.times), scale=options.scale,

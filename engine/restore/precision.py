@@ -1,7 +1,6 @@
-"""Number formats of inference, and which one to take.
+"""Precision of inference, and the choice of `--precision auto`.
 
-bf16 and fp16 are used where they do no harm: flows, sampling positions and the bicubic residual stay in fp32 (the
-networks see to that).
+The networks keep flows, sampling positions and the bicubic residual in fp32.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ from torch import Tensor
 from errors import InputError
 from models.base import Network
 
-TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGEST_LOSS = 0.02  # dB of PSNR against the truth that `auto` gives away for speed
-TYPICAL_PSNR = 36.0  # dB; a network this near to the truth feels an error of its own numbers more than a worse one
-SAMPLE = 64  # LR pixels a side of the sample that `auto` measures on
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGEST_LOSS = 0.02  # dB: the most PSNR that `auto` trades for speed
+TYPICAL_PSNR = 36.0  # dB of the network's output; the higher it is, the more a rounding error costs
+SAMPLE = 64  # side in LR pixels of the sample that `auto` measures
 
 
 def check(name: str, device: torch.device) -> None:
-    """Raises InputError for an unknown precision and for one that the device does not have."""
-    if name not in (*TYPES, "auto"):
-        raise InputError(f"precision '{name}' is unknown: expected auto, {', '.join(TYPES)}")
+    """Raises `InputError` for an unknown precision and for one that the device does not support."""
+    if name not in (*DTYPES, "auto"):
+        raise InputError(f"precision '{name}' is unknown: expected auto, {', '.join(DTYPES)}")
     if name == "fp16" and device.type == "cpu":
         raise InputError("precision fp16 is for GPUs: on a CPU say bf16, fp32 or auto")
 
 
 def prepare(network: Network, name: str) -> Network:
     """The network for inference in `name`: itself, or a copy with weights of that type if it does not use autocast."""
-    return network if name == "fp32" else network.for_inference(TYPES[name])
+    return network if name == "fp32" else network.for_inference(DTYPES[name])
 
 
 @contextmanager
 def numbers(name: str, device: torch.device, network: Network) -> Iterator[None]:
-    """Inference in the given precision, without gradients, with a network that went through `prepare`."""
+    """Inference in the given precision without gradients, for a network returned by `prepare`."""
     autocast = name != "fp32" and network.uses_autocast
-    with torch.inference_mode(), torch.autocast(device.type, TYPES[name], enabled=autocast):
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[name], enabled=autocast):
         yield
 
 
@@ -52,10 +51,9 @@ def largest_error(loss: float = LARGEST_LOSS, psnr: float = TYPICAL_PSNR) -> flo
 
 
 def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tuple[str, str]:
-    """The fastest precision that loses at most `LARGEST_LOSS` dB, and a line that says why.
+    """The fastest precision that loses at most `LARGEST_LOSS` dB, and a line with the reason.
 
-    `restore_sample(name)` restores a small part of the clip itself, with the weights in use: both time and loss are
-    measured on the work at hand, in this process.
+    restore_sample(name): restores a small part of the clip in precision `name`, for a measurement of time and loss.
     """
     names = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
     results = {name: _timed(restore_sample, name, device) for name in names}
@@ -73,7 +71,7 @@ def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tup
 
 
 def _timed(restore_sample: Callable[[str], Tensor], name: str, device: torch.device) -> tuple[Tensor, float]:
-    restore_sample(name)  # warm: memory, kernels chosen
+    restore_sample(name)  # warm-up: memory is allocated, kernels are selected
     durations = []
     for _ in range(2):
         if device.type == "cuda":

@@ -1,7 +1,7 @@
-"""Reading ahead and writing behind: threads around the work, so that the network never waits for files.
+"""Threads that read and write files while the network computes.
 
-Decoders and encoders release Python's lock, as the network does: two cores are enough for all three. Both helpers hold
-at most `depth` items, hand exceptions of their thread to the caller, and end their thread when they are closed.
+Decoders and encoders release Python's global interpreter lock, as the network does. Both helpers buffer at most `depth`
+items, raise exceptions of their thread in the caller, and end their thread when they are closed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ END = object()
 
 
 def read_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
-    """The same items in the same order, made by a thread up to `depth` ahead of the one in use."""
+    """The same items in the same order; a thread computes up to `depth` of them ahead."""
     line: queue.Queue = queue.Queue(depth)
     closing = threading.Event()
 
@@ -60,10 +60,11 @@ class WriteBehind(Generic[T]):
     """Calls `write(item)` in a thread, in order. `with WriteBehind(write) as out: out.put(item)`.
 
     An error of the thread is raised by the next `put` or at the end of the block; items after it are dropped. If the
-    block itself fails, what was put is still written: finished frames are never lost.
+    block fails, items that were put before are still written, so finished frames are not lost.
 
-    The thread uses one core: the others are the network's. PyTorch's number of threads belongs to each thread, but a thread
-    or a library of operators that asks for the first time gets the number set last, by whichever thread: so it is set anew here.
+    The thread uses one core and leaves the others to the network. PyTorch keeps a number of threads for each thread, but a
+    thread or an operator library that reads it for the first time gets the number that any thread set last. So the caller's
+    number is set again after the thread has started.
     """
 
     def __init__(self, write: Callable[[T], None], depth: int = DEPTH) -> None:

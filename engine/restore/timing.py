@@ -1,4 +1,4 @@
-"""How long restoring took, apart from whatever is done with the frames meanwhile."""
+"""Time of restoration, without the time that the caller spends on the frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Job = TypeVar("Job")
 
 
 class Clock:
-    """Watches the workers of `restore(..., clock=clock)`."""
+    """Measures the workers of `restore(..., clock=clock)`."""
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float, int]] = []  # begin, end, frames; appending is safe from several threads
 
     def watch(self, work: Callable[[Job], Tensor]) -> Callable[[Job], Tensor]:
-        """The same work, its spans noted."""
+        """The same function, timed."""
 
         def watched(job: Job) -> Tensor:
             begin = time.perf_counter()
@@ -29,7 +29,7 @@ class Clock:
         return watched
 
     def reading(self) -> tuple[float, int]:
-        """Seconds in which at least one worker was busy, and the frames that were made."""
+        """Seconds in which at least one worker was busy, and the number of frames restored."""
         seconds, until = 0.0, 0.0
         for begin, end, _ in sorted(self._spans):
             seconds += max(end - max(begin, until), 0.0)

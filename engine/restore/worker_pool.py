@@ -1,8 +1,8 @@
-"""Several workers on the frames of one clip, each with its share of the processor's threads.
+"""A pool of workers for the frames of one clip, each with a share of the CPU threads.
 
-The operations of a small frame are too short to be shared out over many threads: two frames at once, one thread each, are
-done sooner than two frames one after the other on two threads (`python benchmarks/workers.py`). Neighbouring frames go to the
-same worker, in groups, because it keeps what they share. What is made of a frame depends neither on its group nor on the worker.
+The operations on a small frame are too short for many threads: two frames in parallel on one thread each take less time than
+two frames in sequence on two threads (`python benchmarks/worker_pool.py`). Neighbouring frames go to the same worker in
+groups, because it keeps their common features. The result for a frame depends neither on its group nor on the worker.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor
 
 Job = TypeVar("Job")
 AT_ONCE = 30_000_000  # LR pixels times channels squared; a frame with more work uses all threads by itself
-GROUP = 8  # frames that a worker does in a row
-WAITING = 2**26  # bytes of finished frames that a group may hold
+GROUP = 8  # successive frames of one worker
+WAITING = 2**26  # largest size of a group's finished frames in bytes
 
 
 def pool_size(pixels: int, work: float, threads: int) -> int:
@@ -30,7 +30,7 @@ def pool_size(pixels: int, work: float, threads: int) -> int:
 
 
 def group_size(frames: int, workers: int, frame_bytes: int) -> int:
-    """Frames of a group: all workers get as many, also of a short clip, and results do not fill the memory."""
+    """Frames in a group: every worker gets the same number even from a short clip, and the results fit into `WAITING`."""
     most = max(1, min(GROUP, WAITING // frame_bytes))
     rounds = max(1, -(-frames // (workers * most)))
     return max(1, -(-frames // (workers * rounds)))
@@ -39,7 +39,7 @@ def group_size(frames: int, workers: int, frame_bytes: int) -> int:
 def share_out(
     jobs: Iterable[Job], make_worker: Callable[[], Callable[[Job], Tensor]], workers: int, group: int
 ) -> Iterator[Tensor]:
-    """Frames of all jobs in their order. Each worker is made by `make_worker` in its own thread; errors reach the caller."""
+    """Frames of all jobs in order. `make_worker` is called in each worker's thread; errors are raised in the caller."""
     jobs = iter(jobs)
     made: dict[int, Callable[[Job], Tensor]] = {}
 
@@ -57,12 +57,12 @@ def share_out(
     threads = [ThreadPoolExecutor(1, thread_name_prefix="restore-worker") for _ in range(workers)]
     under_way: deque[Future[list[Tensor]]] = deque()
     closing = threading.Event()
-    turn = 0
+    next_worker = 0
     with fewer_threads(workers) as share:
         try:
             while some := list(islice(jobs, group)):
-                under_way.append(threads[turn].submit(work, turn, some))
-                turn = (turn + 1) % workers
+                under_way.append(threads[next_worker].submit(work, next_worker, some))
+                next_worker = (next_worker + 1) % workers
                 if len(under_way) > workers:
                     yield from under_way.popleft().result()
             wait(under_way)

@@ -25,6 +25,7 @@ from engine.checkpoint import load_network, load_state, save_weights, state_part
 from engine.config import Config, config_to_mapping, dump_yaml
 from engine.distributed import say
 from engine.evaluate.measure import evaluate
+from engine.restore.precision import DTYPES
 from engine.sources import TrainingData, open_source
 from engine.train.guard import Guard, Undo
 from engine.train.logger import Logger
@@ -45,7 +46,6 @@ from models.base import Network
 from models.weights import first_few
 
 BEST, FINAL = "best.safetensors", "weights.safetensors"
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SKIPS = 10  # unusual steps in a row that end a run
 
 
@@ -230,7 +230,7 @@ class Trainer:
         config = self.config.train
         losses: dict[str, float] = {}
         for part in split_batch(batch, config.accumulate):
-            with torch.autocast(self.device.type, PRECISIONS[config.precision], enabled=config.precision != "fp32"):
+            with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
                 terms = self.model(to_device(part, self.device), **mode)
             values = torch.stack(list(terms.values()))
             for name, value in zip(terms, (values.detach() / config.accumulate).tolist(), strict=True):
