@@ -126,6 +126,12 @@ def _add_files(add: Callable[..., Any]) -> None:
     add("--lossless", action="store_true", help="videos without any loss")
     add("--compare", action="store_true", help="also write OUT_compare.mp4: bicubic | ours")
     add(
+        "--trust",
+        action="store_true",
+        help="also write OUT_trust/: where the result is the network's guess, and how it agrees with the input "
+        "(takes eight times as long again)",
+    )
+    add(
         "--preview",
         type=_preview,
         nargs="?",

@@ -67,6 +67,7 @@ class Request:
     encoder_options: tuple[tuple[str, str], ...] = ()
     lossless: bool = False
     compare: bool = False
+    trust: bool = False  # maps of doubt beside the output
     preview: int | None = None
     preview_seconds: float | None = None
     pipe_format: str = "y4m"  # of `-` as source or out: y4m, rgb24 or rgb48le

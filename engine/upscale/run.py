@@ -41,6 +41,7 @@ from engine.upscale.outputs import fitted, missing_frames, runs
 from engine.upscale.places import check_places, locked
 from engine.upscale.request import Request, complete, inputs, make_job, open_clips, open_network
 from engine.upscale.scene import SceneJob
+from engine.upscale.trust import check_trust, write_trust
 from errors import InputError
 from models.base import Network
 
@@ -87,8 +88,13 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
         plan_numbers(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].facts["precision"]), request, device)
     check_places([place for job in jobs for place in job.places], inputs(request))
+    for job in jobs if request.trust else ():
+        check_trust(job, request)
     with locked(request.out, jobs) if distributed.is_main() else nullcontext():
         written = make_all(jobs, network, request, device, failures)
+        if request.trust and distributed.is_main():
+            network = precision.prepare(network, jobs[0].facts["precision"]) if written else network
+            written += [write_trust(job, network, request, device) for job in jobs if job.out in written]
     distributed.stop()
     failures.close(total)
     return written
