@@ -61,6 +61,8 @@ def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:
     """The clips that `clips` names, or all."""
     if source.clips is None:
         return pairs
+    if not source.clips:
+        raise InputError(f"config key 'data.{part}.clips' is empty: name clips, or remove it to take all")
     known = {pair.name: pair for pair in pairs}
     for name in source.clips:
         if name not in known:
@@ -112,6 +114,8 @@ class TrainingData:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.pairs, self.counts = training_pairs(config)
+        if not self.pairs:
+            raise InputError("the training data hold no clips: look at data.train.root, its split and list_file")
         world = distributed.world()
         if config.train.batch_size % world:
             raise InputError(
