@@ -1,0 +1,90 @@
+"""Copies to and from a GPU, and CUDA graphs: what can be tested without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.restore.graphs import WARM, Graphed
+from engine.restore.transfer import compact, downloaded, expand, upload
+
+
+def test_frames_of_bytes_travel_as_bytes_and_come_back_bit_for_bit():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1)
+    frame = levels.float() / 255
+    packed = compact(frame)
+    assert packed.dtype == torch.uint8 and torch.equal(expand(packed), frame)
+    assert torch.equal(upload(packed, torch.device("cpu")), frame)
+
+
+@pytest.mark.parametrize("value", [0.5, 1.1, -0.01, 1 / 65535, float("nan"), float("inf")])
+def test_other_frames_travel_as_they_are(value):
+    frame = torch.zeros(3, 4, 4)
+    frame[1, 2, 3] = value
+    assert compact(frame) is frame
+    assert upload(frame, torch.device("cpu")) is frame
+
+
+def test_results_come_in_order_and_one_behind():
+    begun = []
+
+    class Copy:
+        def __init__(self, tensor):
+            begun.append(tensor.shape[0])
+            self.size = tensor.shape[0]
+
+        def take(self):
+            return torch.full((1,), self.size)
+
+    arrived = downloaded((torch.empty(n, device="meta") for n in (1, 2, 3)), Copy)
+    assert next(arrived) == 1 and begun == [1, 2]  # the second copy began before the first was waited for
+    assert [int(tensor) for tensor in arrived] == [2, 3]
+    on_cpu = [torch.zeros(1), torch.ones(1)]
+    assert [a is b for a, b in zip(downloaded(iter(on_cpu)), on_cpu, strict=True)] == [True, True]
+
+
+class Recorded:
+    """A graph's recording on a CPU: fixed memory, the function called again."""
+
+    made = 0
+
+    def __init__(self, function, arguments):
+        Recorded.made += 1
+        self.function, self.inputs = function, [None if a is None else a.clone() for a in arguments]
+
+    def __call__(self, *arguments):
+        for fixed, argument in zip(self.inputs, arguments, strict=True):
+            if fixed is not None:
+                fixed.copy_(argument)
+        return self.function(*self.inputs).clone()
+
+
+def test_a_graph_serves_shapes_that_come_again():
+    plain = []
+
+    def function(x, y):
+        plain.append(x.shape)
+        return x + (0 if y is None else y)
+
+    Recorded.made, graphed = 0, Graphed(function, Recorded)
+    for number in range(WARM + 3):
+        for size in (2, 3):
+            x = torch.full((size,), float(number))
+            assert torch.equal(graphed(x, x), 2 * x)
+    assert Recorded.made == 2
+    assert torch.equal(graphed(torch.ones(2), None), torch.ones(2)) and Recorded.made == 2  # another call
+
+
+def test_a_graph_that_cannot_be_recorded_or_is_wrong_is_not_used(caplog):
+    def fails(function, arguments):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    def wrong(function, arguments):
+        return lambda *arguments: function(*arguments) + 1
+
+    for record in (fails, wrong):
+        graphed = Graphed(lambda x: 2 * x, record)
+        for _ in range(WARM + 3):
+            assert torch.equal(graphed(torch.ones(2)), torch.full((2,), 2.0))
+        assert not graphed.works and graphed.recordings == {}
+    assert "differs by" in caplog.text
