@@ -24,6 +24,11 @@ class Reading:
         self.arrived = torch.cuda.Event()
         self.arrived.record(torch.cuda.current_stream(value.device))
 
+    def wait(self) -> Tensor:
+        """The number, or numbers, waited for."""
+        self.arrived.synchronize()
+        return self.value
+
     def take(self) -> float | None:
         """The number; None while it has not arrived."""
         return self.value.item() if self.arrived.query() else None

@@ -133,7 +133,8 @@ class TrainConfig:
     clip_grad: Weight = 0.0  # maximum gradient norm, 0: no clipping
     ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the EMA of the weights, 0: none
     offset_lr: Annotated[float, Between(0, 1e3)] = 1.0  # factor on the learning rate of offset convolutions
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # tf32: products of 10-bit mantissas, on GPUs
+    deterministic: bool = False  # the same bits in every run on GPUs too, slower
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
@@ -157,6 +158,8 @@ class TrainConfig:
             raise InputError(f"'batch_size' ({self.batch_size}) must be a multiple of 'accumulate' ({self.accumulate})")
         if not 0 <= self.ema < 1:
             raise InputError(f"'ema' must be in [0, 1), got {self.ema}")
+        if self.deterministic and self.compile:
+            raise InputError("'deterministic' and 'compile' exclude each other: compiled code may add in any order")
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
         if self.init_partial and not self.init:

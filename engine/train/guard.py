@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,48 +43,64 @@ class Guard:
         self.seen = {name: deque(values, maxlen=HISTORY) for name, values in state.items()}
 
 
-class Undo:
-    """A copy of everything that an update changes: weights, their average, the optimizer's moments."""
+class Kept(NamedTuple):
+    """What everything was before an update."""
 
-    def __init__(self, network: nn.Module, average: EMA | None, optimizer: torch.optim.Optimizer) -> None:
-        self.network, self.average, self.optimizer = network, average, optimizer
-        self.copies: list[Tensor] = []
-        self.empty = True  # whether the optimizer had no moments yet
+    copies: list[Tensor]
+    empty: bool  # whether the optimizer had no moments yet
+
+
+class Undo:
+    """Copies of everything that an update changes: weights, their average, the optimizer's moments.
+
+    levels: how many updates can be undone, one after the other.
+    """
+
+    def __init__(
+        self, network: nn.Module, average: EMA | None, optimizer: torch.optim.Optimizer, levels: int = 1
+    ) -> None:
+        self.average, self.optimizer, self.levels = average, optimizer, levels
+        own = network.state_dict(keep_vars=True).values()  # listed once: that takes longer than copying small networks
+        self.own = [tensor.detach() for tensor in own]
+        self.learned = [number for number, tensor in enumerate(own) if isinstance(tensor, nn.Parameter)]
+        self.kept: deque[Kept] = deque()  # oldest first
 
     def _tensors(self) -> list[Tensor]:
         moments = [
             value for entry in self.optimizer.state.values() for value in entry.values() if torch.is_tensor(value)
         ]
         averages = list(self.average.state.values()) if self.average else []
-        return [*self.network.state_dict().values(), *averages, *moments]
+        return [*self.own, *averages, *moments]
 
     @torch.no_grad()
     def keep(self) -> None:
         """Copy the present values."""
         tensors = self._tensors()
-        if [t.shape for t in tensors] != [c.shape for c in self.copies]:
-            self.copies = [tensor.clone() for tensor in tensors]
+        copies = self.kept.popleft().copies if len(self.kept) == self.levels else []
+        if len(tensors) != len(copies):  # parameters that learn for the first time got moments
+            copies = [tensor.clone() for tensor in tensors]
         else:
-            torch._foreach_copy_(self.copies, tensors)
-        self.empty = not self.optimizer.state
+            torch._foreach_copy_(copies, tensors)
+        self.kept.append(Kept(copies, not self.optimizer.state))
 
     @torch.no_grad()
     def restore(self) -> None:
         """Go back to the values of the last `keep`."""
-        if self.empty:
+        copies, empty = self.kept[-1]
+        if empty:
             self.optimizer.state.clear()
-        torch._foreach_copy_(self._tensors(), self.copies)
+        torch._foreach_copy_(self._tensors(), copies)
 
-    def update_norms(self) -> tuple[float, float]:
-        """Norm of what changed in the parameters since `keep`, and norm of what they were."""
-        own = self.network.state_dict(keep_vars=True)
-        pairs = [
-            (t.detach(), c) for t, c in zip(own.values(), self.copies, strict=False) if isinstance(t, nn.Parameter)
-        ]
-        now, before = [t for t, _ in pairs], [c for _, c in pairs]
+    def discard(self) -> None:
+        """Forget the values of the last `keep`: the next `restore` goes back to those before it."""
+        self.kept.pop()
+
+    def update_norms(self) -> tuple[Tensor, Tensor]:
+        """Norm of what changed in the parameters since `keep`, and norm of what they were; numbers on their device."""
+        now, before = ([tensors[number] for number in self.learned] for tensors in (self.own, self.kept[-1].copies))
         change = torch._foreach_sub(now, before)
         return _norm(change), _norm(before)
 
 
-def _norm(tensors: Any) -> float:
-    return torch.nn.utils.get_total_norm(list(tensors)).item()
+def _norm(tensors: Any) -> Tensor:
+    return torch.nn.utils.get_total_norm(list(tensors))

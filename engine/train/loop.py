@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from engine.distributed import say
 from engine.evaluate.measure import evaluate
 from engine.restore.precision import DTYPES
 from engine.sources import TrainingData, open_source
+from engine.train.ahead import LossTerms, Pending, on_device, parallel, precision_of_products
+from engine.train.deterministic import deterministic
 from engine.train.guard import Guard, Undo
 from engine.train.logger import Logger
 from engine.train.objectives import build_objective, to_device
@@ -46,6 +48,7 @@ from models.base import Network
 from models.weights import first_few
 
 BEST, FINAL = "best.safetensors", "weights.safetensors"
+PRECISIONS = {**DTYPES, "tf32": torch.float32}
 SKIPS = 10  # unusual steps in a row that end a run
 
 
@@ -76,6 +79,7 @@ class Trainer:
         """fresh: start from `train.init` where the config names it; a run that goes on has its weights in the state."""
         self.config, self.folder, self.device = config, folder, device
         fp16 = config.train.precision == "fp16"
+        self.ahead = device.type == "cuda"  # steps are enqueued without waiting for the numbers of the one before
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
         torch.manual_seed(config.seed)
@@ -94,7 +98,10 @@ class Trainer:
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = EMA(self.network, config.train.ema) if config.train.ema else None
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
-        self.undo, self.guard = Undo(self.network, self.average, self.optimizer), Guard(config.train.spike)
+        self.undo = Undo(self.network, self.average, self.optimizer, levels=2 if self.ahead else 1)
+        self.guard = Guard(config.train.spike)
+        self.pending: Pending | None = None  # the update whose numbers are not known yet
+        self.latest: tuple[dict[str, float], float] = {}, 0.0  # loss terms and gradient norm of the newest settled step
         self.signals = Signals()
         self.step = 0
         self.origin = (0, 0)  # a step, and the samples drawn before it
@@ -111,11 +118,8 @@ class Trainer:
 
     def _wrapped(self, task: nn.Module) -> nn.Module:
         if self.config.train.compile:
-            task = torch.compile(task)  # type: ignore[assignment]
-        if distributed.world() > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            task = DistributedDataParallel(task, device_ids=ids, find_unused_parameters=True)
-        return task
+            task = torch.compile(task, dynamic=None if self.config.space_time else False)  # type: ignore[assignment]
+        return parallel(task, self.config, self.device) if distributed.world() > 1 else task
 
     # --- the run --------------------------------------------------------------------------------------------------
 
@@ -134,11 +138,11 @@ class Trainer:
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
-        with self.signals.watch():  # until all is saved: torchrun ends the others as soon as one rank dies
+        with self.signals.watch(), self.arithmetic():  # until all is saved: torchrun ends the others as soon as one rank dies
             try:
-                for batch in self.data.batches(self.step, self.samples):
+                for batch in on_device(self.data.batches(self.step, self.samples), self.device):
                     self._step(batch)
-                    if distributed.any_rank(bool(self.signals.caught), self.device):
+                    if self._caught():
                         raise Interrupted("", self.signals.code)
             except (Diverged, KeyboardInterrupt):
                 raise
@@ -146,6 +150,19 @@ class Trainer:
                 raise self._stopped(error) from error
             finally:
                 self.log.close()
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Products and determinism as the config asks for them."""
+        train = self.config.train
+        with precision_of_products(train.precision, self.device), deterministic(train.deterministic):
+            yield
+
+    def _caught(self) -> bool:
+        """Whether a signal reached any rank. Ahead, the other ranks' signals arrive with the numbers of the step before."""
+        if self.ahead:
+            return bool(self.signals.caught) and distributed.world() == 1
+        return distributed.any_rank(bool(self.signals.caught), self.device)
 
     def _stopped(self, error: Exception) -> Exception:
         """Save what can be saved, and the exception that says why the run ended and how to go on."""
@@ -172,8 +189,13 @@ class Trainer:
     def _step(self, batch: dict[str, Any]) -> None:
         config = self.config.train
         self._count_unread(batch)
-        losses, norm = self.update(batch)
+        self.update(batch)
         self.step += 1
+        if any(each and self.step % each == 0 for each in (config.log_every, config.val_every, config.save_every)):
+            self.settle()
+        if self.step == config.steps:
+            self.settle()
+        losses, norm = self.latest
         self.log.advance(loss=f"{sum(losses.values()):.4f}")
         if self.step % config.log_every == 0 or self.step == config.steps:
             rate = learning_rate(self.step - 1, config)
@@ -195,21 +217,88 @@ class Trainer:
     # --- one update -----------------------------------------------------------------------------------------------
 
     def update(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
-        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm.
+        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm; ahead, those of the step before.
 
         An unusual step (`train.spike`) leaves weights and moments as they were. Raises `Diverged` for numbers that are not
         finite and for too many unusual steps in a row.
         """
-        config = self.config.train
-        stage, in_stage = config.stage(self.step)
-        if in_stage == 0:
+        if self.config.train.stage(self.step)[1] == 0:
+            self.settle()
             self.guard.seen.clear()  # another stage has other losses
-        rate = learning_rate(self.step, config)
-        set_learning_rate(self.optimizer, rate)
+        if self.ahead:
+            self._update_ahead(batch)
+        else:
+            self.latest = self._update_at_once(batch)
+        return self.latest
+
+    def _gradients(self, batch: dict[str, Any]) -> LossTerms:
+        """Gradients of the batch in the parameters; its weighted loss terms, on the device."""
+        config = self.config.train
+        set_learning_rate(self.optimizer, learning_rate(self.step, config))
         torch.manual_seed(step_seed(self.config.seed, self.step, distributed.rank()))
         self.network.train()
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(batch, {"operator_only": True} if stage.operator_only else {})
+        mode = {"operator_only": True} if config.stage(self.step)[0].operator_only else {}
+        losses = LossTerms()
+        dtype = PRECISIONS[config.precision]
+        for number, part in enumerate(split_batch(batch, config.accumulate)):
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                terms = self.model(to_device(part, self.device), **mode)
+            values = torch.stack(list(terms.values()))
+            losses.add(terms, values.detach() / config.accumulate)
+            with self._gradients_stay_here(number + 1 < config.accumulate):
+                self.scaler.scale(values.sum() / config.accumulate).backward()
+        return losses
+
+    def _gradients_stay_here(self, wanted: bool) -> AbstractContextManager[Any]:
+        """Ranks exchange their gradients in the backward pass of the last part alone."""
+        return self.model.no_sync() if wanted and isinstance(self.model, DistributedDataParallel) else nullcontext()
+
+    def _update_ahead(self, batch: dict[str, Any]) -> None:
+        """Enqueue a step without waiting for the device. What the step before did is looked at once this one's backward pass is
+        enqueued: its numbers have arrived by then. If that step has to be left out, the gradients are computed again.
+        """
+        losses = self._gradients(batch)
+        if self.settle():
+            losses = self._gradients(batch)
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip_grad or math.inf)
+        self._take_step()
+        self.pending = Pending(self.step, batch, losses, [norm, *self.undo.update_norms()], bool(self.signals.caught))
+
+    def settle(self) -> bool:
+        """Look at the numbers of the update that is pending, if one is. True: it was left out, and the weights are as before it.
+
+        Raises `Diverged` as `update` does, and `Interrupted` where a signal reached any rank.
+        """
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return False
+        now, self.step = self.step, pending.step
+        losses, loss, (norm, change, size), caught = pending.take()
+        self.latest = losses, norm
+        lost = not math.isfinite(loss), not math.isfinite(norm) and not self.scaler.is_enabled()
+        if any(lost):
+            self.undo.restore()
+            self.undo.discard()  # this update must not count as the last one
+            self.kept = self.step - 1 if self.undo.kept else None
+            self._diverged(*(("loss", losses) if lost[0] else ("gradient", {"norm": norm})), pending.batch)
+        reason = self.guard.unusual(loss=loss, gradient_norm=norm) if math.isfinite(norm) else ""
+        reason = reason or self._unusual_update(change, size)
+        if reason:
+            self.undo.restore()
+            self._leave_out(reason, pending.batch)
+        else:
+            self.unusual = None
+        self.step = now
+        if caught:
+            raise Interrupted("", self.signals.code)
+        return bool(reason)
+
+    def _update_at_once(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
+        """A step whose numbers decide before the weights change."""
+        config = self.config.train
+        losses = self._gradients(batch).read()
         loss = distributed.mean(sum(losses.values()), self.device)  # alike on all ranks: all decide the same
         if not math.isfinite(loss):
             self._diverged("loss", losses, batch)
@@ -218,44 +307,40 @@ class Trainer:
         if not math.isfinite(norm) and not self.scaler.is_enabled():
             self._diverged("gradient", {"norm": norm}, batch)
         reason = self.guard.unusual(loss=loss, gradient_norm=norm) if math.isfinite(norm) else ""
-        reason = reason or self._apply(rate)
+        reason = reason or self._apply()
         if reason:
             self._leave_out(reason, batch)
         else:
             self.unusual = None
         return losses, norm
 
-    def _backward(self, batch: dict[str, Any], mode: dict[str, Any]) -> dict[str, float]:
-        """Gradients of the batch; its weighted loss terms."""
-        config = self.config.train
-        losses: dict[str, float] = {}
-        for part in split_batch(batch, config.accumulate):
-            with torch.autocast(self.device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
-                terms = self.model(to_device(part, self.device), **mode)
-            values = torch.stack(list(terms.values()))
-            for name, value in zip(terms, (values.detach() / config.accumulate).tolist(), strict=True):
-                losses[name] = losses.get(name, 0.0) + value
-            self.scaler.scale(values.sum() / config.accumulate).backward()
-        return losses
-
-    def _apply(self, rate: float) -> str:
-        """Let the optimizer take its step, and undo it where it is unusual; why, "" for a usual one."""
+    def _take_step(self) -> None:
+        """Let the optimizer change the weights; `updating` stays set if that is interrupted."""
         self.undo.keep()
         self.kept, self.updating = self.step, True
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
             self.average.update(self.network, self.step)
-        change, size = self.undo.update_norms()
-        reason = ""
-        if self.guard.factor and not change <= size:
-            reason = f"the update is larger than the weights ({change:.3g} against {size:.3g})"
-        elif change:
-            reason = self.guard.unusual(update_norm=change * self.config.train.lr / rate)
+        self.updating = False
+
+    def _apply(self) -> str:
+        """Let the optimizer take its step, and undo it where it is unusual; why, "" for a usual one."""
+        self._take_step()
+        change, size = (norm.item() for norm in self.undo.update_norms())
+        reason = self._unusual_update(change, size)
         if reason:
             self.undo.restore()
-        self.updating = False
         return reason
+
+    def _unusual_update(self, change: float, size: float) -> str:
+        """Why an update of this norm, of weights of that norm, is unusual; "" for a usual one."""
+        if self.guard.factor and not change <= size:
+            return f"the update is larger than the weights ({change:.3g} against {size:.3g})"
+        if not change:
+            return ""
+        train = self.config.train
+        return self.guard.unusual(update_norm=change * train.lr / learning_rate(self.step, train))
 
     def _leave_out(self, reason: str, batch: dict[str, Any]) -> None:
         """Say that this step was left out; end the run where the config says so or nothing else happens."""
@@ -358,6 +443,7 @@ class Trainer:
 
         survivor: by any rank, where the main one is dead.
         """
+        self.settle()
         if self.saved == self.step:
             return
         if not distributed.is_main():

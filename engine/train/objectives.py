@@ -128,8 +128,8 @@ def build_objective(network: Network, config: Config) -> Objective:
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors to `device`; uint8 pictures to float in [0, 1] there (a quarter of the transfer)."""
+    """Pictures to `device`, bytes to float in [0, 1] there (a quarter of the transfer). Times (B, K) stay on the CPU."""
     return {
-        key: to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) else value
+        key: to_float(value.to(device, non_blocking=True)) if isinstance(value, Tensor) and value.dim() > 2 else value
         for key, value in batch.items()
     }

@@ -62,13 +62,16 @@ class EMA:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
         self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        self._lists: tuple[dict[str, Tensor], nn.Module, list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
-        own = network.state_dict()
-        floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.state[name] for name in floats], [own[name] for name in floats], 1 - decay)
+        if self._lists is None or self._lists[0] is not self.state or self._lists[1] is not network:
+            own = network.state_dict()  # listed once: for small networks that takes longer than the average itself
+            floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
+            self._lists = self.state, network, [self.state[name] for name in floats], [own[name] for name in floats]
+        torch._foreach_lerp_(self._lists[2], self._lists[3], 1 - decay)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

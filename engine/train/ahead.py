@@ -1,0 +1,131 @@
+"""What keeps a GPU busy: batches that are copied ahead, numbers that are read later, gradients that are exchanged once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import models
+from dcn.module import Reading
+from engine import distributed
+from engine.config import Config
+from engine.train.objectives import build_objective
+
+
+class LossTerms:
+    """The weighted loss terms of a batch, one tensor for each part that it is worked off in."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.parts: list[Tensor] = []
+
+    def add(self, names: Iterable[str], values: Tensor) -> None:
+        """The terms of one more part, (terms,)."""
+        self.names = list(names)
+        self.parts.append(values)
+
+    def read(self, parts: list[list[float]] | None = None) -> dict[str, float]:
+        """The terms summed over the parts; parts: their numbers, where they were read already."""
+        columns = zip(*(parts or [part.tolist() for part in self.parts]), strict=True)
+        return {name: sum(column, 0.0) for name, column in zip(self.names, columns, strict=True)}
+
+
+class Pending:
+    """An enqueued update whose numbers are on their way from the device."""
+
+    def __init__(self, step: int, batch: dict[str, Any], losses: LossTerms, norms: list[Tensor], caught: bool) -> None:
+        """norms: of the gradient, the update and the weights.   caught: whether a signal arrived."""
+        self.step, self.batch, self.losses = step, batch, losses
+        terms = torch.stack(losses.parts)
+        shared = torch.stack([terms.sum(), torch.full_like(terms[0, 0], float(caught))])
+        if distributed.world() > 1:
+            dist.all_reduce(shared)
+            shared = shared / distributed.world()
+        self.numbers = torch.cat([shared, torch.stack(norms), terms.flatten()])
+        self.reading = Reading(self.numbers) if self.numbers.is_cuda else None
+
+    def take(self) -> tuple[dict[str, float], float, list[float], bool]:
+        """Loss terms of this rank, their sum (mean of the ranks), the norms, and whether a signal reached any rank."""
+        loss, caught, *rest = (self.reading.wait() if self.reading else self.numbers).tolist()
+        norms, terms, count = rest[:3], rest[3:], len(self.losses.names)
+        parts = [terms[start : start + count] for start in range(0, len(terms), count)]
+        return self.losses.read(parts), loss, norms, caught > 0
+
+
+def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
+    """The batches with their pictures on the device.
+
+    On a GPU they are copied as bytes from pinned memory in a stream of their own, while the device still works on the step before.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = {key: _copied(value, device) if _is_pictures(value) else value for key, value in batch.items()}
+        torch.cuda.current_stream(device).wait_stream(stream)
+        for value in moved.values():
+            if isinstance(value, Tensor) and value.is_cuda:
+                value.record_stream(torch.cuda.current_stream(device))
+        yield moved
+
+
+def _is_pictures(value: Any) -> bool:
+    """Times (B, K) stay on the CPU: the network turns them into constants."""
+    return isinstance(value, Tensor) and value.dim() > 2
+
+
+def _copied(value: Tensor, device: torch.device) -> Tensor:
+    return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)
+
+
+def parallel(task: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The task with its gradients averaged over the ranks.
+
+    Parameters without a gradient are searched for at every step only where there are some.
+    """
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(
+        task, device_ids=ids, find_unused_parameters=some_unused(config), gradient_as_bucket_view=True
+    )
+
+
+def some_unused(config: Config) -> bool:
+    """Whether a step leaves some parameters without a gradient: in a stage that trains a part alone, or always (tried here)."""
+    if any(stage.operator_only for stage in config.train.all_stages):
+        return True
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        network = models.build(config.network)
+        side = 16
+        batch: dict[str, Any] = {"lr": torch.rand(1, 2, 3, side, side), "times": torch.tensor([[0.5]])}
+        if config.space_time:
+            batch["gt"] = torch.rand(1, 3, 3, 2 * side, 2 * side)
+        else:
+            large = config.network.scale * side
+            batch |= {"lr": torch.rand(1, config.network.frames, 3, side, side), "gt": torch.rand(1, 3, large, large)}
+        torch.stack(list(build_objective(network, config)(batch).values())).sum().backward()
+    return any(parameter.grad is None for parameter in network.parameters())
+
+
+@contextmanager
+def precision_of_products(precision: str, device: torch.device) -> Iterator[None]:
+    """On GPUs: TensorFloat-32 for what stays in float32, but for `fp32`, which is exact."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    exact = precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

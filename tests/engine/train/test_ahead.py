@@ -1,0 +1,128 @@
+"""Steps that are enqueued before the numbers of the one before are known, as on a GPU: the same run, here on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from engine.config import Config, config_from_mapping
+from engine.train.ahead import on_device, some_unused
+from engine.train.loop import Trainer
+from engine.train.states import STATE
+from engine.train.stops import Interrupted
+from errors import InputError
+from tests.engine.conftest import tiny_mapping
+
+
+class Said:
+    """In place of the logger."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def trainer_of(config: Config, folder: Path, ahead: bool) -> Trainer:
+    trainer = Trainer(config, folder, torch.device("cpu"))
+    trainer.ahead, trainer.undo.levels = ahead, 2 if ahead else 1
+    trainer.log = Said()  # type: ignore[assignment]
+    return trainer
+
+
+def batch(number: int, factor: float = 1.0) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(number)
+    gt = factor * torch.rand(2, 3, 24, 24, generator=generator)
+    return {"lr": torch.rand(2, 3, 3, 12, 12, generator=generator), "gt": gt, "source": [f"{number}.png"] * 2}
+
+
+def run(trainer: Trainer, batches: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """The loss terms of every step."""
+    losses = []
+    for each in batches:
+        trainer.update(each)
+        trainer.step += 1
+        if not trainer.ahead or trainer.step > 1:
+            losses.append(trainer.latest[0])
+    if trainer.ahead:
+        trainer.settle()
+        losses.append(trainer.latest[0])
+    return losses
+
+
+def assert_same(first: Trainer, second: Trainer) -> None:
+    for a, b in zip(first.undo._tensors(), second.undo._tensors(), strict=True):
+        assert torch.equal(a, b)
+    assert first.guard.state() == second.guard.state() and first.step == second.step
+
+
+@pytest.mark.parametrize("train", [{"accumulate": 2}, {"optimizer": "muon"}, {"clip_grad": 0.1, "ema": 0.9}])
+def test_same_bits_as_one_step_after_the_other(tmp_path, train):
+    config = config_from_mapping(tiny_mapping(tmp_path, **train))
+    batches = [batch(number) for number in range(5)]
+    at_once, ahead = (trainer_of(config, tmp_path / str(way), way) for way in (False, True))
+    assert run(at_once, batches) == run(ahead, batches)
+    assert_same(at_once, ahead)
+
+
+@pytest.mark.parametrize("where", [22, 24])
+def test_an_unusual_step_is_left_out_and_the_next_one_is_computed_again(tmp_path, where):
+    tiny = config_from_mapping(tiny_mapping(tmp_path, steps=100))
+    batches = [batch(number, 1e4 if number == where else 1.0) for number in range(25)]
+    at_once, ahead = (trainer_of(tiny, tmp_path / str(way), way) for way in (False, True))
+    run(at_once, batches)
+    run(ahead, batches)
+    assert at_once.log.lines == ahead.log.lines and f"step {where + 1} left out" in ahead.log.lines[0]
+    assert_same(at_once, ahead)
+
+
+@pytest.mark.parametrize("where", [0, 3])
+def test_a_loss_that_is_not_finite_ends_the_run_at_the_same_state(tiny, tmp_path, where):
+    batches = [batch(number, float("nan") if number == where else 1.0) for number in range(5)]
+    texts, trainers = [], [trainer_of(tiny, tmp_path / str(way), way) for way in (False, True)]
+    for trainer in trainers:
+        with pytest.raises(InputError, match=f"step {where + 1}: the loss is not finite") as caught:
+            run(trainer, batches)
+        texts.append(str(caught.value).replace(str(trainer.folder), ""))
+        assert (trainer.folder / STATE).is_file()
+    assert texts[0] == texts[1] and f"{where}.png" in texts[1]
+    assert_same(*trainers)
+
+
+def test_a_state_is_saved_with_settled_numbers_and_a_signal_arrives_with_them(tiny, tmp_path):
+    trainer = trainer_of(tiny, tmp_path / "run", True)
+    run(trainer, [batch(0)])
+    trainer.signals.caught.append(15)
+    trainer.update(batch(1))
+    trainer.step += 1
+    with pytest.raises(Interrupted):
+        trainer.settle()
+    assert trainer.step == 2 and trainer.pending is None
+    trainer.signals.caught.clear()
+    trainer.update(batch(2))
+    trainer.step += 1
+    trainer.save()
+    assert trainer.pending is None and trainer.saved == 3
+
+
+def test_batches_of_a_cpu_pass_through():
+    batches = [batch(0), batch(1)]
+    assert [a is b for a, b in zip(on_device(iter(batches), torch.device("cpu")), batches, strict=True)] == [True, True]
+
+
+def test_unused_parameters_are_found_by_trying(tiny):
+    before = torch.get_rng_state()
+    assert not some_unused(tiny)
+    assert torch.equal(before, torch.get_rng_state())
+    tiny.network.route3 = False
+    tiny.network.ctdm = "off"
+    assert isinstance(some_unused(tiny), bool)
+
+
+def test_deterministic_and_compile_exclude_each_other(tmp_path):
+    with pytest.raises(InputError, match="exclude each other"):
+        config_from_mapping(tiny_mapping(tmp_path, deterministic=True, compile=True))
