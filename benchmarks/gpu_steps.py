@@ -27,6 +27,7 @@ from dcn import trust
 from engine.config import Config, StageConfig, load_config
 from engine.report.cost import gmac, gmac_per_frame
 from engine.restore import Options, restore
+from engine.train.ahead import on_device
 from engine.train.loop import Trainer
 from tests import parity
 from tests.dcn import cuda_source
@@ -202,19 +203,45 @@ def trainer_of(config: Config) -> Trainer:
     return Trainer(config, Path(tempfile.mkdtemp()), torch.device(config.device))
 
 
-def losses_of(config: Config, batch: int, steps: int) -> tuple[list[float], float, Trainer]:
-    """The loss of each step on seeded random batches, and the seconds of a step (median, after the first three)."""
+def random_batches(config: Config, batch: int, count: int) -> list[dict[str, Any]]:
+    """The same for every device."""
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(batch_for(config, StageConfig(1), batch))
+    return made
+
+
+def losses_of(config: Config, batch: int, steps: int) -> list[float]:
+    """The loss of each step on seeded random batches."""
     config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
-    trainer, curve, seconds = trainer_of(config), [], []
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(steps):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        data = batch_for(config, StageConfig(1), batch)
-        start = time.perf_counter()
-        curve.append(sum(trainer.update(data)[0].values()))
-        trainer.step += 1
-        seconds.append(time.perf_counter() - start)
-    return curve, statistics.median(seconds[min(3, steps - 1) :]), trainer
+    trainer, curve = trainer_of(config), []
+    with trainer.arithmetic():
+        for each in on_device(iter(random_batches(config, batch, steps)), trainer.device):
+            trainer.update(each)
+            trainer.step += 1
+            trainer.settle()
+            curve.append(sum(trainer.latest[0].values()))
+    return curve
+
+
+def seconds_of(config: Config, batch: int, steps: int, context: Context, plain: bool = False) -> tuple[float, Trainer]:
+    """Seconds of a step, from the start of the fourth to the end of the last one. plain: the numbers of each step are waited for."""
+    config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
+    trainer, warm, start = trainer_of(config), min(3, steps - 1), 0.0
+    trainer.ahead = trainer.ahead and not plain
+    batches = random_batches(config, batch, warm + 1)
+    with trainer.arithmetic():
+        for number, each in enumerate(on_device((batches[i % len(batches)] for i in range(steps)), trainer.device)):
+            if number == warm:
+                trainer.settle()
+                context.wait()
+                start = time.perf_counter()
+            trainer.update(each)
+            trainer.step += 1
+        trainer.settle()
+        context.wait()
+    return (time.perf_counter() - start) / (steps - warm), trainer
 
 
 def loss_curves(context: Context) -> Result:
@@ -222,9 +249,8 @@ def loss_curves(context: Context) -> Result:
     steps, rows, wrong = 3 if context.quick else 50, [], []
     for name in ("mtdo_s", "stno_s"):
         patch = "data.patch=16"
-        cpu, _, _ = losses_of(
-            replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu"), 2, min(steps, 20)
-        )
+        on_cpu = replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu")
+        cpu = losses_of(on_cpu, 2, min(steps, 20))
         for label, overrides in {
             "fp32": [],
             "bf16": ["train.precision=bf16"],
@@ -233,8 +259,7 @@ def loss_curves(context: Context) -> Result:
             if context.quick and label == "compiled":
                 continue
             overrides = overrides if label == "bf16" else [*overrides, "train.precision=fp32"]
-            with exact_float32():
-                curve, _, _ = losses_of(config_of(name, context, patch, *overrides), 2, steps)
+            curve = losses_of(config_of(name, context, patch, *overrides), 2, steps)
             apart = max(abs(a - b) / abs(b) for a, b in zip(curve, cpu, strict=False))
             bound = 0.1 if label == "bf16" else 0.01
             rows.append(
@@ -261,21 +286,16 @@ def training_speed(context: Context) -> Result:
             if context.quick and "compiled" in label:
                 continue
             context.clean()
-            with exact_float32():
-                _, seconds, trainer = losses_of(config_of(name, context, *overrides), batch, steps)
-                eager = eager or seconds
-                row = {
-                    "config": name,
-                    "run": label,
-                    "batch": batch,
-                    "samples/s": batch / seconds,
-                    "memory GiB": context.memory_gb(),
-                }
-                if "compiled" not in label:
-                    data = batch_for(trainer.config, StageConfig(1), batch)
-                    operations = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
-                row |= {"times eager fp32": eager / seconds, "share of bf16 rate": operations / seconds / rate}
-            rows.append(row)
+            seconds, trainer = seconds_of(
+                config_of(name, context, *overrides), batch, steps, context, label == "eager fp32"
+            )
+            eager = eager or seconds
+            row = {"config": name, "run": label, "batch": batch, "samples/s": batch / seconds}
+            if "compiled" not in label:
+                data = batch_for(trainer.config, StageConfig(1), batch)
+                operations = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
+            row |= {"times eager fp32": eager / seconds, "share of bf16 rate": operations / seconds / rate}
+            rows.append(row | {"memory GiB": context.memory_gb()})
         best = max(row["times eager fp32"] for row in rows if row["config"] == name)
         if context.cuda and best < TARGETS["training"]:
             notes.append(f"{name}: {best:.1f} times eager fp32, target {TARGETS['training']}")
@@ -334,28 +354,24 @@ def inference(context: Context) -> Result:
 
 def exact_resume(context: Context) -> Result:
     """Six steps, and three steps, a saved state and three steps: the same weights, bit for bit, in deterministic mode."""
-    torch.use_deterministic_algorithms(True)
-    results = []
-    config = config_of(
-        "mtdo_s", context, "data.patch=16", "train.precision=fp32", "train.steps=1000", "train.batch_size=2"
-    )
-    batches = []
-    for seed in range(6):
-        torch.manual_seed(seed)
-        batches.append(batch_for(config, StageConfig(1), 2))
-    for stop in (6, 3):
-        trainer = trainer_of(config)
-        for batch in batches[:stop]:
-            trainer.update(batch)
-            trainer.step += 1
-        if stop == 3:
-            trainer.save()
-            trainer, before = trainer_of(config), trainer
-            trainer.load(before.folder / "last.safetensors")
-            for batch in batches[stop:]:
-                trainer.update(batch)
+    overrides = ["data.patch=16", "train.precision=fp32", "train.steps=1000", "train.batch_size=2"]
+    config = config_of("mtdo_s", context, *overrides, "train.deterministic=true")
+    batches, results = random_batches(config, 2, 6), []
+
+    def work_off(trainer: Trainer, some: list[dict[str, Any]]) -> None:
+        with trainer.arithmetic():
+            for each in on_device(iter(some), trainer.device):
+                trainer.update(each)
                 trainer.step += 1
-        results.append(trainer.network.state_dict())
+            trainer.settle()
+
+    whole, first, second = (trainer_of(config) for _ in range(3))
+    work_off(whole, batches)
+    work_off(first, batches[:3])
+    first.save()
+    second.load(first.folder)
+    work_off(second, batches[3:])
+    results = [whole.network.state_dict(), second.network.state_dict()]
     differ = [name for name in results[0] if not torch.equal(results[0][name], results[1][name])]
     return {"wrong": [f"{len(differ)} of {len(results[0])} tensors differ after a resume"] if differ else []}
 

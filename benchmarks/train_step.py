@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 import cli
+from data.simulate import SimulatorSettings
 from engine import distributed
-from engine.config import Config, StageConfig, load_config
+from engine.config import Config, SourceConfig, StageConfig, load_config
 from engine.report import provenance
 from engine.report.cost import gmac
 from engine.train.loop import Trainer
@@ -57,13 +58,18 @@ def batch_for(config: Config, stage: StageConfig, size: int) -> dict[str, Any]:
 def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[float, float, float]:
     """Median seconds of a step, peak memory in MB, and the step's 10^9 multiplications."""
     single = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
-    single.data.val = replace(single.data.val, kind="simulated")  # the trainer opens it; nothing is rendered
+    tiny = SourceConfig(kind="simulated", simulate=SimulatorSettings(clips=1, frames=4, size=(64, 64)))
+    single = replace(
+        single, data=replace(single.data, train=tiny, also=[], val=tiny)
+    )  # opened by the trainer, not used
     trainer = Trainer(single, Path("unused"), distributed.choose_device(config.device))
     batch, seconds = batch_for(single, stage, size), []
     for _ in range(steps + 1):  # the first one warms up
         start = time.perf_counter()
-        trainer.update(batch)  # reading its loss waits for a GPU
-        trainer.step += 1
+        with trainer.arithmetic():
+            trainer.update(batch)
+            trainer.step += 1
+            trainer.settle()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     memory = provenance.peak_memory_mb(trainer.device)
     return statistics.median(seconds[1:]), memory, gmac(lambda: trainer.update(batch))
