@@ -86,15 +86,13 @@ def _copied(value: Tensor, device: torch.device) -> Tensor:
     return (value if value.is_pinned() else value.pin_memory()).to(device, non_blocking=True)
 
 
-def parallel(task: nn.Module, config: Config, device: torch.device) -> nn.Module:
+def parallel(task: nn.Module, config: Config) -> nn.Module:
     """The task with its gradients averaged over the ranks.
 
     Parameters without a gradient are searched for at every step only where there are some.
     """
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(
-        task, device_ids=ids, find_unused_parameters=some_unused(config), gradient_as_bucket_view=True
-    )
+    # Without device_ids: the wrapper would copy every tensor of a batch to the device, the times as well, and wait for it.
+    return DistributedDataParallel(task, find_unused_parameters=some_unused(config), gradient_as_bucket_view=True)
 
 
 def some_unused(config: Config) -> bool:

@@ -119,7 +119,7 @@ class Trainer:
     def _wrapped(self, task: nn.Module) -> nn.Module:
         if self.config.train.compile:
             task = torch.compile(task, dynamic=None if self.config.space_time else False)  # type: ignore[assignment]
-        return parallel(task, self.config, self.device) if distributed.world() > 1 else task
+        return parallel(task, self.config) if distributed.world() > 1 else task
 
     # --- the run --------------------------------------------------------------------------------------------------
 
