@@ -138,7 +138,10 @@ class Trainer:
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
-        with self.signals.watch(), self.arithmetic():  # until all is saved: torchrun ends the others as soon as one rank dies
+        with (
+            self.signals.watch(),
+            self.arithmetic(),
+        ):  # until all is saved: torchrun ends the others as soon as one rank dies
             try:
                 for batch in on_device(self.data.batches(self.step, self.samples), self.device):
                     self._step(batch)
