@@ -138,10 +138,8 @@ class Trainer:
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
-        with (
-            self.signals.watch(),
-            self.arithmetic(),
-        ):  # until all is saved: torchrun ends the others as soon as one rank dies
+        # Signals are watched until all is saved: torchrun ends the others as soon as one rank dies.
+        with self.signals.watch(), self.arithmetic():
             try:
                 for batch in on_device(self.data.batches(self.step, self.samples), self.device):
                     self._step(batch)
@@ -269,10 +267,10 @@ class Trainer:
         self._take_step()
         self.pending = Pending(self.step, batch, losses, [norm, *self.undo.update_norms()], bool(self.signals.caught))
 
-    def settle(self) -> bool:
+    def settle(self, stopping: bool = False) -> bool:
         """Look at the numbers of the update that is pending, if one is. True: it was left out, and the weights are as before it.
 
-        Raises `Diverged` as `update` does, and `Interrupted` where a signal reached any rank.
+        Raises `Diverged` as `update` does, and, unless `stopping`, `Interrupted` where a signal reached any rank.
         """
         pending, self.pending = self.pending, None
         if pending is None:
@@ -294,7 +292,7 @@ class Trainer:
         else:
             self.unusual = None
         self.step = now
-        if caught:
+        if caught and not stopping:
             raise Interrupted("", self.signals.code)
         return bool(reason)
 
@@ -446,7 +444,7 @@ class Trainer:
 
         survivor: by any rank, where the main one is dead.
         """
-        self.settle()
+        self.settle(stopping=True)
         if self.saved == self.step:
             return
         if not distributed.is_main():

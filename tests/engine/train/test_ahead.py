@@ -102,7 +102,6 @@ def test_a_state_is_saved_with_settled_numbers_and_a_signal_arrives_with_them(ti
     with pytest.raises(Interrupted):
         trainer.settle()
     assert trainer.step == 2 and trainer.pending is None
-    trainer.signals.caught.clear()
     trainer.update(batch(2))
     trainer.step += 1
     trainer.save()
