@@ -27,6 +27,7 @@ PARAMS = {"h264": "x264-params", "h265": "x265-params"}  # lists of settings tha
 # x264's AVX-512 code for the rate control of macroblock trees reads memory that nobody has written: the same frames become
 # other bytes in every run. One step down its results are those of all other machines.
 SAME_BYTES = "asm=avx2" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else ""
+X265_SAFE = 64  # pixels a side: with smaller frames x265's SIMD code writes beyond its memory
 NO_TAGS, NO_LIGHT = Colour(), Light()
 
 
@@ -142,13 +143,13 @@ class Encoding:
             context.bit_rate = self.bitrate
         if not self.b_frames and self.codec in ("h264", "h265"):
             context.max_b_frames = 0
-        stream.options = self._options()
+        stream.options = self._options(size)
         context.color_primaries, context.color_trc = self.colour.primaries, self.colour.transfer
         if not self._is_rgb(stream.pix_fmt):
             context.colorspace = self.matrix_for(size[0])[1]
             context.color_range = FULL if self.full_range else STUDIO
 
-    def _options(self) -> dict[str, str]:
+    def _options(self, size: tuple[int, int]) -> dict[str, str]:
         options: dict[str, str] = {} if self.exact or self.bitrate else {"crf": str(self.crf)}
         params: list[str] = []
         if self.codec == "h264":
@@ -157,6 +158,7 @@ class Encoding:
             options |= {"qp": "0"} if self.lossless else {}
         elif self.codec == "h265":
             params += ["log-level=error", "frame-threads=1", *(["lossless=1"] if self.lossless else [])]
+            params += ["asm=0"] if min(size) < X265_SAFE else []
             params += [f"{key}={value}" for key, value in hdr.x265_options(self.light).items()]
         elif self.codec == "ffv1":
             options = {"level": "3", "slicecrc": "1"}  # checksums, for tools that heed them

@@ -1,0 +1,168 @@
+"""Options for videos: rates, sizes, time ranges, scene cuts, encoder options, pipes, folders with a bad member."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from data.clips import SubClip, VideoClip
+from data.video import VideoFile
+from engine.checkpoint import save_weights
+from engine.restore import restore
+from engine.upscale import pipe
+from engine.upscale.request import Request
+from engine.upscale.run import upscale
+from errors import InputError
+from tests.data.video.make import video
+from tests.engine.small import small_mtdo, small_stno
+from tests.media_facts import facts
+
+LONG = [k / 25 for k in range(12)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("weights")
+    for name, network in (("mtdo", small_mtdo()), ("stno", small_stno())):
+        save_weights(folder / f"{name}.safetensors", network)
+    return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
+
+
+def make(source: Path, out: Path, weight: Path, **more) -> list[Path]:
+    return upscale(Request(source, out, weight, **{"precision": "fp32", "scenes": False, **more}))
+
+
+def cut_video(path: Path) -> Path:
+    """Six frames of one picture that moves, then six of another."""
+    y, x = np.mgrid[:32, :48]
+    frames = [np.stack([120 + 100 * np.sin((x + k) / 4)] * 3, -1) for k in range(6)]
+    frames += [np.stack([40 + 30 * np.cos((y - k) / 3), 60 + 0 * x, 200 - y], -1) for k in range(6)]
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "bgr0"
+        for array in frames:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(array.clip(0, 255).astype(np.uint8), format="rgb24")))
+        file.mux(stream.encode(None))
+    return path
+
+
+def test_windows_and_new_frames_end_at_scene_cuts(weights, tmp_path, capsys):
+    source = cut_video(tmp_path / "in.mkv")
+    clip = VideoClip(source)
+    make(source, tmp_path / "mtdo.mkv", weights["mtdo"], scenes=True, codec="ffv1")
+    assert "1 scene cut(s) at 0.24 s" in capsys.readouterr().out
+    made = VideoFile(tmp_path / "mtdo.mkv")
+    with torch.no_grad():
+        alone = list(restore(small_mtdo(), SubClip(clip, range(6, 12))))
+    first = (alone[0].clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert np.abs(made.array(6).astype(float) - first).max() <= 1
+
+    make(source, tmp_path / "stno.mkv", weights["stno"], scenes=True, fps="x2", scale=2.0, codec="ffv1")
+    made = VideoFile(tmp_path / "stno.mkv")
+    assert len(made) == 23 and np.array_equal(made.array(11), made.array(10))
+    make(source, tmp_path / "off.mkv", weights["stno"], fps="x2", scale=2.0, codec="ffv1")
+    assert not np.array_equal(VideoFile(tmp_path / "off.mkv").array(11), VideoFile(tmp_path / "off.mkv").array(10))
+
+
+def test_a_scene_of_one_frame(weights, tmp_path):
+    source = video(tmp_path / "in.mp4", LONG[:1])
+    make(source, tmp_path / "out.mp4", weights["stno"], fps="x2", scale=2.0)
+    assert len(facts(tmp_path / "out.mp4").times) == 1
+
+
+def test_any_rate_and_any_size(weights, tmp_path):
+    rate = Fraction(24_000, 1001)
+    source = video(tmp_path / "in.mp4", [float(k / rate) for k in range(12)], rate=rate, sound=["aac"])
+    make(source, tmp_path / "out.mp4", weights["stno"], fps="60", size="60x44")
+    found = facts(tmp_path / "out.mp4")
+    assert found.size == (44, 60)
+    assert found.from_first == pytest.approx([k / 60 for k in range(len(found.times))], abs=1e-3)
+    assert len(found.times) == 31  # 12 * 1001 / 24000 s
+    make(source, tmp_path / "less.mp4", weights["mtdo"], scale=1.5)
+    assert facts(tmp_path / "less.mp4").size == (24, 36)
+    make(source, tmp_path / "x.mp4", weights["stno"], size="x48")
+    assert facts(tmp_path / "x.mp4").size == (48, 72)
+    for wrong in ("1920", "axb", "0x20"):
+        with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
+            make(source, tmp_path / "y.mp4", weights["stno"], size=wrong)
+
+
+def test_time_range_preview_and_another_speed(weights, tmp_path, capsys):
+    source = video(tmp_path / "in.mp4", LONG, sound=["aac"])
+    make(source, tmp_path / "part.mp4", weights["mtdo"], begin=0.12, end=0.32)
+    found = facts(tmp_path / "part.mp4")
+    assert found.from_first == pytest.approx([k / 25 for k in range(5)], abs=1e-3)
+    assert [stream[0] for stream in found.streams] == ["video", "audio"]
+    with pytest.raises(InputError, match="no frame begins between --from 9"):
+        make(source, tmp_path / "no.mp4", weights["mtdo"], begin=9.0)
+    assert make(source, tmp_path / "look.mp4", weights["mtdo"], preview_seconds=0.2) == [tmp_path / "look_preview.mp4"]
+    assert len(facts(tmp_path / "look_preview.mp4").times) == 5
+    capsys.readouterr()
+    make(source, tmp_path / "slow.mp4", weights["mtdo"], input_fps=10.0)
+    assert facts(tmp_path / "slow.mp4").from_first == pytest.approx([k / 10 for k in range(12)], abs=1e-3)
+    assert "the speed is changed" in capsys.readouterr().out
+
+
+def test_encoder_options(weights, tmp_path):
+    source = video(tmp_path / "in.mp4", LONG[:3])
+    more = {
+        "encoder_options": (("preset", "ultrafast"),),
+        "pix_fmt": "yuv444p10le",
+        "bitrate": 200_000,
+        "codec": "h265",
+    }
+    make(source, tmp_path / "out.mp4", weights["mtdo"], **more)
+    found = facts(tmp_path / "out.mp4")
+    assert (found.pixels, found.tag) == ("yuv444p10le", "hvc1")
+
+
+def test_refused_before_the_first_frame(weights, tmp_path):
+    source = video(tmp_path / "in.mp4", [0.0, 0.02, 0.1, 0.14], sound=["aac"])
+    for name, more, message in (
+        ("a.webm", {"codec": "h265"}, "cannot hold h265"),
+        ("a.avi", {}, "keeps one constant frame rate"),
+        ("a.mp4", {"encoder_options": (("presset", "slow"),)}, "-e presset"),
+        ("a.mp4", {"pix_fmt": "yuv9p"}, "no such pixel format"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(source, tmp_path / name, weights["mtdo"], **more)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
+
+
+def test_one_bad_file_keeps_no_other_back(weights, tmp_path):
+    (tmp_path / "in").mkdir()
+    video(tmp_path / "in" / "a.mp4", LONG[:2])
+    (tmp_path / "in" / "b.mp4").write_bytes(b"nothing")
+    video(tmp_path / "in" / "c.mkv", LONG[:2], sound=["flac"])
+    with pytest.raises(InputError, match=r"1 of 3 clips were not upscaled \('b.mp4'\)"):
+        make(tmp_path / "in", tmp_path / "out", weights["mtdo"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "c.mkv"]
+
+
+def test_pipes(weights, tmp_path, monkeypatch):
+    source = video(tmp_path / "in.y4m", LONG[:4], codec="wrapped_avframe", base=Fraction(1, 25))
+    sent = io.BytesIO()
+    sent.close = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(pipe, "_frames", sent)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(source.read_bytes())))
+    assert make(Path("-"), Path("-"), weights["mtdo"]) == []
+    (tmp_path / "out.y4m").write_bytes(sent.getvalue())
+    read = VideoFile(tmp_path / "out.y4m")
+    assert len(read) == 4 and read.info.size == (32, 48) and read.info.fps == 25
+
+    raw = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3), np.uint8)
+    sent.seek(0)
+    sent.truncate()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw.tobytes())))
+    make(Path("-"), Path("-"), weights["mtdo"], pipe_format="rgb24", input_size="24x16")
+    assert len(sent.getvalue()) == 3 * 32 * 48 * 3
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw.tobytes()[:-5])))
+    with pytest.raises(InputError, match="frame 2 from the pipe has 1147 bytes, expected 1152"):
+        make(Path("-"), Path("-"), weights["mtdo"], pipe_format="rgb24", input_size="24x16")
