@@ -34,7 +34,7 @@ _make_importable()
 import models  # noqa: E402 (needs the path)
 from engine import api  # noqa: E402
 
-dependencies = ["torch", "numpy", "safetensors", "yaml", "PIL", "cv2", "av", "tifffile", "imagecodecs"]
+dependencies = ["torch", "numpy", "safetensors", "yaml", "PIL", "cv2", "av", "tifffile", "imagecodecs", "psutil"]
 
 
 def mtdo_s() -> Any:
