@@ -103,7 +103,7 @@ def test_a_network_trains_on_it_from_the_listed_frames(tiny: Config, weights: Pa
         ([("no_such_module:f", 1.0)], 0.0, "no_such_module.*MODULE:FUNCTION"),
         ([("tests.engine.test_distill:nothing", 1.0)], 0.0, "nothing.*MODULE:FUNCTION"),
         ([("STNO", 1.0)], 0.0, "is stno"),
-        ([("X4", 1.0)], 0.0, "mtdo x4, not mtdo x2"),
+        ([("X4", 1.0)], 0.0, "mtdo x4, not a network of windows x2"),
     ],
 )
 def test_what_cannot_teach_is_said(tiny: Config, weights: Path, tmp_path: Path, teachers, truth, message) -> None:
@@ -118,7 +118,7 @@ def test_what_cannot_teach_is_said(tiny: Config, weights: Path, tmp_path: Path, 
 
 def test_space_time_networks_are_refused(tiny: Config, weights: Path, tmp_path: Path) -> None:
     stno = replace(tiny, network=small_stno().config)
-    with pytest.raises(InputError, match="distillation is for mtdo"):
+    with pytest.raises(InputError, match="distillation is for networks of windows"):
         distill(stno, tmp_path / "out", [Teacher(str(weights), 1.0)])
 
 
