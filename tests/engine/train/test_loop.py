@@ -114,7 +114,7 @@ def test_an_operator_stage_teaches_the_operator_alone(tmp_path: Path) -> None:
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"operator"}
 
-    with pytest.raises(InputError, match="operator_only is for stno"):
+    with pytest.raises(InputError, match="operator_only is not for 'mtdo'"):
         fitted(config_from_mapping(tiny_mapping(tmp_path, stages=[{"steps": 1, "operator_only": True}])), tmp_path)
     silent = replace(config, loss=replace(config.loss, lr_between=0.0, lr_census=0.0, lr_warp=0.0))
     with pytest.raises(InputError, match=r"set loss\.lr_warp"):

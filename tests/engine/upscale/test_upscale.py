@@ -293,7 +293,7 @@ def test_inputs_that_cannot_be_used(weights, tmp_path):
     cases = {
         "does not exist": {"source": tmp_path / "nothing"},
         "is for scale 2": {"scale": 3.0},
-        "make no frames in between": {"fps": "x2"},
+        "make no intermediate frames": {"fps": "x2"},
         "no weights|does not exist": {"weight": tmp_path / "none.safetensors"},
         "cannot write .wmv": {"out": tmp_path / "out.wmv"},
     }
