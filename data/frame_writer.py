@@ -34,13 +34,13 @@ def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.n
     return imagecodecs.delta_decode(rows, axis=1)
 
 
-def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None) -> None:
-    """One frame as an image file; `geo` (of the output's size) is for TIFF."""
+def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None, profile: bytes | None = None) -> None:
+    """One frame as an image file; `geo` (of the output's size) is for TIFF, `profile` (ICC) for all that keep one."""
     if path.suffix.lower() in STACK_SUFFIXES:
         with replacing(path) as temporary:
-            tiff.write(temporary, array, geo)
+            tiff.write(temporary, array, geo, profile)
     else:
-        write_image(path, array)
+        write_image(path, array, profile=profile)
 
 
 WEBP_LIMIT = 16_383  # pixels a side

@@ -6,12 +6,16 @@ the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
@@ -26,6 +30,7 @@ from errors import InputError
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+ORIENTATION = 0x0112  # EXIF and TIFF
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
@@ -61,12 +66,13 @@ def probe(path: str | Path) -> ImageInfo:
         if not head:
             raise ValueError("the file is empty")
         if head.startswith(PNG_MAGIC):
-            return _probe_png(head)
+            info = _probe_png(head)
+            return replace(info, size=info.size[::-1]) if _png_orientation(file) > 4 else info
         if tiff.is_tiff(head):
             return ImageInfo(*tiff.probe(path))
         file.seek(0)
         with _open_pillow(file) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
             bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L") else 3
             return ImageInfo(
@@ -78,7 +84,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Decode one image of any supported kind.
 
     Returns: (H, W, C) as stored: uint8, uint16 or float32, RGB order. Palette, 1-bit and CMYK images come as
-        RGB or gray uint8; a JPEG's orientation tag is applied.
+        RGB or gray uint8; the orientation tag of a photograph is applied (JPEG, PNG, WebP, TIFF without a georeference).
     Raises InputError (one line, with the path) for a missing, truncated, foreign, animated or multi-page file.
     """
     with _naming(path):
@@ -86,7 +92,7 @@ def read_image(path: str | Path) -> np.ndarray:
         if not content:
             raise ValueError("the file is empty")
         if content.startswith(PNG_MAGIC):
-            array = _read_png(content)
+            array = tiff.upright(_read_png(content), _png_orientation(io.BytesIO(content)))
         elif tiff.is_tiff(content):
             array = tiff.read(path)
         else:
@@ -114,10 +120,23 @@ def read_geo(path: str | Path, page: int | None = None) -> tiff.GeoTags | None:
         return tiff.read_geo(path, page)
 
 
+def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
+    """The ICC profile of an image file, or of a page of a TIFF; None where there is none."""
+    with _naming(path):
+        if Path(path).suffix.lower() in (".tif", ".tiff"):
+            return tiff.read_profile(path, page)
+        Image.init()
+        with Image.open(path, formats=(*PILLOW_FORMATS, "PNG")) as image:
+            return image.info.get("icc_profile") or None
+
+
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
     """Whatever a decoder raises (there is no common base class) becomes one line that names the file."""
     try:
+        mode = Path(path).stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"{path}: is a pipe or a device, expected an image file")
         yield
     except InputError:
         raise
@@ -139,6 +158,22 @@ def _probe_png(head: bytes) -> ImageInfo:
     _check_pixels(height, width)
     dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
     return ImageInfo((height, width), dtype, {0: 1, 4: 2, 6: 4}.get(colour_type, 3), alpha=True)
+
+
+def _png_orientation(file: IO[bytes]) -> int:
+    """The orientation in a PNG's eXIf chunk, which may be anywhere in the file; 1 where there is none."""
+    file.seek(len(PNG_MAGIC))
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind == b"eXIf":
+            exif = Image.Exif()
+            exif.load(file.read(length))
+            value = exif.get(ORIENTATION, 1)
+            return value if value in range(1, 9) else 1
+        if kind == b"IEND":
+            break
+        file.seek(length + 4, os.SEEK_CUR)
+    return 1
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -180,17 +215,18 @@ def _read_pillow(path: str | Path) -> np.ndarray:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
+def write_image(path: str | Path, array: np.ndarray, quality: int = 95, profile: bytes | None = None) -> None:
     """Write (H, W, C) or (H, W), RGB order: PNG keeps uint8 and uint16, TIFF everything; JPEG, WebP, BMP are 8-bit.
 
-    quality: of JPEG and WebP; a WebP of 100 is lossless. Raises InputError where the format cannot hold the array.
+    quality: of JPEG and WebP; a WebP of 100 is lossless. profile: ICC, kept where it is of the array's kind of colours (not in
+    BMP). Raises InputError where the format cannot hold the array.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if suffix in (".tif", ".tiff"):
         with replacing(path) as temporary:
-            tiff.write(temporary, array)
+            tiff.write(temporary, array, profile=_fitting(profile, array))
         return
     if suffix not in IMAGE_SUFFIXES:
         raise InputError(f"{path}: unknown image type; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -202,10 +238,27 @@ def write_image(path: str | Path, array: np.ndarray, quality: int = 95) -> None:
         )
     with replacing(path) as temporary:
         if suffix == ".png":
-            temporary.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
+            content = imagecodecs.png_encode(np.ascontiguousarray(array), level=4)
+            temporary.write_bytes(_with_profile(content, _fitting(profile, array)))
         else:
             exact = suffix == ".webp" and quality == 100  # other formats ignore the two
-            Image.fromarray(array).save(temporary, quality=quality, lossless=exact, exact=exact)
+            known = {} if (icc := _fitting(profile, array)) is None else {"icc_profile": icc}
+            Image.fromarray(array).save(temporary, quality=quality, lossless=exact, exact=exact, **known)
+
+
+def _fitting(profile: bytes | None, array: np.ndarray) -> bytes | None:
+    """The profile if it describes the colours that the array has."""
+    space = b"GRAY" if array.ndim == 2 or array.shape[-1] <= 2 else b"RGB "
+    return profile if profile is not None and profile[16:20] == space else None
+
+
+def _with_profile(png: bytes, profile: bytes | None) -> bytes:
+    """A PNG with an iCCP chunk behind its header."""
+    if profile is None:
+        return png
+    end = len(PNG_MAGIC) + 25  # of IHDR
+    chunk = b"iCCP" + b"ICC\0\0" + zlib.compress(profile)
+    return png[:end] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
 
 
 # --- arrays and tensors -----------------------------------------------------------------------------------------------

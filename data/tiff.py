@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
 PIXEL_SCALE, TIEPOINT, TRANSFORMATION, RPC = 33550, 33922, 34264, 50844
-GEO_KEYS, GEO_DOUBLES, GEO_ASCII, GDAL_NODATA = 34735, 34736, 34737, 42113
-GEO_TAGS = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, GEO_KEYS, GEO_DOUBLES, GEO_ASCII, RPC, GDAL_NODATA)
+GEO_KEYS, GEO_DOUBLES, GEO_ASCII, GDAL_METADATA, GDAL_NODATA = 34735, 34736, 34737, 42112, 42113
+PLACES = (PIXEL_SCALE, TIEPOINT, TRANSFORMATION, RPC)
+GEO_TAGS = (*PLACES, GEO_KEYS, GEO_DOUBLES, GEO_ASCII, GDAL_METADATA, GDAL_NODATA)
+NUMBERS = {PIXEL_SCALE: (3, 3), TIEPOINT: (6, 6), TRANSFORMATION: (16, 16), RPC: (92, 92)}  # fewest; a multiple of
+DOUBLE = 12  # TIFF's type of 64-bit floats
+PROFILE = 34675
 ORIENTATION = 274
 RASTER_TYPE_KEY, PIXEL_IS_POINT = 1025, 2
 ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
@@ -68,7 +74,8 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
         alpha = any(sample in ALPHA for sample in page.extrasamples)
         converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
         bands = 3 if converted else page.samplesperpixel
-        return (page.imagelength, page.imagewidth), _dtype(page).newbyteorder("="), bands, alpha, len(_pages(file))
+        size = (page.imagewidth, page.imagelength) if _turn(page) > 4 else (page.imagelength, page.imagewidth)
+        return size, _dtype(page).newbyteorder("="), bands, alpha, len(_pages(file))
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,20 @@ def describe(path: str | Path) -> Description:
             _orientation(page),
             any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION)),
         )
+
+
+def _turn(page: tifffile.TiffPage) -> int:
+    """The orientation to apply: of a photograph; a georeference speaks of the pixels as they are stored."""
+    return 1 if any(code in page.tags for code in PLACES) else _orientation(page)
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """(H, W, C) as stored -> as it is to be seen; `orientation` 1..8 as in EXIF."""
+    if orientation in (5, 7):
+        array = array.swapaxes(0, 1)
+    quarters = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    array = np.rot90(array, quarters)
+    return array[:, ::-1] if orientation == 2 else array[::-1] if orientation == 4 else array
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
@@ -157,7 +178,7 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
         array = array[..., None]
     if array.ndim != 3:
         raise ValueError(f"its pages have {array.ndim} axes ({page.axes}), expected rows, columns and bands")
-    array = _plain_colours(array, page)
+    array = upright(_plain_colours(array, page), _turn(page))
     if dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if dtype in (np.uint8, np.uint16):
@@ -214,8 +235,8 @@ class GeoTags:
             return (pixel + centre) * scale - centre
 
         tags = dict(self.tags)
-        for code, (kind, value) in self.tags.items():
-            numbers = list(value) if not isinstance(value, str) else []
+        for code, (_, value) in self.tags.items():
+            numbers = [float(number) for number in value] if code in NUMBERS and not isinstance(value, str) else []
             if code == PIXEL_SCALE:
                 numbers[0], numbers[1] = numbers[0] / scale_x, numbers[1] / scale_y
             elif code == TIEPOINT:
@@ -230,7 +251,7 @@ class GeoTags:
                 numbers[7], numbers[8] = numbers[7] * scale_y, numbers[8] * scale_x
             else:
                 continue
-            tags[code] = (kind, tuple(numbers))
+            tags[code] = (DOUBLE, tuple(numbers))
         return GeoTags(tags)
 
     def _pixel_is_point(self) -> bool:
@@ -240,7 +261,9 @@ class GeoTags:
     def extratags(self) -> list[tuple]:
         """As tifffile's writer takes them."""
         return [
-            (code, kind, None if isinstance(value, str) else len(value), value, True)
+            (code, kind, None, value.encode(), True)
+            if isinstance(value, str)
+            else (code, kind, len(value), value, True)
             for code, (kind, value) in sorted(self.tags.items())
         ]
 
@@ -254,27 +277,62 @@ def _scaled_matrix(numbers: list[float], scale_y: float, scale_x: float, centre:
 
 
 def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
-    """The georeference of a page (`page_numbers`; None: the first image), or None."""
+    """Georeference and GDAL's metadata of a page (`page_numbers`; None: the first image), or None where there are none.
+
+    Tags that are not of the length that the standard gives them are left out.
+    """
     with _opened(path) as file:
         tags = (_first(file) if page is None else file.pages[page].aspage()).tags
-        found = {code: (int(tags[code].dtype), tags[code].value) for code in GEO_TAGS if code in tags}
-    values = {
-        code: (kind, value if isinstance(value, str) else tuple(np.atleast_1d(value)))
-        for code, (kind, value) in found.items()
-    }
-    return GeoTags(values) if any(code in values for code in (PIXEL_SCALE, TRANSFORMATION, TIEPOINT, RPC)) else None
+        found = {code: (int(tags[code].dtype), _tag_value(tags[code].value)) for code in GEO_TAGS if code in tags}
+    if not found:
+        return None
+    if GDAL_METADATA in found:
+        kind, text = found[GDAL_METADATA]
+        found[GDAL_METADATA] = kind, re.sub(r"\s*<Item name=\"STATISTICS_[^>]*>[^<]*</Item>", "", str(text))
+    return GeoTags({code: entry for code, entry in found.items() if _well_formed(code, entry[1])})
+
+
+def _tag_value(value: Any) -> tuple | str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else tuple(np.atleast_1d(value).tolist())
+
+
+def _well_formed(code: int, value: tuple | str) -> bool:
+    if code in (GEO_ASCII, GDAL_METADATA, GDAL_NODATA):
+        return isinstance(value, str) and bool(value)
+    if isinstance(value, str):
+        return False
+    if code == GEO_KEYS:
+        return len(value) >= 4 and len(value) % 4 == 0 and all(isinstance(number, int) for number in value)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
+        return False
+    fewest, multiple = NUMBERS.get(code, (1, 1))
+    return len(value) >= fewest and len(value) % multiple == 0
+
+
+def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
+    """The ICC profile of a page, or None."""
+    with _opened(path) as file:
+        value = (_first(file) if page is None else file.pages[page].aspage()).tags.valueof(PROFILE)
+    return bytes(value) if isinstance(value, bytes | tuple) else None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(path: str | Path, array: np.ndarray, geo: GeoTags | None = None) -> None:
-    """One (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be that of this size (`GeoTags.scaled`)."""
+def write(path: str | Path, array: np.ndarray, geo: GeoTags | None = None, profile: bytes | None = None) -> None:
+    """One (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be that of this size (`GeoTags.scaled`).
+
+    profile: ICC.
+    """
     with tifffile.TiffWriter(path, bigtiff=array.nbytes > 2**31) as writer:
-        write_page(writer, array, geo)
+        write_page(writer, array, geo, profile)
 
 
-def write_page(writer: tifffile.TiffWriter, array: np.ndarray, geo: GeoTags | None = None) -> None:
+def write_page(
+    writer: tifffile.TiffWriter, array: np.ndarray, geo: GeoTags | None = None, profile: bytes | None = None
+) -> None:
     bands = array.shape[2] if array.ndim == 3 else 1
     array = array[..., 0] if array.ndim == 3 and bands == 1 else array
     photometric = "rgb" if bands in (3, 4) else "minisblack"
@@ -288,4 +346,5 @@ def write_page(writer: tifffile.TiffWriter, array: np.ndarray, geo: GeoTags | No
         contiguous=False,
         metadata=None,
         extratags=geo.extratags() if geo else (),
+        iccprofile=profile,
     )

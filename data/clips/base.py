@@ -101,6 +101,10 @@ class Clip(ABC):
         """The georeference of a frame, if its file has one."""
         return None
 
+    def profile(self, index: int) -> bytes | None:
+        """The ICC profile of a frame, if its file has one."""
+        return None
+
     def identity(self, index: int) -> str:
         """Cache key of a frame: changes whenever its content may have changed."""
         return f"{self.source(index)}"

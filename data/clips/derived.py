@@ -75,6 +75,9 @@ class Derived(Clip):
     def geo(self, index: int) -> GeoTags | None:
         return self.clip.geo(index)
 
+    def profile(self, index: int) -> bytes | None:
+        return self.clip.profile(index)
+
     def source(self, index: int) -> str:
         return self.clip.source(index)
 
@@ -98,6 +101,9 @@ class SubClip(Derived):
 
     def geo(self, index: int) -> GeoTags | None:
         return self.clip.geo(self.indices[index])
+
+    def profile(self, index: int) -> bytes | None:
+        return self.clip.profile(self.indices[index])
 
     def source(self, index: int) -> str:
         return self.clip.source(self.indices[index])

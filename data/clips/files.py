@@ -15,7 +15,7 @@ import numpy as np
 from data import tiff
 from data.bands import BandMap, Bands
 from data.clips.base import Clip
-from data.media import IMAGE_SUFFIXES, ImageInfo, page_numbers, probe, read_geo, read_image, read_page
+from data.media import IMAGE_SUFFIXES, ImageInfo, page_numbers, probe, read_geo, read_image, read_page, read_profile
 from data.naming import natural_key
 from data.video import VideoFile
 from errors import InputError
@@ -156,6 +156,9 @@ class FolderClip(_StoredClip):
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.paths[index])
+
+    def profile(self, index: int) -> bytes | None:
+        return read_profile(self.paths[index])
 
     def source(self, index: int) -> str:
         return str(self.paths[index])

@@ -181,7 +181,12 @@ class ClipJob:
         if self.kind == "video":
             frame_writer.store_frame(self.raw(index), array)
         else:
-            frame_writer.write_frame(self.image(index), array, self.geo(index) if self.kind == "frames" else None)
+            frame_writer.write_frame(
+                self.image(index),
+                array,
+                self.geo(index) if self.kind == "frames" else None,
+                self.clip.profile(self.place(index)[0]),
+            )
 
     def finish_piece(self, number: int) -> None:
         """Once all its frames are there: encode the piece and its comparison, and give the room of raw frames back."""

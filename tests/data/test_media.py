@@ -1,16 +1,19 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
 
 from data.media import (
     colours,
     from_tensor,
     probe,
     read_image,
+    read_profile,
     rgb,
     to_float,
     to_planes,
@@ -239,3 +242,42 @@ def test_unreadable_files(tmp_path):
         pass
     with pytest.raises(InputError, match="permission"):
         read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_profiles_are_read_and_kept(tmp_path, suffix):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / f"in{suffix}", icc_profile=profile)
+    assert read_profile(tmp_path / f"in{suffix}") == profile
+    write_image(tmp_path / f"out{suffix}", picture, profile=profile)
+    with Image.open(tmp_path / f"out{suffix}") as image:
+        assert image.info["icc_profile"] == profile
+    write_image(tmp_path / f"gray{suffix}", picture[..., :1], profile=profile)  # not a profile of gray pictures
+    assert read_profile(tmp_path / f"gray{suffix}") is None
+    if suffix in (".png", ".tif"):
+        assert np.array_equal(read_image(tmp_path / f"out{suffix}"), picture)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
+def test_orientation_is_applied_as_pillow_does(tmp_path, suffix, orientation):
+    picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
+    path = tmp_path / f"in{suffix}"
+    if suffix == ".tif":
+        tifffile.imwrite(path, picture, photometric="rgb", metadata=None, extratags=[(274, "H", 1, orientation, True)])
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(picture).save(path, exif=exif, lossless=True)
+    turned = Image.fromarray(picture)
+    turned.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(turned))
+    assert np.array_equal(read_image(path), expected) and probe(path).size == expected.shape[:2]
+
+
+def test_a_pipe_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for read in (probe, read_image):
+        with pytest.raises(InputError, match="is a pipe or a device"):
+            read(tmp_path / "a.png")

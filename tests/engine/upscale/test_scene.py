@@ -44,7 +44,7 @@ def network():
     """Near to bicubic interpolation, as a trained network is; a random one adds an offset of its own to each colour."""
     small = small_mtdo()
     with torch.no_grad():
-        small.reconstruction.last.weight.mul_(0.1)
+        small.reconstruction.conv_last.weight.mul_(0.1)
     return small
 
 
