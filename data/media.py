@@ -238,11 +238,11 @@ def write_image(path: str | Path, array: np.ndarray, quality: int = 95, profile:
         )
     with replacing(path) as temporary:
         if suffix == ".png":
-            content = imagecodecs.png_encode(np.ascontiguousarray(array), level=4)
+            content = bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
             temporary.write_bytes(_with_profile(content, _fitting(profile, array)))
         else:
             exact = suffix == ".webp" and quality == 100  # other formats ignore the two
-            known = {} if (icc := _fitting(profile, array)) is None else {"icc_profile": icc}
+            known: dict[str, Any] = {} if (icc := _fitting(profile, array)) is None else {"icc_profile": icc}
             Image.fromarray(array).save(temporary, quality=quality, lossless=exact, exact=exact, **known)
 
 
