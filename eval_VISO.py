@@ -15,7 +15,7 @@ def main() -> None:
         testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
     )
     kind = "viso" if options.datapath else "simulated"
-    testing.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}"])
+    testing.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}", "eval.detect=true"])
 
 
 if __name__ == "__main__":

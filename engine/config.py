@@ -187,6 +187,7 @@ class EvalConfig:
     )
     frames: Annotated[int, Between(1, 10**9)] | None = None  # only the first frames of each clip
     temporal: bool = False  # also tOF and warping error
+    detect: bool = False  # with boxes: precision and recall of a plain detector of moving objects
     ensemble: bool = False  # mean over eight flips and rotations of the frames, at eight times the cost
     pictures: Annotated[int, Between(0, 1000)] = 2  # clips shown on the report page
     save_frames: bool = False

@@ -1,7 +1,7 @@
 """Is a moving object easier to find? A plain detector, the same for every method, scored against the true boxes.
 
 Detector: background subtraction (OpenCV), as it is used as a baseline for satellite video. Frames are aligned to each
-other by phase correlation (drift of the platform); the background of a frame is the median of up to `BACKGROUND` frames
+other by phase correlation of their middle (drift of the platform); the background of a frame is the median of up to `BACKGROUND` frames
 spread over its surroundings; where the blurred absolute difference exceeds max(`FLOOR`, median + `SIGMAS` robust
 standard deviations) is foreground; a 3x3 closing joins its parts, and every connected component is a detection.
 
@@ -27,6 +27,7 @@ from metrics.planes import planes
 BACKGROUND = 9  # frames whose median is the background
 SIGMAS = 6.0
 FLOOR = 6.0  # grey levels of 255
+ALIGNED = 512  # pixels a side of the middle that frames are aligned by
 REACH = 5.0  # pixels of the ground truth
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -42,6 +43,9 @@ class DetectionCount:
 
     def __add__(self, other: DetectionCount) -> DetectionCount:
         return DetectionCount(self.true + other.true, self.false + other.false, self.missed + other.missed)
+
+    def counts(self) -> dict[str, int]:
+        return {"true": self.true, "false": self.false, "missed": self.missed}
 
     def result(self) -> dict[str, float | int | None]:
         """`precision`, `recall`, `f1` (None where nothing was found or nothing is there) and the counts."""
@@ -98,9 +102,9 @@ def _foreground(frames: Sequence[Array], index: int) -> Array:
     first = min(max(index - 2 * BACKGROUND, 0), max(len(frames) - 4 * BACKGROUND, 0))
     last = min(first + 4 * BACKGROUND, len(frames)) - 1
     chosen = np.unique(np.linspace(first, last, min(BACKGROUND, last - first + 1)).round().astype(int))
-    frame = frames[index].astype(np.float32)
-    background = np.median([_aligned(frames[k], frame) for k in chosen], axis=0).astype(np.float32)
-    difference = cv2.GaussianBlur(np.abs(frame - background), (0, 0), 0.8)
+    frame = frames[index]
+    aligned = [_aligned(frames[k], frame) for k in chosen]
+    difference = cv2.GaussianBlur(np.abs(frame - np.median(aligned, axis=0).astype(np.float32)), (0, 0), 0.8)
     middle = float(np.median(difference))
     spread = 1.4826 * float(np.median(np.abs(difference - middle)))
     mask = (difference > max(FLOOR, middle + SIGMAS * spread)).astype(np.uint8)
@@ -108,15 +112,20 @@ def _foreground(frames: Sequence[Array], index: int) -> Array:
 
 
 def _aligned(other: Array, frame: Array) -> Array:
-    """`other` moved so that still things lie where they lie in `frame`."""
-    other = other.astype(np.float32)
-    window = cv2.createHanningWindow((frame.shape[1], frame.shape[0]), cv2.CV_32F)
-    (dx, dy), _ = cv2.phaseCorrelate(other.copy(), frame.copy(), window)  # it may apply the window in place
+    """`other` (float32) moved so that still things lie where they lie in `frame`."""
+    top, left = (max(length - ALIGNED, 0) // 2 for length in frame.shape)
+    middle = (slice(top, top + ALIGNED), slice(left, left + ALIGNED))
+    parts = [
+        part[middle].astype(np.float32) for part in (other, frame)
+    ]  # new arrays: the window may be applied in place
+    window = cv2.createHanningWindow((parts[0].shape[1], parts[0].shape[0]), cv2.CV_32F)
+    (dx, dy), _ = cv2.phaseCorrelate(parts[0], parts[1], window)
+    moved = other.astype(np.float32)
     if max(abs(dx), abs(dy)) < 0.05:
-        return np.asarray(other)
+        return np.asarray(moved)
     shift = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
     size = (frame.shape[1], frame.shape[0])
-    return np.asarray(cv2.warpAffine(other, shift, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+    return np.asarray(cv2.warpAffine(moved, shift, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _components(mask: Array) -> Array:

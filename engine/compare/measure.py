@@ -23,7 +23,7 @@ from data.layouts import Pair
 from data.media import to_tensor
 from engine.compare.results import ResultClip
 from engine.config import EvalConfig
-from engine.evaluate.measure import Blend
+from engine.evaluate.measure import DETECTED, Blend
 from errors import InputError
 from metrics.detection import gray
 from metrics.measured import Array
@@ -132,10 +132,11 @@ def measure_clip(pair: Pair, results: Mapping[str, ResultClip], settings: Settin
             for name, frame in frames.items():
                 clip.objects[name].add(frame, gt, None, pair.boxes[index], shown.gt.frame_names[index])
             for name, frame in (("LR", pair.lr.frame(index)), *frames.items(), ("GT", gt)):
-                grays[name].append(gray(frame))
+                if len(grays[name]) < DETECTED:
+                    grays[name].append(gray(frame))
         bar.update()
     if pair.boxes:
-        boxes = [pair.boxes[index] for index in indices]
+        boxes = [pair.boxes[index] for index in indices[:DETECTED]]
         for name, stack in grays.items():
             enlarged = shown.gt.size[0] / pair.lr.size[0] if name == "LR" else 1.0
             clip.found[name] = metrics.detection_count(stack, boxes, enlarged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from engine.report.tables import GROUPS, Table, number
+from engine.report.tables import GROUPS, Table, detection_table, number
 
 Report = Mapping[str, Any]
 MEANS = {"mean_over_clips": "mean over clips", "mean_over_frames": "mean over frames"}
@@ -52,13 +52,6 @@ OBJECTS = {
     "psnr_y": Measure("PSNR Y", "dB", ".2f", 1),
     "ssim_y": Measure("SSIM Y", "", ".4f", 1),
     "contrast": Measure("contrast kept", "", ".0%", 0),
-}
-DETECTION = {
-    "precision": Measure("precision", "", ".3f", 1),
-    "recall": Measure("recall", "", ".3f", 1),
-    "f1": Measure("F1", "", ".3f", 1),
-    "detections": Measure("detections", "", "d", 0),
-    "boxes": Measure("boxes", "", "d", 0),
 }
 
 
@@ -149,20 +142,6 @@ def objects_table(report: Report) -> Table:
         table.groups.append(len(table.rows))
         names = [(heading if first else "", name) for first, name in marked(block)]
         add_block(table, names, list(block.values()), OBJECTS)
-    return table
-
-
-def detection_table(report: Report) -> Table:
-    """How well moving objects are found by background subtraction; LR and GT bound what a method can reach."""
-    found: Mapping[str, Any] = report.get("detection") or {}
-    table = Table("Finding moving objects", [("", "frames of"), *headings(DETECTION)])
-    if found:
-        methods = [name for name in found if name not in ("LR", "GT")]
-        ordered = {name: found[name] for name in ("LR", *methods, "GT") if name in found}
-        add_block(table, [[name] for name in ordered], list(ordered.values()), DETECTION)
-        last = len(table.rows) - 1
-        table.best = {cell for cell in table.best if cell[0] != last}
-        table.note = "Background subtraction with the same settings for all (docs/metrics.md)."
     return table
 
 

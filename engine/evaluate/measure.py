@@ -30,8 +30,10 @@ from engine.report.cost import SIDE, gmac_per_frame
 from engine.restore import Options, restore
 from engine.restore.timing import Clock
 from errors import InputError
+from metrics.detection import gray
 from models.base import Network
 
+DETECTED = 200  # frames of a clip that are searched for moving objects: they are kept in memory
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
 BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
 
@@ -202,6 +204,8 @@ class ClipMeter:
         self.crop = metrics.default_crop(self.settings.protocol, config.scale) if crop is None else crop
         self.temporal = metrics.TemporalMeter() if self.settings.temporal else None
         self.objects = metrics.ObjectMeter(self.settings.protocol) if pair.boxes else None
+        self.grays: dict[str, list[Any]] = {}
+        self.boxes: list[list[Any]] = []
 
     def add(self, shot: Shot) -> None:
         gt, settings = self.pair.gt, self.settings
@@ -221,8 +225,27 @@ class ClipMeter:
         self.rows.append(row)
         if self.objects and self.pair.boxes:
             self.objects.add(shot.ours, shot.gt, shot.baseline, self.pair.boxes[shot.index], name)
+            self.remember(shot, self.pair.boxes[shot.index])
         if settings.save_frames and self.folder:
             self.keep(shot, self.folder / "frames" / self.pair.name / name)
+
+    def remember(self, shot: Shot, boxes: list[Any]) -> None:
+        """Keep a frame in gray for the detector, which needs the clip: of DETECTED frames at most."""
+        if not self.settings.detect or len(self.boxes) >= DETECTED:
+            return
+        shown = {"LR": self.pair.lr.frame(shot.index), "baseline": shot.baseline, "ours": shot.ours, "GT": shot.gt}
+        for name, frame in shown.items():
+            self.grays.setdefault(name, []).append(gray(frame))
+        self.boxes.append(boxes)
+
+    def found(self) -> dict[str, metrics.DetectionCount]:
+        """What the detector finds in LR, baseline, ours and GT."""
+        assert self.pair.gt is not None
+        scale = self.pair.gt.size[0] / self.pair.lr.size[0]
+        return {
+            name: metrics.detection_count(frames, self.boxes, scale if name == "LR" else 1.0)
+            for name, frames in self.grays.items()
+        }
 
     def keep(self, shot: Shot, path: Path) -> None:
         """Write a restored frame in the type and units of the ground truth: georeferenced, stretched or float ones as TIFF."""
@@ -234,7 +257,8 @@ class ClipMeter:
 
     def result(self) -> dict[str, Any]:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}
-        return {**means(self.rows), **objects, "frames": self.rows}
+        detection = {"detection": {name: count.counts() for name, count in self.found().items()}} if self.grays else {}
+        return {**means(self.rows), **objects, **detection, "frames": self.rows}
 
 
 def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -266,6 +290,12 @@ def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
     objects = [row for clip in clips for row in clip.get("objects", {}).get("rows", [])]
     if objects:
         result["objects"] = metrics.summarise(objects)
+    found: dict[str, metrics.DetectionCount] = {}
+    for clip in clips:
+        for name, counts in clip.get("detection", {}).items():
+            found[name] = found.get(name, metrics.DetectionCount()) + metrics.DetectionCount(**counts)
+    if found:
+        result["detection"] = {name: count.result() for name, count in found.items()}
     return result
 
 

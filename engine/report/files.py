@@ -19,7 +19,17 @@ from typing import Any
 
 from data.files import replacing
 from engine.report.page import render_page
-from engine.report.tables import LUMA, Table, clip_table, facts, frame_table, object_table, sweep_table, tables
+from engine.report.tables import (
+    LUMA,
+    Table,
+    clip_table,
+    detection_table,
+    facts,
+    frame_table,
+    object_table,
+    sweep_table,
+    tables,
+)
 from metrics import PSNR_CEILING
 
 CONSOLE_CLIPS = 40  # clips listed in the terminal, so that the mean stays in view
@@ -69,6 +79,8 @@ def console_table(report: Mapping[str, Any]) -> str:
         parts.append(plain_table(sweep_table(report)))
     if report.get("objects"):
         parts.append(plain_table(object_table(report["objects"], report)))
+    if report.get("detection"):
+        parts.append(plain_table(detection_table(report)))
     return "\n\n".join(parts)
 
 

@@ -133,6 +133,22 @@ def object_table(objects: Report, report: Report, title: str = "Moving objects")
     return table
 
 
+def detection_table(report: Report) -> Table:
+    """How well moving objects are found by background subtraction; LR and GT bound what a method can reach."""
+    found: Mapping[str, Any] = report.get("detection") or {}
+    columns = {"precision": ".3f", "recall": ".3f", "f1": ".3f", "detections": "d", "boxes": "d"}
+    headings = ["frames of", "precision", "recall", "F1", "detections", "boxes"]
+    table = Table("Finding moving objects", [("", heading) for heading in headings])
+    table.rows = [
+        [name, *(number(row.get(key), style) for key, style in columns.items())] for name, row in found.items()
+    ]
+    known = {name: row["f1"] for name, row in found.items() if name not in ("LR", "GT") and row.get("f1") is not None}
+    best = max(known.values(), default=None)
+    table.best = {(index, 3) for index, name in enumerate(found) if len(known) > 1 and known.get(name) == best}
+    table.note = "Background subtraction with the same settings for all (docs/metrics.md)." if found else ""
+    return table
+
+
 def sweep_table(report: Report, key: str = "psnr_y") -> Table:
     """Scales down, times across: ours, and the gain over the baseline in brackets."""
     sweep = report["sweep"]
@@ -184,6 +200,8 @@ def tables(report: Report) -> list[Table]:
         found += [sweep_table(report, key) for key in ("psnr_y", "ssim_y") if key in report["sweep"]]
     if report.get("objects"):
         found.append(object_table(report["objects"], report))
+    if report.get("detection"):
+        found.append(detection_table(report))
     return found
 
 

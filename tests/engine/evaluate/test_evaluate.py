@@ -20,6 +20,7 @@ from engine.report.tables import facts
 from engine.restore.jobs import inverse_transform, transform
 from engine.sources import open_source
 from errors import InputError
+from metrics.detection import gray
 from tests.engine.conftest import CLIPS, NETWORK
 from tests.engine.small import SMALL_STNO
 
@@ -102,6 +103,17 @@ def test_rounded_frame_times_count_as_regular() -> None:
     assert gap_times(clip, 0, 2, [1]) == [0.5]  # frames of one time
     assert gap_times(clip, 2, 2, [1]) == [pytest.approx(0.8)]
     assert runs([[0.5], [0.5], [0.8]]) == [(range(0, 2), [0.5]), (range(2, 3), [0.8])]
+
+
+def test_moving_objects_are_searched_where_asked(tiny: Config) -> None:
+    config = replace(tiny, eval=replace(tiny.eval, frames=4, detect=True))
+    layout = open_source(config, "val")
+    report = evaluate(models.build(NETWORK), layout, config, device=CPU, progress=False)
+    assert list(report["detection"]) == ["LR", "baseline", "ours", "GT"]
+    pair = layout.pairs[0]
+    frames = [gray(pair.gt.frame(index)) for index in range(4)]
+    assert report["detection"]["GT"] == metrics.detection_count(frames, pair.boxes[:4]).result()
+    assert report["detection"]["LR"]["boxes"] == sum(map(len, pair.boxes[:4]))
 
 
 def test_both_means_are_named_and_settings_told(tiny: Config) -> None:
