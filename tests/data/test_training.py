@@ -121,8 +121,11 @@ def test_two_steps_on_every_layout(
     if network == "stno":
         mapping["network"] = STNO
     source["root"] = str(tmp_path / "data")
-    data = {"patch": 8, "scales": [2.0, 2.0], "train": source, "val": source}
-    config = config_from_mapping({**mapping, "data": data, "eval": {"scale": 2}})
+    data = {"patch": 8, "train": source, "val": source}
+    if network == "stno":
+        mapping |= {"eval": {"scale": 2}}
+        data |= {"scales": [2.0, 2.0]}
+    config = config_from_mapping({**mapping, "data": data})
     Trainer(config, tmp_path / "run", torch.device("cpu")).fit()
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     losses = [value for entry in log for key, value in entry.items() if key.startswith("loss/")]
