@@ -15,18 +15,20 @@ PACKAGES = ("cli", "data", "dcn", "engine", "errors", "losses", "metrics", "mode
 
 
 def _make_importable() -> None:
-    """Let this repository's modules be imported later on too: torch.hub takes its folder off the path again.
+    """Keep this repository's modules importable after torch.hub has removed its folder from the path.
 
     Raises ImportError if a module of another project already has one of the names.
     """
     for name in PACKAGES:
-        file = getattr(sys.modules.get(name), "__file__", None)
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)  # or a folder
         if file is not None and not Path(file).resolve().is_relative_to(ROOT):
             raise ImportError(
                 f"a module '{name}' is already imported from {file}, and this repository has one of the same name: "
                 "load these networks first or in a process of their own, or use an ONNX file (python -m engine.export)"
             )
-    sys.path.append(str(ROOT))
+    if str(ROOT) not in sys.path[1:]:  # torch.hub has put it first, and takes that entry off again
+        sys.path.append(str(ROOT))
 
 
 _make_importable()

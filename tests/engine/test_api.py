@@ -143,8 +143,9 @@ def test_torch_hub_from_another_folder(tmp_path: Path) -> None:
 
 
 def test_torch_hub_beside_another_project(tmp_path: Path) -> None:
-    tmp_path.joinpath("models.py").write_text("mine = 1\n")
-    code = f"import models, torch; torch.hub.load({str(ROOT)!r}, 'mtdo_s', source='local')"
+    tmp_path.joinpath("models").mkdir()
+    tmp_path.joinpath("models", "mine.py").write_text("mine = 1\n")
+    code = f"import models.mine, torch; torch.hub.load({str(ROOT)!r}, 'mtdo_s', source='local')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
