@@ -172,7 +172,7 @@ def _two(text: str) -> tuple[float, float]:
 def _one(text: str, kind: Callable[[str], Any], fits: Callable[[Any], bool], expected: str) -> Any:
     try:
         value = kind(text)
-    except ValueError:
+    except (ValueError, ArithmeticError):
         value = None
     if value is None or not fits(value):
         raise argparse.ArgumentTypeError(f"'{text}': expected {expected}")

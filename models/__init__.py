@@ -71,6 +71,6 @@ def current_names(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _architecture(name: str) -> Architecture:
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         raise InputError(f"network.name is {name!r}; expected one of {', '.join(NETWORKS)}: change it in the config")
     return NETWORKS[name]
