@@ -192,7 +192,9 @@ class SpaceTimeOutput(NamedTuple):
     """What the training losses see. T_out = T + (T-1) * K frames for K times."""
 
     frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
-    between: Tensor | None = None  # (B, (T-1) * K, 3, h, w): intermediate LR frames, not clamped; None: there are none
+    intermediate: Tensor | None = (
+        None  # (B, (T-1) * K, 3, h, w): intermediate LR frames, not clamped; None: there are none
+    )
     flows: Flows | None = None  # each (B, (T-1) * K, 2, h, w), LR pixels; None: there are none
 
 

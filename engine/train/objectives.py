@@ -51,29 +51,29 @@ class SpaceTimeObjective(Objective):
         """
         lr, gt, times = batch["lr"], batch["gt"], batch["times"]
         if operator_only:
-            between, flows = self.network.interpolate(lr, times)
-            return self.operator_terms(lr, gt, between.float(), flows)
+            intermediate, flows = self.network.interpolate(lr, times)
+            return self.operator_terms(lr, gt, intermediate.float(), flows)
         output = self.network.forward_training(lr, times=times, size=gt.shape[-2:])
         terms: dict[str, Tensor] = {self.config.kind: pixel_loss(output.frames.float(), gt, self.config)}
-        if output.between is None or output.flows is None:
+        if output.intermediate is None or output.flows is None:
             return terms
-        return terms | self.operator_terms(lr, gt, output.between.float(), output.flows)
+        return terms | self.operator_terms(lr, gt, output.intermediate.float(), output.flows)
 
-    def operator_terms(self, lr: Tensor, gt: Tensor, between: Tensor, flows: Flows) -> dict[str, Tensor]:
+    def operator_terms(self, lr: Tensor, gt: Tensor, intermediate: Tensor, flows: Flows) -> dict[str, Tensor]:
         """Terms of the intermediate LR frames (B, (T-1) * K, 3, h, w) and of their flows."""
         config = self.config
         terms: dict[str, Tensor] = {}
         if config.lr_between or config.lr_census or config.lr_warp:
-            true = intermediate_frames(gt, between.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
-            target = imresize(true, size=(lr.shape[-2], lr.shape[-1])).clamp(0, 1).view_as(between)
+            true = intermediate_frames(gt, intermediate.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
+            target = imresize(true, size=(lr.shape[-2], lr.shape[-1])).clamp(0, 1).view_as(intermediate)
             if config.lr_between:
-                terms["lr_between"] = config.lr_between * losses.charbonnier(between, target, config.epsilon)
+                terms["lr_between"] = config.lr_between * losses.charbonnier(intermediate, target, config.epsilon)
             if config.lr_census:
-                terms["lr_census"] = config.lr_census * losses.census(between, target)
+                terms["lr_census"] = config.lr_census * losses.census(intermediate, target)
             if config.lr_warp:
                 terms["lr_warp"] = config.lr_warp * warping_loss(lr, target, flows, config.epsilon)
         if config.flow_smoothness:
-            images = between.detach().flatten(0, 1)
+            images = intermediate.detach().flatten(0, 1)
             both = [losses.flow_smoothness(flow.flatten(0, 1), images) for flow in (flows.t_0, flows.t_1)]
             terms["flow_smoothness"] = config.flow_smoothness * torch.stack(both).mean()
         return terms
@@ -83,16 +83,16 @@ def pixel_loss(output: Tensor, gt: Tensor, config: LossConfig) -> Tensor:
     return losses.l1(output, gt) if config.kind == "l1" else losses.charbonnier(output, gt, config.epsilon)
 
 
-def warping_loss(keys: Tensor, between: Tensor, flows: Flows, epsilon: float) -> Tensor:
+def warping_loss(keys: Tensor, intermediate: Tensor, flows: Flows, epsilon: float) -> Tensor:
     """Distance of each LR key frame, warped with each of its flows, from the frame that the flow leads to.
 
     A network can make the intermediate frame without flows, as a blend, and training would stay there; this term prevents
     it. The warp is bicubic, because bilinear samples are blurred, which favours flows that are too short. keys
     (B, T, 3, h, w), the true intermediate frames (B, (T-1) * K, 3, h, w), flows as in `SpaceTimeOutput`.
     """
-    per_gap = between.shape[1] // (keys.shape[1] - 1)
+    per_gap = intermediate.shape[1] // (keys.shape[1] - 1)
     first, second = (part.repeat_interleave(per_gap, 1).flatten(0, 1) for part in (keys[:, :-1], keys[:, 1:]))
-    true = between.flatten(0, 1)
+    true = intermediate.flatten(0, 1)
     t_0, one_0, t_1, zero_1 = (flow.flatten(0, 1) for flow in flows)
     ways = ((first, t_0, true), (second, t_1, true), (first, one_0, second), (second, zero_1, first))
     terms = [losses.charbonnier(warp(image, flow, "bicubic"), wanted, epsilon) for image, flow, wanted in ways]

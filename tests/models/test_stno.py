@@ -133,7 +133,7 @@ def test_the_operator_alone_gives_what_training_sees():
     times = torch.tensor([[0.25, 0.5], [0.4, 0.7]])
     between, flows = network.interpolate(frames, times)
     whole = network.forward_training(frames, times=times)
-    assert max_difference(between, whole.between) == 0
+    assert max_difference(between, whole.intermediate) == 0
     assert all(max_difference(a, b) == 0 for a, b in zip(flows, whole.flows, strict=True))
 
 
@@ -141,7 +141,7 @@ def test_the_in_between_frame_is_clamped_at_inference_only():
     network, frames = make(), clip(2)
     network.operator.merge[0].bias.fill_(2.0)
     assert network.features(frames, torch.tensor([[0.5]]), "exact", None, clamp=True).intermediate.max() <= 1
-    assert network.forward_training(frames, [0.5], (16, 24)).between.max() > 1
+    assert network.forward_training(frames, [0.5], (16, 24)).intermediate.max() > 1
 
 
 def test_untrained_network_starts_as_the_blend_of_its_neighbours():
@@ -150,7 +150,7 @@ def test_untrained_network_starts_as_the_blend_of_its_neighbours():
     output = network.forward_training(frames, [0.4], (16, 24))
     assert all(flow.abs().max() == 0 for flow in output.flows)
     blend = (frames[:, :-1] + frames[:, 1:]) / 2
-    assert (output.between - blend).abs().mean() < 0.1
+    assert (output.intermediate - blend).abs().mean() < 0.1
     expected = torch.stack([frames[:, 0], blend[:, 0], frames[:, 1], blend[:, 1], frames[:, 2]], dim=1)
     assert (output.frames - expected).abs().mean() < 0.3
 
@@ -160,7 +160,7 @@ def test_bicubic_residual_is_added():
     plain = make()
     plain.load_state_dict(with_residual.state_dict())
     output = plain.forward_training(frames, [0.5], (40, 50))
-    images = torch.stack([frames[:, 0], output.between[:, 0], frames[:, 1]], dim=1)
+    images = torch.stack([frames[:, 0], output.intermediate[:, 0], frames[:, 1]], dim=1)
     upscaled = F.interpolate(images[0], size=(40, 50), mode="bicubic", align_corners=False)[None]
     actual = with_residual.forward_training(frames, [0.5], (40, 50)).frames
     assert max_difference(actual, output.frames + upscaled) < 1e-6
@@ -199,7 +199,9 @@ def test_gradient_reaches_every_parameter():
     frames = clip(3) * (clip(3) > 0.5)
     output = network.forward_training(frames, [0.5], (40, 60))
     middle = (frames[:, :-1] + frames[:, 1:]) / 2 * 0.9
-    loss = losses.charbonnier(output.frames, torch.rand(output.frames.shape)) + losses.between(output.between, middle)
+    loss = losses.charbonnier(output.frames, torch.rand(output.frames.shape)) + losses.between(
+        output.intermediate, middle
+    )
     loss.backward()
     silent = [name for name, p in network.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert silent == []
