@@ -155,11 +155,16 @@ class WindowStream:
 
     def __init__(self, network: Any) -> None:
         self.network = network
+        self.run: Callable[..., Tensor] = self.main_part  # a caller may wrap it: CUDA graphs
         self.clear()
 
     def clear(self) -> None:
         """Forget every frame."""
         self._frames: dict[int, Any] = {}
+
+    def main_part(self, frames: Tensor) -> Tensor:
+        """The part of the work that takes the time, as a function of tensors alone."""
+        return self.network(frames)
 
     @torch.no_grad()
     def restore(self, indices: Sequence[int], load: Callable[[int], Tensor]) -> Tensor:
@@ -167,13 +172,22 @@ class WindowStream:
 
         load(index) -> (B, 3, h, w); called once for a frame while it is kept. Raises `InputError` for a window of another length.
         """
-        if len(indices) != self.network.config.frames:
-            raise InputError(f"a window of this network has {self.network.config.frames} frames, got {len(indices)}")
-        self.forget_outside(min(indices), max(indices))
-        for index in indices:
+        return self.restore_batch([indices], load)
+
+    @torch.no_grad()
+    def restore_batch(self, windows: Sequence[Sequence[int]], load: Callable[[int], Tensor]) -> Tensor:
+        """Several windows as one batch, for devices that one does not fill -> their centre frames (windows * B, 3, ...)."""
+        for indices in windows:
+            if len(indices) != self.network.config.frames:
+                raise InputError(
+                    f"a window of this network has {self.network.config.frames} frames, got {len(indices)}"
+                )
+        seen = [index for indices in windows for index in indices]
+        self.forget_outside(min(seen), max(seen))
+        for index in seen:
             if index not in self._frames:
                 self._frames[index] = self.describe(load(index))
-        return self.restore_known(list(indices))
+        return self.restore_known([list(indices) for indices in windows])
 
     def forget_outside(self, first: int, last: int) -> None:
         """Drop everything about frames before `first` or after `last`."""
@@ -183,9 +197,14 @@ class WindowStream:
         """What is kept of a frame (B, 3, h, w)."""
         return frame
 
-    def restore_known(self, indices: list[int]) -> Tensor:
-        """The centre frame of a window whose frames are all kept."""
-        return self.network(torch.stack([self._frames[index] for index in indices], 1))
+    def restore_known(self, windows: list[list[int]]) -> Tensor:
+        """The centre frames of windows whose frames are all kept."""
+        return self.run(joined([torch.stack([self._frames[index] for index in indices], 1) for indices in windows]))
+
+
+def joined(batches: Sequence[Tensor]) -> Tensor:
+    """Batches as one; a single one without a copy."""
+    return batches[0] if len(batches) == 1 else torch.cat(list(batches))
 
 
 class SpaceTimeOutput(NamedTuple):

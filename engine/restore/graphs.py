@@ -31,6 +31,8 @@ class Graphed:
         self.works = True
 
     def __call__(self, *arguments: Tensor | None) -> Tensor:
+        if torch.is_autocast_enabled("cuda"):  # its cache of converted weights does not live in a graph
+            return self.function(*arguments)
         key = tuple(None if a is None else (a.shape, a.stride(), a.dtype) for a in arguments)
         if key in self.recordings:
             return self.recordings[key](*arguments)

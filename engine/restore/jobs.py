@@ -5,7 +5,7 @@ one job after the other on one tile of the frames, in one of the eight flips and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from data.clips import Clip
 from engine.restore.spacing import WindowChooser
 from engine.restore.tiles import Tile
+from engine.restore.transfer import compact, upload
 from errors import InputError
 from models.base import SpaceTimeNetwork, WindowNetwork
 
@@ -21,6 +22,13 @@ class WindowJob(NamedTuple):
     """Frame numbers of a window in order (repeated at the ends of a clip), and these frames (3, h, w)."""
 
     numbers: list[int]
+    frames: dict[int, Tensor]
+
+
+class BatchJob(NamedTuple):
+    """Several windows at once, each as in `WindowJob`, and their frames (3, h, w); frames may be bytes (transfer.py)."""
+
+    windows: list[list[int]]
     frames: dict[int, Tensor]
 
 
@@ -38,8 +46,9 @@ class ChunkJob(NamedTuple):
     times: list[list[float]] | None = None
 
 
-Job = WindowJob | ChunkJob
-Runner = Callable[..., Tensor]  # a job -> its frames (n, 3, H, W), float32 on the CPU
+Job = WindowJob | BatchJob | ChunkJob
+Runner = Callable[..., Tensor]  # a job -> its frames (n, 3, H, W), float32
+CPU = torch.device("cpu")
 
 
 def transform(x: Tensor, position: int) -> Tensor:
@@ -58,15 +67,16 @@ class WindowRunner:
 
     def __init__(self, network: WindowNetwork, device: torch.device, tile: Tile, position: int) -> None:
         self.stream = network.stream()
-        self.device, self.tile, self.position = device, tile, position
+        self.device, self.tile, self.position, self.target = device, tile, position, CPU
 
-    def __call__(self, job: WindowJob) -> Tensor:
-        """-> (1, 3, H, W), float32 on the CPU."""
+    def __call__(self, job: WindowJob | BatchJob) -> Tensor:
+        """-> (windows, 3, H, W), float32 on `target`."""
 
         def load(number: int) -> Tensor:
-            return transform(self.tile.crop(job.frames[number]), self.position).to(self.device)[None]
+            return upload(transform(self.tile.crop(job.frames[number]), self.position), self.device)[None]
 
-        return inverse_transform(self.stream.restore(job.numbers, load), self.position).float().cpu()
+        windows = job.windows if isinstance(job, BatchJob) else [job.numbers]
+        return inverse_transform(self.stream.restore_batch(windows, load), self.position).float().to(self.target)
 
 
 class ChunkRunner:
@@ -76,11 +86,11 @@ class ChunkRunner:
         self, network: SpaceTimeNetwork, device: torch.device, tile: Tile, position: int, times: Sequence[float]
     ) -> None:
         self.network, self.device, self.tile, self.position = network, device, tile, position
-        self.times, self.keys_only = list(times) or [0.5], not times
+        self.times, self.keys_only, self.target = list(times) or [0.5], not times, CPU
 
     def __call__(self, job: ChunkJob) -> Tensor:
-        """-> (n, 3, H, W), float32 on the CPU."""
-        keys = transform(self.tile.crop(job.keys), self.position).to(self.device)
+        """-> (n, 3, H, W), float32 on `target`."""
+        keys = upload(transform(self.tile.crop(job.keys), self.position), self.device)
         height, width = self.tile.out_size
         size = (width, height) if self.position % 2 else (height, width)
         times, wanted = (self.times, None) if job.times is None else padded_times(job.times, job.keep)
@@ -88,7 +98,7 @@ class ChunkRunner:
         frames = frames if wanted is None else frames[wanted]
         frames = frames if job.with_last else frames[:-1]
         frames = frames[:: 1 + len(self.times)] if self.keys_only and wanted is None else frames
-        return inverse_transform(frames, self.position).float().cpu()
+        return inverse_transform(frames, self.position).float().to(self.target)
 
 
 def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
@@ -123,6 +133,26 @@ def windows(clip: Clip, chooser: WindowChooser, frames: Sequence[int]) -> Iterat
             del held[number]
         numbers = chooser.window(index, load)
         yield WindowJob(numbers, {number: load(number) for number in sorted(set(numbers))})
+
+
+def batched(jobs: Iterator[Any], size: int) -> Iterator[Any]:
+    """Jobs for a GPU: `size` windows at once, and frames that came from bytes as bytes."""
+    group: list[WindowJob] = []
+    for job in jobs:
+        if isinstance(job, ChunkJob):
+            yield job._replace(keys=compact(job.keys))
+            continue
+        group.append(job)
+        if len(group) == size:
+            yield _batch(group)
+            group = []
+    if group:
+        yield _batch(group)
+
+
+def _batch(group: Sequence[WindowJob]) -> BatchJob:
+    frames = {number: frame for job in group for number, frame in job.frames.items()}
+    return BatchJob([job.numbers for job in group], {number: compact(frame) for number, frame in frames.items()})
 
 
 def chunks(

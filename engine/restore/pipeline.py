@@ -16,10 +16,12 @@ from torch import Tensor
 
 from data.clips import Clip
 from engine.restore import precision, tiles
-from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunks, windows
+from engine.restore.graphs import LARGEST, Graphed
+from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, batched, chunks, windows
 from engine.restore.spacing import WindowChooser, widest
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
+from engine.restore.transfer import downloaded
 from engine.restore.worker_pool import group_size, pool_size, share_out
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
@@ -39,6 +41,9 @@ class Options:
 
 
 DEFAULT = Options()
+FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
+MOST_WINDOWS = 16
+ON_DEVICE = 0.1  # share of a GPU's free memory that finished frames may take there while tiles are joined
 
 
 class Shape(NamedTuple):
@@ -96,11 +101,13 @@ def restore(
         worker = TiledRunner(start, shape, network, device, options, note or _to_stderr, progress)
         return clock.watch(worker) if clock else worker
 
+    if device.type == "cuda":
+        jobs = batched(jobs, windows_at_once(network, clip.size, options, device))
     ahead: Iterator[Job] = read_ahead(jobs)
     if workers == 1:
         worker = make_worker()
-        for job in ahead:
-            yield from worker(job)
+        for restored in downloaded(worker(job) for job in ahead):
+            yield from restored
     else:
         group = group_size(len(wanted), workers, 12 * shape.out[0] * shape.out[1])
         yield from share_out(ahead, make_worker, workers, group)
@@ -126,6 +133,16 @@ def frames_at_once(network: Network, size: tuple[int, int], options: Options, de
     workers = pool_size(pixels, network.pool_work, torch.get_num_threads())
     room = tiles.SHARE * tiles.free_memory(device) / (pixels * bytes_per_pixel(network))
     return max(1, min(workers, int(room)))
+
+
+def windows_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
+    """How many windows of frames of `size` = (h, w) fill a GPU and fit into `tiles.SHARE` of its free memory."""
+    if network.space_time:
+        return 1
+    side = options.tile or max(size)
+    pixels = min(size[0], side) * min(size[1], side)
+    room = tiles.SHARE * tiles.free_memory(device) / (pixels * bytes_per_pixel(network))
+    return max(1, min(MOST_WINDOWS, FILLING // pixels, int(room)))
 
 
 def bytes_per_pixel(network: Network, key_frames: int = 0, times: int = 0) -> float:
@@ -157,9 +174,21 @@ class TiledRunner:
         self.canvas = tiles.Canvas(self.tiles, self.shape.out)
         positions = range(8) if self.options.ensemble else (0,)
         self.runners = [[self.start(each, position) for position in positions] for each in self.tiles]
+        if self.device.type == "cuda":
+            self._prepare_gpu()
+
+    def _prepare_gpu(self) -> None:
+        """Frames stay on the device until they are whole, if it has room; small ones are restored by CUDA graphs."""
+        size, pixels = 3 * 12 * self.shape.out[0] * self.shape.out[1], self.shape.lr[0] * self.shape.lr[1]
+        at_once = windows_at_once(self.network, self.shape.lr, self.options, self.device)
+        fits = len(self.tiles) == 1 or at_once * size < ON_DEVICE * tiles.free_memory(self.device)
+        for runner in (runner for runners in self.runners for runner in runners):
+            runner.target = self.device if fits else runner.target  # type: ignore[attr-defined]
+            if isinstance(runner, WindowRunner) and at_once * pixels <= LARGEST:
+                runner.stream.run = Graphed(runner.stream.run)
 
     def __call__(self, job: Job) -> Tensor:
-        """One job -> its restored frames (n, 3, H, W), float32 on the CPU."""
+        """One job -> its restored frames (n, 3, H, W), float32; on the CPU, or still on a GPU."""
         while True:
             with precision.numbers(self.options.precision, self.device, self.network):
                 try:

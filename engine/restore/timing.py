@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 Job = TypeVar("Job")
@@ -23,6 +24,8 @@ class Clock:
         def watched(job: Job) -> Tensor:
             begin = time.perf_counter()
             frames = work(job)
+            if frames.is_cuda:
+                torch.cuda.synchronize(frames.device)  # the work was only enqueued
             self._spans.append((begin, time.perf_counter(), len(frames)))
             return frames
 

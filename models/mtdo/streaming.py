@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from models.base import WindowStream
+from models.base import WindowStream, joined
 from models.layers import pad_to_multiple
 from models.mtdo.difference import FrameDifference
 from models.mtdo.window import WindowFeatures
@@ -51,15 +51,23 @@ class MTDOStream(WindowStream):
         padded = pad_to_multiple(frame, self.network.multiple)
         return KnownFrame(frame, padded, *self.network.encode(padded))
 
-    def restore_known(self, indices: list[int]) -> Tensor:
+    def main_part(self, *features: Tensor | None) -> Tensor:
+        return self.network.reconstruct(WindowFeatures(*features))  # type: ignore[arg-type]
+
+    def restore_known(self, windows: list[list[int]]) -> Tensor:
+        described = [self._window(indices) for indices in windows]
+        features = (None if parts[0] is None else joined(parts) for parts in zip(*described, strict=True))
+        centres = joined([self._frames[indices[len(indices) // 2]].original for indices in windows])
+        return self.network.finish(self.run(*features), centres)
+
+    def _window(self, indices: list[int]) -> WindowFeatures:
         network, centre = self.network, self._frames[indices[len(indices) // 2]]
-        window = WindowFeatures(
+        return WindowFeatures(
             centre.padded,
             self._aligned(indices, centre),
             self._differences(network.atdm, self._adjacent, indices),
             self._differences(network.stdm, self._skipped, indices),
         )
-        return network.finish(network.reconstruct(window), centre.original)
 
     def _aligned(self, indices: list[int], centre: KnownFrame) -> Tensor:
         distinct = sorted(set(indices))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from engine.restore import Options, pipeline, restore
 from engine.restore.graphs import WARM, Graphed
+from engine.restore.jobs import batched
 from engine.restore.transfer import compact, downloaded, expand, upload
+from tests.engine.small import moving_clip, small_mtdo
 
 
 def test_frames_of_bytes_travel_as_bytes_and_come_back_bit_for_bit():
@@ -88,3 +91,23 @@ def test_a_graph_that_cannot_be_recorded_or_is_wrong_is_not_used(caplog):
             assert torch.equal(graphed(torch.ones(2)), torch.full((2,), 2.0))
         assert not graphed.works and graphed.recordings == {}
     assert "differs by" in caplog.text
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_windows_in_batches_give_the_frames_of_single_ones(size, monkeypatch):
+    """What a GPU does, here on the CPU: several windows at once, frames as bytes, the main part wrapped."""
+    network, clip = small_mtdo(), moving_clip(7, 20, 24)
+    expected = list(restore(network, clip, options=Options(workers=1)))
+    plain_windows, wrapped = pipeline.windows, []
+
+    def in_batches(*arguments):
+        for job in batched(plain_windows(*arguments), size):
+            assert all(frame.dtype == torch.uint8 for frame in job.frames.values())
+            wrapped.append(len(job.windows))
+            yield job
+
+    monkeypatch.setattr(pipeline, "windows", in_batches)
+    found = list(restore(network, clip, options=Options(workers=1, tile=16, overlap=8)))
+    assert len(found) == 7 and sum(wrapped) == 7 and max(wrapped) == size
+    found = list(restore(network, clip, options=Options(workers=1)))
+    assert all((a - b).abs().max() < 1e-5 for a, b in zip(found, expected, strict=True))
