@@ -23,7 +23,14 @@ def main() -> int:
     arguments.add_argument(
         "--cost", metavar="WxH", help="print parameters, GMAC, seconds and memory of configs for LR frames of this size"
     )
+    arguments.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits in every run on GPUs too, slower (train.deterministic=true)",
+    )
     options = cli.parse(arguments)
+    if options.deterministic:
+        options.overrides.append("train.deterministic=true")
     if options.cost:
         from engine.compare.cost import report_cost
 
