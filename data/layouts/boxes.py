@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from data.clips import frame_numbers
+from data.layouts.listing import read_lines
 from errors import InputError
+
+SINGLE = "groundtruth.txt"  # of SatSOT
 
 
 class Box(NamedTuple):
@@ -23,33 +27,79 @@ class Box(NamedTuple):
 
 
 def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -> list[list[Box]]:
-    """Boxes per frame from lines `frame, id, x, y, w, h, ...` (commas or blanks).
+    """Boxes per frame from lines `frame, id, x, y, w, h, ...` (commas or blanks); of `groundtruth.txt` (SatSOT) from one
+    line `x, y, w, h` per frame.
 
-    The frame number is that of the file's name. A seventh column that is a word is the object's class, else `label` is.
-    Boxes in frames that do not exist are left out and counted in `notes`.
+    The frame number is that of the file's name. A seventh column that is a word is the object's class. Otherwise columns
+    are those of MOT, `score, category, visibility`: a score of 0 means that the box is to be ignored, and a category is the
+    class where the folders name none (`label` is "object"). Boxes in frames that do not exist, of no area and ignored ones
+    are left out and counted in `notes`. InputError where no box is left.
     """
+    lines = read_lines(path, "a list of boxes")
+    if path.name == SINGLE:
+        return _single_object(path, lines, names, label)
     numbers = frame_numbers(names) or list(range(1, len(names) + 1))
     position = {number: index for index, number in enumerate(numbers)}
     boxes: list[list[Box]] = [[] for _ in names]
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of boxes ({error})") from None
-    outside = 0
+    outside = ignored = 0
+    empty: list[InputError] = []
     for number, line in enumerate(lines, start=1):
-        fields = re.split(r"[,\s]+", line.strip().strip(","))
+        fields = _fields(line)
         if fields == [""]:
             continue
-        frame, box = _parse(fields, label, f"{path}, line {number}")
-        if frame in position:
+        try:
+            frame, box = _parse(fields, label, f"{path}, line {number}")
+        except EmptyBoxError as error:
+            empty.append(error)
+            continue
+        if _ignored(fields):
+            ignored += 1
+        elif frame in position:
             boxes[position[frame]].append(box)
         else:
             outside += 1
+    if empty and not any(boxes):
+        raise InputError(str(empty[0]))
     if outside:
         notes.append(f"{path}: {outside} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})")
+    if empty:
+        notes.append(f"{path}: {len(empty)} boxes without area are left out")
+    if ignored:
+        notes.append(f"{path}: {ignored} boxes of score 0 are left out, as MOT means them")
     if outside and not any(boxes):
         raise InputError(f"{path}: none of its frame numbers is one of the clip's ({numbers[0]} to {numbers[-1]})")
     return boxes
+
+
+class EmptyBoxError(InputError):
+    """A box without width or height: trackers write them where an object is hidden."""
+
+
+def _single_object(path: Path, lines: Sequence[str], names: Sequence[str], label: str) -> list[list[Box]]:
+    """One object, one line per frame; words or zeros where it is not seen."""
+    boxes: list[list[Box]] = [[] for _ in names]
+    lines = [line for line in lines if line.strip()]
+    if len(lines) > len(names):
+        raise InputError(f"{path}: has {len(lines)} lines for {len(names)} frames; expected one line per frame")
+    for index, line in enumerate(lines):
+        fields = _fields(line)
+        if any(field.lower() in ("none", "nan") for field in fields):
+            continue
+        with suppress(EmptyBoxError):
+            boxes[index] = [_parse([str(index), "1", *fields], label, f"{path}, line {index + 1}")[1]]
+    return boxes
+
+
+def _fields(line: str) -> list[str]:
+    return re.split(r"[,\s]+", line.strip().strip(","))
+
+
+def _ignored(fields: Sequence[str]) -> bool:
+    """MOT's columns (eight or more) with a score of 0."""
+    try:
+        return len(fields) >= 8 and float(fields[6]) == 0
+    except ValueError:
+        return False
 
 
 def _parse(fields: list[str], label: str, where: str) -> tuple[int, Box]:
@@ -57,8 +107,17 @@ def _parse(fields: list[str], label: str, where: str) -> tuple[int, Box]:
         frame, track = int(float(fields[0])), int(float(fields[1]))
         x, y, w, h = (float(value) for value in fields[2:6])
     except (ValueError, IndexError, OverflowError):
-        raise InputError(f"{where}: expected numbers frame, id, x, y, w, h, got {','.join(fields)!r}") from None
-    if not (w > 0 and h > 0 and abs(x) < 1e6 and abs(y) < 1e6):
-        raise InputError(f"{where}: a box of {w:g}x{h:g} pixels at ({x:g}, {y:g}) is impossible")
+        raise InputError(f"{where}: expected numbers frame, id, x, y, w, h, got {','.join(fields)[:80]!r}") from None
+    problem = f"{where}: a box of {w:g}x{h:g} pixels at ({x:g}, {y:g}) is impossible"
+    if not (w >= 0 and h >= 0 and max(abs(x), abs(y), w, h) < 1e6):
+        raise InputError(problem)
+    if not (w and h):
+        raise EmptyBoxError(problem)
     named = len(fields) > 6 and fields[6][:1].isalpha()
-    return frame, Box(track, x, y, w, h, fields[6] if named else label)
+    return frame, Box(track, x, y, w, h, fields[6] if named else _category(fields, label))
+
+
+def _category(fields: Sequence[str], label: str) -> str:
+    """`class N` from MOT's eighth column, where nothing else names the class."""
+    numbered = label == "object" and len(fields) >= 8 and re.fullmatch(r"[1-9]\d{0,3}", fields[7])
+    return f"class {fields[7]}" if numbered else label

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.clips import image_files
+from data.layouts.boxes import SINGLE
 from data.layouts.listing import (
     ClipFiles,
     ClipQuery,
@@ -21,6 +22,7 @@ from data.layouts.listing import (
     lr_folder,
     named,
     other_scales,
+    read_lines,
 )
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from errors import InputError
@@ -130,8 +132,7 @@ def find_vimeo90k(root: Path, query: ClipQuery) -> Found:
         path = root / lists[query.split]
         if not path.is_file():
             raise InputError(f"{path}: the list of the split '{query.split}' is missing; add it or use split all")
-        names = [line.strip().replace("\\", "/") for line in path.read_text(encoding="utf-8-sig").split("\n")]
-        clips = [sequences / name for name in names if name]
+        clips = [sequences / name for name in _vimeo_names(path)]
         reason = f"{len(clips)} clips of {path.name}"
     elif query.split is None and all((root / name).is_file() for name in set(lists.values())):
         raise InputError(f"{root}: has a training and a test list; choose with split: train, test or all")
@@ -146,6 +147,17 @@ def find_vimeo90k(root: Path, query: ClipQuery) -> Found:
         lr = [low / name / frame for frame in frames] if low else None
         entries.append(ClipFiles(name, [clip / frame for frame in frames], lr))
     return entries, reason + (f", LR in {low.name}/" if low else "")
+
+
+def _vimeo_names(path: Path) -> list[str]:
+    """GROUP/CLIP per line; a line that leads anywhere else is an error, for clips are also names of outputs."""
+    names = []
+    for number, line in enumerate(read_lines(path, "a list of clips"), start=1):
+        name = line.strip().replace("\\", "/").strip("/")
+        if name and not re.fullmatch(r"[^/.][^/]*/[^/.][^/]*", name):
+            raise InputError(f"{path}, line {number}: expected GROUP/CLIP such as 00001/0266, got {name[:80]!r}")
+        names += [name] if name else []
+    return names
 
 
 def has_own_splits(root: Path) -> bool:
@@ -196,10 +208,14 @@ def find_raw_viso(root: Path, query: ClipQuery) -> Found:
             prefix = f"{top.name}/" if len(tops) > 1 else ""
             for group in (path for path in folders(top) if path.name.lower() in VISO_CLASSES):
                 entries += [_viso_entry(sequence, f"{prefix}{group.name}/") for sequence in folders(group)]
-    elif root.resolve().name.lower() in VISO_CLASSES and any(_viso_frames(sequence) for sequence in folders(root)):
+    elif _is_class(root) and any(_viso_frames(sequence) for sequence in folders(root)):
         entries = [_viso_entry(sequence) for sequence in folders(root)]
-    elif _viso_frames(root) and (root / "gt" / "gt.txt").is_file():
+    elif _viso_frames(root) and _box_file(root):
         entries = [_viso_entry(root)]
+    elif any(_viso_frames(sequence) and _box_file(sequence) for sequence in folders(root)):
+        entries = [_viso_entry(sequence) for sequence in folders(root)]  # AIR-MOT's train/ and test/, SatSOT
+        with_boxes = sum(entry.boxes is not None for entry in entries)
+        return entries, f"{len(entries)} sequences with frames in img/, {with_boxes} with boxes"
     with_boxes = sum(entry.boxes is not None for entry in entries)
     return (entries, f"{len(entries)} VISO sequences, {with_boxes} with boxes") if entries else None
 
@@ -212,8 +228,20 @@ def _viso_entry(sequence: Path, prefix: str = "") -> ClipFiles:
     frames, group = _viso_frames(sequence), sequence.resolve().parent.name.lower()
     if frames is None:
         raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
-    label = group if group in VISO_CLASSES else "object"
-    return ClipFiles(prefix + sequence.resolve().name, frames, None, if_file(sequence / "gt" / "gt.txt"), label)
+    own = sequence.resolve().name.lower().partition("_")[0]  # SatSOT: car_01
+    label = group if _is_class(sequence.resolve().parent) else own if own in VISO_CLASSES else "object"
+    return ClipFiles(prefix + sequence.resolve().name, frames, None, _box_file(sequence), label)
+
+
+def _box_file(sequence: Path) -> Path | None:
+    return if_file(sequence / "gt" / "gt.txt") or if_file(sequence / SINGLE)
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder holds the sequences of one of VISO's classes; a `train` beside a `test` holds those of a split."""
+    name = folder.resolve().name.lower()
+    splits = {"test", "val", "training", "testing"}
+    return name in VISO_CLASSES and not (name == "train" and any(named(folder.resolve().parent, [s]) for s in splits))
 
 
 def find_viso(root: Path, query: ClipQuery) -> Found:

@@ -113,5 +113,13 @@ def clip_folders(root: Path) -> list[Path]:
     return filled
 
 
+def read_lines(path: Path, what: str) -> list[str]:
+    """Lines of a text file in UTF-8; InputError names the file and says what it should be."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as {what} ({error})") from None
+
+
 def if_file(path: Path) -> Path | None:
     return path if path.is_file() else None

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from data.layouts.finders import ClipFiles, folders
+from data.layouts.listing import read_lines
 from errors import InputError
+
+META = re.compile(r"\s+\d+\s+\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)$")  # frames and size
 
 
 def read_list(path: Path) -> list[tuple[str, str | None]]:
-    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are fine."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of clips ({error})") from None
+    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are fine, and so is
+    what BasicSR's meta_info files add to a clip: `000 100 (720,1280,3)`.
+    """
     items: list[tuple[str, str | None]] = []
-    for line in lines:
-        name = line.strip().replace("\\", "/").strip("/")
+    for line in read_lines(path, "a list of clips"):
+        name = META.sub("", line.strip()).replace("\\", "/").strip("/")
         if not name:
             continue
         clip, _, frame = name.rpartition("/")

@@ -391,3 +391,83 @@ def test_links_to_parents_end(tmp_path):
     frames(tmp_path / "a")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert names(open_layout(tmp_path)) == ["a"]
+
+
+# --- MOT-like trees, SatSOT, lists of other toolboxes -------------------------------------------------------------------
+
+
+def sequence(folder: Path, count: int = 3) -> Path:
+    for index in range(count):
+        write_image(folder / "img" / f"{index + 1:06d}.png", np.full((8, 8, 3), 20 * index, np.uint8))
+    return folder
+
+
+def air_mot(root: Path) -> Path:
+    for place in ("train/1", "test/3", "test/4"):
+        gt = sequence(root / place) / "gt" / "gt.txt"
+        gt.parent.mkdir()
+        gt.write_text("1,1,1,1,2,2,1,1,1\n2,1,2,1,2,2,1,1,1\n1,2,4,4,3,3,1,2,1\n1,3,5,5,2,2,0,2,1\n2,2,4,4,0,3,1,2,1\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("root", "split", "names"),
+    [
+        (".", "train", ["1"]),
+        (".", "test", ["3", "4"]),
+        (".", "all", ["test/3", "test/4", "train/1"]),
+        ("train", None, ["1"]),
+        ("test", None, ["3", "4"]),
+        ("test/3", None, ["3"]),
+    ],
+)
+def test_mot_like_trees(tmp_path, root, split, names):
+    layout = open_layout(air_mot(tmp_path / "AIR") / root, split=split)
+    assert sorted(pair.name for pair in layout) == names
+    for pair in layout:
+        assert [[box.label for box in frame] for frame in pair.boxes] == [["class 1", "class 2"], ["class 1"], []]
+    assert any("score 0" in note for note in layout.notes) and any("without area" in note for note in layout.notes)
+
+
+def test_satsot(tmp_path):
+    for name in ("car_01", "balloon_02"):
+        (sequence(tmp_path / "SatSOT" / name) / "groundtruth.txt").write_text("1,1,2,2\nnone,none,none,none\n3 3 2 2\n")
+    layout = open_layout(tmp_path / "SatSOT")
+    assert [pair.name for pair in layout] == ["balloon_02", "car_01"]
+    assert layout[1].boxes == [[Box(1, 1, 1, 2, 2, "car")], [], [Box(1, 3, 3, 2, 2, "car")]]
+    assert layout[0].boxes[0][0].label == "object"
+    assert len(open_layout(tmp_path / "SatSOT" / "car_01")[0].boxes) == 3
+    (tmp_path / "SatSOT" / "car_01" / "groundtruth.txt").write_text("1,1,2,2\n" * 4)
+    with pytest.raises(InputError, match="4 lines for 3 frames"):
+        open_layout(tmp_path / "SatSOT")
+
+
+@pytest.mark.parametrize("huge", ["1e400", "-3", "1e7"])
+def test_impossible_boxes(tmp_path, huge):
+    (sequence(tmp_path / "SatSOT" / "car_01") / "groundtruth.txt").write_text(f"1,1,{huge},2\n")
+    with pytest.raises(InputError, match="line 1: a box"):
+        open_layout(tmp_path / "SatSOT")
+
+
+@pytest.mark.parametrize("line", ["000 3 (64,64,3)", "000 100 (720, 1280, 3)", "train_sharp/000", "000/"])
+def test_lists_of_other_toolboxes(tmp_path, line):
+    for clip in ("000", "011"):
+        write_image(tmp_path / "train_sharp" / clip / "00000000.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "meta_info.txt").write_text(line + "\n")
+    assert [pair.name for pair in open_layout(tmp_path, list_file=tmp_path / "meta_info.txt")] == ["000"]
+
+
+@pytest.mark.parametrize("line", ["00001/../..", "../x", "/etc/passwd", "00001", "a/b/c", "00001/..", "./00001"])
+def test_lists_lead_nowhere_else(tmp_path, line):
+    for index in range(1, 8):
+        write_image(tmp_path / "sequences" / "00001" / "0001" / f"im{index}.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "sep_testlist.txt").write_text(line + "\n")
+    with pytest.raises(InputError, match=r"sep_testlist\.txt, line 1: expected GROUP/CLIP"):
+        open_layout(tmp_path, split="test")
+
+
+def test_lists_in_another_encoding(tmp_path):
+    (tmp_path / "sequences").mkdir()
+    (tmp_path / "sep_testlist.txt").write_bytes(b"caf\xe9/1\n")
+    with pytest.raises(InputError, match=r"sep_testlist\.txt: cannot be read as a list of clips"):
+        open_layout(tmp_path, split="test")
