@@ -99,16 +99,19 @@ def any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for this rank: `auto` takes its GPU if there is one, else the CPU."""
+    """The device for this rank: `auto` takes its GPU if there is one (CUDA, else Apple's), else the CPU."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"device '{name}' is unknown: expected auto, cpu or cuda") from None
+        raise InputError(f"device '{name}' is unknown: expected auto, cpu, cuda, mps or xpu") from None
+    missing = {"mps": not torch.backends.mps.is_available(), "xpu": not torch.xpu.is_available()}
+    if missing.get(device.type, device.type not in ("cpu", "cuda")):
+        raise InputError(f"device '{name}': no such device is usable here: take cpu or auto")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise InputError(f"device '{name}': no CUDA device is usable here: say device=cpu or device=auto")
+            raise InputError(f"device '{name}': no CUDA device is usable here: take cpu or auto")
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise InputError(f"device '{name}': only {torch.cuda.device_count()} CUDA devices are there")

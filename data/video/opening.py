@@ -64,7 +64,8 @@ def _index_missing(path: str | Path) -> bool:
     """Whether an MP4 or MOV has no `moov` box among its top boxes."""
     try:
         with Path(path).open("rb") as file:
-            kinds, position = set(), 0
+            kinds: set[bytes] = set()
+            position = 0
             while len(kinds) < 64:
                 file.seek(position)
                 head = file.read(16)

@@ -93,10 +93,18 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 )
         if source.chapters() and not (container.chapters and sound):
             left.append("chapters")
+        if container.constant:  # AVI
+            left += ["languages"] if any(_language(source.streams[track.index]) for track in tracks) else []
+            left += ["the place"] if any("location" in key.lower() for key in source.metadata) else []
         if left:
             why = f"{suffix} cannot hold it" if sound else "the speed is changed"
             notes.append(f"left out ({why}): {', '.join(left)}")
         return TrackPlan(tuple(tracks), tuple(notes), bool(source.chapters()) and container.chapters and sound)
+
+
+def _language(stream: Any) -> str:
+    language = stream.metadata.get("language", "")
+    return "" if language == "und" else language
 
 
 def describe(stream: Any) -> str:
@@ -104,8 +112,7 @@ def describe(stream: Any) -> str:
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
     picture = stream.type == "video" and int(stream.disposition) & int(av.stream.Disposition.attached_pic)
     kind = "cover picture" if picture else f"{NAMES.get(stream.type, stream.type)} stream {stream.index}"
-    language = stream.metadata.get("language", "")
-    return f"{kind} ({', '.join(filter(None, (codec, language if language != 'und' else '')))})"
+    return f"{kind} ({', '.join(filter(None, (codec, _language(stream))))})"
 
 
 def _track(stream: Any, container: Container, start: float) -> Track | None:

@@ -140,6 +140,8 @@ def free_memory(device: torch.device) -> float:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "xpu":
+        return float(torch.xpu.mem_get_info(device)[0])
     return min([float(psutil.virtual_memory().available), *_group_limits()]) / max(
         int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1
     )

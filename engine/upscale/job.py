@@ -34,7 +34,7 @@ from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
 from data.video import join
 from data.video.containers import Timing, check_size, timing
-from data.video.encoding import Encoding
+from data.video.encoding import PARAMS, Encoding
 from engine.upscale import comparison
 from engine.upscale.timeline import Timeline
 from errors import InputError
@@ -63,7 +63,14 @@ class VideoTarget:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return self.source.plan.notes if self.source else ()
+        """What of the source is converted or left out."""
+        if self.source is None:
+            return ()
+        light, codec = self.source.video.info.light, self.encoding.codec
+        lost = [*light.dynamic]
+        if (light.mastering or light.content) and codec not in PARAMS:
+            lost.append("the HDR mastering display and light level")
+        return (*self.source.plan.notes, *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []))
 
 
 @dataclass
