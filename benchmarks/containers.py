@@ -14,8 +14,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from data.video import VideoFile, tracks
 from data.video.containers import CONTAINERS, LIMITS, check_codec, default_codec
