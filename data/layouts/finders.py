@@ -153,7 +153,7 @@ def _vimeo_names(path: Path) -> list[str]:
     """GROUP/CLIP per line; a line that leads anywhere else is an error, for clips are also names of outputs."""
     names = []
     for number, line in enumerate(read_lines(path, "a list of clips"), start=1):
-        name = line.strip().replace("\\", "/").strip("/")
+        name = line.strip().replace("\\", "/").rstrip("/")
         if name and not re.fullmatch(r"[^/.][^/]*/[^/.][^/]*", name):
             raise InputError(f"{path}, line {number}: expected GROUP/CLIP such as 00001/0266, got {name[:80]!r}")
         names += [name] if name else []
