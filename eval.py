@@ -20,6 +20,7 @@ def main() -> None:
     if options.results:
         comparison.compare(options)
     else:
+        comparison.check_unused(options)
         testing.evaluate_and_report(options, space_time=False)
 
 

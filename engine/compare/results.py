@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,10 @@ class Candidate:
     @property
     def name(self) -> str:
         return "/".join(self.parts)
+
+    @property
+    def lowered(self) -> tuple[str, ...]:
+        return tuple(part.lower() for part in self.parts)
 
     def open(self) -> Clip:
         if isinstance(self.source, tuple):
@@ -118,9 +123,17 @@ def match_clips(method: str, root: Path, names: Sequence[str]) -> dict[str, Cand
     found = candidates(root)
     if len(names) == 1 and len(found) == 1:
         return {names[0]: found[0]}
+    index: dict[str, list[Candidate]] = {}  # by every folder of the path: data sets have thousands of clips
+    for candidate in found:
+        for part in dict.fromkeys(part.lower() for part in candidate.parts):
+            index.setdefault(part, []).append(candidate)
+    last_parts = Counter(name.split("/")[-1].lower() for name in names)
     matched: dict[str, Candidate] = {}
     for name in names:
-        fitting = _fitting(name, found, names)
+        wanted = tuple(part.lower() for part in name.split("/"))
+        near = index.get(wanted[-1], [])
+        fitting = [candidate for candidate in near if _contains(candidate.lowered, wanted)]
+        fitting = fitting or (near if last_parts[wanted[-1]] == 1 else []) or _named_after(name, found, names)
         if not fitting:
             known = ", ".join(candidate.name for candidate in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
             raise InputError(
@@ -134,18 +147,10 @@ def match_clips(method: str, root: Path, names: Sequence[str]) -> dict[str, Cand
     return matched
 
 
-def _fitting(name: str, found: list[Candidate], names: Sequence[str]) -> list[Candidate]:
-    """The best fitting candidates: path with the clip's name, a file name that begins with it, frames named after it."""
-    wanted = tuple(part.lower() for part in name.split("/"))
-    lowered = [(candidate, tuple(part.lower() for part in candidate.parts)) for candidate in found]
-    inside = [candidate for candidate, parts in lowered if _contains(parts, wanted)]
-    if inside:
-        return inside
-    if sum(other.split("/")[-1].lower() == wanted[-1] for other in names) == 1:
-        last = [candidate for candidate, parts in lowered if wanted[-1] in parts]
-        if last:
-            return last
-    begins = re.compile(re.escape(wanted[-1]) + SEPARATOR)
+def _named_after(name: str, found: list[Candidate], names: Sequence[str]) -> list[Candidate]:
+    """Candidates, or frames of one folder, whose file names begin with the clip's name."""
+    last = name.split("/")[-1].lower()
+    begins = re.compile(re.escape(last) + SEPARATOR)
     longer = [
         re.compile(re.escape(o.split("/")[-1].lower()) + rf"({SEPARATOR}|$)") for o in names if len(o) > len(name)
     ]
@@ -153,7 +158,7 @@ def _fitting(name: str, found: list[Candidate], names: Sequence[str]) -> list[Ca
     def belongs(stem: str) -> bool:
         return bool(begins.match(stem)) and not any(other.match(stem) for other in longer)
 
-    named = [candidate for candidate, parts in lowered if belongs(parts[-1])]
+    named = [candidate for candidate in found if belongs(candidate.lowered[-1])]
     if named:
         return named
     flat = [_only(candidate, belongs) for candidate in found if isinstance(candidate.source, tuple)]

@@ -27,7 +27,7 @@ from engine.compare.measure import (
     common_frames,
     measure_clip,
 )
-from engine.compare.results import ResultClip, match_clips, open_result, parse_results
+from engine.compare.results import Candidate, ResultClip, match_clips, open_result, parse_results
 from engine.compare.statistics import REPLICATES, SEED, differences, means, summary
 from engine.compare.write import console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
@@ -38,6 +38,7 @@ from errors import InputError
 
 GROUPS = ("data.", "eval.", "network.", "train.", "loss.")
 OUT = "runs/compare"
+SCALE, FIGURES = 4.0, 2  # where the options do not say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,13 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--scale",
         type=float,
-        default=4.0,
         help="with --results: magnification, for bicubic and the border (default: 4)",
     )
     add("--metrics", nargs="+", metavar="NAME", help=f"with --results: measures to take ({' '.join(KNOWN)})")
     add("--crop", action="append", metavar="CLIP/FRAME:x,y,w,h", help="with --results: a figure of this place")
-    add("--figures", type=int, default=2, help="with --results: figures chosen where methods differ most (default: 2)")
+    add("--figures", type=int, help="with --results: figures chosen where methods differ most (default: 2)")
     add("--ndvi", metavar="NIR,RED", help="with --results: change of NDVI; positions of the two bands shown, from 1")
+
+
+def check_unused(options: argparse.Namespace) -> None:
+    """Raises InputError for an option of comparisons without `--results`: it would change nothing."""
+    for name in ("scale", "metrics", "crop", "figures", "ndvi"):
+        if getattr(options, name) is not None:
+            raise InputError(
+                f"--{name} belongs to a comparison: name frames with --results NAME=FOLDER, or leave it out"
+            )
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,16 +71,19 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     Raises InputError, before anything is measured, for clips and frames that do not match.
     """
     words, overrides = split_words(options.results, options.overrides)
+    measures, overrides = split_words(options.metrics or DEFAULT, overrides)
     folders = parse_results(words)
     if options.weight:
         raise InputError(
             "--results compares frames and runs no network: leave --weight out (its frames: eval.py --save-frames)"
         )
     config = comparison_config(options, overrides)
-    settings = Settings.of(config.eval, config.scale, options.metrics or DEFAULT, ndvi_bands(options.ndvi))
+    settings = Settings.of(config.eval, config.scale, measures, ndvi_bands(options.ndvi))
     layout = open_source(config, "val")
     check_ndvi(settings.ndvi, layout.pairs)
-    opened = {pair.name: open_results(pair, folders, layout) for pair in layout.pairs}
+    names = [pair.name for pair in layout.pairs]
+    matched = {method: match_clips(method, folder, names) for method, folder in folders.items()}
+    opened = {pair.name: open_results(pair, matched) for pair in layout.pairs}
     crops = [figures.parse_crop(text, layout.pairs) for text in options.crop or ()]
     if crops:
         figures.require()
@@ -80,7 +92,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         clips = [measure_clip(pair, opened[pair.name], settings, bar) for pair in layout.pairs]
     report = build_report(config, settings, layout, folders, clips, opened)
     out = Path(options.outputpath) if options.outputpath != "runs/eval" else Path(OUT)
-    crops = crops or figures.most_disputed(clips, options.figures)
+    crops = crops or figures.most_disputed(clips, FIGURES if options.figures is None else options.figures)
     views = {name: Shown(clip.pair, opened[name], settings.stride) for name, clip in by_name(clips).items()}
     report["pictures"] = [
         picture(views[clip.pair.name], clip, folders, out) for clip in clips[: max(config.eval.pictures, 0)]
@@ -114,7 +126,7 @@ def ndvi_bands(text: str | None) -> tuple[int, int] | None:
 def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> Config:
     """Data and evaluation settings of --config and the options; the network group only carries the scale."""
     mapping = read_yaml(options.config) if options.config else {"name": "comparison", "data": {"val": {"kind": "auto"}}}
-    scale = options.scale
+    scale = SCALE if options.scale is None else options.scale
     whole = float(scale).is_integer() and scale >= 1
     mapping["network"] = {"name": "mtdo", "scale": int(scale)} if whole else {"name": "stno"}
     given = [
@@ -126,16 +138,12 @@ def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> 
     return config
 
 
-def open_results(pair: Pair, folders: Mapping[str, Path], layout: Layout) -> dict[str, ResultClip]:
+def open_results(pair: Pair, matched: Mapping[str, Mapping[str, Candidate]]) -> dict[str, ResultClip]:
     """Every method's version of a clip."""
     if pair.gt is None:
         raise InputError(f"clip '{pair.name}' has no ground truth: a comparison needs it")
-    names = [other.name for other in layout.pairs]
     full = pair.gt.clip.size if isinstance(pair.gt, CroppedClip) else pair.gt.size
-    return {
-        method: open_result(method, match_clips(method, folder, names)[pair.name], pair.gt, pair.lr, full)
-        for method, folder in folders.items()
-    }
+    return {method: open_result(method, clips[pair.name], pair.gt, pair.lr, full) for method, clips in matched.items()}
 
 
 def build_report(

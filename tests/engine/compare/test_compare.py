@@ -16,7 +16,7 @@ import cli
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
 from engine.compare import compare
-from engine.compare.run import add_arguments
+from engine.compare.run import add_arguments, check_unused
 from engine.evaluate import scripts
 from errors import InputError
 from settings import from_mapping
@@ -154,6 +154,13 @@ def test_objects_of_the_simulator_are_searched(tmp_path: Path) -> None:
     assert report["detection"]["GT"]["boxes"] == sum(map(len, pair.boxes))
     assert report["methods"]["truth"]["objects"]["all"]["psnr_y"] == 100
     assert "Finding moving objects" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("words", [["--crop", "a/1:0,0,9,9"], ["--metrics", "lpips"], ["--scale", "2"]])
+def test_options_of_comparisons_are_refused_without_results(words: list[str]) -> None:
+    with pytest.raises(InputError, match="belongs to a comparison"):
+        check_unused(options(*words))
+    check_unused(options("--frames", "3"))
 
 
 @pytest.mark.parametrize(
