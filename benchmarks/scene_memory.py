@@ -1,7 +1,7 @@
 """Peak memory of upscaling GeoTIFF scenes of growing size: a table, and a plot with --plot.
 
-    python benchmarks/scene_memory.py 512 1024 2048 --plot memory.png
-    python benchmarks/scene_memory.py 10000 --weight small.safetensors
+    python benchmarks/scene_memory.py 300x300 600x600 1200x1200
+    python benchmarks/scene_memory.py 2500x400 10000x400 --weight small.safetensors --plot memory.png
 
 Each size is a process of its own: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
 back in strips: type, nodata and the mean of the valid pixels.
@@ -26,13 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 STRIP = 256
 
 
-def write_scene(path: Path, side: int) -> float:
+def write_scene(path: Path, width: int, height: int) -> float:
     """A smooth scene with detail; the left eighth is nodata (0). Returns the mean of the rest."""
     rng, total, count = np.random.default_rng(0), 0.0, 0
     options = {
         "driver": "GTiff",
-        "width": side,
-        "height": side,
+        "width": width,
+        "height": height,
         "count": 3,
         "dtype": "uint16",
         "nodata": 0,
@@ -40,30 +40,30 @@ def write_scene(path: Path, side: int) -> float:
     }
     place = {"crs": "EPSG:32632", "transform": from_origin(5e5, 5e6, 10, 10), "BIGTIFF": "IF_SAFER"}
     with rasterio.open(path, "w", **options, **place) as file:
-        for top in range(0, side, STRIP):
-            rows = min(STRIP, side - top)
-            y, x = np.mgrid[top : top + rows, :side]
+        for top in range(0, height, STRIP):
+            rows = min(STRIP, height - top)
+            y, x = np.mgrid[top : top + rows, :width]
             base = 6000 + 3000 * np.sin(x / 9) * np.cos(y / 11)
             strip = np.stack([base * (1 + 0.1 * k) + rng.normal(0, 40, base.shape) for k in range(3)]).astype(np.uint16)
-            strip[:, :, : side // 8] = 0
+            strip[:, :, : width // 8] = 0
             total, count = total + float(strip.sum(dtype=np.float64)), count + int((strip > 0).sum())
-            file.write(strip, window=Window(0, top, side, rows))
+            file.write(strip, window=Window(0, top, width, rows))
     return total / count
 
 
-def read_back(path: Path) -> tuple[str, int, float]:
-    """Type, pixels a side and mean of the valid pixels."""
+def read_back(path: Path) -> tuple[str, float]:
+    """Type and size, and the mean of the valid pixels."""
     total, count = 0.0, 0
     with rasterio.open(path) as file:
         for top in range(0, file.height, STRIP):
             strip = file.read(window=Window(0, top, file.width, min(STRIP, file.height - top)))
             total, count = total + float(strip.sum(dtype=np.float64)), count + int((strip > 0).sum())
-        return file.dtypes[0], file.width, total / count
+        return f"{file.dtypes[0]} {file.width}x{file.height}", total / count
 
 
-def measure(side: int, weight: Path | None, folder: Path) -> tuple[float, float, str]:
+def measure(size: tuple[int, int], weight: Path | None, folder: Path) -> tuple[float, float, str]:
     """GiB at the peak, seconds, and what was read back."""
-    mean = write_scene(folder / "in.tif", side)
+    mean = write_scene(folder / "in.tif", *size)
     command = [
         sys.executable,
         str(ROOT / "upscale.py"),
@@ -77,33 +77,41 @@ def measure(side: int, weight: Path | None, folder: Path) -> tuple[float, float,
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    dtype, width, after = read_back(folder / "out.tif")
-    return peak, seconds, f"{dtype} {width}x{width}, mean {mean:.1f} -> {after:.1f}"
+    result, after = read_back(folder / "out.tif")
+    return peak, seconds, f"{result}, mean {mean:.1f} -> {after:.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sides", type=int, nargs="+", help="pixels a side")
+    parser.add_argument("sizes", type=parse_size, nargs="+", metavar="WxH")
     parser.add_argument("--weight", type=Path, help="weights of scale 2 (default: the released ones)")
     parser.add_argument("--plot", type=Path, help="picture of peak memory over size")
     parser.add_argument("--folder", help="where the scenes are written (default: the temporary folder)")
     options = parser.parse_args()
     print("| pixels | peak memory (GiB) | seconds | result |\n|---|---|---|---|")
     peaks = []
-    for side in sorted(options.sides):  # rising: the peak of the children is the largest so far
+    sizes = sorted(
+        options.sizes, key=lambda size: size[0] * size[1]
+    )  # rising: the peak is that of the largest child so far
+    for size in sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            peak, seconds, result = measure(side, options.weight, Path(folder))
+            peak, seconds, result = measure(size, options.weight, Path(folder))
         peaks.append(peak)
-        print(f"| {side}x{side} | {peak:.2f} | {seconds:.0f} | {result} |", flush=True)
+        print(f"| {size[0]}x{size[1]} | {peak:.2f} | {seconds:.0f} | {result} |", flush=True)
     if options.plot:
-        plot(sorted(options.sides), peaks, options.plot)
+        plot(sizes, peaks, options.plot)
 
 
-def plot(sides: list[int], peaks: list[float], path: Path) -> None:
+def parse_size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def plot(sizes: list[tuple[int, int]], peaks: list[float], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    axes.plot([side**2 / 1e6 for side in sides], peaks, "o-")
+    axes.plot([width * height / 1e6 for width, height in sizes], peaks, "o-")
     axes.set(
         xlabel="megapixels of the scene", ylabel="peak memory (GiB)", ylim=(0, max(3.2, 1.1 * max(peaks))), xscale="log"
     )
