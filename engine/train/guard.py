@@ -80,7 +80,7 @@ class Undo:
         if len(tensors) != len(copies):  # parameters that learn for the first time got moments
             copies = [tensor.clone() for tensor in tensors]
         else:
-            torch._foreach_copy_(copies, tensors)
+            _copy(copies, tensors)
         self.kept.append(Kept(copies, not self.optimizer.state))
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class Undo:
         copies, empty = self.kept[-1]
         if empty:
             self.optimizer.state.clear()
-        torch._foreach_copy_(self._tensors(), copies)
+        _copy(self._tensors(), copies)
 
     def discard(self) -> None:
         """Forget the values of the last `keep`: the next `restore` goes back to those before it."""
@@ -100,6 +100,20 @@ class Undo:
         now, before = ([tensors[number] for number in self.learned] for tensors in (self.own, self.kept[-1].copies))
         change = torch._foreach_sub(now, before)
         return _norm(change), _norm(before)
+
+
+def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
+    """Copy tensor by tensor; those of a GPU in one operation per type, which a single tensor elsewhere would prevent."""
+    if not any(target.is_cuda for target in targets):
+        torch._foreach_copy_(targets, values)
+        return
+    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
+    for target, value in zip(targets, values, strict=True):
+        group = groups.setdefault((target.device, target.dtype), ([], []))
+        group[0].append(target)
+        group[1].append(value)
+    for some, theirs in groups.values():
+        torch._foreach_copy_(some, theirs)
 
 
 def _norm(tensors: Any) -> Tensor:
