@@ -95,6 +95,14 @@ class Facts:
     cog: bool = False
     place: dict[str, Any] = field(default_factory=dict)  # crs, transform, gcps, rpcs
 
+    @property
+    def plain(self) -> bool:
+        """Whether this is a picture of 8 or 16 bits, gray or RGB, of which nothing more is said."""
+        said = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
+        missing = self.mask or any(value is not None for value in self.nodata)
+        simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
+        return simple and not missing and not said
+
 
 class Raster:
     """A GeoTIFF open for reading windows. choice: numbers of the bands to take; None: all but alpha, which is kept apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class SceneClip(Clip):
         self.raster = Raster(path, self.bands.choice)
         self.name, self.fps = self.path.stem, fps
         self.frame_names, self.times = [self.path.stem], [0.0]
+        self.series: list[SceneClip] = [self]
 
     @property
     def facts(self) -> Facts:
@@ -43,6 +45,12 @@ class SceneClip(Clip):
     @property
     def channels(self) -> int:
         return len(self.groups[0])
+
+    def around(self, reach: int) -> tuple[list[SceneClip], int]:
+        """Up to `reach` scenes of its series before and after this one, and which of them it is."""
+        place = self.series.index(self)
+        first = max(place - reach, 0)
+        return self.series[first : place + reach + 1], place - first
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -127,7 +135,8 @@ class SceneClip(Clip):
 
     def identity(self, index: int) -> str:
         status = self.path.stat()
-        return f"{self.path.resolve()}|{status.st_mtime_ns}|{status.st_size}|{self.bands}"
+        others = f"|{len(self.series)} scenes from {self.series[0].path.name}" if len(self.series) > 1 else ""
+        return f"{self.path.resolve()}|{status.st_mtime_ns}|{status.st_size}|{self.bands}{others}"
 
 
 def _percentiles(block: Block, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -150,3 +159,18 @@ def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
     if not clip.facts.bands:
         raise InputError(f"{path}: holds transparency only")
     return clip
+
+
+def open_series(paths: Sequence[Path], bands: Bands | None, fps: float | None) -> list[SceneClip] | None:
+    """Scenes of the same ground at several times, each seen with its neighbours and stretched like the first.
+
+    None where they are plain pictures (`Facts.plain`) or differ in size, type or number of bands.
+    """
+    scenes = [open_scene(path, bands, fps) for path in paths]
+    kinds = {(scene.size, scene.facts.dtype.name, len(scene.facts.bands)) for scene in scenes}
+    if len(kinds) > 1 or all(scene.facts.plain for scene in scenes):
+        return None
+    for scene in scenes:
+        scene.series = scenes
+        scene.limits = scenes[0].limits
+    return scenes

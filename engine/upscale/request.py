@@ -10,14 +10,14 @@ from data import frame_writer
 from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
-from data.clips.scene import SceneClip, open_scene
+from data.clips.scene import SceneClip, open_scene, open_series
 from data.files import resolved, sha256
 from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for
 from engine.distributed import say
-from engine.restore.spacing import set_spacing
+from engine.restore.spacing import set_spacing, widest
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob, work_folder
@@ -116,6 +116,9 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     check_places([out], inputs(request))
     suffix = f".{request.image_format or 'png'}"
     members = None if source.is_file() else find_members(source, out, request.stills, suffix, say)
+    if members is None and (series := open_series_for(source, out, request)):
+        failures.several = True
+        return series
     if members is None:
         return [open_scene_for(source, out, request) or (open_clip(source, request), out)]
     if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
@@ -145,6 +148,17 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
     if request.preview is not None or path.suffix.lower() not in frame_writer.STACK_SUFFIXES or not is_scene(path):
         return None
     return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
+
+
+def open_series_for(source: Path, out: Path, request: Request) -> list[tuple[Clip, Path]] | None:
+    """A folder of GeoTIFFs of one place that are more than pictures, and the files that they become; else None."""
+    paths = image_files(source) if source.is_dir() else []
+    times = request.fps or request.times or request.begin is not None or request.end is not None
+    pictures = request.compare or request.preview is not None or request.image_format not in (None, "tif")
+    if times or pictures or out.suffix or str(out) == "-" or not paths or not all(map(is_scene, paths)):
+        return None
+    series = open_series(paths, request.stretch(), request.input_fps)
+    return [(scene, out / f"{scene.path.stem}.tif") for scene in series] if series else None
 
 
 def check_members(source: Path, members: Sequence[Member], compare: bool) -> None:
@@ -214,6 +228,7 @@ def make_job(
     )
     if isinstance(job, SceneJob):
         job.multiple = network.multiple
+        job.reach = request.context if network.space_time else network.config.frames // 2 * widest(network.spacing)
     return job
 
 

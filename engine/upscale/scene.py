@@ -31,7 +31,8 @@ NETWORK_MEMORY = 2**30  # bytes that the network may take for one tile
 ROW_MEMORY = 2**28  # bytes of the finished part of a row of tiles
 
 
-Enlarge = Callable[[np.ndarray, tuple[int, int]], np.ndarray]  # (h, w, bands) float32, (H, W) -> (bands, H, W)
+# frames (h, w, bands) float32 of a series, which of them is wanted, (H, W) -> (bands, H, W)
+Enlarge = Callable[[list[np.ndarray], int, tuple[int, int]], np.ndarray]
 
 
 class Row(NamedTuple):
@@ -49,6 +50,7 @@ class SceneJob(ClipJob):
     """A scene and its upscaled version. `facts` holds tile and precision as for other clips."""
 
     multiple: int = 8
+    reach: int = 0  # scenes before and after this one that the network sees
     _plan: tuple[Any, list[tiles.Tile]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -127,13 +129,22 @@ class SceneJob(ClipJob):
             part = values[:, column.start : column.stop]
             if not measured[:, column.start : column.stop].any():
                 continue
-            large = enlarge(part, (height, column.out_stop - column.out_start))
+            frames, centre = self._window(positions, span, column, part)
+            large = enlarge(frames, centre, (height, column.out_stop - column.out_start))
             if not np.isfinite(large).all():
                 raise InputError(
                     f"{self.clip.source(0)}: the output is not finite: check the weights, or try --precision fp32"
                 )
             canvas[:, :, column.out_start : column.out_stop] += large * weight.numpy()
         self._keep(number, self._cut(index, canvas, positions))
+
+    def _window(
+        self, positions: tuple[int, ...], span: tiles.Span, column: tiles.Span, own: np.ndarray
+    ) -> tuple[list[np.ndarray], int]:
+        """The tile in this scene and in those of its series that the network sees with it."""
+        scenes, centre = self.scene.around(self.reach)
+        rows, columns = slice(span.start, span.stop), slice(column.start, column.stop)
+        return [own if scene is self.scene else scene.group(positions, rows, columns)[0] for scene in scenes], centre
 
     def _cut(self, index: int, canvas: np.ndarray, positions: tuple[int, ...]) -> Row:
         rows, span = self.rows, self.rows[index]
@@ -260,13 +271,21 @@ def still(network: Network, name: str, frame: np.ndarray) -> ArrayClip:
 def enlarger(job: SceneJob, network: Network, options: Options, device: torch.device) -> Enlarge:
     """The network on one tile."""
 
-    def enlarge(part: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        clip = still(network, job.clip.name, part)
+    def enlarge(window: list[np.ndarray], centre: int, size: tuple[int, int]) -> np.ndarray:
+        part = window[centre]
+        clip = ArrayClip(job.clip.name, window) if len(window) > 1 else still(network, job.clip.name, part)
         made = [
             round(side * out / lr) for side, out, lr in zip(part.shape, job.network_size, job.clip.size, strict=False)
         ]
         frames = restore(
-            network, clip, device=device, frames=range(1), times=(), size=(made[0], made[1]), options=options
+            network,
+            clip,
+            device=device,
+            padding=job.facts.get("padding"),
+            frames=range(centre, centre + 1),
+            times=(),
+            size=(made[0], made[1]),
+            options=options,
         )
         frame = next(frames)
         frame = frame if tuple(frame.shape[-2:]) == size else imresize(frame, size=size)

@@ -494,3 +494,28 @@ def test_a_scene_equals_restoring_it_in_tiles(tmp_path, weight):
     expected = next(restore(network(), clip, options=Options(tile=64))).numpy()
     with rasterio.open(make(source, weight, tile=64)) as out:
         assert np.abs(out.read() - expected).max() < 1e-5
+
+
+def test_a_series_is_seen_together_and_keeps_its_holes(tmp_path, weight):
+    """Frames of one place with nodata: each result is that of the clip whose holes are filled, with nodata put back."""
+    from data.clips import ArrayClip
+
+    frames = [np.roll((picture(4) * 2000 + 100).astype(np.int16), 2 * k, axis=2) for k in range(4)]
+    shown = []
+    (tmp_path / "in").mkdir()
+    for k, frame in enumerate(frames):
+        frame[:, 10 + k, 20:26] = -9999
+        write(tmp_path / "in" / f"{k:03d}.tif", frame, nodata=-9999)
+        valid = frame != -9999
+        shown.append(filled(frame, valid)[:3].transpose(1, 2, 0).astype(np.float32) / 4095)
+    make(tmp_path / "in", weight, "out", limits=(0, 4095))
+    expected = list(restore(network(), ArrayClip("in", shown)))
+    for k in range(4):
+        with rasterio.open(tmp_path / "out" / f"{k:03d}.tif") as out:
+            hole = np.kron(
+                np.isin(np.arange(40), [10 + k])[:, None] & np.isin(np.arange(56), range(20, 26)), np.ones((2, 2), bool)
+            )
+            assert out.count == 4 and out.dtypes[0] == "int16" and out.nodata == -9999
+            values = out.read()
+            assert (values[:, hole] == -9999).all()
+            assert np.abs(values[:3, ~hole] - expected[k].numpy()[:, ~hole] * 4095).max() <= 1
