@@ -40,6 +40,7 @@ TURNS = 8
 SHOWN = 16  # times that doubt is amplified in pictures: 16 grey levels are white
 ROWS = 40  # frames in the page's table
 SIDE = 640  # pixels of the page's pictures
+WHOLE = "width:100%;image-rendering:pixelated"
 
 
 class TurnedClip(Derived):
@@ -169,7 +170,7 @@ def trust_page(job: ClipJob, rows: list[dict[str, Any]], shown: dict[str, np.nda
         "frame. Consistency (dB) and bias: the result at low resolution against its input. trust.csv has all frames."
     )
     panels = [
-        element("figure", element("img", src=embedded(picture, 400_000), alt=name), element("figcaption", name))
+        element("figure", element("img", src=embedded(picture, 400_000), alt=name, style=WHOLE), element("figcaption", name))
         for name, picture in shown.items()
     ]
     style = "display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem"
