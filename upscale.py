@@ -90,6 +90,11 @@ def _add_what(add: Callable[..., Any]) -> None:
         metavar="N",
         help="frames from one of MTDO's windows to the next, or auto: by what moves (default: as the weights say)",
     )
+    add(
+        "--quality",
+        choices=["auto", "clean", "compressed"],
+        help="of the source: chooses between the released weights for clean and for compressed video (default: auto)",
+    )
     add("--ensemble", action="store_true", help="mean over eight turned and mirrored versions: slower, slightly better")
 
 

@@ -28,6 +28,7 @@ RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any)
     "mtdo": {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"},
     "stno": {None: "checkpoints/stno_s.safetensors"},
 }
+RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale -> weights for lossy sources
 
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
@@ -40,12 +41,15 @@ def use_of(network: Network) -> dict[str, Any]:
     return {"network": to_mapping(network.config), **network.uses}
 
 
-def released_for(scale: float | None = None, *, space_time: bool | None = None) -> Path:
+def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
     """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: of either kind.
+    lossy: those trained on compressed video, where there are any of this scale and kind.
 
     Raises `InputError` if there are none.
     """
     scale = DEFAULT_SCALE if scale is None else scale
+    if lossy and not space_time and scale in RELEASED_LOSSY:
+        return _shipped(RELEASED_LOSSY[scale])
     for name, files in RELEASED.items():
         if space_time in (None, models.NETWORKS[name].config.space_time) and (scale in files or None in files):
             return released(name, scale)
@@ -60,7 +64,11 @@ def released(network: str, scale: float | None = None) -> Path:
         raise InputError(
             f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: take STNO's"
         )
-    path = in_repository(files.get(scale) or files[None])
+    return _shipped(files.get(scale) or files[None])
+
+
+def _shipped(file: str) -> Path:
+    path = in_repository(file)
     if not path.is_file():
         raise InputError(
             f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"

@@ -65,11 +65,15 @@ class WindowChooser:
         return neighbours(index, self.frames, self.length, self.padding)
 
     def _is_open(self, numbers: list[int], spacing: int) -> bool:
-        """Whether every other frame adds information; a window folded back at an end of the clip may repeat frames."""
+        """Whether every other frame adds information; a window folded back at an end of the clip may repeat frames.
+
+        With distinct frames beyond the ends, one half of the window must lie in the clip as it is.
+        """
         centre = self.frames // 2
         others = numbers[:centre] + numbers[centre + 1 :]
         if self.padding == "distinct":
-            return len(set(numbers)) == len(numbers)
+            span, index = centre * spacing, numbers[centre]
+            return len(set(numbers)) == len(numbers) and (index >= span or index + span < self.length)
         return min(abs(number - numbers[centre]) for number in others) >= spacing
 
     def _is_within_reach(self, index: int, numbers: list[int], load: Callable[[int], Tensor]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from data import frame_writer
 from data.bands import Bands
@@ -49,6 +50,7 @@ class Request:
     device: str = "auto"
     padding: str | None = None  # None: as the weights say
     spacing: Spacing | None = None  # None: as the weights say
+    quality: Literal["auto", "clean", "compressed"] = "auto"  # of the source, which chooses between released weights
     context: int = CONTEXT
     input_fps: float | None = None
     begin: float | None = None  # seconds: only what is shown from there on ...
@@ -81,11 +83,11 @@ class Request:
         return None if asked == Bands() else asked
 
 
-def open_network(request: Request, lr: tuple[int, int] | None = None) -> tuple[Network, Path]:
+def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:
     """The network and its file: the weights asked for, or the small released ones for the job.
 
     These are MTDO's where they have the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the
-    first clip, for `--size`.
+    first clip, for `--size`. lossy: whether the source is compressed.
     """
     intermediate = bool(request.fps or request.times)
     if request.size and request.scale is not None:
@@ -94,7 +96,7 @@ def open_network(request: Request, lr: tuple[int, int] | None = None) -> tuple[N
         targets.exact_scale(targets.asked_size(request.size, None, lr), lr) if lr and request.size else request.scale
     )
     any_scale = request.size is not None and asked is None  # width and height are enlarged differently
-    path = request.weight or released_for(asked, space_time=True if intermediate or any_scale else None)
+    path = request.weight or released_for(asked, space_time=True if intermediate or any_scale else None, lossy=lossy)
     network = load_network(path)
     if intermediate and not network.space_time:
         raise InputError(

@@ -30,11 +30,12 @@ from data.frame_writer import check_free
 from data.media import from_tensor, write_image
 from data.scenes import scene_cuts
 from engine import distributed
+from engine.checkpoint import released_for
 from engine.distributed import say
 from engine.restore import Options, frames_at_once, precision, restore, tiles
 from engine.restore.pipeline import bytes_per_pixel
 from engine.restore.threads import WriteBehind
-from engine.upscale import pipe, scene, targets
+from engine.upscale import pipe, quality, scene, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
 from engine.upscale.outputs import fitted, missing_frames, runs
@@ -69,7 +70,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     total = len(clips) + len(failures.errors)
     if not clips:
         failures.close(total)
-    network, weights = open_network(request, clips[0][0].size)
+    network, weights = open_network(request, clips[0][0].size, is_lossy(clips[0][0], request))
     for line in remarks([clip for clip, _ in clips]):
         say(line)
     request = targets.preview_range(clips[0][0], clips[0][1], request)
@@ -177,6 +178,18 @@ def remarks(clips: Sequence[Clip]) -> Iterator[str]:
             yield clip.stretched
     if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
         yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"
+
+
+def is_lossy(clip: Clip, request: Request) -> bool:
+    """Whether weights for compressed sources are wanted; says so where the clip decides it."""
+    if request.quality != "auto":
+        return request.quality == "compressed"
+    lost = None if request.weight else quality.loss(clip)
+    if lost is None:
+        return False
+    if released_for(request.scale) != released_for(request.scale, lossy=True) and not (request.fps or request.times):
+        say(f"'{clip.name}' is {lost}: upscaled with weights for compressed sources (--quality clean: with the others)")
+    return True
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

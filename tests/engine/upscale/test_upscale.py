@@ -245,15 +245,21 @@ def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, wr
         ({"scale": 0.0}, "stno_s"),
         ({"fps": "x2"}, "stno_s"),
         ({"scale": 2.0, "times": (0.5,)}, "stno_s"),
+        ({"lossy": True}, "mtdo_s_real"),
+        ({"lossy": True, "scale": 2.0}, "mtdo_s_x2"),
+        ({"lossy": True, "fps": "x2"}, "stno_s"),
     ],
 )
 def test_released_weights_that_fit(tmp_path, monkeypatch, asked, name):
+    asked = dict(asked)
     (tmp_path / "checkpoints").mkdir()
-    for file in ("mtdo_s", "mtdo_s_x2", "stno_s"):
+    for file in ("mtdo_s", "mtdo_s_x2", "mtdo_s_real", "stno_s"):
         network = small_stno() if file == "stno_s" else small_mtdo(scale=2 if file.endswith("x2") else 4)
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
     monkeypatch.setattr(config, "ROOT", tmp_path)
-    assert open_network(Request(tmp_path / "in", tmp_path / "out", **asked))[1].stem == name
+    lossy = asked.pop("lossy", False)
+    request = Request(tmp_path / "in", tmp_path / "out", **asked)
+    assert open_network(request, lossy=lossy)[1].stem == name
 
 
 def test_a_scale_of_nothing_is_not_the_default(weights, tmp_path):

@@ -1,0 +1,57 @@
+"""Start weights with a longer window and the wide path, from weights of MTDO: python experiments/widen.py IN OUT --frames 5
+
+The new frames start without weight, so the network starts as the old one. One part cannot: with five frames the skipped
+differences are I_0 - I_2 and I_2 - I_4, not I_1 - I_3, and start with half of the old weights each.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import models
+from engine.checkpoint import load_network, save_weights
+
+
+def spread(tensor: Tensor, old: int, new: int, axis: int) -> Tensor:
+    """`old` equal blocks along `axis` in the middle of `new` blocks, the others zero."""
+    block = tensor.shape[axis] // old
+    result = tensor.new_zeros([block * new if n == axis else size for n, size in enumerate(tensor.shape)])
+    result.narrow(axis, (new - old) // 2 * block, old * block).copy_(tensor)
+    return result
+
+
+def widened(source: Path, frames: int):
+    """The network of `source` with `frames` frames and `wide: true`."""
+    old = load_network(source)
+    before = old.config.frames
+    network = models.build(replace(old.config, frames=frames, wide=True))
+    state, known = network.state_dict(), old.state_dict()
+    for name, tensor in known.items():
+        if tensor.shape == state[name].shape:
+            state[name] = tensor
+        elif name.startswith("atdm.gather"):
+            state[name] = spread(tensor, before - 1, frames - 1, 1)
+        elif name.startswith("stdm.gather"):
+            state[name] = torch.cat([tensor] * (frames // 2), 1) / (frames // 2) * (before // 2)
+        else:
+            state[name] = spread(tensor, before, frames, 0 if name.startswith("route3.gate") else 1)
+    network.load_state_dict(state)
+    return network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--frames", type=int, default=5)
+    options = parser.parse_args()
+    save_weights(options.out, widened(options.source, options.frames), step=0)
+
+
+if __name__ == "__main__":
+    main()
