@@ -1,8 +1,9 @@
 """Peak memory of upscaling GeoTIFF scenes of growing size: a table, and a plot with --plot.
 
     python benchmarks/scene_memory.py 300x300 600x600 1200x1200
-    python benchmarks/scene_memory.py 2500x400 10000x400 --weight small.safetensors --plot memory.png
+    python benchmarks/scene_memory.py 2500x2500 10000x1000 10000x2500 --without-network --plot memory.png
 
+--without-network enlarges tiles by repeating pixels: what reading, keeping and writing take by themselves, in the tiles of the network.
 Each size is a process of its own: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
 back in strips: type, nodata and the mean of the valid pixels.
 """
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -61,7 +63,18 @@ def read_back(path: Path) -> tuple[str, float]:
         return f"{file.dtypes[0]} {file.width}x{file.height}", total / count
 
 
-def measure(size: tuple[int, int], weight: Path | None, folder: Path) -> tuple[float, float, str]:
+def repeat_pixels(source: str, out: str) -> None:
+    """Upscale x2 with the plan of the released network, but without its arithmetic."""
+    from engine.upscale import Request, scene, upscale
+
+    def enlarger(*_: Any) -> Any:
+        return lambda frames, centre, size: np.moveaxis(frames[centre], -1, 0).repeat(2, axis=1).repeat(2, axis=2)
+
+    scene.enlarger = enlarger
+    upscale(Request(Path(source), Path(out), scale=2, precision="fp32"))
+
+
+def measure(size: tuple[int, int], weight: Path | None, folder: Path, network: bool) -> tuple[float, float, str]:
     """GiB at the peak, seconds, and what was read back."""
     mean = write_scene(folder / "in.tif", *size)
     command = [
@@ -73,6 +86,15 @@ def measure(size: tuple[int, int], weight: Path | None, folder: Path) -> tuple[f
         "2",
     ]
     command += ["--precision", "fp32", *(["--weight", str(weight)] if weight else [])]
+    if not network:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.scene_memory",
+            "--child",
+            str(folder / "in.tif"),
+            str(folder / "out.tif"),
+        ]
     begun = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
@@ -85,6 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sizes", type=parse_size, nargs="+", metavar="WxH")
     parser.add_argument("--weight", type=Path, help="weights of scale 2 (default: the released ones)")
+    parser.add_argument("--without-network", action="store_true", help="measure reading, keeping and writing alone")
     parser.add_argument("--plot", type=Path, help="picture of peak memory over size")
     parser.add_argument("--folder", help="where the scenes are written (default: the temporary folder)")
     options = parser.parse_args()
@@ -95,7 +118,7 @@ def main() -> None:
     )  # rising: the peak is that of the largest child so far
     for size in sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            peak, seconds, result = measure(size, options.weight, Path(folder))
+            peak, seconds, result = measure(size, options.weight, Path(folder), not options.without_network)
         peaks.append(peak)
         print(f"| {size[0]}x{size[1]} | {peak:.2f} | {seconds:.0f} | {result} |", flush=True)
     if options.plot:
@@ -120,4 +143,4 @@ def plot(sizes: list[tuple[int, int]], peaks: list[float], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    repeat_pixels(*sys.argv[2:]) if sys.argv[1:2] == ["--child"] else main()
