@@ -109,6 +109,11 @@ def test_options_as_typed(words, name, value):
         (["--percentiles", "1,2,3"], "--percentiles: '1,2,3': expected two numbers LOW,HIGH"),
         (["--times", "0.5,half"], "--times: '0.5,half': expected rising numbers between 0 and 1"),
         (["--bands", "red"], "--bands: 'red': expected one band or three"),
+        (["--from", "1:xx"], "--from: '1:xx': expected a time from 0 on"),
+        (["--bitrate", "fast"], "--bitrate: 'fast': expected bits per second"),
+        (["-e", "preset"], "'preset': expected KEY=VALUE"),
+        (["--preview", "-3"], "expected a frame number, or seconds such as 5s"),
+        (["--input-fps", "0"], "--input-fps: '0': expected a number above 0"),
         (["--tile", "32"], "--tile: '32': expected a whole number: a tile needs at least 64"),
         (["--tile", "large"], "--tile: 'large': expected a whole number"),
         (["--spacing", "0"], "--spacing: '0': expected a whole number from 1, or auto"),
@@ -120,6 +125,28 @@ def test_options_that_cannot_be_used_say_what_was_expected(words, message, capsy
         upscale.parse(["in", "out", *words])
     error = capsys.readouterr().err
     assert caught.value.code == 2 and message in error and " _" not in error.splitlines()[-1]
+
+
+def test_options_of_videos_are_read():
+    words = [
+        "in",
+        "out",
+        "--from",
+        "1:30",
+        "--to",
+        "0:02:00.5",
+        "-e",
+        "preset=slow",
+        "-e",
+        "tune=film",
+        "--preview",
+        "5s",
+    ]
+    options = upscale.parse([*words, "--bitrate", "5M", "--input-fps", "24000/1001", "--no-scenes", "--no-deinterlace"])
+    assert (options["begin"], options["end"], options["preview_seconds"]) == (90.0, 120.5, 5.0)
+    assert options["encoder_options"] == (("preset", "slow"), ("tune", "film")) and options["bitrate"] == 5_000_000
+    assert options["scenes"] is options["deinterlace"] is False and abs(options["input_fps"] - 23.976) < 1e-3
+    assert upscale.parse(["in", "out", "--preview"])["preview"] == -1
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from engine.upscale.scene import SceneJob
 from errors import InputError
 from models.base import Network, Spacing
 
+LARGE_VIDEO = 200_000_000  # bytes from which decoding it once takes long enough to be said
 CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
 
 
@@ -193,6 +194,8 @@ def open_clip(path: Path, request: Request) -> Clip:
         return FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
     if request.stretch():
         raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
+    if path.is_file() and path.stat().st_size > LARGE_VIDEO:
+        say(f"'{path.name}': looking through the video once for its frames, damage and scene cuts")
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
 
 

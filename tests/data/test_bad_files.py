@@ -1,4 +1,4 @@
-"""Damaged films and folders, and random damage to every kind of file: a usable result or one clear line, nothing else.
+"""Damaged videos and folders, and random damage to every kind of file: a usable result or one clear line, nothing else.
 
 Deeper: FUZZ_EXAMPLES=20000 pytest tests/data/test_bad_files.py -k damage
 """
@@ -63,14 +63,14 @@ def stack_bytes(folder: Path) -> bytes:
     return (folder / "stack.tif").read_bytes()
 
 
-def film_bytes(folder: Path, name: str, frames: int = 12, **options) -> bytes:
+def video_bytes(folder: Path, name: str, frames: int = 12, **options) -> bytes:
     with VideoWriter(folder / name, fps=25, **options) as writer:
         for number in range(frames):
             writer.write(np.roll(picture(48, 64), number, 1))
     return (folder / name).read_bytes()
 
 
-# --- films ------------------------------------------------------------------------------------------------------------
+# --- videos ------------------------------------------------------------------------------------------------------------
 
 
 def read_all(path: Path) -> int:
@@ -80,9 +80,9 @@ def read_all(path: Path) -> int:
     return len(video)
 
 
-def test_films_cut_short(tmp_path):
+def test_videos_cut_short(tmp_path):
     """MP4 keeps its index at the end: nothing is readable. Matroska has no need of it: what is there is read."""
-    mp4, mkv = film_bytes(tmp_path, "a.mp4"), film_bytes(tmp_path, "a.mkv", codec="ffv1")
+    mp4, mkv = video_bytes(tmp_path, "a.mp4"), video_bytes(tmp_path, "a.mkv", codec="ffv1")
     (tmp_path / "half.mp4").write_bytes(mp4[: len(mp4) * 2 // 3])
     with pytest.raises(InputError, match=r"half.mp4: its index is missing: the file is cut short"):
         VideoFile(tmp_path / "half.mp4")
@@ -93,9 +93,9 @@ def test_films_cut_short(tmp_path):
         assert "half.mkv" in str(error)
 
 
-def test_films_with_a_broken_index(tmp_path):
+def test_videos_with_a_broken_index(tmp_path):
     """AVI's index points to nowhere: FFmpeg falls back to the packets themselves."""
-    avi = bytearray(film_bytes(tmp_path, "a.avi", codec="ffv1"))
+    avi = bytearray(video_bytes(tmp_path, "a.avi", codec="ffv1"))
     at = avi.rfind(b"idx1")
     assert at > 0
     avi[at + 8 : at + 8 + 160] = RANDOM.bytes(160)
@@ -107,7 +107,7 @@ def test_films_with_a_broken_index(tmp_path):
         assert np.array_equal(broken.array(number), good.array(number))
 
 
-def test_a_film_without_pictures(tmp_path):
+def test_a_video_without_pictures(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         audio = container.add_stream("aac", rate=44100)
         audio.layout = "mono"
@@ -121,7 +121,7 @@ def test_a_film_without_pictures(tmp_path):
 
 def test_damage_that_the_decoder_sees_is_reported(tmp_path):
     """H.264 hides small damage; where the decoder says that a picture is broken, so do we."""
-    good = film_bytes(tmp_path, "a.mkv", 30)
+    good = video_bytes(tmp_path, "a.mkv", 30)
     reports = []
     for seed in range(8):
         random, content = np.random.default_rng(seed), bytearray(good)
@@ -207,14 +207,14 @@ def corpus(tmp_path_factory) -> dict[str, bytes]:
         "planes.tif": tiff_bytes(np.moveaxis(deep, 2, 0), photometric="minisblack", planarconfig="separate"),
         "float.tif": tiff_bytes(deep[..., 0].astype(np.float32) / 65535, compression="lzw", predictor=True),
     }
-    films = {
+    videos = {
         "a.mp4": {},
         "b.mkv": {"codec": "ffv1"},
         "c.avi": {"codec": "ffv1"},
         "d.webm": {},
         "e.mp4": {"codec": "h265"},
     }
-    return files | {name: film_bytes(folder, name, 4, **options) for name, options in films.items()}
+    return files | {name: video_bytes(folder, name, 4, **options) for name, options in videos.items()}
 
 
 DAMAGE = st.lists(

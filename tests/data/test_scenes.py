@@ -25,7 +25,7 @@ def test_cuts_are_found_where_they_are():
 
 
 def test_scenes_of_like_colours_are_told_apart():
-    """As pictures of one film are: the histograms share four fifths of their mass."""
+    """As pictures of one video are: the histograms share four fifths of their mass."""
     one, two = scene(8, 1), [np.clip(frame * 0.93 + 12, 0, 255).astype(np.uint8) for frame in scene(8, 11)]
     masses = [found.mass for found in changes(ArrayClip("like", one + two))]
     assert masses[7] < 0.3 and max(masses[:7] + masses[8:]) < 0.05
@@ -33,12 +33,12 @@ def test_scenes_of_like_colours_are_told_apart():
 
 
 def test_real_pictures_joined():
-    """Pieces of the samples: a film, aerial stills that drift, the same at four times the speed."""
-    film = VideoClip(sorted(samples.natural("train").glob("*.mp4"))[0])
+    """Pieces of the samples: a video, aerial stills that drift, the same at four times the speed."""
+    video = VideoClip(sorted(samples.natural("train").glob("*.mp4"))[0])
     stills = [read_image(path)[:360, :656] for path in samples.stills()]
     drift = [[still[:, shift : shift + 640] for shift in range(8)] for still in stills]
     for step in (1, 4):
-        pieces = [[film.array(index) for index in range(0, 6 * step, step)], *drift]
+        pieces = [[video.array(index) for index in range(0, 6 * step, step)], *drift]
         joined = ArrayClip("joined", [frame for piece in pieces for frame in piece])
         assert scene_cuts(joined) == [6, 14]
 

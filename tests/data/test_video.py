@@ -43,22 +43,22 @@ def write(path: Path, frames: list[np.ndarray], times: list[float] | None = None
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", None), ("a.mkv", "h265"), ("a.mkv", "ffv1"), ("a.avi", "ffv1"), ("a.webm", None)]
 )
-def test_lossless_films_come_back_bit_for_bit(tmp_path, name, codec):
+def test_lossless_videos_come_back_bit_for_bit(tmp_path, name, codec):
     frames = noise()
-    film = VideoFile(write(tmp_path / name, frames, fps=25, codec=codec, lossless=True))
-    assert len(film) == 6 and film.info.bits == 8 and film.info.fps == 25
+    recording = VideoFile(write(tmp_path / name, frames, fps=25, codec=codec, lossless=True))
+    assert len(recording) == 6 and recording.info.bits == 8 and recording.info.fps == 25
     for number in (3, 0, 5, 1, 4, 2):
-        assert np.array_equal(film.array(number), frames[number])
+        assert np.array_equal(recording.array(number), frames[number])
 
 
-def test_16_bit_films_come_back_bit_for_bit(tmp_path):
+def test_16_bit_videos_come_back_bit_for_bit(tmp_path):
     frames = noise(dtype=np.uint16)
-    film = VideoFile(write(tmp_path / "a.mkv", frames, fps=25, bits=16, lossless=True))
-    assert film.info.bits == 16
-    assert all(np.array_equal(film.array(number), frame) for number, frame in enumerate(frames))
+    recording = VideoFile(write(tmp_path / "a.mkv", frames, fps=25, bits=16, lossless=True))
+    assert recording.info.bits == 16
+    assert all(np.array_equal(recording.array(number), frame) for number, frame in enumerate(frames))
 
 
-def test_10_bit_films_are_read_exactly_and_kept(tmp_path):
+def test_10_bit_videos_are_read_exactly_and_kept(tmp_path):
     """Every 10-bit value has its own 16-bit one; a lossless copy keeps it."""
     random = np.random.default_rng(0)
     levels = [random.integers(0, 1024, (HEIGHT, WIDTH, 3), np.uint16, endpoint=False) for _ in range(3)]
@@ -68,11 +68,11 @@ def test_10_bit_films_are_read_exactly_and_kept(tmp_path):
         for frame in levels:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gbrp10le")))
         container.mux(stream.encode(None))
-    film = VideoFile(tmp_path / "a.mkv")
-    assert film.info.bits == 10
-    copied = VideoFile(write(tmp_path / "b.mkv", [film.array(n) for n in range(3)], like=film, lossless=True))
+    recording = VideoFile(tmp_path / "a.mkv")
+    assert recording.info.bits == 10
+    copied = VideoFile(write(tmp_path / "b.mkv", [recording.array(n) for n in range(3)], like=recording, lossless=True))
     for number, frame in enumerate(levels):
-        read = film.array(number)
+        read = recording.array(number)
         assert np.array_equal(np.rint(read / 65535 * 1023), frame) and read.max() > 65000
         assert np.array_equal(copied.array(number), read)
 
@@ -92,14 +92,14 @@ def test_16_bit_gray_is_read_exactly(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 10])
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_lossy_films_are_close(tmp_path, codec, bits):
+def test_lossy_videos_are_close(tmp_path, codec, bits):
     frames = smooth()
     levels = [frame.astype(np.uint16) * 257 for frame in frames] if bits == 10 else frames
-    film = VideoFile(write(tmp_path / "a.mp4", levels, fps=30, codec=codec, bits=bits, crf=8))
-    assert film.info.bits == bits and not film.info.full_range
+    recording = VideoFile(write(tmp_path / "a.mp4", levels, fps=30, codec=codec, bits=bits, crf=8))
+    assert recording.info.bits == bits and not recording.info.full_range
     unit = 257 if bits == 10 else 1
     for number, frame in enumerate(frames):
-        assert np.abs(film.array(number) / unit - frame).mean() < 1.5
+        assert np.abs(recording.array(number) / unit - frame).mean() < 1.5
 
 
 def planes_of(rgb: tuple[int, int, int], red: float, blue: float, full: bool) -> tuple[int, int, int]:
@@ -111,7 +111,7 @@ def planes_of(rgb: tuple[int, int, int], red: float, blue: float, full: bool) ->
     return tuple(round(min(max(level, 0), 255)) for level in levels)
 
 
-def yuv_film(path: Path, yuv: tuple[int, int, int], matrix: int, full: bool, size=(HEIGHT, WIDTH)) -> Path:
+def yuv_video(path: Path, yuv: tuple[int, int, int], matrix: int, full: bool, size=(HEIGHT, WIDTH)) -> Path:
     height, width = size
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
@@ -132,16 +132,16 @@ MATRICES = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
 @pytest.mark.parametrize("matrix", MATRICES)
 @pytest.mark.parametrize("colour", [(200, 40, 60), (30, 180, 90), (255, 255, 255), (0, 0, 0)])
 def test_matrix_and_range_are_honoured_when_reading(tmp_path, matrix, full, colour):
-    film = VideoFile(yuv_film(tmp_path / "a.mp4", planes_of(colour, *MATRICES[matrix], full), matrix, full))
-    assert film.info.full_range == full
-    assert np.abs(film.array(0)[8:40, 8:56].astype(int) - colour).max() <= 2
+    recording = VideoFile(yuv_video(tmp_path / "a.mp4", planes_of(colour, *MATRICES[matrix], full), matrix, full))
+    assert recording.info.full_range == full
+    assert np.abs(recording.array(0)[8:40, 8:56].astype(int) - colour).max() <= 2
 
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", MATRICES)
 def test_matrix_and_range_are_kept_when_writing(tmp_path, matrix, full):
     colour = (200, 40, 60)
-    source = VideoFile(yuv_film(tmp_path / "a.mp4", planes_of(colour, *MATRICES[matrix], full), matrix, full))
+    source = VideoFile(yuv_video(tmp_path / "a.mp4", planes_of(colour, *MATRICES[matrix], full), matrix, full))
     out = write(tmp_path / "b.mp4", [np.full((96, 128, 3), colour, np.uint8)], like=source, crf=1)
     with av.open(str(out)) as container:
         frame = next(container.decode(video=0))
@@ -157,9 +157,9 @@ def test_matrix_and_range_are_kept_when_writing(tmp_path, matrix, full):
     assert np.abs(again.array(0).astype(int) - colour).max() <= 2
 
 
-def test_untagged_films_are_bt709_when_large(tmp_path):
-    tall = yuv_film(tmp_path / "a.mp4", (100, 100, 180), 2, False, (720, 64))
-    low = yuv_film(tmp_path / "b.mp4", (100, 100, 180), 2, False)
+def test_untagged_videos_are_bt709_when_large(tmp_path):
+    tall = yuv_video(tmp_path / "a.mp4", (100, 100, 180), 2, False, (720, 64))
+    low = yuv_video(tmp_path / "b.mp4", (100, 100, 180), 2, False)
     assert VideoFile(tall).info.matrix == 1 and VideoFile(low).info.matrix == 5
 
 
@@ -175,9 +175,9 @@ def test_variable_times_are_exact_both_ways(tmp_path):
 
 
 def test_ntsc_rate_is_exact(tmp_path):
-    film = VideoFile(write(tmp_path / "a.mp4", smooth(), fps=Fraction(30000, 1001)))
-    assert film.info.fps == Fraction(30000, 1001)
-    assert film.times == pytest.approx([n * 1001 / 30000 for n in range(8)], abs=1e-9)
+    recording = VideoFile(write(tmp_path / "a.mp4", smooth(), fps=Fraction(30000, 1001)))
+    assert recording.info.fps == Fraction(30000, 1001)
+    assert recording.times == pytest.approx([n * 1001 / 30000 for n in range(8)], abs=1e-9)
 
 
 def test_random_access_equals_reading_in_order(tmp_path):
@@ -189,12 +189,12 @@ def test_random_access_equals_reading_in_order(tmp_path):
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    film = VideoFile(path)
-    ordered = [film.array(n).copy() for n in range(60)]
+    recording = VideoFile(path)
+    ordered = [recording.array(n).copy() for n in range(60)]
     assert all(abs(int(frame.mean()) - 3 * n) <= 2 for n, frame in enumerate(ordered))
     for number in np.random.default_rng(0).integers(0, 60, 40).tolist():
-        assert np.array_equal(film.array(number), ordered[number])
-    assert len(film._kept) <= 12
+        assert np.array_equal(recording.array(number), ordered[number])
+    assert len(recording._kept) <= 12
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
@@ -219,9 +219,9 @@ def test_rotation_flag(tmp_path, turns):
 @pytest.mark.parametrize(("height", "width"), [(47, 63), (48, 63), (1, 2)])
 def test_odd_sizes(tmp_path, height, width):
     frames = smooth(3, height, width)
-    film = VideoFile(write(tmp_path / "a.mp4", frames, fps=25, crf=4))
-    assert film.array(2).shape == (height, width, 3)
-    assert np.abs(film.array(2).astype(int) - frames[2]).mean() < 3
+    recording = VideoFile(write(tmp_path / "a.mp4", frames, fps=25, crf=4))
+    assert recording.array(2).shape == (height, width, 3)
+    assert np.abs(recording.array(2).astype(int) - frames[2]).mean() < 3
 
 
 def test_odd_sized_420_is_read(tmp_path):
@@ -232,13 +232,13 @@ def test_odd_sized_420_is_read(tmp_path):
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    film = VideoFile(tmp_path / "a.mkv")
-    assert film.array(1).shape == (47, 63, 3)
-    assert np.abs(film.array(1).astype(int) - frames[1]).mean() < 3
+    recording = VideoFile(tmp_path / "a.mkv")
+    assert recording.array(1).shape == (47, 63, 3)
+    assert np.abs(recording.array(1).astype(int) - frames[1]).mean() < 3
 
 
-def film_with_sound(path: Path) -> list[bytes]:
-    """A film with 0.4 s of AAC; returns the packets' bytes."""
+def video_with_sound(path: Path) -> list[bytes]:
+    """A video with 0.4 s of AAC; returns the packets' bytes."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=20)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -263,7 +263,7 @@ def sound_packets(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])
 def test_sound_is_copied(tmp_path, name):
-    packets = film_with_sound(tmp_path / "a.mp4")
+    packets = video_with_sound(tmp_path / "a.mp4")
     assert len(packets) > 10
     out = write(tmp_path / name, smooth(8, 96, 128), like=VideoFile(tmp_path / "a.mp4"))
     assert sound_packets(out) == packets

@@ -8,7 +8,7 @@ import pytest
 
 from engine.upscale.timeline import at_rate, by_steps
 
-FILM = [k * 1001 / 24_000 for k in range(24)]
+TIMES = [k * 1001 / 24_000 for k in range(24)]
 
 
 def test_steps_in_every_gap():
@@ -29,12 +29,12 @@ def test_no_frame_lies_across_a_cut():
 
 @pytest.mark.parametrize(("rate", "count"), [(60, 61), (Fraction(60_000, 1001), 60), (30, 31), (12, 13), (25, 26)])
 def test_any_rate_from_23_976(rate, count):
-    line = at_rate(FILM, Fraction(rate), 1001 / 24_000)
+    line = at_rate(TIMES, Fraction(rate), 1001 / 24_000)
     assert len(line) == count  # 1.001 s
     assert line.times == pytest.approx([float(n / Fraction(rate)) for n in range(count)])
     for (key, step), time in zip(line.places, line.times, strict=True):
-        if key + 1 < len(FILM):  # the place is within the snapping of its time
-            assert FILM[key] + step * (FILM[key + 1] - FILM[key]) == pytest.approx(time, abs=0.001)
+        if key + 1 < len(TIMES):  # the place is within the snapping of its time
+            assert TIMES[key] + step * (TIMES[key + 1] - TIMES[key]) == pytest.approx(time, abs=0.001)
     assert line.places[-1][0] == 23
 
 

@@ -37,13 +37,13 @@ def weights(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
 
 
-def film(path: Path, frames: int = 5, sound: bool = True) -> Path:
+def make_video(path: Path, frames: int = 5, sound: bool = True) -> Path:
     clip = moving_clip(frames, 16, 24)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
         voice = container.add_stream("aac", rate=48000, layout="stereo") if sound else None
-        container.metadata["title"] = "a film"
+        container.metadata["title"] = "a video"
         for index in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(clip.array(index), format="rgb24")))
         container.mux(stream.encode(None))
@@ -79,12 +79,12 @@ def contents(path: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(("fps", "frames"), [(None, 5), ("x2", 9)])
-def test_film_keeps_sound_times_and_metadata(weights, tmp_path, fps, frames):
-    source, out = film(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+def test_video_keeps_sound_times_and_metadata(weights, tmp_path, fps, frames):
+    source, out = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
     upscale(request(source, out, weights["stno" if fps else "mtdo"], fps=fps, scale=2, compare=fps is None))
     assert sound_packets(out) == sound_packets(source)
     with av.open(str(source)) as before, av.open(str(out)) as after:
-        assert after.metadata["title"] == "a film"
+        assert after.metadata["title"] == "a video"
         stream = after.streams.video[0]
         assert (stream.width, stream.height) == (48, 32)
         assert float(stream.duration * stream.time_base) == pytest.approx(5 / 25, abs=1e-4)
@@ -133,7 +133,7 @@ def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
 
 
 @pytest.mark.parametrize(("network", "fps"), [("mtdo", None), ("stno", "x2")])
-def test_film_of_uneven_times_keeps_them_and_its_length(weights, tmp_path, network, fps):
+def test_video_of_uneven_times_keeps_them_and_its_length(weights, tmp_path, network, fps):
     source, out, stamps = tmp_path / "in.mp4", tmp_path / "out.mp4", [0, 20, 100, 140, 180, 260, 280, 300, 380]
     clip = moving_clip(len(stamps), 16, 24)
     with av.open(str(source), "w") as container:
@@ -174,7 +174,7 @@ def test_the_same_frames_become_the_same_bytes(tmp_path):
 )
 def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monkeypatch, network, out, fps):
     monkeypatch.setattr(job_module, "PIECE", 8)
-    source = film(tmp_path / "in.mp4", frames=19)
+    source = make_video(tmp_path / "in.mp4", frames=19)
     common = {"fps": fps, "scale": 2}
     upscale(request(source, tmp_path / "whole" / out, weights[network], **common))
     keep, kept = job_module.ClipJob.keep, []
@@ -208,7 +208,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monk
 
 def test_folder_of_clips(weights, tmp_path):
     folder(tmp_path / "in" / "a", frames=2)
-    film(tmp_path / "in" / "b.mp4", frames=3)
+    make_video(tmp_path / "in" / "b.mp4", frames=3)
     written = upscale(request(tmp_path / "in", tmp_path / "out", weights["mtdo"]))
     assert [path.name for path in written] == ["a", "b.mp4"]
 
@@ -225,7 +225,7 @@ def test_folder_of_clips(weights, tmp_path):
 def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, written, compare):
     (tmp_path / "in").mkdir()
     for name in (first, second):
-        film(tmp_path / "made.mp4", frames=2).rename(tmp_path / "in" / name)
+        make_video(tmp_path / "made.mp4", frames=2).rename(tmp_path / "in" / name)
     asked = request(tmp_path / "in", tmp_path / "out", weights["mtdo"], compare=compare)
     if not written:
         assert [path.name for path in upscale(asked)] == [first, second]
