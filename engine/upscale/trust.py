@@ -170,7 +170,9 @@ def trust_page(job: ClipJob, rows: list[dict[str, Any]], shown: dict[str, np.nda
         "frame. Consistency (dB) and bias: the result at low resolution against its input. trust.csv has all frames."
     )
     panels = [
-        element("figure", element("img", src=embedded(picture, 400_000), alt=name, style=WHOLE), element("figcaption", name))
+        element(
+            "figure", element("img", src=embedded(picture, 400_000), alt=name, style=WHOLE), element("figcaption", name)
+        )
         for name, picture in shown.items()
     ]
     style = "display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:1rem"

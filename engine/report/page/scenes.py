@@ -199,7 +199,12 @@ def strip(name: str, comparison: Comparison, place: Place, part: Place, names: N
     )
     x, y = place.x - part.x + place.width / 2, place.y - part.y + place.height / 2
     show = element("button", "show above", type="button", _class="show", data_x=x, data_y=y) if inside else None
-    grid = element("div", panels, _class="panels", style=f"--columns:{len(panels) if len(panels) < 6 else 4}")
+    grid = element(
+        "div",
+        panels,
+        _class="panels",
+        style=f"--columns:{len(panels) if len(panels) < 6 else min(len(comparison.shown), 6)}",
+    )
     return element("div", element("header", heading, show), grid, _class="strip")
 
 
