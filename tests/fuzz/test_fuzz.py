@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from data.clips import VideoClip
+from data.layouts.boxes import read_boxes
+from data.layouts.lists import read_list
+from data.media import read_image
+from engine.checkpoint import load_network
+from engine.config import load_config
 from errors import InputError
 from tests.fuzz.targets import TARGETS
 
@@ -41,3 +49,23 @@ def test_every_input_works_or_is_one_line(name: str, tmp_path: Path, request: py
         shutil.rmtree(folder)
     print(f"\n{name}: {tries} tries, {refused} refused, {len(faults)} faults")
     assert not faults, f"{len(faults)} of {tries} tries:\n" + "\n".join(faults[:20])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "a.tif", "a.mp4", "a.yaml", "a.safetensors", "a.pth", "boxes.txt", "list.txt"]
+)
+def test_a_pipe_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
+    """A reader that opens it would wait for a writer for ever."""
+    readers: dict[str, Callable[[Path], object]] = {
+        "a.png": read_image,
+        "a.tif": read_image,
+        "a.mp4": VideoClip,
+        "a.yaml": load_config,
+        "a.safetensors": load_network,
+        "a.pth": load_network,
+        "boxes.txt": lambda path: read_boxes(path, ["1"], "car", []),
+        "list.txt": read_list,
+    }
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=name):
+        readers[name](tmp_path / name)
