@@ -1,14 +1,12 @@
-"""What upscale.py is asked to do: the request, and from its words to networks, clips and jobs."""
+"""Turn a request into a network, clips and jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from data import frame_writer
-from data.bands import Bands
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene, open_series
@@ -23,65 +21,13 @@ from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob, work_folder
 from engine.upscale.members import Member, clips_in, find_members
+from engine.upscale.options import Request
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
 from errors import InputError
-from models.base import Network, Spacing
+from models.base import Network
 
 LARGE_VIDEO = 200_000_000  # bytes from which decoding it once takes long enough to be said
-CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its ends
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for; names as upscale.py's options."""
-
-    source: Path
-    out: Path
-    weight: Path | None = None
-    scale: float | None = None
-    size: str | None = None  # "1920x1080", "1920x" or "x1080", in place of scale
-    fps: str | None = None  # "x2": twice as many; a number: frames per second
-    times: tuple[float, ...] = ()
-    precision: str = "auto"
-    tile: int | None = None
-    exact: bool = False
-    ensemble: bool = False
-    compile: bool = False
-    device: str = "auto"
-    padding: str | None = None  # None: as the weights say
-    spacing: Spacing | None = None  # None: as the weights say
-    quality: Literal["auto", "clean", "compressed"] = "auto"  # of the source, which chooses between released weights
-    context: int = CONTEXT
-    input_fps: float | None = None
-    begin: float | None = None  # seconds: only what is shown from there on ...
-    end: float | None = None  # ... and before
-    scenes: bool = True  # nothing reaches across scene cuts
-    deinterlace: bool = True
-    stills: bool = False  # every picture of a folder is a clip of its own
-    bands: tuple[int, ...] | None = None  # one or three, from 1
-    limits: tuple[float, float] | None = None  # stored values that become 0 and 1
-    percentiles: tuple[float, float] | None = None
-    image_format: str | None = None
-    codec: str | None = None
-    crf: int = 16
-    bitrate: int | None = None  # bits per second, in place of crf
-    pix_fmt: str | None = None
-    encoder_options: tuple[tuple[str, str], ...] = ()
-    lossless: bool = False
-    compare: bool = False
-    trust: bool = False  # maps of doubt beside the output
-    preview: int | None = None
-    preview_seconds: float | None = None
-    pipe_format: str = "y4m"  # of `-` as source or out: y4m, rgb24 or rgb48le
-    input_size: str | None = None  # "640x360", of raw frames from a pipe
-    resume: bool = False
-    overwrite: bool = False
-
-    def stretch(self) -> Bands | None:
-        """How stored bands become colours, where it was said."""
-        asked = Bands(self.bands, self.percentiles, self.limits)
-        return None if asked == Bands() else asked
 
 
 def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:

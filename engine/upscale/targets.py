@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.clips import Clip, SubClip, VideoClip
 from data.clips.derived import Derived
@@ -17,12 +16,10 @@ from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
 from engine.upscale import comparison
 from engine.upscale.job import VideoTarget
+from engine.upscale.options import Request
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from errors import InputError
 from models.base import LARGEST_SCALE, Network
-
-if TYPE_CHECKING:
-    from engine.upscale.request import Request
 
 DEFAULT_FPS = 25
 CONSTANT = 0.02  # of a frame, by which times may be off a constant rate
