@@ -37,7 +37,7 @@ def main() -> int:
         report_cost(options.cost, options.config, options.overrides)
         return 0
     if options.keys:
-        from engine import keys
+        from engine.config import keys
 
         print(keys.table())
         return 0

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import keys
-from engine.config import config_from_mapping, config_to_mapping, dump_yaml, load_config
+from engine.config import config_from_mapping, config_to_mapping, dump_yaml, keys, load_config
 from errors import InputError
 
 CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))

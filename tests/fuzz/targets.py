@@ -30,7 +30,7 @@ from data.media import write_image
 from data.video.writer import VideoWriter
 from engine.checkpoint import load_network, save_tensors, save_weights
 from engine.config import config_from_mapping, load_config
-from engine.keys import keys
+from engine.config.keys import keys
 from engine.train.loop import Trainer
 from engine.upscale import Request
 from tests.engine.conftest import NETWORK, tiny_mapping

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from engine.config.schema import Config
 from errors import InputError
-
-if TYPE_CHECKING:
-    from engine.config import Config
 
 SPACE_TIME_KEYS = (
     *(f"data.{key}" for key in ("key_frames", "scales", "strides", "times_per_gap", "pan")),

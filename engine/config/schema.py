@@ -1,13 +1,11 @@
-"""Experiment configs: dataclasses, one YAML file per experiment, dotted overrides from the command line.
+"""The keys of a config with their defaults and limits, as dataclasses.
 
-Defaults of all keys are here, in the networks' dataclasses, and in data/simulate/settings.py.
+The keys of networks are in their own dataclasses, those of simulated data in data/simulate/settings.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import models
@@ -15,15 +13,11 @@ from data.bands import Bands
 from data.compress import Compression
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
-from engine.inert import check_inert
 from errors import InputError
-from models.base import LARGEST_SPACING, USES
-from settings import Between, apply_override, from_mapping, parse_yaml, shorten, to_mapping
-from settings import dump_yaml as dumped
+from models.base import LARGEST_SPACING
+from settings import Between
 
-LARGEST_FILE = 2**20  # bytes of a config file
 MAX_SCALE = 32  # larger factors only fill memory
-ROOT = Path(__file__).resolve().parents[1]
 
 
 Steps = Annotated[int, Between(1, 10**9)]
@@ -239,71 +233,3 @@ class Config:
     def stride(self) -> int:
         """True frames from one key frame to the next in validation (space-time networks)."""
         return self.eval.stride or self.data.strides[0]
-
-
-def in_repository(name: str) -> Path:
-    """Path of a file or folder of this repository, relative if it is below the working folder."""
-    path, here = ROOT / name, Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `key.sub=value` overrides. Raises `InputError` naming the file, key and remedy."""
-    return config_from_mapping(read_yaml(path), overrides)
-
-
-def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """A config from nested mappings and overrides. Raises `InputError` for unknown keys, values that cannot be, and keys that do
-    nothing with the network and the other keys as they are."""
-    mapping = _with_uses_in_data(_merged(mapping))
-    overrides = [_current_override(override) for override in overrides]
-    for override in overrides:
-        apply_override(mapping, override)
-    config = from_mapping(Config, mapping)
-    check_inert(config, {override.partition("=")[0] for override in overrides})
-    return config
-
-
-def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
-    """`network.spacing` and `network.padding`, as configs before version 0.2 have them, become keys of `data`."""
-    network = mapping.get("network")
-    earlier = {key: network.pop(key) for key in USES if key in network} if isinstance(network, dict) else {}
-    return {**mapping, "data": {**earlier, **(mapping.get("data") or {})}} if earlier else mapping
-
-
-def _current_override(override: str) -> str:
-    """`network.spacing=2` as `data.spacing=2`; other overrides as they are."""
-    key = override.partition("=")[0].removeprefix("network.")
-    return override.replace("network.", "data.", 1) if f"network.{key}=" in override and key in USES else override
-
-
-def config_to_mapping(config: Config) -> dict[str, Any]:
-    """The config with all defaults as plain values; `config_from_mapping` reads it back."""
-    return to_mapping(config)
-
-
-def dump_yaml(config: Config) -> str:
-    return dumped(config_to_mapping(config))
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    path = Path(path)
-    if not path.is_file():
-        known = sorted(p.as_posix() for p in in_repository("configs").glob("*.yaml"))
-        raise InputError(
-            f"config file '{shorten(str(path))}' does not exist" + (f": try one of {', '.join(known)}" if known else "")
-        )
-    if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"config file '{path}' is larger than {LARGEST_FILE} bytes: it is no config")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"config file '{path}' is not valid YAML: it is not UTF-8 ({error.reason})") from None
-    mapping = parse_yaml(text, f"config file '{path}'")
-    if not isinstance(mapping, dict):
-        raise InputError(f"config file '{path}' holds no keys: expected groups such as 'network:' and 'train:'")
-    return mapping
-
-
-def _merged(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _merged(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}

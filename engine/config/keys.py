@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
-from engine.config import Config
+from engine.config.schema import Config
 from models import NETWORKS
 from settings import WORDS, Between
 

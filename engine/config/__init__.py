@@ -1,0 +1,41 @@
+"""Experiment configs: keys and defaults, YAML files, overrides, and keys that have no effect."""
+
+from engine.config.load import (
+    ROOT,
+    config_from_mapping,
+    config_to_mapping,
+    dump_yaml,
+    in_repository,
+    load_config,
+    read_yaml,
+)
+from engine.config.schema import (
+    MAX_SCALE,
+    Config,
+    DataConfig,
+    EvalConfig,
+    LossConfig,
+    ScheduleConfig,
+    SourceConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "MAX_SCALE",
+    "ROOT",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "LossConfig",
+    "ScheduleConfig",
+    "SourceConfig",
+    "StageConfig",
+    "TrainConfig",
+    "config_from_mapping",
+    "config_to_mapping",
+    "dump_yaml",
+    "in_repository",
+    "load_config",
+    "read_yaml",
+]
