@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from data import frame_writer
 from data.clips import Clip, FolderClip, VideoClip
