@@ -23,15 +23,12 @@ DEFAULT_SCALE = 4  # of space-time networks, where no output size is asked for
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
-USES = (
-    "spacing",
-    "padding",
-)  # how windows are taken from a clip: stored in the weights' header, not sizes of the network
+USES = ("spacing", "padding")  # how windows are taken from a clip; the weights' header has them next to the config
 
 
 def check_use(key: str, value: Any) -> None:
     """Raises `InputError` if `value` is no spacing or padding (`key`)."""
-    if key == "spacing" and value != "auto" and not (isinstance(value, int) and 1 <= value <= LARGEST_SPACING):
+    if key == "spacing" and value != "auto" and not (type(value) is int and 1 <= value <= LARGEST_SPACING):
         raise InputError(f"'spacing' is {value!r}, expected a whole number from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
