@@ -60,9 +60,9 @@ def backends() -> list[str]:
 
 
 def set_backend(name: str | None) -> None:
-    """Force one implementation for this process; "auto" or None: the best that is there, or what DCN_BACKEND says.
+    """Force one implementation for this process; "auto" or None: the best available, or the one of DCN_BACKEND.
 
-    A function that torch.compile has already compiled is compiled anew. Raises InputError for an unknown name.
+    Functions compiled by torch.compile before are compiled again. Raises InputError for an unknown name.
     """
     global _forced
     _forced = None if name is None else _known(name, "set_backend")
@@ -80,7 +80,7 @@ def implementation(device: str) -> str:
 
 
 def serves(like: Tensor, *types: torch.dtype) -> bool:
-    """Whether the compiled operators that are for inference on CPUs alone run on tensors like this one, of one of these types.
+    """Whether the compiled operators for inference on CPUs run on tensors like this one, of one of these types.
 
     Raises InputError where the compiled operators are forced and not there.
     """
@@ -133,7 +133,7 @@ def _say(name: str, device: str, reason: str) -> str:
 
 @cache
 def _torchvision() -> Callable[..., Tensor] | None:
-    """torchvision's operator, or None where torchvision does not import (beside another build of PyTorch it raises anything)."""
+    """torchvision's operator, or None if torchvision does not import (with another build of PyTorch it raises any exception)."""
     try:
         from torchvision.ops import deform_conv2d as operator
     except Exception as error:
@@ -154,7 +154,7 @@ def _run_torchvision(input, offset, weight, bias, stride, padding, dilation, mas
 
 
 def _without_samples(input: Tensor, offset: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """The result for an empty batch or a map without pixels: the bias alone, still joined to every argument for backward."""
+    """The result for an empty batch or a map without pixels: the bias, connected to every argument for backward."""
     shape = (input.shape[0], weight.shape[0], *offset.shape[-2:])
     joined = input.sum() * 0 + offset.sum() * 0 + weight.sum() * 0 + (0 if mask is None else mask.sum() * 0)
     if bias is not None:

@@ -47,7 +47,7 @@ class Shot:
     baseline: Tensor
     gt: Tensor
     kind: str = ""  # "key" or "between" for space-time networks
-    time: float | None = None  # of an in-between frame: its place between the key frames, in (0, 1)
+    time: float | None = None  # of an intermediate frame: its position between the key frames, in (0, 1)
 
 
 def evaluate(
@@ -130,7 +130,7 @@ def in_between_times(config: Config) -> list[float]:
 
 
 def shots(network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
-    """The clip restored, frame by frame, each beside its baseline and truth."""
+    """Restored frames of a clip, each with its baseline and truth."""
     gt, frames = pair.gt, shown_frames(pair, config)
     assert gt is not None
     stride = config.stride if config.space_time else 0
@@ -172,7 +172,7 @@ def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:
 def in_time_order(
     network: Network, keys: Clip, gaps: list[list[float]], size: tuple[int, int], common: dict[str, Any]
 ) -> Iterator[Tensor]:
-    """Key and in-between frames of a clip whose gaps may have times of their own."""
+    """Key and intermediate frames of a clip, whose gaps may have different times."""
     stretches = runs(gaps)
     for gap_range, times in stretches:
         wanted = range(gap_range.start, gap_range.stop + (gap_range is stretches[-1][0]))
@@ -239,7 +239,7 @@ class ClipMeter:
         self.boxes.append(boxes)
 
     def found(self) -> dict[str, metrics.DetectionCount]:
-        """What the detector finds in LR, baseline, ours and GT."""
+        """Detections in LR, baseline, ours and GT."""
         assert self.pair.gt is not None
         scale = self.pair.gt.size[0] / self.pair.lr.size[0]
         return {
@@ -273,7 +273,7 @@ def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """`mean` (and `groups` of key and in-between frames, `objects`): over clips, or over all frames as paper_mtdo does."""
+    """`mean` (and `groups` of key and intermediate frames, `objects`): over clips, or over all frames for paper_mtdo."""
     rows = [row for clip in clips for row in clip["frames"]]
     over_clips, over_frames = means([means(clip["frames"]) for clip in clips]), means(rows)
     per_frame = config.eval.protocol == "paper_mtdo"

@@ -25,7 +25,7 @@ from errors import InputError
 from models.base import Network
 from settings import to_mapping
 
-# options of the scripts and the config keys they stand for
+# options of the scripts and their config keys
 KEYS = {
     "datapath": "data.val.root",
     "kind": "data.val.kind",
@@ -45,7 +45,7 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
     )
     result.add_argument("--config", help="experiment whose data and eval settings are taken (default: none needed)")
     result.add_argument(
-        "--datapath", help="folder of test clips in any known layout (default: what comes with the repository)"
+        "--datapath", help="folder of test clips in any known layout (default: the samples of the repository)"
     )
     result.add_argument("--outputpath", default=out, help=f"where reports and frames go (default: {out})")
     result.add_argument("--kind", help="layout of the folder (default: found out)")
@@ -107,7 +107,7 @@ def prepare(
 
 
 def run_name(weights: Path) -> str:
-    """What a report is titled by: the run's name where the weights have one of the names that every run uses."""
+    """Title of a report: the run's name if the weights file has one of the names that every run uses."""
     own = weights.stem in ("weights", "best", "last") and weights.resolve().parent.name
     return own or weights.stem
 
@@ -152,7 +152,7 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def stride_and_times(time: float) -> tuple[int, list[float] | None]:
-    """Frames from key to key and in-between times for one `--times` value: 4 is four times the frame rate, 0.25 one time."""
+    """Frames between key frames and intermediate times for one `--times` value: 4 is four times the frame rate, 0.25 one time."""
     if time >= 2 and float(time).is_integer():
         return int(time), None
     if not 0 < time < 1:
@@ -162,7 +162,7 @@ def stride_and_times(time: float) -> tuple[int, list[float] | None]:
     for stride in range(2, 65):
         if abs(time * stride - round(time * stride)) < 1e-6:
             return stride, [time]
-    raise InputError(f"--times {time:g}: no true frame lies there: use fractions such as 0.25 or 0.375")
+    raise InputError(f"--times {time:g}: there is no true frame at that time: use fractions such as 0.25 or 0.375")
 
 
 def sweep_values(report: dict[str, Any]) -> dict[str, float | None]:
@@ -178,7 +178,7 @@ def sweep_values(report: dict[str, Any]) -> dict[str, float | None]:
 def evaluate_and_report(
     options: argparse.Namespace, *, space_time: bool, defaults: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Evaluate weights on clips, write the report beside the frames and print its table."""
+    """Evaluate weights on clips, write report and frames to one folder and print the table."""
     model, config, weights = prepare(options, space_time=space_time, defaults=defaults)
     device = distributed.choose_device(config.device)
     distributed.start(device)

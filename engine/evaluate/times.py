@@ -1,4 +1,4 @@
-"""At what time between two key frames does a true frame lie? By the clip's own frame times, where they are irregular."""
+"""Times of true frames between two key frames, from the clip's frame times if they are irregular."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def gmac(run: Callable[[], object]) -> float:
 
 
 def _formulas() -> dict[Any, Any]:
-    """What PyTorch's own counter leaves out: attention on the CPU and our operators."""
+    """Formulas that PyTorch's counter lacks: attention on the CPU and our operators."""
     formulas: dict[Any, Any] = {
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
         torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,

@@ -35,7 +35,7 @@ from metrics import PSNR_CEILING
 CONSOLE_CLIPS = 40  # clips listed in the terminal, so that the mean stays in view
 MARKDOWN_FRAMES = 2000  # frames listed in report.md; report.csv has all
 OBJECT_ROWS = "objects.csv"
-FORMULA = ("=", "+", "-", "@")  # what begins a formula in a spreadsheet
+FORMULA = ("=", "+", "-", "@")  # first characters of a formula in a spreadsheet
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
@@ -110,7 +110,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def tidy(report: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]:
-    """A copy of plain JSON values: no NaN (None), no infinity (100 dB), gains that agree with the columns beside them.
+    """A copy of plain JSON values: no NaN (None), no infinity (100 dB), gains that agree with the columns next to them.
 
     Paths within `folder` become relative to it, so that the report can be moved together with its pictures.
     """
@@ -143,7 +143,7 @@ def _finite(value: float, key: str) -> float | None:
 
 
 def _with_gains(mapping: dict[str, Any]) -> dict[str, Any]:
-    """The gain is what the two columns beside it say, also where identical frames made one of them infinite."""
+    """The gain is the difference of the two columns, even if identical frames made one of them infinite."""
     for key in ("psnr_y", "psnr_rgb", "ssim_y", "ssim_rgb"):
         ours, baseline = mapping.get(key), mapping.get(f"bicubic_{key}")
         wanted = key == "psnr_y" or f"gain_{key}" in mapping

@@ -64,7 +64,7 @@ def _cell(table: Table, row: int, column: int, text: str) -> str:
 
 
 def document(tables: list[Table], preamble: str = "") -> str:
-    """All tables as one file to be input, with what they need and where they come from as comments."""
+    """All tables as one LaTeX file to include, with required packages and sources as comments."""
     head = r"% \usepackage{booktabs}  \usepackage[T1]{fontenc}"
     comments = "\n".join(f"% {' '.join(line.split())}" for line in preamble.splitlines())
     return "\n".join(filter(None, [head, comments, *map(latex_table, tables)]))

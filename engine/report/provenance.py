@@ -69,7 +69,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def evaluation_settings(config: Any) -> dict[str, str]:
-    """What narrows or changes an evaluation, in words: parts of the data left out, padding, degradation, stretch.
+    """Settings that narrow or change an evaluation, in words: parts of the data left out, padding, degradation, stretch.
 
     config: `engine.config.Config`. A config file may bring such settings along; the report's first lines show them.
     """

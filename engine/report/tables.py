@@ -11,7 +11,7 @@ Report = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A figure of a report: its key, heading (what, of whom) and number format."""
+    """A figure of a report: key, heading (measure, source) and number format."""
 
     key: str
     group: str
@@ -63,11 +63,11 @@ OBJECTS = [
     Column("contrast", "contrast kept", "ours", ".0%"),
 ]
 SIZE_RANGES = {"small": "small (< 12x12 px)", "medium": "medium (< 32x32 px)", "large": "large"}
-GROUPS = {"key": "key frames", "between": "in-between frames"}
+GROUPS = {"key": "key frames", "between": "intermediate frames"}
 
 
 def baseline_name(report: Report) -> str:
-    """What stands beside the model, short enough for a heading."""
+    """Name of the baseline, short enough for a heading."""
     name = str(report.get("baseline") or "bicubic")
     return name if len(name) <= 8 else "baseline"
 
@@ -81,7 +81,7 @@ def number(value: Any, style: str) -> str:
 
 
 def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEMPORAL)) -> Table:
-    """One row per clip, then the mean, then key and in-between frames; columns without any value are left out."""
+    """One row per clip, then the mean, then key and intermediate frames; columns without values are left out."""
     clips: Mapping[str, Any] = report.get("clips") or {}
     totals = mean_rows(report) if clips else {}
     totals |= {GROUPS.get(kind, kind): values for kind, values in (report.get("groups") or {}).items()}
@@ -134,7 +134,7 @@ def object_table(objects: Report, report: Report, title: str = "Moving objects")
 
 
 def detection_table(report: Report) -> Table:
-    """How well moving objects are found by background subtraction; LR and GT bound what a method can reach."""
+    """Detection of moving objects by background subtraction; LR and GT are the bounds for a method."""
     found: Mapping[str, Any] = report.get("detection") or {}
     columns = {"precision": ".3f", "recall": ".3f", "f1": ".3f", "detections": "d", "boxes": "d"}
     headings = ["frames of", "precision", "recall", "F1", "detections", "boxes"]
@@ -169,7 +169,7 @@ def sweep_table(report: Report, key: str = "psnr_y") -> Table:
 
 
 def sweep_grids(report: Report) -> list[tuple[str, list[list[Any]], str]]:
-    """What the heat maps show: title, numbers (scales down, times across) and number format."""
+    """Heat maps: title, numbers (scales down, times across) and number format."""
     sweep = report["sweep"]
     ours, baseline = sweep["psnr_y"], sweep.get("bicubic_psnr_y")
     grids = [("PSNR Y, dB", ours, ".2f")]
@@ -206,7 +206,7 @@ def tables(report: Report) -> list[Table]:
 
 
 def facts(report: Report) -> list[tuple[str, str]]:
-    """What was measured, with what, where: label and text."""
+    """Data, weights and machine of the measurement: label and text."""
     network, weights, data = (report.get(key) or {} for key in ("network", "weights", "data"))
     config = (report.get("config") or {}).get("eval") or {}
     lines = [

@@ -19,7 +19,7 @@ CURVES = 24  # clips drawn
 
 
 def render_page(report: Mapping[str, Any], folder: Path) -> str:
-    """The whole page of a tidied report; `folder` is where its relative picture paths start."""
+    """The page of a tidied report; relative picture paths start at `folder`."""
     names = Names(baseline_name(report))
     comparisons, notes = load_pictures(report, folder)
     sections: dict[str, Markup | None] = {
@@ -108,7 +108,7 @@ def curves(report: Mapping[str, Any]) -> Markup | None:
     drawn = list(clips.items())[:CURVES]
     legend = [element("span", "ours", _class="key ours"), element("span", baseline, _class="key baseline")]
     if report.get("groups"):
-        legend.append(element("span", "hollow dots: in-between frames"))
+        legend.append(element("span", "hollow dots: intermediate frames"))
     parts = [element("p", "PSNR Y in dB over the frames. ", legend, _class="legend")]
     charts = [element("figure", element("figcaption", name), curve(frames, baseline)) for name, frames in drawn]
     parts.append(element("div", charts, _class="charts"))

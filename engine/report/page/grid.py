@@ -20,7 +20,7 @@ INK, SOFT, PAPER = (28, 29, 31), (100, 106, 115), (255, 255, 255)
 
 
 def write_grid(report: Mapping[str, Any], path: str | Path) -> None:
-    """Draw the report's `sweep`: PSNR of ours, and beside it the gain over the baseline; `InputError` without one."""
+    """Draw the report's `sweep`: PSNR of ours and the gain over the baseline. Raises `InputError` without a sweep."""
     if not report.get("sweep"):
         raise InputError(f"{path}: this report has no sweep over scales and times to draw")
     panels = sweep_grids(report)

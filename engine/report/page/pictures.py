@@ -1,4 +1,4 @@
-"""Pictures for the page: what is shown of a frame, how differences are amplified, and how all of it is embedded."""
+"""Pictures of the page: crops, amplified differences, and embedding."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def load(entry: Mapping[str, Any], folder: Path) -> Comparison:
 
 
 def page_keys(names: Iterable[str]) -> list[str]:
-    """What pictures are called in the page's markup and address: methods have names of any characters."""
+    """Identifiers of pictures in the page's markup and address, because names of methods may have any characters."""
     return [name if name in SHOWN else f"method{number}" for number, name in enumerate(names)]
 
 

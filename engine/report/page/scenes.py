@@ -33,7 +33,7 @@ Measured = tuple[Mapping[str, Any], Mapping[str, Any]]  # a box and its figures
 
 
 class Names(dict[str, str]):
-    """What pictures are called on the page, in their order: methods, ground truth, errors of the methods."""
+    """Labels of pictures on the page, in order: methods, ground truth, errors of the methods."""
 
     def __init__(self, baseline: str, methods: Sequence[str] = ("ours",)) -> None:
         keys = page_keys(["bicubic", *methods])
@@ -52,7 +52,7 @@ def load_pictures(report: Mapping[str, Any], folder: Path) -> tuple[list[Compari
         except (InputError, KeyError) as error:
             notes.append(f"A picture of clip '{entry.get('clip', '')}' cannot be shown: {error}")
     if len(entries) > PICTURES:
-        notes.append(f"The first {PICTURES} of {len(entries)} pictures; the others lie in the report's folder.")
+        notes.append(f"The first {PICTURES} of {len(entries)} pictures; the others are in the report's folder.")
     return found, notes
 
 
@@ -74,7 +74,7 @@ def scene(comparison: Comparison, index: int, count: int, names: Names) -> Marku
     side = next(iter(crops.values())).width
     explained = (
         f"Errors: difference of luma to the ground truth, amplified {comparison.factor} times. The crops below, "
-        f"{side}x{side} pixels each, are chosen by rule from the whole frame and not compressed; the large picture is."
+        f"{side}x{side} pixels each, are chosen by rule from the full frame and not compressed; the large picture is."
     )
     strips = [strip(name, comparison, place, part, names) for name, place in crops.items()]
     note = element("p", explained, _class="note")
@@ -239,7 +239,7 @@ def object_section(comparisons: Sequence[Comparison], names: Names, protocol: st
 
 
 def measured_objects(comparison: Comparison, protocol: str) -> list[Measured]:
-    """Every box that lies in the frame, with its figures."""
+    """Every box inside the frame, with its figures."""
     inside = [box for box in comparison.boxes if box_region(SimpleNamespace(**box), comparison.size) is not None]
     meter = ObjectMeter(protocol)
     ours, truth, baseline = (comparison.tensor(name) for name in ("ours", "gt", "bicubic"))

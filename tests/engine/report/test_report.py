@@ -168,7 +168,7 @@ def test_console_table_of_space_time_has_key_and_between_rows():
     text = console_table(report)
     key, between = (line.split() for line in text.splitlines()[-2:])
     assert key[:6] == ["key", "frames", "2", "30.00", "32.00", "+2.00"]
-    assert between[:6] == ["in-between", "frames", "1", "28.50", "29.00", "+0.50"]
+    assert between[:6] == ["intermediate", "frames", "1", "28.50", "29.00", "+0.50"]
     assert "baseline: linear blend + bicubic" in text
 
 
