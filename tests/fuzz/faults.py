@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -125,7 +126,8 @@ def disturb(name: str, number: int, config: Path, whole: Path) -> str:
     folder = config.parent / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
     run = Run(command, folder, "--config", config.name, f"name={folder.name}", "data.workers=2")
     run.wait_for(random.randint(8, STEPS - 20))
-    act(run)
+    with suppress(ProcessLookupError):
+        act(run)
     said = run.end()
     if run.process.returncode == 0:
         return "it had ended before"
@@ -147,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="faults whose name matches this pattern")
     options = parser.parse_args()
     random.seed(options.seed)
     with tempfile.TemporaryDirectory() as place:
@@ -158,6 +161,8 @@ def main() -> None:
             assert "weights:" in run.end(), "the undisturbed run failed"
             whole[command[1]] = run.folder / "last.safetensors"
         for name, (command, _, _) in FAULTS.items():
+            if not re.search(options.only, name):
+                continue
             problems = [disturb(name, number, config, whole[command[1]]) for number in range(options.times)]
             failed = [problem for problem in problems if problem]
             print(f"{name}: tried {options.times} times, lost {len(failed)}", *failed[:3], sep="; ", flush=True)
