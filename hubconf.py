@@ -40,12 +40,17 @@ dependencies = ["torch", "numpy", "safetensors", "yaml", "PIL", "cv2", "av", "ti
 
 
 def mtdo_s() -> Any:
-    """Small MTDO for x4, released weights: (B, 3, 3, h, w) RGB in [0, 1] -> the centre frame (B, 3, 4h, 4w)."""
+    """Small MTDO for x4, released weights: (B, N, 3, h, w) RGB in [0, 1], N = config.frames -> the centre frame (B, 3, 4h, 4w)."""
     return api.load_network("mtdo_s")
 
 
+def mtdo_s_real() -> Any:
+    """Small MTDO for x4 and compressed sources, released weights: as `mtdo_s`."""
+    return api.load_network("mtdo_s_real")
+
+
 def mtdo_s_x2() -> Any:
-    """Small MTDO for x2, released weights: (B, 3, 3, h, w) RGB in [0, 1] -> the centre frame (B, 3, 2h, 2w)."""
+    """Small MTDO for x2, released weights: (B, N, 3, h, w) RGB in [0, 1], N = config.frames -> the centre frame (B, 3, 2h, 2w)."""
     return api.load_network("mtdo_s_x2")
 
 
