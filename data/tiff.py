@@ -80,25 +80,26 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
 
 @dataclass(frozen=True)
 class Description:
-    """What the headers say. plain: values or colours as they are stored, not palette, inks or single bits."""
+    """What the headers say. plain: values or colours as they are stored, not palette, inks or single bits.
+
+    holes: nodata or a mask says that values may be missing.
+    """
 
     pages: int
     plain: bool
     orientation: int
     georeferenced: bool
+    holes: bool
 
 
 def describe(path: str | Path) -> Description:
     with _opened(path) as file:
         page = _first(file)
         known = tifffile.PHOTOMETRIC
+        holes = GDAL_NODATA in page.tags or any(frame.aspage().subfiletype & 0b100 for frame in file.pages)
         plain = page.photometric in (known.MINISBLACK, known.RGB, known.YCBCR) and page.bitspersample != 1
-        return Description(
-            len(_pages(file)),
-            plain,
-            _orientation(page),
-            any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION)),
-        )
+        georeferenced = any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION))
+        return Description(len(_pages(file)), plain, _orientation(page), georeferenced, holes)
 
 
 def _turn(page: tifffile.TiffPage) -> int:

@@ -22,11 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dcn
+from data import tiff
 from data.bands import hint
 from data.baseline import Bicubic
-from data.clips import Clip, RegionClip, SubClip, VideoClip
+from data.clips import Clip, FolderClip, RegionClip, SubClip, TiffStackClip, VideoClip
 from data.clips.scene import SceneClip
-from data.frame_writer import check_free
+from data.frame_writer import STACK_SUFFIXES, check_free
 from data.media import from_tensor, write_image
 from data.scenes import scene_cuts
 from engine import distributed
@@ -171,11 +172,22 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
     return cuts
 
 
+def has_holes(clip: Clip) -> bool:
+    """Whether the first file of a clip is a TIFF that says so."""
+    path = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0] if isinstance(clip, FolderClip) else None
+    return path is not None and path.suffix.lower() in STACK_SUFFIXES and tiff.describe(path).holes
+
+
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:
     """Lines on how stored values are taken: of every scene, and of the first of other clips."""
     for clip in clips:
         if isinstance(clip, SceneClip) and clip.stretched:
             yield clip.stretched
+        if has_holes(targets.base_of(clip)):
+            yield (
+                f"clip '{clip.name}' says that values are missing (nodata or a mask), but is restored as if they were measured; "
+                "GeoTIFFs that become GeoTIFFs keep their holes once rasterio is installed (requirements-geo.txt)"
+            )
     if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
         yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"
 

@@ -519,3 +519,10 @@ def test_a_series_is_seen_together_and_keeps_its_holes(tmp_path, weight):
             values = out.read()
             assert (values[:, hole] == -9999).all()
             assert np.abs(values[:3, ~hole] - expected[k].numpy()[:, ~hole] * 4095).max() <= 1
+
+
+def test_without_rasterio_holes_are_named(tmp_path, weight, monkeypatch, capsys):
+    monkeypatch.setattr("data.raster.available", lambda: False)
+    source = write(tmp_path / "in.tif", (picture() * 250 + 1).astype(np.uint8), nodata=0)
+    assert make(source, weight).is_file()
+    assert "values are missing" in capsys.readouterr().out
