@@ -127,7 +127,8 @@ def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> 
     """Data and evaluation settings of --config and the options; the network group only carries the scale."""
     mapping = read_yaml(options.config) if options.config else {"name": "comparison", "data": {"val": {"kind": "auto"}}}
     scale = SCALE if options.scale is None else options.scale
-    whole = float(scale).is_integer() and scale >= 1
+    stride = (mapping.get("eval") or {}).get("stride") or any(word.startswith("eval.stride=") for word in overrides)
+    whole = float(scale).is_integer() and scale >= 1 and not stride  # a stride belongs to space-time networks
     mapping["network"] = {"name": "mtdo", "scale": int(scale)} if whole else {"name": "stno"}
     given = [
         override(key, getattr(options, option)) for option, key in KEYS.items() if getattr(options, option) is not None
