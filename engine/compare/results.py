@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.bands import BandMap
+from data.bands import BandMap, Bands
 from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
 from data.media import VIDEO_SUFFIXES, probe
 from data.naming import natural_key
@@ -239,6 +239,11 @@ def open_result(method: str, candidate: Candidate, gt: Clip, lr: Clip, full: tup
     LR rounded up and enlarged; the part that all have is compared. Raises InputError for other sizes.
     """
     clip = candidate.open()
+    chosen = gt.band_map.choice if gt.band_map else ()
+    if chosen and isinstance(clip, (FolderClip, TiffStackClip)):
+        first = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0]
+        if probe(first).bands > len(chosen):  # all bands of the source: take those that are compared
+            clip.bands = Bands(tuple(number + 1 for number in chosen))
     what = f"--results {method}, clip '{gt.name}'"
     ordered = not isinstance(clip, FolderClip)
     frames, how = match_frames(gt.frame_names, clip.frame_names, what, ordered=ordered)
