@@ -141,8 +141,8 @@ def test_there_are_no_published_weights() -> None:
 
 
 def test_multiplications_are_counted() -> None:
-    assert gmac_per_frame(small("three"), 16) == pytest.approx(16 * 16 * 9 * (9 * 4 + 4 * 4 + 4 * 12) / 1e9)
-    assert gmac_per_frame(small("blend"), 16) == pytest.approx(16 * 16 * 9 * 9 / 1e9)
+    assert gmac_per_frame(small("three"), 16, 16) == pytest.approx(16 * 16 * 9 * (9 * 4 + 4 * 4 + 4 * 12) / 1e9)
+    assert gmac_per_frame(small("blend"), 16, 16) == pytest.approx(16 * 16 * 9 * 9 / 1e9)
 
 
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")

@@ -35,6 +35,7 @@ from engine.upscale.job import ClipJob
 from engine.upscale.options import Request
 from engine.upscale.outputs import fitted
 from errors import InputError
+from models.base import Network
 
 TURNS = 8
 SHOWN = 16  # times that doubt is amplified in pictures: 16 grey levels are white
@@ -81,7 +82,7 @@ def check_trust(job: ClipJob, request: Request) -> None:
     check_free(trust_folder(job.out), "frames", request.overwrite, names | {"trust.csv", "trust.html"})
 
 
-def write_trust(job: ClipJob, network: Any, request: Request, device: torch.device) -> Path:
+def write_trust(job: ClipJob, network: Network, request: Request, device: torch.device) -> Path:
     """Maps, `trust.csv` and `trust.html` for the key frames of a finished job.
 
     FRAME_doubt.tif: float32, the spread over the eight versions (mean over bands) in grey levels of 255, or in the
@@ -117,7 +118,7 @@ def levels(clip: Clip) -> float:
     return 255.0 if bands is None or bands.low is None or bands.high is None else float((bands.high - bands.low).mean())
 
 
-def eight_versions(job: ClipJob, network: Any, request: Request, device: torch.device) -> Iterator[Tensor]:
+def eight_versions(job: ClipJob, network: Network, request: Request, device: torch.device) -> Iterator[Tensor]:
     """Every key frame restored from its eight versions and turned back: (8, 3, H, W), scene by scene."""
     start = 0
     while start < len(job.clip):
@@ -131,7 +132,7 @@ def eight_versions(job: ClipJob, network: Any, request: Request, device: torch.d
 
 
 def _restored(
-    clip: TurnedClip, turn: int, job: ClipJob, network: Any, request: Request, device: torch.device
+    clip: TurnedClip, turn: int, job: ClipJob, network: Network, request: Request, device: torch.device
 ) -> Iterator[Tensor]:
     height, width = job.network_size
     size = (width, height) if turn % 2 else (height, width)
