@@ -93,7 +93,7 @@ def animation(path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
         for text, x, anchor in (("bicubic", at - 8, "rs"), ("MTDO", at + 8, "ls")):
             draw.text((x, height - 8), text, WHITE, font(16), anchor=anchor, stroke_width=2, stroke_fill=BLACK)
         images.append(image)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=100, loop=0, quality=80, method=6)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, loop=0, quality=80, method=4)
 
 
 def main() -> None:
