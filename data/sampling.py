@@ -83,10 +83,14 @@ class Loader(DataLoader[dict[str, Any]]):
     """A DataLoader whose workers' InputErrors arrive as the one line that they were, without the worker's traceback."""
 
     def __iter__(self) -> Any:
+        iterator = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from iterator
         except InputError as error:
             raise InputError(str(error).rpartition("InputError: ")[2]) from None
+        finally:  # at once: an exception's traceback would keep the workers until the process waits for them at its end
+            if hasattr(iterator, "_shutdown_workers"):
+                iterator._shutdown_workers()
 
 
 def build_loader(
