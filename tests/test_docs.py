@@ -18,3 +18,14 @@ def test_python_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     exec(code.replace("PATH/TO/THIS/FOLDER", str(ROOT)), names)
     shapes = {name: value.shape for name, value in names.items() if isinstance(value, np.ndarray)}
     assert shapes == {"frames": (5, 48, 64, 3), "large": (5, 192, 256, 3), "dense": (9, 120, 160, 3)}
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")]
+    pages += [ROOT / "checkpoints" / "README.md", ROOT / "data" / "samples" / "README.md"]
+    broken = []
+    for page in pages:
+        for target in re.findall(r"\]\((?!http)([^)\s#]+)", page.read_text(encoding="utf-8")):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert len(pages) > 15 and not broken
