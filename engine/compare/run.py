@@ -125,7 +125,8 @@ def ndvi_bands(text: str | None) -> tuple[int, int] | None:
 
 def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> Config:
     """Data and evaluation settings of --config and the options; the network group only carries the scale."""
-    mapping = read_yaml(options.config) if options.config else {"name": "comparison", "data": {"val": {"kind": "auto"}}}
+    default: dict[str, Any] = {"name": "comparison", "data": {"val": {"kind": "auto"}}}
+    mapping = read_yaml(options.config) if options.config else default
     scale = SCALE if options.scale is None else options.scale
     stride = (mapping.get("eval") or {}).get("stride") or any(word.startswith("eval.stride=") for word in overrides)
     whole = float(scale).is_integer() and scale >= 1 and not stride  # a stride belongs to space-time networks

@@ -11,7 +11,7 @@ neighbour half of MSD's first convolution and the encoded differences of ATDM an
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,6 @@ from models.base import WindowStream, joined
 from models.layers import pad_to_multiple
 from models.mtdo.difference import FrameDifference
 from models.mtdo.window import WindowFeatures
-
-if TYPE_CHECKING:
-    from models.mtdo.network import MTDO
 
 
 class KnownFrame(NamedTuple):
@@ -39,8 +36,6 @@ EncodedPairs = dict[tuple[int, int], Tensor]  # (first, second frame) -> encoded
 
 class MTDOStream(WindowStream):
     """`models.base.WindowStream` that keeps features. Computes without gradients; does not change the training mode."""
-
-    network: MTDO
 
     def clear(self) -> None:
         super().clear()
