@@ -193,14 +193,14 @@ def _count(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    """A number or a ratio such as 24000/1001."""
+    """Parse a number or a ratio such as 24000/1001."""
     return _one(
         text, lambda word: float(Fraction(word)), lambda value: value > 0, "a number above 0, such as 25 or 24000/1001"
     )
 
 
 def _seconds(text: str) -> float:
-    """`90`, `1:30` or `0:01:30.5`."""
+    """Parse a time: `90`, `1:30` or `0:01:30.5`."""
     expected = "a time from 0 on, as seconds (90) or h:m:s (1:30)"
 
     def read(word: str) -> float:
@@ -234,7 +234,7 @@ def _size(text: str) -> str:
 
 
 def _preview(text: str) -> int | str:
-    """A frame number, or seconds such as `5s`, which stay words."""
+    """Parse a frame number; seconds such as `5s` stay strings."""
     if re.fullmatch(r"\d+(\.\d+)?s", text) and float(text[:-1]) > 0:
         return text
     return _one(text, int, lambda value: value >= 0, "a frame number, or seconds such as 5s")
@@ -245,8 +245,8 @@ def _tile(text: str) -> int:
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
-    """The options given, by name. A pair that begins with a minus (`--limits -100,3000`) would be taken for an option
-    of its own, so it is joined to the word before it."""
+    """The given options by name. argparse would read a pair with a leading minus (`--limits -100,3000`) as an option, so
+    it is joined to the argument before it."""
     joined: list[str] = []
     for word in words:
         if joined and joined[-1] in ("--limits", "--percentiles") and re.match(r"-[\d.]", word):
@@ -264,7 +264,7 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     options = parse(sys.argv[1:])
 
-    from engine.upscale import Request, pipe, upscale  # torch is imported after the arguments are known to be right
+    from engine.upscale import Request, pipe, upscale  # importing torch is slow: only for valid arguments
 
     if pipe.is_pipe(options["out"]):
         pipe.take_stdout()

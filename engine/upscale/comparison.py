@@ -9,12 +9,12 @@ import numpy as np
 
 
 def comparison_path(out: Path) -> Path:
-    """Where the comparison of an output goes."""
+    """Path of the comparison video of an output."""
     return out.with_name(f"{out.stem if out.suffix else out.name}_compare.mp4")
 
 
 def beside(bicubic: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """The left half of the picture from bicubic, the right from ours, full width each: (H, 2W, C)."""
+    """Bicubic and ours side by side, at full width each: (H, 2W, C)."""
     return np.concatenate([bicubic, ours], axis=1)
 
 

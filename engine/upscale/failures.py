@@ -1,4 +1,4 @@
-"""Clips of a folder that cannot be upscaled: they are named, and the others are finished."""
+"""Errors of single clips of a folder: the other clips are finished, then the failed ones are reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from errors import InputError
 
 
 class Failures:
-    """Collects the errors of single clips. several: False raises each error at once, for there is only one clip."""
+    """Collects the errors of single clips. several: if False, there is one clip and its error is raised at once."""
 
     def __init__(self, several: bool) -> None:
         self.several = several
@@ -18,7 +18,7 @@ class Failures:
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Bad input within the block counts against the clip `name`."""
+        """Record an InputError within the block as a failure of the clip `name`."""
         try:
             yield
         except InputError as error:
@@ -28,7 +28,7 @@ class Failures:
             say(f"skipped: {error}")
 
     def close(self, total: int) -> None:
-        """InputError that says which of `total` clips were left out; nothing if none was."""
+        """Raises InputError with the failed clips of `total`, if there are any."""
         if not self.errors:
             return
         first = next(iter(self.errors.values()))

@@ -1,9 +1,8 @@
-"""One clip to upscale: what its output frames are, in which pieces they are made, and the work folder that keeps what
-is finished.
+"""One clip to upscale: its output frames, the pieces that processes share, and the work folder with finished pieces.
 
-Beside the output OUT lies `.OUT.upscaling` until the work is done. It holds `job.json` (what is being made, with which
-weights and numbers), finished frames and finished pieces, each put there by a rename. Any number of processes may work
-on different pieces.
+The work folder `.OUT.upscaling` is next to the output OUT until the job is done. It holds `job.json` (source, weights and
+settings), finished frames and finished pieces. Each file is renamed into place, so a kill never leaves a partial one. Any
+number of processes may work on different pieces.
 """
 
 from __future__ import annotations
@@ -44,26 +43,26 @@ PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time netwo
 
 @dataclass(frozen=True)
 class VideoTarget:
-    """A video to write: where, how it is encoded, and the video whose tracks and metadata it gets (None: no video)."""
+    """A video to write: its path, its encoding, and the video to copy tracks and metadata from (None: no video)."""
 
     path: Path
     encoding: Encoding
     source: join.Source | None = None
 
     def timing(self, timeline: Timeline) -> Timing:
-        """InputError where the file cannot keep the times."""
+        """Raises InputError if the file format cannot store the frame times."""
         base = self.source.video.info.time_base if self.source else None
         return timing(self.path, timeline.times, timeline.last, timeline.fps, base)
 
     def check(self, size: tuple[int, int], timeline: Timeline) -> None:
-        """InputError for whatever the file cannot hold, before the work."""
+        """Raises InputError, before any frame is restored, if the file format cannot store the video."""
         check_size(self.path, self.encoding.codec, size)
         self.timing(timeline)
         join.rehearse(self.path, self.encoding, size, self.source)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What of the source is converted or left out."""
+        """Notes on tracks of the source that are converted or dropped."""
         if self.source is None:
             return ()
         light, codec = self.source.video.info.light, self.encoding.codec
@@ -75,12 +74,12 @@ class VideoTarget:
 
 @dataclass
 class ClipJob:
-    """A clip, where its upscaled version goes and of what it consists.
+    """A clip to upscale, and the description of its output.
 
     kind: "video", "frames", "image" or "stack".   size: (H, W) of the output.
     network_size: (H, W) that the network makes (default: size).
     timeline: the output's frames.   target: the video to write, for that kind.   compare: the comparison to write.
-    facts: weights, precision, tile, ...: what the result depends on.
+    facts: weights, precision, tile and other settings that change the result.
     """
 
     clip: Clip
@@ -93,7 +92,7 @@ class ClipJob:
     target: VideoTarget | None = None
     compare: VideoTarget | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    overwrite: bool = False  # whether a result that exists is replaced; `check` sets it
+    overwrite: bool = False  # whether to replace an existing result; set by `check`
 
     def __post_init__(self) -> None:
         self.network_size = self.network_size if any(self.network_size) else self.size
@@ -133,22 +132,22 @@ class ClipJob:
         return self.timeline.outputs(key, key + 1)
 
     def place(self, index: int) -> tuple[int, float]:
-        """Key frame and time after it (0: the key frame itself) of an output frame."""
+        """The key frame before an output frame, and the time after it (0: the key frame itself)."""
         return self.timeline.places[index]
 
     def name(self, index: int) -> str:
-        """How a frame is called in a folder: as in the source, or numbered where there are more of them."""
+        """File name of a frame: the name in the source, or a number if frames are added."""
         return f"{index:08d}" if self.timeline.doubled else self.clip.frame_names[self.place(index)[0]]
 
     def source(self, index: int) -> str:
-        """An output frame in words, for messages."""
+        """Description of an output frame for messages."""
         key, step = self.place(index)
         where = f"clip '{self.clip.name}', frame '{self.clip.frame_names[key]}'"
         return f"{where} + {step:g}" if step else where
 
     @property
     def places(self) -> list[Path]:
-        """What is made on the disk: the result, the comparison, the work folder."""
+        """Paths that the job writes: the result, the comparison and the work folder."""
         return [self.out, *([self.beside] if self.compare else []), self.work]
 
     # --- the work folder ---
@@ -171,7 +170,7 @@ class ClipJob:
         return comparison.comparison_path(self.out)
 
     def complete(self, number: int) -> bool:
-        """Whether nothing remains to be done for a piece."""
+        """Whether a piece is finished."""
         if self.compare and not _filled(self.piece_beside(number)):
             return False
         if self.kind == "video":
@@ -179,11 +178,11 @@ class ClipJob:
         return all(_filled(self.image(index)) for index in self.frames_of(number))
 
     def has(self, index: int) -> bool:
-        """Whether a frame of an unfinished piece is there."""
+        """Whether a frame of an unfinished piece exists."""
         return _filled(self.raw(index) if self.kind == "video" else self.image(index))
 
     def keep(self, index: int, frame: Any) -> None:
-        """Put a restored frame (3, H, W) in [0, 1] into the work folder."""
+        """Write a restored frame (3, H, W) in [0, 1] to the work folder."""
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
         if self.kind == "video":
             frame_writer.store_frame(self.raw(index), array)
@@ -196,7 +195,7 @@ class ClipJob:
             )
 
     def finish_piece(self, number: int) -> None:
-        """Once all its frames are there: encode the piece and its comparison, and give the room of raw frames back."""
+        """Encode a piece with all its frames, and its comparison, then delete the raw frames."""
         indices = self.frames_of(number)
         (self.work / "pieces").mkdir(exist_ok=True)
         if self.compare:
@@ -218,7 +217,7 @@ class ClipJob:
                 yield read_image(self.image(index))
 
     def geo(self, index: int) -> tiff.GeoTags | None:
-        """The georeference of the source, its pixels as small as the output's."""
+        """The georeference of the source, scaled to the output's pixel size."""
         found = self.clip.geo(self.place(index)[0]) if hasattr(self.clip, "geo") else None
         if found is None:
             return None
@@ -228,7 +227,7 @@ class ClipJob:
     # --- begin and end ---
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for finished frames to be of use."""
+        """Settings that must match for finished frames to be reused."""
         timeline = repr((self.timeline.places, self.timeline.times, self.timeline.cuts))
         what = {
             "source": [self.clip.identity(0), self.clip.identity(len(self.clip) - 1), len(self.clip)],
@@ -248,11 +247,11 @@ class ClipJob:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the files that are written."""
+        """Notes for the user on the written files."""
         return [f"'{target.path}': {note}" for target in (self.target,) if target for note in target.notes]
 
     def check_formats(self) -> None:
-        """InputError where the output cannot hold the frames, their times or the source's tracks."""
+        """Raises InputError if the output format cannot store the frames, their times or the source's tracks."""
         height, width = self.size
         if self.target:
             self.target.check(self.size, self.timeline)
@@ -262,7 +261,7 @@ class ClipJob:
             frame_writer.check_image_size(self.image_suffix, self.size)
 
     def check(self, resume: bool, overwrite: bool) -> None:
-        """Raises InputError where the output or an interrupted run's work folder is in the way."""
+        """Raises InputError if the output or the work folder of an interrupted run exists and may not be replaced."""
         if self.work.exists() and not is_own_folder(self.work) and any(self.work.iterdir()):
             raise InputError(f"'{self.work}' was not made by this program: move it away or name another output")
         if self.work.exists() and not (resume or overwrite):
@@ -274,7 +273,7 @@ class ClipJob:
         self.check_free()
 
     def check_free(self) -> None:
-        """Raises InputError where something is that must not be replaced; asked before the work and at its end."""
+        """Raises InputError if an existing file must not be replaced. Called before the work and again before the final rename."""
         check_free(self.out, self.kind, self.overwrite, self.made)
         if self.compare:
             check_free(self.beside, "video", self.overwrite)
@@ -285,7 +284,7 @@ class ClipJob:
         return frozenset(self.image(index).name for index in range(len(self)) if self.kind == "frames")
 
     def begin(self, resume: bool) -> None:
-        """Make the work folder, or take up the one that is there. Raises InputError where it is another work's, or
+        """Create the work folder, or reuse the existing one with `resume`. Raises InputError if it belongs to another job or
         cannot be written.
         """
         if self.work.exists() and resume:
@@ -307,7 +306,7 @@ class ClipJob:
             ) from None
 
     def _drop_damaged(self) -> None:
-        """Kept frames that cannot be read are made again."""
+        """Delete finished frames that cannot be read, so that they are restored again."""
         for path in (*(self.work / "raw").glob("*"), *(self.work / "frames").glob("*")):
             if not frame_writer.is_sound(path, self.shape, self.dtype):
                 path.unlink()
@@ -318,7 +317,7 @@ class ClipJob:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
     def begun_with(self) -> dict[str, Any]:
-        """What an interrupted run has written down; empty if there is none or it is damaged."""
+        """`job.json` of an interrupted run; empty if it is missing or damaged."""
         try:
             begun = json.loads((self.work / "job.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -338,9 +337,9 @@ class ClipJob:
             )
 
     def finish(self) -> list[Path]:
-        """Put the pieces together, give the result its name and remove the work folder. Returns what was written."""
+        """Join the pieces, rename the result into place and remove the work folder. Returns the written paths."""
         written = [self.out]
-        self.check_free()  # again: something may have appeared meanwhile
+        self.check_free()  # again: another program may have created the file meanwhile
         if self.target:
             self._join(self.target, [self.piece(number) for number in self.pieces])
         elif self.kind == "image":
@@ -365,12 +364,12 @@ class ClipJob:
 
 
 def work_folder(out: Path) -> Path:
-    """Where unfinished work on `out` is kept."""
+    """The work folder of the output `out`."""
     return out.with_name(f".{out.name}.upscaling")
 
 
 def _filled(path: Path) -> bool:
-    """Whether there is a file with something in it."""
+    """Whether `path` is a file that is not empty."""
     try:
         return path.stat().st_size > 0
     except OSError:

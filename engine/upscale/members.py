@@ -1,4 +1,4 @@
-"""What a folder given to upscale.py holds: one clip of frames, several clips, or unrelated pictures."""
+"""Find the clips in a folder given to upscale.py: one clip of frames, several clips, or unrelated pictures."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def find_members(
 
 
 def clips_in(source: Path, out: Path) -> list[Path]:
-    """Videos and folders of frames in a folder; results of an earlier run in it are none."""
+    """Videos and folders of frames in a folder, without the results of an earlier run."""
     return [path for path in source.iterdir() if is_clip(path) and resolved(path) != resolved(out)]
 
 
@@ -69,7 +69,7 @@ def is_clip(path: Path) -> bool:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a file is a TIFF of several pages; a damaged one is none."""
+    """Whether a file is a TIFF of several pages; False for a damaged file."""
     try:
         return path.suffix.lower() in STACK_SUFFIXES and probe(path).pages > 1
     except InputError:
@@ -125,7 +125,7 @@ def _header(path: Path) -> ImageInfo | None:
     try:
         return probe(path)
     except InputError:
-        return None  # the clip or the still says what is wrong with it
+        return None  # opening the clip or the still raises the error with its reason
 
 
 def _has_gaps(numbers: Sequence[int]) -> bool:

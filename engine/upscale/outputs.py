@@ -18,7 +18,7 @@ from models.base import Network
 
 
 def runs(numbers: Sequence[int], cuts: Sequence[int] = ()) -> Iterator[list[int]]:
-    """Stretches of consecutive numbers, none across one of `cuts`: features are kept within them."""
+    """Split into runs of consecutive numbers that do not cross any of `cuts`. Features are reused within a run."""
     run: list[int] = []
     for number in numbers:
         if run and (number != run[-1] + 1 or number in cuts):
@@ -62,12 +62,12 @@ def restored_keys(
     device: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tensor]:
-    """What the network makes of consecutive key frames of one scene: each, and what lies between it and the next."""
+    """Restore consecutive key frames of one scene; yields each with the intermediate frames after it."""
     facts, line, scene = job.facts, job.timeline, job.timeline.scene(run[0])
     options = Options(
         facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
     )
-    alone = len(scene) == 1 and network.space_time  # it needs two key frames: the same one again
+    alone = len(scene) == 1 and network.space_time  # a space-time network needs two key frames: pass the same one twice
     clip = SubClip(job.clip, [scene[0], scene[0]] if alone else scene) if line.cuts or alone else job.clip
     times: Sequence[Any] = [line.steps(key) for key in scene[: len(clip) - 1]]
     times = times[0] if not alone and all(steps == times[0] for steps in times[1:]) and times else times
@@ -78,5 +78,5 @@ def restored_keys(
 
 
 def fitted(frame: Tensor, size: tuple[int, int]) -> Tensor:
-    """A frame (3, H, W) resampled to `size` where the network makes another."""
+    """Resample a frame (3, H, W) to `size` if the network's output size differs."""
     return frame if tuple(frame.shape[-2:]) == size else imresize(frame, size=size)

@@ -1,7 +1,7 @@
 """Videos through pipes: `-` as input or output, as y4m or as raw RGB values.
 
 The input is stored in a temporary file first, because frames are read more than once. The output is written frame by frame
-in order of time, without a work folder: an interrupted run starts again.
+in time order, without a work folder: an interrupted run starts again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def is_pipe(path: Path) -> bool:
 
 @contextmanager
 def spooled(request: Request) -> Iterator[Request]:
-    """The request with standard input stored in a file while the block runs; the request itself if it names a file."""
+    """Store standard input in a temporary file for the block; yields the request itself if it names a file."""
     if not is_pipe(request.source):
         yield request
         return
@@ -63,7 +63,7 @@ def spooled(request: Request) -> Iterator[Request]:
 
 
 def _store_raw(pipe: BinaryIO, path: Path, request: Request) -> None:
-    """Frames of raw RGB values as a video file."""
+    """Write frames of raw RGB values to a video file."""
     if not request.input_size:
         raise InputError(f"raw {request.pipe_format} from a pipe says nothing of its size: give --input-size 640x360")
     width, height = (int(side) for side in request.input_size.lower().split("x"))
@@ -93,7 +93,7 @@ def _store_raw(pipe: BinaryIO, path: Path, request: Request) -> None:
 
 
 def take_stdout() -> None:
-    """Keep standard output for the frames; what is printed goes to standard error from now on."""
+    """Reserve standard output for the frames and redirect all printing to standard error."""
     global _frames
     sys.stdout.flush()
     _frames = os.fdopen(os.dup(1), "wb")
@@ -104,7 +104,7 @@ _frames: BinaryIO | None = None
 
 
 def write(job: ClipJob, network: Network, request: Request, device: torch.device) -> list[Path]:
-    """Restore all frames of `job` and write them to standard output. Returns no paths: nothing is left on the disk."""
+    """Restore all frames of `job` and write them to standard output. Returns no paths, because no file is kept."""
     if distributed.world() > 1:
         raise InputError("output to a pipe: one process only")
     if _frames is None:

@@ -1,4 +1,4 @@
-"""Where results go: paths that touch nothing of the user's, and one writer for each."""
+"""Output paths: they never overwrite input files, and a lock allows one writer for each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Protocol
 from data.files import check_apart, lock
 from errors import InputError
 
-MOST_LOCKS = 200  # open files are limited; beyond these the lock of the common folder has to do
+MOST_LOCKS = 200  # the number of open files is limited; with more outputs, the common folder is locked instead
 
 
 class Outputs(Protocol):
-    """What a job writes."""
+    """Paths that a job writes."""
 
     @property
     def places(self) -> list[Path]:
-        """Files and folders that it makes, the result first."""
+        """Files and folders that the job creates, the result first."""
 
 
 def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -34,7 +34,7 @@ def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
 
 
 def _check_writable(place: Path) -> None:
-    """The nearest folder above that exists takes new files."""
+    """Check that the nearest existing parent folder is writable."""
     folder = next(parent for parent in place.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise InputError(f"'{place}': '{folder}' is not a folder: choose another output")
@@ -44,7 +44,7 @@ def _check_writable(place: Path) -> None:
 
 @contextmanager
 def locked(out: Path, jobs: Sequence[Outputs]) -> Iterator[None]:
-    """Hold the locks of the output asked for and of every job's result."""
+    """Hold the locks of the requested output and of every job's result."""
     with ExitStack() as stack:
         for path in dict.fromkeys([out, *(job.places[0] for job in jobs[:MOST_LOCKS])]):
             stack.enter_context(lock(path))

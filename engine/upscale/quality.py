@@ -30,7 +30,7 @@ STANDARD_TABLE = 3688  # sum of the JPEG standard's luma table, which is quality
 
 
 def loss(clip: Clip) -> str | None:
-    """What makes `clip` lossy, in a few words, or None. A folder is judged by its first frame."""
+    """The reason why `clip` counts as lossy, or None. A folder is judged by its first frame."""
     if isinstance(clip, VideoClip):
         return video_loss(clip)
     if isinstance(clip, FolderClip):

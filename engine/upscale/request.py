@@ -26,7 +26,7 @@ from engine.upscale.scene import SceneJob
 from errors import InputError
 from models.base import Network
 
-LARGE_VIDEO = 200_000_000  # bytes from which decoding it once takes long enough to be said
+LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
 
 def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:
@@ -82,14 +82,14 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
 
 
 def inputs(request: Request) -> list[Path]:
-    """What is read and must stay as it is. Of a folder of clips these are the clips: results may go into a new folder in it."""
+    """Input paths that must not be overwritten. For a folder of clips these are the clips: results may go into a new folder in it."""
     source, weights = request.source, [request.weight] if request.weight else []
     clips = clips_in(source, request.out) if source.is_dir() and resolved(source) != resolved(request.out) else []
     return [*([*clips, *image_files(source)] if clips else [source]), *weights]
 
 
 def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path] | None:
-    """A GeoTIFF that is to become a GeoTIFF and can be read in windows, and the file that it becomes; else None."""
+    """A GeoTIFF that can be read in windows and its GeoTIFF output; else None."""
     into_folder = out.suffix == "" and str(out) != "-" and request.image_format in (None, "tif")
     if not (out.suffix.lower() in frame_writer.STACK_SUFFIXES or into_folder) or request.compare:
         return None
@@ -99,7 +99,7 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
 
 
 def open_series_for(source: Path, out: Path, request: Request) -> list[tuple[Clip, Path]] | None:
-    """A folder of GeoTIFFs of one place that are more than pictures, and the files that they become; else None."""
+    """A folder of GeoTIFFs of one place that hold measured data, and their outputs; else None."""
     paths = image_files(source) if source.is_dir() else []
     times = request.fps or request.times or request.begin is not None or request.end is not None
     pictures = request.compare or request.preview is not None or request.image_format not in (None, "tif")
@@ -147,7 +147,7 @@ def open_clip(path: Path, request: Request) -> Clip:
 def make_job(
     clip: Clip, out: Path, request: Request, network: Network, weights: Path, cuts: Sequence[int] = ()
 ) -> ClipJob:
-    """What is to be made of `clip`. Unusable clips are found here, before any work. cuts: frames that begin a scene."""
+    """The job for `clip`. Raises InputError for an unusable clip, before any work. cuts: frames that begin a scene."""
     suffix = out.suffix.lower()
     if str(out) == "-" and request.compare:
         raise InputError("--compare writes a file beside the output: it does not go with `-`")
@@ -183,7 +183,7 @@ def make_job(
 
 
 def kind_of(suffix: str, clip: Clip) -> str:
-    """What an output with this suffix is: "video", "stack", "image" (of one frame) or "frames" in a folder."""
+    """Kind of an output with this suffix: "video", "stack", "image" (of one frame) or "frames" in a folder."""
     if suffix in OUTPUT_SUFFIXES:
         return "video"
     if suffix in frame_writer.STACK_SUFFIXES:

@@ -1,8 +1,7 @@
-"""Upscale clips: what upscale.py does. Jobs are shared out over ranks piece by piece, and every result is put
-together.
+"""Upscale clips, for upscale.py: share the pieces of all jobs among the ranks and join them to results.
 
-A piece is a fixed stretch of a clip. Which rank makes it, before or after how many interruptions, changes nothing in
-it: so the result of N processes, and of a resumed run, equals that of one undisturbed process.
+A piece is a fixed range of frames. Its content depends neither on the rank that makes it nor on interruptions, so the result
+of N processes, or of a resumed run, equals that of one uninterrupted process.
 """
 
 from __future__ import annotations
@@ -51,10 +50,9 @@ HEARTBEAT = 10.0  # seconds between refreshes of the progress bar
 
 
 def upscale(request: Request) -> list[Path]:
-    """Do what `request` says; every rank works, the first one writes the results. Returns the files and folders
-    written.
+    """Upscale as `request` asks. All ranks restore frames, rank 0 writes the results. Returns the written paths.
 
-    Raises InputError for input that cannot be used, for outputs in the way and for an output that is not finite.
+    Raises InputError for unusable input, for outputs that already exist and for network output that is not finite.
     """
     device = distributed.choose_device(request.device)
     precision.check(request.precision, device)
@@ -65,7 +63,7 @@ def upscale(request: Request) -> list[Path]:
 
 
 def upscale_files(request: Request, device: torch.device) -> list[Path]:
-    """The same for inputs that are files. A clip of a folder that cannot be used does not keep the others back."""
+    """`upscale` for inputs that are files. An unusable clip of a folder does not stop the others."""
     failures = Failures(several=False)
     clips = open_clips(request, failures)
     total = len(clips) + len(failures.errors)
@@ -105,7 +103,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
 def make_all(
     jobs: list[ClipJob], network: Network, request: Request, device: torch.device, failures: Failures
 ) -> list[Path]:
-    """Work on all jobs and give the results their names."""
+    """Process all jobs and rename the results into place."""
     usable = [check_job(job, request, failures) for job in jobs] if distributed.is_main() else []
     jobs = [job for job, good in zip(jobs, distributed.broadcast(usable), strict=True) if good]
     if not jobs:
@@ -128,7 +126,7 @@ def make_all(
 
 
 def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:
-    """Whether a job can be done; says what its result will not have as the source has it."""
+    """Whether a job is possible; prints what the result cannot keep of the source."""
     with failures.of(job.clip.name):
         job.check(request.resume, request.overwrite)
         job.check_formats()
@@ -139,7 +137,7 @@ def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:
 
 
 def finish(job: ClipJob, failures: Failures) -> list[Path]:
-    """The finished files; none of a job that failed, here or in another process."""
+    """The finished files, except those of jobs that failed in this or another process."""
     with failures.of(job.clip.name):
         if not all(job.complete(number) for number in job.pieces):
             raise InputError(f"clip '{job.clip.name}' is incomplete: go on with --resume")
@@ -147,11 +145,11 @@ def finish(job: ClipJob, failures: Failures) -> list[Path]:
     return []
 
 
-# --- what is found in the clips ---------------------------------------------------------------------------------------
+# --- properties of the clips ------------------------------------------------------------------------------------------
 
 
 def tell(clips: Sequence[tuple[Clip, Path]]) -> None:
-    """Say what the videos' files have to be said of: damage, cuts, interlacing."""
+    """Print the readers' notes on the video files: damage, cuts, interlacing."""
     for clip, _ in clips:
         base = targets.base_of(clip)
         for note in base.video.notes if isinstance(base, VideoClip) else ():
@@ -159,7 +157,7 @@ def tell(clips: Sequence[tuple[Clip, Path]]) -> None:
 
 
 def find_cuts(clip: Clip, request: Request) -> list[int]:
-    """Frames that begin a scene, found by the first rank and said; none where the request does not want them."""
+    """Detect and print the first frames of scenes, on rank 0; empty if the request disables scene detection."""
     if not request.scenes or len(clip) < 2:
         return []
     cuts = distributed.broadcast(scene_cuts(clip) if distributed.is_main() else [])
@@ -173,13 +171,13 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
 
 
 def has_holes(clip: Clip) -> bool:
-    """Whether the first file of a clip is a TIFF that says so."""
+    """Whether the first file of a clip is a TIFF that declares missing values (nodata or a mask)."""
     path = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0] if isinstance(clip, FolderClip) else None
     return path is not None and path.suffix.lower() in STACK_SUFFIXES and tiff.describe(path).holes
 
 
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:
-    """Lines on how stored values are taken: of every scene, and of the first of other clips."""
+    """Notes on the conversion of stored values: for every scene, and for the first of the other clips."""
     for clip in clips:
         if isinstance(clip, SceneClip) and clip.stretched:
             yield clip.stretched
@@ -193,7 +191,7 @@ def remarks(clips: Sequence[Clip]) -> Iterator[str]:
 
 
 def is_lossy(clip: Clip, request: Request) -> bool:
-    """Whether weights for compressed sources are wanted; says so where the clip decides it."""
+    """Whether to use the weights for compressed sources; prints the choice if the clip decides it."""
     if request.quality != "auto":
         return request.quality == "compressed"
     lost = None if request.weight else quality.loss(clip)
@@ -208,7 +206,7 @@ def is_lossy(clip: Clip, request: Request) -> bool:
 
 
 def plan_numbers(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
-    """Decide on precision, tiles and frames at once, the same for all ranks; an interrupted run goes on with what it began with."""
+    """Choose precision, tile size and number of workers, equal on all ranks. A resumed run keeps its earlier choice."""
     chosen: dict[str, Any] = {}
     if distributed.is_main():
         kept = next((job.begun_with() for job in jobs if request.resume and job.begun_with()), {})
@@ -227,7 +225,7 @@ def plan_numbers(jobs: list[ClipJob], network: Network, request: Request, device
 
 
 def choose_precision(job: ClipJob, network: Network, request: Request, device: torch.device) -> str:
-    """Measured on the middle of the first frames of the first clip, with as many workers as the work will have."""
+    """Measure on the centre of the first frames of the first clip, with the number of workers of the actual run."""
     if isinstance(job, SceneJob):
         return measured(job, scene.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
     height, width = (min(precision.SAMPLE, side) for side in job.clip.size)
@@ -243,7 +241,7 @@ def measured(
     """The precision for a job, measured on a sample of its clip."""
     down, across = (out / side for out, side in zip(job.network_size, job.clip.size, strict=True))
     size = round(down * sample.size[0]), round(across * sample.size[1])
-    prepared: dict[str, Network] = {}  # making them is no part of the work that is timed
+    prepared: dict[str, Network] = {}  # cached: the conversion of the weights is not part of the measured time
 
     def restore_sample(name: str) -> Tensor:
         if name not in prepared:
@@ -291,7 +289,7 @@ def choose_workers(job: ClipJob, network: Network, request: Request, tile: int |
 
 
 def begin(jobs: list[ClipJob], request: Request) -> None:
-    """Work folders, made by the first rank."""
+    """Create the work folders on rank 0."""
     if distributed.is_main():
         for job in jobs:
             job.begin(request.resume)
@@ -316,7 +314,7 @@ def work(jobs: list[ClipJob], network: Network, request: Request, device: torch.
 
 @contextmanager
 def progress_bar(total: int, ready: int, quiet: bool) -> Iterator[Any]:
-    """A bar of frames whose time runs on while a large frame is being made."""
+    """A progress bar of frames. A thread refreshes it, so the elapsed time advances during a large frame."""
     over = threading.Event()
     with tqdm(total=total, initial=ready, unit="frame", disable=quiet, dynamic_ncols=True, smoothing=0.05) as bar:
 
@@ -336,12 +334,12 @@ def progress_bar(total: int, ready: int, quiet: bool) -> Iterator[Any]:
 
 
 def show_tile(bar: Any, done: int, tiles_of_frame: int) -> None:
-    """Behind the bar: how far the frame in hand is."""
+    """Show the number of finished tiles of the current frame after the bar."""
     bar.set_postfix_str(f"tile {done} of {tiles_of_frame}", refresh=True)
 
 
 def done(job: ClipJob, number: int) -> int:
-    """Finished frames of a piece."""
+    """Number of finished frames of a piece."""
     indices = job.frames_of(number)
     return len(indices) if job.complete(number) else sum(job.has(index) for index in indices)
 
@@ -349,7 +347,7 @@ def done(job: ClipJob, number: int) -> int:
 def make_pieces(
     job: ClipJob, numbers: list[int], network: Network, request: Request, device: torch.device, bar: Any
 ) -> None:
-    """Restore what is missing of consecutive pieces; a thread converts, writes and encodes behind."""
+    """Restore the missing frames of consecutive pieces; a thread converts, writes and encodes them."""
     if isinstance(job, SceneJob):
         options = Options(job.facts["precision"], None, ensemble=request.ensemble, workers=1)
         return scene.make_pieces(job, numbers, network, options, device, bar)
@@ -375,7 +373,7 @@ def make_pieces(
 
 @contextmanager
 def patient_exit() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does: what is finished is written, and resumed later."""
+    """Handle SIGTERM like Ctrl-C: write the finished frames, so that the run can be resumed."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -397,7 +395,7 @@ def preview(
     request: Request,
     device: torch.device,
 ) -> Path:
-    """One frame, bicubic beside ours, as PNG: for a look before the long work."""
+    """Write one frame, bicubic and ours side by side, as PNG: a preview before a long run."""
     clip, out = clip_and_out
     index = request.preview if request.preview is not None and request.preview >= 0 else len(clip) // 2
     if index >= len(clip):

@@ -1,4 +1,4 @@
-"""Upscale one GeoTIFF of any size in bounded memory: tiles in, rows of tiles kept, a file written from the top down.
+"""Upscale one GeoTIFF of any size in bounded memory: read tiles, keep finished rows of tiles, write the file from the top.
 
 A piece is one row of tiles of one group of bands. It depends on nothing but the scene, so pieces can be made in any order,
 by any process, and made again after an interruption: the result is the same to the byte. Rows of tiles overlap as in
@@ -95,7 +95,7 @@ class SceneJob(ClipJob):
 
     @property
     def sidecar(self) -> Path:
-        """GDAL's file beside the result, where nodata differs from band to band."""
+        """GDAL's sidecar file of the result, used if nodata differs between bands."""
         return self.out.with_name(self.out.name + ".aux.xml")
 
     @property
@@ -111,13 +111,13 @@ class SceneJob(ClipJob):
             if self.complete(number):
                 try:
                     self.load(number)
-                except Exception:  # whatever the decoder of a cut file raises
+                except Exception:  # the decoder of a truncated file may raise any exception
                     self.piece(number).unlink()
 
     # --- pieces ---
 
     def make_piece(self, number: int, enlarge: Enlarge, shown: Callable[[str], None]) -> None:
-        """Restore one row of tiles; those without any measured pixel are left out."""
+        """Restore one row of tiles; tiles without any measured pixel are skipped."""
         index, group = divmod(number, len(self.scene.groups))
         positions, span = self.scene.groups[group], self.rows[index]
         values, measured = self.scene.group(positions, slice(span.start, span.stop), slice(0, self.clip.size[1]))
@@ -141,7 +141,7 @@ class SceneJob(ClipJob):
     def _window(
         self, positions: tuple[int, ...], span: tiles.Span, column: tiles.Span, own: np.ndarray
     ) -> tuple[list[np.ndarray], int]:
-        """The tile in this scene and in those of its series that the network sees with it."""
+        """The tile in this scene and in the neighbouring scenes of its window."""
         scenes, centre = self.scene.around(self.reach)
         rows, columns = slice(span.start, span.stop), slice(column.start, column.stop)
         return [own if scene is self.scene else scene.group(positions, rows, columns)[0] for scene in scenes], centre
@@ -178,7 +178,7 @@ class SceneJob(ClipJob):
     # --- the file ---
 
     def finish(self) -> list[Path]:
-        """Write the GeoTIFF from the kept rows, give it its name and remove the work folder."""
+        """Write the GeoTIFF from the kept rows, rename it into place and remove the work folder."""
         self.check_free()
         whole = self.work / f"whole{self.out.suffix}"
         groups = self.scene.groups
@@ -264,7 +264,7 @@ def choose_tile(job: SceneJob, network: Network, asked: int | None, free: float)
 
 
 def still(network: Network, name: str, frame: np.ndarray) -> ArrayClip:
-    """A single frame as a clip that the network takes: STNO needs two key frames."""
+    """A single frame as a clip: STNO needs two key frames, so the frame is repeated."""
     return ArrayClip(name, [frame] * (2 if network.space_time else 1))
 
 
@@ -295,7 +295,7 @@ def enlarger(job: SceneJob, network: Network, options: Options, device: torch.de
 
 
 def middle(job: SceneJob, network: Network, side: int) -> ArrayClip:
-    """At most `side` x `side` pixels of the scene, to measure on."""
+    """A crop of at most `side` x `side` pixels of the scene, for measurements."""
     rows, columns = (slice((n - min(n, side)) // 2, (n - min(n, side)) // 2 + min(n, side)) for n in job.clip.size)
     return still(network, job.clip.name, job.scene.part(0, rows, columns))
 

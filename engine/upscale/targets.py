@@ -1,4 +1,4 @@
-"""From the words of a request to times, sizes and video files."""
+"""Convert the options of a request to times, sizes and video files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from errors import InputError
 from models.base import LARGEST_SCALE, Network
 
 DEFAULT_FPS = 25
-CONSTANT = 0.02  # of a frame, by which times may be off a constant rate
+CONSTANT = 0.02  # fraction of a frame by which times may deviate from a constant rate
 
 
 def base_of(clip: Clip) -> Clip:
-    """The clip that files are read by, below parts of it."""
+    """The clip that reads the files, without wrappers that select parts of it."""
     return base_of(clip.clip) if isinstance(clip, Derived) else clip
 
 
@@ -34,7 +34,7 @@ def base_of(clip: Clip) -> Clip:
 
 
 def source_fps(clip: Clip, request: Request) -> Fraction:
-    """Frames per second of the input, as the user says it or its file."""
+    """Frames per second of the input, from the options or the file."""
     base = base_of(clip)
     if request.input_fps:
         return Fraction(request.input_fps).limit_denominator(1001)
@@ -44,7 +44,7 @@ def source_fps(clip: Clip, request: Request) -> Fraction:
 
 
 def key_times(clip: Clip, request: Request) -> tuple[list[float], float]:
-    """Seconds at which each frame of the clip is shown, from its first on, and for how long the last one is."""
+    """Presentation time of each frame in seconds from the first, and the duration of the last frame."""
     fps = source_fps(clip, request)
     times = list(clip.times) if clip.fps else [float(k / fps) for k in range(len(clip))]
     base = base_of(clip)
@@ -59,7 +59,7 @@ def key_times(clip: Clip, request: Request) -> tuple[list[float], float]:
 
 
 def timeline(clip: Clip, request: Request, cuts: Sequence[int] = ()) -> Timeline:
-    """The output's frames: as `--times`, `--fps` or neither ask for."""
+    """The output frames for `--times`, `--fps` or neither."""
     times, last = key_times(clip, request)
     fps = source_fps(clip, request)
     if request.times:
@@ -118,7 +118,7 @@ def preview_range(clip: Clip, out: Path, request: Request) -> Request:
 
 
 def asked_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tuple[int, int] | None:
-    """(H, W) that `--size` or `--scale` asks for with frames of `lr`; None where neither does."""
+    """(H, W) for `--size` or `--scale` with frames of `lr`; None if neither is given."""
     height, width = lr
     if size is None:
         return None if scale is None else (round(scale * height), round(scale * width))
@@ -131,7 +131,7 @@ def asked_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tu
 
 
 def exact_scale(size: tuple[int, int] | None, lr: tuple[int, int]) -> float | None:
-    """The scale from frames of `lr` to `size` where both sides have the same; else None."""
+    """The scale from `lr` to `size` if it is equal for both sides; else None."""
     if size is None:
         return None
     down, across = size[0] / lr[0], size[1] / lr[1]
@@ -139,7 +139,7 @@ def exact_scale(size: tuple[int, int] | None, lr: tuple[int, int]) -> float | No
 
 
 def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(H, W) of the output and of what the network makes. Raises InputError for sizes that it cannot make."""
+    """(H, W) of the output and of the network's output. Raises InputError for sizes that the network cannot produce."""
     lr = clip.size
     wanted = asked_size(request.size, request.scale, lr)
     scale = DEFAULT_SCALE if request.scale is None else request.scale
@@ -165,7 +165,7 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
 
 
 def shape_note(clip: Clip, size: tuple[int, int]) -> str | None:
-    """A line for the user where `--size` changes the shape of the picture."""
+    """A note for the user if `--size` changes the aspect ratio."""
     (height, width), (out_height, out_width) = clip.size, size
     if abs(out_width * height / (out_height * width) - 1) < 0.02:
         return None
@@ -179,7 +179,7 @@ def shape_note(clip: Clip, size: tuple[int, int]) -> str | None:
 
 
 def video_target(clip: Clip, out: Path, request: Request, compare: bool = False) -> VideoTarget:
-    """The video to write of a clip, or the comparison beside it."""
+    """The video to write for a clip, or its comparison video."""
     base = base_of(clip)
     video = base.video if isinstance(base, VideoClip) else None
     if compare:
@@ -210,7 +210,7 @@ def video_target(clip: Clip, out: Path, request: Request, compare: bool = False)
 
 
 def _window(clip: Clip, base: VideoClip) -> tuple[float, float | None]:
-    """The seconds of the source from its first frame that a part of it shows; end None: to its end."""
+    """Begin and end of a part of the source, in seconds from its first frame; end None: to the end of the source."""
     if not isinstance(clip, SubClip):
         return 0.0, None
     following = clip.indices[-1] + 1

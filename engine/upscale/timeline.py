@@ -1,7 +1,7 @@
-"""Which frames an upscaled clip has, and when each is shown.
+"""The frames of an upscaled clip and their presentation times.
 
-An output frame is a key frame of the source or lies at a time between two of them. None lies between two scenes: there the
-last frame before the cut is shown until the next scene begins.
+An output frame is a key frame of the source or an intermediate frame between two of them. There are no intermediate frames
+across a scene cut: the last frame before the cut is shown until the next scene begins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SNAP = 0.02  # of a gap: an output this near to a key frame is the key frame
 
 @dataclass(frozen=True)
 class Timeline:
-    """Output frames in order of time.
+    """Output frames in time order.
 
     places: (key frame, time after it in [0, 1) of the gap to the next).   times: seconds from the first output frame.
     last: seconds for which the last one is shown.   fps: mean frames per second.   keys: number of key frames.
@@ -44,11 +44,11 @@ class Timeline:
         return len(self.places)
 
     def outputs(self, first: int, stop: int) -> range:
-        """Output frames of the key frames from `first` to before `stop`, with those between them and the next."""
+        """Output frames of the key frames first .. stop - 1, with the intermediate frames after each."""
         return range(self.starts[min(first, self.keys)], self.starts[min(stop, self.keys)])
 
     def steps(self, key: int) -> list[float]:
-        """The different times after a key frame, rising, without the key frame itself."""
+        """The distinct times after a key frame in ascending order, without the key frame itself."""
         return sorted({self.places[index][1] for index in self.outputs(key, key + 1)} - {0.0})
 
     def scene(self, key: int) -> range:

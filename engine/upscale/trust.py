@@ -1,8 +1,8 @@
-"""`--trust`: how far can each pixel of a result be trusted? Written beside the output, for measured data.
+"""`--trust`: maps of the uncertainty of each output pixel, written next to the output, for measured data.
 
-Every key frame is restored from its eight turned and mirrored versions. Where the eight agree the input determines the
-result; where they spread it is the network's guess. The result is also brought back to low resolution and compared with
-its input: what does not come back was changed, not added.
+Every key frame is restored from its eight flips and rotations. A small spread of the eight results means that the input
+determines the pixel; a large spread means that the network guesses it. The result is also downscaled and compared with its
+input. A difference there shows that the network changed measured values instead of adding detail.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WHOLE = "width:100%;image-rendering:pixelated"
 
 
 class TurnedClip(Derived):
-    """A clip whose frames are turned or mirrored; `turn` as in `engine.restore.jobs.transform`."""
+    """A clip with flipped or rotated frames; `turn` as in `engine.restore.jobs.transform`."""
 
     def __init__(self, clip: Clip, turn: int) -> None:
         super().__init__(clip)
@@ -68,12 +68,12 @@ class TurnedClip(Derived):
 
 
 def trust_folder(out: Path) -> Path:
-    """Where the maps of an output go."""
+    """Folder of the maps of an output."""
     return out.with_name(f"{out.stem if out.suffix else out.name}_trust")
 
 
 def check_trust(job: ClipJob, request: Request) -> None:
-    """Raises InputError, before the work, for a scene, which is made in pieces, and if something is where maps are to go."""
+    """Raises InputError, before the work, for a scene, which is processed in pieces, and if a map exists already."""
     if job.kind == "scene":
         raise InputError(f"'{job.out}': --trust is for videos and frames, not for a large scene: leave it out")
     names = {
@@ -86,8 +86,8 @@ def write_trust(job: ClipJob, network: Network, request: Request, device: torch.
     """Maps, `trust.csv` and `trust.html` for the key frames of a finished job.
 
     FRAME_doubt.tif: float32, the spread over the eight versions (mean over bands) in grey levels of 255, or in the
-    units of the source where its bands are stretched; georeferenced as the output. FRAME_doubt.png: the same for the
-    eye, 16 times amplified. trust.csv: per frame its mean and 99th percentile, consistency and bias per band.
+    units of the source if its bands are stretched; georeferenced as the output. FRAME_doubt.png: the same map, amplified
+    16 times for display. trust.csv: per frame its mean and 99th percentile, consistency and bias per band.
     """
     folder, rows, shown = trust_folder(job.out), list[dict[str, Any]](), dict[str, np.ndarray]()
     middle = len(job.clip) // 2
@@ -113,13 +113,13 @@ def write_trust(job: ClipJob, network: Network, request: Request, device: torch.
 
 
 def levels(clip: Clip) -> float:
-    """What the range of 0 to 1 stands for: 255 grey levels, or the mean range of stretched bands."""
+    """Stored values in the range 0 to 1: 255 grey levels, or the mean range of stretched bands."""
     bands = clip.band_map
     return 255.0 if bands is None or bands.low is None or bands.high is None else float((bands.high - bands.low).mean())
 
 
 def eight_versions(job: ClipJob, network: Network, request: Request, device: torch.device) -> Iterator[Tensor]:
-    """Every key frame restored from its eight versions and turned back: (8, 3, H, W), scene by scene."""
+    """Restore every key frame from its eight versions and invert the transforms: (8, 3, H, W), scene by scene."""
     start = 0
     while start < len(job.clip):
         scene = job.timeline.scene(start)
@@ -142,7 +142,7 @@ def _restored(
 
 
 def pictures(low: Tensor, result: Tensor, doubt: np.ndarray) -> dict[str, np.ndarray]:
-    """What the page shows of one frame: bicubic, result, doubt, and where the result does not come back to its input."""
+    """The page's pictures of one frame: bicubic, result, doubt, and the difference of the downscaled result from the input."""
     size = (result.shape[-2], result.shape[-1])
     difference = (imresize(result, size=(low.shape[-2], low.shape[-1])) - low).abs().mean(0, keepdim=True) * SHOWN
     shown = {
