@@ -15,7 +15,7 @@ from pathlib import Path
 
 from errors import InputError
 
-# glibc hands large blocks back to the kernel after every operation; the page faults then cost more than the arithmetic.
+# glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
 
@@ -46,8 +46,8 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
 
 
 def complain(line: str) -> None:
-    """Print one line to stderr. Under torchrun rank 0 alone prints; every rank gives its line to torchrun, which repeats
-    that of the first rank that failed in the last lines of its own report."""
+    """Print one line to stderr. Under torchrun only rank 0 prints. Every rank passes its line to torchrun, which repeats
+    the line of the first failed rank at the end of its report."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")
@@ -58,7 +58,7 @@ def complain(line: str) -> None:
 
 
 def tune_allocator() -> None:
-    """Keep freed memory in the process and back large blocks by huge pages (Linux with glibc; elsewhere nothing happens)."""
+    """Keep freed memory in the process and back large blocks by huge pages (Linux with glibc only)."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
@@ -82,7 +82,7 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
 
 
 def spacing(text: str) -> int | str:
-    """The value of an option for `data.spacing`."""
+    """Parse the value of an option for `data.spacing`."""
     if text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:

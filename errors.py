@@ -1,4 +1,4 @@
-"""The exception for bad input. It is at the root because every layer raises it and imports point downwards."""
+"""The exception for bad input. It is in the root folder because every layer raises it and no layer imports from a higher one."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def _make_importable() -> None:
                 f"a module '{name}' is already imported from {file}, and this repository has one of the same name: "
                 "load these networks first or in a process of their own, or use an ONNX file (python -m engine.export)"
             )
-    if str(ROOT) not in sys.path[1:]:  # torch.hub has put it first, and takes that entry off again
+    if str(ROOT) not in sys.path[1:]:  # torch.hub inserted it at the front, and removes that entry afterwards
         sys.path.append(str(ROOT))
 
 

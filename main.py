@@ -42,7 +42,7 @@ def main() -> int:
         print(keys.table())
         return 0
 
-    from engine.train import runs  # torch is imported after the arguments are known to be right
+    from engine.train import runs  # importing torch is slow: only for valid arguments
 
     try:
         runs.train_and_report(options.config, options.overrides, options.resume, options.accept_changes)

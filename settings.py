@@ -66,7 +66,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the nearest known one, or all of them."""
+    """The end of a message about an unknown name: the nearest known one, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f": did you mean '{close[0]}'?" if close else f": expected one of {', '.join(known)}"
@@ -159,7 +159,7 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value for a message: its representation, cut where it is long."""
+    """A value for a message: its representation, truncated if long."""
     try:
         return shorten(repr(value))
     except (ValueError, RecursionError):
@@ -174,7 +174,7 @@ def shorten(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose plain words stay words: no dates, no numbers in base 60, and 011 is a name, not 9."""
+    """YAML loader that keeps plain words as strings: no dates, no numbers in base 60, and 011 is a name, not 9."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -204,8 +204,8 @@ TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float",
 def parse_yaml(text: str, what: str) -> Any:
     """The value of a YAML text. `what` names it in messages, such as "config file 'a.yaml'".
 
-    Raises `InputError` for text that is no YAML, and for YAML that has no sense as settings: a key given twice, tags, groups
-    that hold themselves, aliases that write out to more than `NODES` values.
+    Raises `InputError` for text that is not YAML, and for YAML that cannot be settings: duplicate keys, tags, recursive
+    groups, and aliases that expand to more than `NODES` values.
     """
     try:
         loader = _Loader(text)
@@ -228,12 +228,12 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 def dump_yaml(mapping: Mapping[str, Any]) -> str:
-    """YAML that `parse_yaml` reads back as it was."""
+    """Write YAML that `parse_yaml` reads back unchanged."""
     return yaml.dump(mapping, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 class _Nodes:
-    """Counts the values of a parsed YAML text, with every alias written out, and refuses what settings never hold."""
+    """Counts the values of a parsed YAML text with all aliases expanded, and rejects values that settings cannot contain."""
 
     def __init__(self, what: str) -> None:
         self.what = what

@@ -1,1 +1,1 @@
-"""Everything that is the same for every network: configs, training, restoring clips, evaluation, upscaling and reports."""
+"""Code shared by all networks: configs, training, restoration of clips, evaluation, upscaling and reports."""

@@ -5,7 +5,7 @@
     large = upscale_array(frames)                                          # (T, H, W, 3) uint8 -> (T, 4H, 4W, 3) uint8
     large = upscale_array(frames, "stno_s", scale=2.5, times=[0.5])        # any scale, and one new frame in each gap
 
-Files, long videos, sound and georeferences are the business of `engine.upscale` (upscale.py).
+`engine.upscale` (upscale.py) processes files, long videos, sound and georeferences.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 
 def released() -> list[str]:
-    """Names of the weights that come with the repository."""
+    """Names of the released weights in the repository."""
     return sorted(path.stem for path in (ROOT / "checkpoints").glob("*.safetensors"))
 
 
@@ -72,12 +72,12 @@ def upscale_array(
             float64 in [0, 1]. STNO needs at least two frames.
         network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
         scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale, STNO takes any.
-        times: STNO only: times of new frames in each gap between two frames, rising, inside (0, 1); 0.5 doubles the rate.
+        times: STNO only: ascending times in (0, 1) of new frames in each gap between two frames; 0.5 doubles the frame rate.
         channel_axis: axis of the colours; None: gray frames.
-        padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: as the weights say.
+        padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: the weights' own.
         tile: process tiles of this many input pixels a side; "auto": only if memory requires it; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
-        device: None: where the network is; "cuda" moves it there.
+        device: None: where the network is; "cuda" moves it to the GPU.
 
     Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for gray frames, in the
         type of `frames`, clipped to its range.
@@ -121,7 +121,7 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
         raise InputError(f"frames: shape {frames.shape} holds nothing: expected at least one frame of one pixel")
     if stack.dtype.kind == "f":
         stack = stack.astype(np.float32)
-        if not (stack.min() >= 0 and stack.max() <= 1):  # NaN fails both
+        if not (stack.min() >= 0 and stack.max() <= 1):  # NaN fails both comparisons
             raise InputError("frames: floats must be finite and in [0, 1]: scale them, for example by their maximum")
     return stack
 
@@ -139,7 +139,7 @@ def _check_times(network: Network, times: Sequence[float]) -> None:
 
 
 def _automatic_tile(network: Network, clip: Clip, times: Sequence[float], device: torch.device) -> int | None:
-    """Side of the tiles that fit into memory; None if full frames do."""
+    """Side of the tiles that fit into memory; None if full frames fit."""
     key_frames = min(DEFAULT.chunk + 2 * DEFAULT.context, len(clip))
     needed = bytes_per_pixel(network, key_frames, len(times))
     return tiles.automatic(clip.size, needed, tiles.free_memory(device), network.multiple)

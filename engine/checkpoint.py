@@ -43,7 +43,7 @@ def use_of(network: Network) -> dict[str, Any]:
 
 def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
     """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: of either kind.
-    lossy: those trained on compressed video, where there are any of this scale and kind.
+    lossy: prefer those trained on compressed video, if there are any of this scale and kind.
 
     Raises `InputError` if there are none.
     """
@@ -77,7 +77,7 @@ def _shipped(file: str) -> Path:
 
 
 def is_state(header: Mapping[str, Any]) -> bool:
-    """Whether a file with this header is a training state."""
+    """Whether the header is that of a training state."""
     return {"step", "scaler", "config"} <= header.keys()
 
 
@@ -99,7 +99,7 @@ def load_network(path: str | Path) -> Network:
         config, uses = _read_use(header)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from None
-    with torch.device("meta"):  # shapes without memory: the header may claim any size
+    with torch.device("meta"):  # meta tensors use no memory: the header may claim any size
         check_fit(models.build(config).state_dict(), models.current_names(config.name, tensors), path)
     network = models.build(config)
     load_state(network, tensors, path)
@@ -120,7 +120,7 @@ def _read_use(header: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 
 def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors of a training state whose names begin with `prefix`, without it."""
+    """The tensors of a training state with the name prefix `prefix`, which is removed."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
@@ -135,7 +135,7 @@ def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: 
 def load_state(
     network: Network, tensors: Mapping[str, Tensor], source: str | Path, *, partial: bool = False
 ) -> list[str]:
-    """Load `tensors`, which may have names of an earlier version, into `network`; a misfit is one line that lists it.
+    """Load `tensors`, which may have names of an earlier version, into `network`; an `InputError` lists all mismatches in one line.
 
     partial: load the tensors that fit in name and shape, leave the rest of the network unchanged and return its names
     (otherwise none); tensors that the network does not have are ignored.

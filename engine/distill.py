@@ -1,7 +1,7 @@
 """Make training clips whose targets are outputs of teacher networks: python -m engine.distill --config C --teacher W --out OUT.
 
-Detail that cannot be predicted from the low resolution (noise, chance) makes the training gradients noisy. The mean of
-several networks over the eight rotated and mirrored versions of a frame contains little of it.
+Detail that cannot be predicted from the low resolution (such as noise) makes the training gradients noisy. The mean of
+several networks over the eight flips and rotations of a frame contains little of it.
 
 Reads the clips of `data.train` and `data.also`; writes OUT/training_set/{GT,LR}/CLIP/*.png (LR as the config makes it) and
 OUT/train.txt, which lists the frames with distilled targets: those whose window is complete within the clip. All other
@@ -54,7 +54,7 @@ class Teacher:
 
     @classmethod
     def parse(cls, text: str) -> Teacher:
-        """From NAME or NAME:SHARE; without a share it is 1."""
+        """Parse NAME or NAME:SHARE; the default share is 1."""
         name, colon, share = text.rpartition(":")
         try:
             return cls(name, float(share)) if colon else cls(text, 1.0)
@@ -97,7 +97,7 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
 def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0.0, precision: str = "fp32") -> int:
     """Write the clips that do not exist yet; returns the number of all clips.
 
-    truth: share of the clips' own truth in the target.   precision: of teachers given as weights files.
+    truth: share of the ground truth in the target.   precision: of teachers given as weights files.
 
     Raises InputError if the shares do not add up to 1, a teacher does not fit, or `out` was made with other settings.
     """

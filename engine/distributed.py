@@ -38,7 +38,7 @@ def is_main() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line on rank 0 only."""
+    """Print a line on rank 0."""
     if is_main():
         print(text, flush=True)
 
@@ -76,7 +76,7 @@ def mean(value: float, device: torch.device) -> float:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """What `work` returns on rank 0, on every rank. An `InputError` there is raised everywhere: no rank waits in vain."""
+    """Run `work` on rank 0 and return its result on every rank. An `InputError` is raised on all ranks, so that none waits forever."""
     result: tuple[T | None, str] = (None, "")
     if is_main():
         try:

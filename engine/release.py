@@ -70,7 +70,7 @@ def release(
 
 
 def part(text: str) -> tuple[Path, float]:
-    """Parse FILE:SHARE; without a share it is 1."""
+    """Parse FILE:SHARE; the default share is 1."""
     path, colon, share = text.rpartition(":")
     try:
         return (Path(path), float(share)) if colon else (Path(text), 1.0)

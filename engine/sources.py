@@ -24,7 +24,7 @@ from errors import InputError
 from settings import nearest
 
 CACHE = Path(".cache")
-LOOKED_AT = 16  # clips whose first picture counts in the fingerprint of training data
+LOOKED_AT = 16  # clips whose first picture is part of the fingerprint of the training data
 
 
 def open_source(config: Config, part: str) -> Layout:
@@ -58,7 +58,7 @@ def _open(config: Config, source: SourceConfig, part: str) -> Layout:
 
 
 def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:
-    """The clips that `clips` names, or all."""
+    """The clips named in `clips`, or all."""
     if source.clips is None:
         return pairs
     if not source.clips:
@@ -109,7 +109,7 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
 
 
 class TrainingData:
-    """The clips that a run trains on, and the batches that it draws from them."""
+    """The training clips of a run, and the batches drawn from them."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -133,9 +133,9 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
     def batches(self, start: int, samples: int) -> Iterator[dict[str, Any]]:
-        """Batches of steps `start`, `start` + 1, ... to the end of the run, stage after stage; the same after a resume.
+        """Batches of the steps from `start` to the end of the run, stage by stage; the same after a resume.
 
-        samples: how many samples were drawn before `start`.
+        samples: number of samples drawn before `start`.
         """
         config, data, settings = self.config, self.config.data, self.config.train
         pairs = cache_pairs(self.pairs, data.cache, data.cache_gb, CACHE)

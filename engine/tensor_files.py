@@ -1,6 +1,6 @@
 """Files of named tensors: safetensors with a header and a checksum, and PyTorch's .pth read within bounds.
 
-Nothing here trusts the file: what it claims to hold is compared with its size, and whatever a reader raises becomes one line.
+Files are not trusted: the claimed contents are checked against the file size, and any exception of a reader becomes one line.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NESTED = ("state_dict", "model", "params_ema", "params", "net")  # keys under wh
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write `tensors` and a JSON header to `path`: under a temporary name, to the disk, then renamed.
+    """Write `tensors` and a JSON header to `path`: write a temporary file, flush it to disk, rename it.
 
-    Raises `InputError` where the file cannot be written; what `path` held before is then untouched.
+    Raises `InputError` if the file cannot be written; an existing file at `path` is then unchanged.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(header)
@@ -48,7 +48,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no dict)
         text = metadata.get("header", "{}")
         header = json.loads(text)
-    except (Exception, MemoryError) as error:  # a damaged file raises nearly anything, from four libraries
+    except (Exception, MemoryError) as error:  # a damaged file may raise almost any exception, from four libraries
         text = text_in(path)
         if text:
             raise InputError(f"'{path}' is text, not weights: it begins with '{text}': download it again") from None
@@ -73,7 +73,7 @@ def checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
 def load_pth(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a .pth, .pt or .ckpt file, read without running code (`weights_only=True`).
 
-    Raises `InputError` for text, for damage, for anything but plain tensors, and where the tensors would need more memory than
+    Raises `InputError` for text, for damaged files, for other objects than tensors, and if the tensors need more memory than
     the file has bytes (compressed archives, expanded views).
     """
     path = _regular(path)
@@ -85,7 +85,7 @@ def load_pth(path: str | Path) -> dict[str, Tensor]:
         _check_archive(path, size)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (Exception, MemoryError):  # a damaged pickle raises nearly anything
+    except (Exception, MemoryError):  # a damaged pickle may raise almost any exception
         raise InputError(
             f"'{path}' is damaged or holds more than tensors: expected a state dict of published weights"
         ) from None
@@ -101,7 +101,7 @@ def load_pth(path: str | Path) -> dict[str, Tensor]:
 
 
 def text_in(path: Path) -> str:
-    """The first words of a file that is text (a download that failed leaves a page or a message), else nothing."""
+    """The first words of a text file (a failed download leaves a page or a message), else an empty string."""
     with path.open("rb") as file:
         start = file.read(256)
     try:
@@ -119,7 +119,7 @@ def _regular(path: str | Path) -> Path:
         if path.is_file():
             return path
         missing = not path.exists()
-    except (OSError, ValueError) as error:  # a name too long, a null byte
+    except (OSError, ValueError) as error:  # the name is too long or has a null byte
         raise InputError(f"weights file '{str(path)[:80]}': {error}") from None
     raise InputError(f"weights file '{path}' {'does not exist' if missing else 'is not a regular file'}")
 

@@ -1,4 +1,4 @@
-"""What keeps a GPU busy: batches that are copied ahead, numbers that are read later, gradients that are exchanged once."""
+"""Asynchronous training on GPUs: prefetched batches, deferred reads of losses and norms, one gradient exchange per step."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from engine.train.objectives import build_objective
 
 
 class LossTerms:
-    """The weighted loss terms of a batch, one tensor for each part that it is worked off in."""
+    """The weighted loss terms of a batch, one tensor per accumulated part."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.parts: list[Tensor] = []
 
     def add(self, names: Iterable[str], values: Tensor) -> None:
-        """The terms of one more part, (terms,)."""
+        """Add the terms of one more part, (terms,)."""
         self.names = list(names)
         self.parts.append(values)
 
     def read(self, parts: list[list[float]] | None = None) -> dict[str, float]:
-        """The terms summed over the parts; parts: their numbers, where they were read already."""
+        """The terms summed over the parts. parts: their values, if they were already copied to the CPU."""
         columns = zip(*(parts or [part.tolist() for part in self.parts]), strict=True)
         return {name: sum(column, 0.0) for name, column in zip(self.names, columns, strict=True)}
 
 
 class Pending:
-    """An enqueued update whose numbers are on their way from the device."""
+    """An enqueued update. An asynchronous copy brings its loss and norms to the CPU."""
 
     def __init__(self, step: int, batch: dict[str, Any], losses: LossTerms, norms: list[Tensor], caught: bool) -> None:
         """norms: of the gradient, the update and the weights.   caught: whether a signal arrived."""
@@ -61,7 +61,7 @@ class Pending:
 def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
     """The batches with their pictures on the device.
 
-    On a GPU they are copied as bytes from pinned memory in a stream of their own, while the device still works on the step before.
+    On a GPU a separate stream copies them as bytes from pinned memory while the device computes the previous step.
     """
     if device.type != "cuda":
         yield from batches
@@ -89,14 +89,14 @@ def _copied(value: Tensor, device: torch.device) -> Tensor:
 def parallel(task: nn.Module, config: Config) -> nn.Module:
     """The task with its gradients averaged over the ranks.
 
-    Parameters without a gradient are searched for at every step only where there are some.
+    DistributedDataParallel searches for unused parameters at every step only if there are any, because the search is slow.
     """
-    # Without device_ids: the wrapper would copy every tensor of a batch to the device, the times as well, and wait for it.
+    # Without device_ids: with them, the wrapper would copy every tensor of a batch, the times too, to the device and wait.
     return DistributedDataParallel(task, find_unused_parameters=some_unused(config), gradient_as_bucket_view=True)
 
 
 def some_unused(config: Config) -> bool:
-    """Whether a step leaves some parameters without a gradient: in a stage that trains a part alone, or always (tried here)."""
+    """Whether a step leaves some parameters without a gradient: in an `operator_only` stage, or always (tested with one backward pass)."""
     if any(stage.operator_only for stage in config.train.all_stages):
         return True
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -114,7 +114,7 @@ def some_unused(config: Config) -> bool:
 
 @contextmanager
 def precision_of_products(precision: str, device: torch.device) -> Iterator[None]:
-    """On GPUs: TensorFloat-32 for what stays in float32, but for `fp32`, which is exact."""
+    """On GPUs: use TensorFloat-32 for products in float32, except for `fp32`, which is exact."""
     if device.type != "cuda":
         yield
         return

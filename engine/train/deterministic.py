@@ -1,8 +1,8 @@
-"""Training that gives the same bits in every run, on GPUs too (`train.deterministic`), at the price of speed.
+"""Training that gives the same bits in every run, on GPUs too (`train.deterministic`), at lower speed.
 
 PyTorch's deterministic mode does most of it. The backward passes of three functions that the networks use have no deterministic form on
-GPUs and raise an error there; in this mode they are computed by gathers, matrix products and comparisons, which have one. The
-deformable convolution has its own (docs/dcn.md).
+GPUs and raise an error; in this mode gathers, matrix products and comparisons replace them, which are deterministic. The
+deformable convolution has its own deterministic form (docs/dcn.md).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ CUBIC = -0.75  # PyTorch's bicubic kernel
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """PyTorch's deterministic mode, and the functions below in place of its own for tensors of GPUs."""
+    """Enable PyTorch's deterministic mode, and replace its functions by those below for GPU tensors."""
     if not wanted:
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it, before its first use
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it before its first use
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -76,13 +76,13 @@ def grid_sample(
 
 
 def _pixels(position: Tensor, size: int, align_corners: bool, clip: bool) -> Tensor:
-    """Positions in [-1, 1] in pixels."""
+    """Convert positions in [-1, 1] to pixels."""
     pixels = (position + 1) / 2 * (size - 1) if align_corners else ((position + 1) * size - 1) / 2
     return pixels.clamp(0, size - 1) if clip else pixels
 
 
 def _taps(pixels: Tensor, size: int, mode: str, padding_mode: str) -> list[tuple[Tensor, Tensor]]:
-    """Index and weight of the pixels of one axis that a sample is made of."""
+    """Indices and weights of the pixels of one axis that contribute to a sample."""
     first = pixels.detach().floor()
     fraction = pixels - first
     if mode == "bilinear":
@@ -122,7 +122,7 @@ def interpolate(
 def max_pool2d(
     input: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0, *others: Any, **settings: Any
 ) -> Tensor:
-    """As `F.max_pool2d`, with square kernels; of equal numbers the first one gets the gradient, as there."""
+    """As `F.max_pool2d`, with square kernels; the gradient of equal maxima goes to the first one, as in PyTorch."""
     if any(others) or settings.get("dilation", 1) != 1 or settings.get("ceil_mode") or settings.get("return_indices"):
         raise NotImplementedError("max_pool2d with dilation, ceil_mode or indices has no deterministic form here")
     step = stride or kernel_size

@@ -1,4 +1,4 @@
-"""What keeps one bad batch or one bad setting from ruining a run: unusual steps are found, and the last update can be undone."""
+"""Protection of a run from a bad batch or setting: detect unusual steps and undo the last update."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from engine.train.optim import EMA
 
-HISTORY = 101  # steps whose median counts as usual
-ENOUGH = 20  # steps before which nothing counts as unusual
+HISTORY = 101  # steps in the running median
+ENOUGH = 20  # steps before the first detection
 
 
 class Guard:
     """Running medians of a run's loss, gradient norm and update norm.
 
-    factor: a value this many times its median is unusual; 0 finds nothing.
+    factor: a value this many times its median is unusual; 0: no detection.
     """
 
     def __init__(self, factor: float) -> None:
@@ -27,7 +27,7 @@ class Guard:
         self.seen: dict[str, deque[float]] = {}
 
     def unusual(self, **values: float) -> str:
-        """Which of the values is far above its median, in words; "" where none is. Usual values join the history."""
+        """Description of a value far above its median; "" if there is none. Usual values are added to the history."""
         for name, value in values.items():
             history = self.seen.setdefault(name, deque(maxlen=HISTORY))
             usual = statistics.median(history) if len(history) >= ENOUGH else 0.0
@@ -44,23 +44,23 @@ class Guard:
 
 
 class Kept(NamedTuple):
-    """What everything was before an update."""
+    """Copies of all state before an update."""
 
     copies: list[Tensor]
     empty: bool  # whether the optimizer had no moments yet
 
 
 class Undo:
-    """Copies of everything that an update changes: weights, their average, the optimizer's moments.
+    """Copies of the state that an update changes: weights, their average, and the optimizer's moments.
 
-    levels: how many updates can be undone, one after the other.
+    levels: number of successive updates that can be undone.
     """
 
     def __init__(
         self, network: nn.Module, average: EMA | None, optimizer: torch.optim.Optimizer, levels: int = 1
     ) -> None:
         self.average, self.optimizer, self.levels = average, optimizer, levels
-        own = network.state_dict(keep_vars=True).values()  # listed once: that takes longer than copying small networks
+        own = network.state_dict(keep_vars=True).values()  # listed once: slower than copying a small network
         self.own = [tensor.detach() for tensor in own]
         self.learned = [number for number, tensor in enumerate(own) if isinstance(tensor, nn.Parameter)]
         self.kept: deque[Kept] = deque()  # oldest first
@@ -77,7 +77,7 @@ class Undo:
         """Copy the present values."""
         tensors = self._tensors()
         copies = self.kept.popleft().copies if len(self.kept) == self.levels else []
-        if len(tensors) != len(copies):  # parameters that learn for the first time got moments
+        if len(tensors) != len(copies):  # the first update of a parameter creates its moments
             copies = [tensor.clone() for tensor in tensors]
         else:
             _copy(copies, tensors)
@@ -85,25 +85,25 @@ class Undo:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Go back to the values of the last `keep`."""
+        """Restore the values of the last `keep`."""
         copies, empty = self.kept[-1]
         if empty:
             self.optimizer.state.clear()
         _copy(self._tensors(), copies)
 
     def discard(self) -> None:
-        """Forget the values of the last `keep`: the next `restore` goes back to those before it."""
+        """Drop the values of the last `keep`: the next `restore` uses the values of the one before."""
         self.kept.pop()
 
     def update_norms(self) -> tuple[Tensor, Tensor]:
-        """Norm of what changed in the parameters since `keep`, and norm of what they were; numbers on their device."""
+        """Norm of the change of the parameters since `keep`, and their norm at `keep`, as tensors on their device."""
         now, before = ([tensors[number] for number in self.learned] for tensors in (self.own, self.kept[-1].copies))
         change = torch._foreach_sub(now, before)
         return _norm(change), _norm(before)
 
 
 def _copy(targets: list[Tensor], values: list[Tensor]) -> None:
-    """Copy tensor by tensor; those of a GPU in one operation per type, which a single tensor elsewhere would prevent."""
+    """Copy tensors. GPU tensors are grouped by device and type: a single CPU tensor in the list would disable the fused copy."""
     if not any(target.is_cuda for target in targets):
         torch._foreach_copy_(targets, values)
         return

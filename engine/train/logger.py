@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: TensorBoard, a line per logged step, the progress bar."""
+"""Logs of a run: TensorBoard, one JSON line per logged step, and the progress bar."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABEL = 14  # pixels of the strip with names above pictures
 
 
 class Logger:
-    """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) every call does nothing."""
+    """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) all calls are no-ops."""
 
     def __init__(self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True) -> None:
         self.active, self.failed = active, False
@@ -70,7 +70,7 @@ class Logger:
         self._try(lambda: self.board.close())
 
     def _try(self, write: Callable[[], None]) -> None:
-        """A log that cannot be written (the disk is full) is said once; it is no reason to lose training."""
+        """Report an unwritable log (the disk is full) once, and continue training."""
         if not self.active:
             return
         try:
@@ -96,12 +96,12 @@ def labelled(pictures: Mapping[str, Tensor]) -> Tensor:
 
 
 def _cut_log(path: Path, start: int) -> None:
-    """Drop records after step `start`: a resumed run writes them again. A log with anything but records is kept as a copy."""
+    """Drop records after step `start`: a resumed run writes them again. A file with other lines than records is copied first."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines()
     steps = [_step(line) for line in lines]
-    foreign = sum(step is None for step in steps[:-1])  # the last line may have been cut off by a kill
+    foreign = sum(step is None for step in steps[:-1])  # a kill may have truncated the last line
     if foreign:
         copy = path.with_name("log-damaged.jsonl")
         print(

@@ -1,8 +1,8 @@
-"""The training loop: one for every network.
+"""The training loop, common to all networks.
 
 A step is a pure function of (weights, optimizer moments, seed, step number, samples drawn): batches, augmentation, drop path and
-learning rate all derive from the seed and these numbers. So a state file is small in ideas - tensors and two numbers - and a
-resumed run goes on exactly.
+learning rate all derive from the seed and these numbers. So a state file needs only tensors and two numbers, and a resumed
+run gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ SKIPS = 10  # unusual steps in a row that end a run
 
 
 class Diverged(InputError):
-    """Training left the range of useful numbers; the last good state is saved."""
+    """Training diverged; the last good state is saved."""
 
 
 def train(config: Config, folder: Path, state: Path | None = None, accept_changes: bool = False) -> dict[str, Any]:
-    """Train as `config` says, write everything to `folder`, and return the report of the final evaluation.
+    """Train with `config`, write all files to `folder`, and return the report of the final evaluation.
 
-    `state`: a state file to go on from, or a run's folder, whose newest state that can be read is taken. accept_changes: go on
-    with other data, another seed or optimizer too. Raises `InputError` for bad input and divergence, `Interrupted` for an early
-    end after which the run can go on.
+    `state`: a state file to resume, or a run's folder, whose newest readable state is used. accept_changes: also resume with
+    other data, another seed or another optimizer. Raises `InputError` for bad input and divergence, `Interrupted` for an
+    early end after which the run can be resumed.
     """
     device = distributed.choose_device(config.device)
     dcn.set_backend(config.dcn)
@@ -73,13 +73,13 @@ def train(config: Config, folder: Path, state: Path | None = None, accept_change
 
 
 class Trainer:
-    """One run: network, averaged weights, optimizer and where they stand."""
+    """One run: network, averaged weights, optimizer and progress."""
 
     def __init__(self, config: Config, folder: Path, device: torch.device, fresh: bool = True) -> None:
-        """fresh: start from `train.init` where the config names it; a run that goes on has its weights in the state."""
+        """fresh: start from `train.init` if it is set; a resumed run loads its weights from the state."""
         self.config, self.folder, self.device = config, folder, device
         fp16 = config.train.precision == "fp16"
-        self.ahead = device.type == "cuda"  # steps are enqueued without waiting for the numbers of the one before
+        self.ahead = device.type == "cuda"  # enqueue steps without waiting for the loss and norms of the previous one
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
         torch.manual_seed(config.seed)
@@ -100,14 +100,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.undo = Undo(self.network, self.average, self.optimizer, levels=2 if self.ahead else 1)
         self.guard = Guard(config.train.spike)
-        self.pending: Pending | None = None  # the update whose numbers are not known yet
+        self.pending: Pending | None = None  # the update whose loss and norms are not on the CPU yet
         self.latest: tuple[dict[str, float], float] = {}, 0.0  # loss terms and gradient norm of the newest settled step
         self.signals = Signals()
         self.step = 0
         self.origin = (0, 0)  # a step, and the samples drawn before it
         self.saved: int | None = None  # step of the newest state on disk
-        self.kept: int | None = None  # step that `undo` goes back to
-        self.unusual: int | None = None  # first of the unusual steps that led here without a usual one
+        self.kept: int | None = None  # step that `undo` restores
+        self.unusual: int | None = None  # first step of the current series of unusual steps
         self.unread = 0  # samples skipped because they could not be read
         self.updating = False  # whether an update is half done
         self.best = -math.inf
@@ -125,12 +125,12 @@ class Trainer:
 
     @property
     def samples(self) -> int:
-        """How many samples the steps so far took, over all ranks."""
+        """Number of samples used so far, over all ranks."""
         step, samples = self.origin
         return samples + (self.step - step) * self.config.train.batch_size
 
     def fit(self) -> None:
-        """Work off the remaining steps. Whatever ends them early, the state is saved if that is possible at all."""
+        """Run the remaining steps. After any early end the state is saved if possible."""
         main = distributed.is_main()
         if main:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class Trainer:
             with replacing(self.folder / "config.yaml") as temporary:
                 temporary.write_text(dump_yaml(self.config), encoding="utf-8")
         self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
-        # Signals are watched until all is saved: torchrun ends the others as soon as one rank dies.
+        # Handle signals until the state is saved: torchrun terminates the other ranks as soon as one dies.
         with self.signals.watch(), self.arithmetic():
             try:
                 for batch in on_device(self.data.batches(self.step, self.samples), self.device):
@@ -154,19 +154,19 @@ class Trainer:
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
-        """Products and determinism as the config asks for them."""
+        """Set the precision of products and the determinism of the config."""
         train = self.config.train
         with precision_of_products(train.precision, self.device), deterministic(train.deterministic):
             yield
 
     def _caught(self) -> bool:
-        """Whether a signal reached any rank. Ahead, the other ranks' signals arrive with the numbers of the step before."""
+        """Whether a signal reached any rank. With enqueued steps, signals of other ranks arrive with the norms of the previous step."""
         if self.ahead:
             return bool(self.signals.caught) and distributed.world() == 1
         return distributed.any_rank(bool(self.signals.caught), self.device)
 
     def _stopped(self, error: Exception) -> Exception:
-        """Save what can be saved, and the exception that says why the run ended and how to go on."""
+        """Save the state if possible, and return the exception with the reason of the end and the way to resume."""
         if self.updating:
             self.undo.restore()
         if isinstance(error, InputError) and self.step == self.origin[0]:
@@ -218,9 +218,9 @@ class Trainer:
     # --- one update -----------------------------------------------------------------------------------------------
 
     def update(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
-        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm; ahead, those of the step before.
+        """One optimizer step on one batch. Returns the weighted loss terms and the gradient norm; with enqueued steps, of the previous one.
 
-        An unusual step (`train.spike`) leaves weights and moments as they were. Raises `Diverged` for numbers that are not
+        An unusual step (`train.spike`) leaves weights and moments unchanged. Raises `Diverged` for numbers that are not
         finite and for too many unusual steps in a row.
         """
         if self.config.train.stage(self.step)[1] == 0:
@@ -233,7 +233,7 @@ class Trainer:
         return self.latest
 
     def _gradients(self, batch: dict[str, Any]) -> LossTerms:
-        """Gradients of the batch in the parameters; its weighted loss terms, on the device."""
+        """Compute the gradients of a batch; returns its weighted loss terms on the device."""
         config = self.config.train
         set_learning_rate(self.optimizer, learning_rate(self.step, config))
         torch.manual_seed(step_seed(self.config.seed, self.step, distributed.rank()))
@@ -252,12 +252,12 @@ class Trainer:
         return losses
 
     def _gradients_stay_here(self, wanted: bool) -> AbstractContextManager[Any]:
-        """Ranks exchange their gradients in the backward pass of the last part alone."""
+        """Skip the gradient exchange between ranks, except in the backward pass of the last part."""
         return self.model.no_sync() if wanted and isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _update_ahead(self, batch: dict[str, Any]) -> None:
-        """Enqueue a step without waiting for the device. What the step before did is looked at once this one's backward pass is
-        enqueued: its numbers have arrived by then. If that step has to be left out, the gradients are computed again.
+        """Enqueue a step without waiting for the device. The previous step is checked after this step's backward pass is
+        enqueued, because its loss and norms have arrived by then. If it must be skipped, the gradients are computed again.
         """
         losses = self._gradients(batch)
         if self.settle():
@@ -268,7 +268,7 @@ class Trainer:
         self.pending = Pending(self.step, batch, losses, [norm, *self.undo.update_norms()], bool(self.signals.caught))
 
     def settle(self, stopping: bool = False) -> bool:
-        """Look at the numbers of the update that is pending, if one is. True: it was left out, and the weights are as before it.
+        """Check the loss and norms of the pending update, if any. True: the update was undone.
 
         Raises `Diverged` as `update` does, and, unless `stopping`, `Interrupted` where a signal reached any rank.
         """
@@ -281,7 +281,7 @@ class Trainer:
         lost = not math.isfinite(loss), not math.isfinite(norm) and not self.scaler.is_enabled()
         if any(lost):
             self.undo.restore()
-            self.undo.discard()  # this update must not count as the last one
+            self.undo.discard()  # drop its copies, so that `_diverged` undoes the update before it
             self.kept = self.step - 1 if self.undo.kept else None
             self._diverged(*(("loss", losses) if lost[0] else ("gradient", {"norm": norm})), pending.batch)
         reason = self.guard.unusual(loss=loss, gradient_norm=norm) if math.isfinite(norm) else ""
@@ -297,10 +297,10 @@ class Trainer:
         return bool(reason)
 
     def _update_at_once(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
-        """A step whose numbers decide before the weights change."""
+        """One step that is checked before it changes the weights."""
         config = self.config.train
         losses = self._gradients(batch).read()
-        loss = distributed.mean(sum(losses.values()), self.device)  # alike on all ranks: all decide the same
+        loss = distributed.mean(sum(losses.values()), self.device)  # equal on all ranks, so all make the same decision
         if not math.isfinite(loss):
             self._diverged("loss", losses, batch)
         self.scaler.unscale_(self.optimizer)
@@ -316,7 +316,7 @@ class Trainer:
         return losses, norm
 
     def _take_step(self) -> None:
-        """Let the optimizer change the weights; `updating` stays set if that is interrupted."""
+        """Apply the update; `updating` stays set if it is interrupted."""
         self.undo.keep()
         self.kept, self.updating = self.step, True
         self.scaler.step(self.optimizer)
@@ -326,7 +326,7 @@ class Trainer:
         self.updating = False
 
     def _apply(self) -> str:
-        """Let the optimizer take its step, and undo it where it is unusual; why, "" for a usual one."""
+        """Take the optimizer step and undo it if it is unusual. Returns the reason, "" for a usual step."""
         self._take_step()
         change, size = (norm.item() for norm in self.undo.update_norms())
         reason = self._unusual_update(change, size)
@@ -335,7 +335,7 @@ class Trainer:
         return reason
 
     def _unusual_update(self, change: float, size: float) -> str:
-        """Why an update of this norm, of weights of that norm, is unusual; "" for a usual one."""
+        """The reason why an update with these norms (of update and weights) is unusual; "" for a usual one."""
         if self.guard.factor and not change <= size:
             return f"the update is larger than the weights ({change:.3g} against {size:.3g})"
         if not change:
@@ -344,7 +344,7 @@ class Trainer:
         return self.guard.unusual(update_norm=change * train.lr / learning_rate(self.step, train))
 
     def _leave_out(self, reason: str, batch: dict[str, Any]) -> None:
-        """Say that this step was left out; end the run where the config says so or nothing else happens."""
+        """Report the skipped step; end the run if the config requires it or after too many unusual steps in a row."""
         first = self.unusual = self.step if self.unusual is None else self.unusual
         many = self.step - first + 1 >= SKIPS
         if self.config.train.on_spike == "stop" or many:
@@ -357,7 +357,7 @@ class Trainer:
         self._end_at_last_good(f"the {what} is not finite ({shown})", batch)
 
     def _end_at_last_good(self, reason: str, batch: dict[str, Any]) -> None:
-        """Go back to before the last update, which may be what ruined the weights, save that state and end the run."""
+        """Undo the last update, which may have caused the divergence, save the state and end the run."""
         stopped = self.step + 1
         if self.kept is not None:
             self.undo.restore()
@@ -376,7 +376,7 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[Network]:
-        """The network with its averaged weights in place, in eval mode; the trained ones come back afterwards."""
+        """The network with its averaged weights in eval mode; the trained weights are restored afterwards."""
         trained = None
         if self.average:
             trained = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
@@ -388,7 +388,7 @@ class Trainer:
                 self.network.load_state_dict(trained)
 
     def validate(self) -> dict[str, Any]:
-        """Evaluate on the validation clips, through the code of eval.py; keep the best weights by Y PSNR."""
+        """Evaluate on the validation clips with the code of eval.py; keep the weights with the best Y PSNR."""
 
         def picture(clip: str, frame: str, bicubic: Tensor, ours: Tensor, gt: Tensor) -> None:
             self.log.picture(self.step, f"{clip}/{frame}", bicubic, ours, gt)
@@ -440,9 +440,9 @@ class Trainer:
     # --- states ---------------------------------------------------------------------------------------------------
 
     def save(self, survivor: bool = False) -> None:
-        """Write the full state, by the main rank (weights and moments are alike on all ranks).
+        """Write the full state on the main rank (weights and moments are equal on all ranks).
 
-        survivor: by any rank, where the main one is dead.
+        survivor: write it on any rank, because the main rank is dead.
         """
         self.settle(stopping=True)
         if self.saved == self.step:
@@ -454,7 +454,7 @@ class Trainer:
         self._write_state()
 
     def _save_as_survivor(self) -> None:
-        """Save in the place of a main rank that is dead: its lock is free then. The first survivor does it."""
+        """Save in place of a dead main rank, whose lock is then free. The first survivor to take the lock saves."""
         with suppress(InputError), lock(self.folder):
             self.saved = read_newest(self.folder)[2]["step"] if states_in(self.folder) else None
             if self.saved is None or self.saved < self.step:
@@ -481,7 +481,7 @@ class Trainer:
         self.saved = self.step
 
     def load(self, path: Path, accept_changes: bool = False) -> None:
-        """Go on from a state file of the same network, or from the newest of a folder that can be read."""
+        """Resume from a state file of the same network, or from the newest readable state of a folder."""
         if path.is_dir():
             path, tensors, header = read_newest(path, say)
         else:
@@ -512,12 +512,12 @@ class Trainer:
 
 
 def sources(batch: dict[str, Any]) -> str:
-    """Where the samples of a batch come from."""
+    """The sources of a batch's samples, for messages."""
     return ", ".join(dict.fromkeys(batch["source"]))
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of everything random inside one step (drop path), different for every rank."""
+    """The random seed within one step (drop path), different for every rank."""
     return (seed * 1_000_003 + step) * 1009 + rank
 
 

@@ -1,8 +1,9 @@
-"""Muon: momentum steps whose matrices are made orthogonal, so that every direction of a layer learns as fast.
+"""Muon: momentum steps with orthogonalised matrices, so that all directions of a layer learn equally fast.
 
-Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale that makes its steps as large as
-Adam's: Liu et al., "Muon is scalable for LLM training" (arXiv 2502.16982). PyTorch's own takes matrices only; here the weight of
-a convolution counts as the matrix (outputs, inputs * kernel). Everything else (biases, slopes, norms, offset convolutions) learns by Adam.
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale that matches Adam's
+step size: Liu et al., "Muon is scalable for LLM training" (arXiv 2502.16982). PyTorch's Muon accepts matrices
+only; here the weight of a convolution is reshaped to a matrix (outputs, inputs * kernel). All other parameters (biases, slopes,
+norms, offset convolutions) are trained with Adam.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ COEFFICIENTS = (
 ITERATIONS = 5
 MOMENTUM = 0.95
 SCALE = 0.2  # root mean square of Adam's typical step, in learning rates
-NARROWEST = 3  # matrices with fewer rows or columns are left to Adam
+NARROWEST = 3  # matrices with fewer rows or columns are trained with Adam
 
 
 class Muon(torch.optim.Optimizer):
@@ -71,7 +72,7 @@ class Muon(torch.optim.Optimizer):
         (beta1, beta2), states = group["betas"], [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
-                state["step"] = torch.zeros(())  # stays on the CPU: reading it never waits for a GPU
+                state["step"] = torch.zeros(())  # on the CPU, so that reading it does not wait for a GPU
                 state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
             state["step"] += 1
         numbers = [state["step"].item() for state in states]

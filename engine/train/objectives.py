@@ -1,4 +1,4 @@
-"""Training objectives: from a batch to weighted loss terms. There is one for each kind of network; the loop knows neither.
+"""Training objectives: from a batch to weighted loss terms. There is one for each kind of network; the loop does not depend on the kind.
 
 An objective is an `nn.Module` around the network, so that DistributedDataParallel and torch.compile see one forward.
 """
@@ -84,10 +84,10 @@ def pixel_loss(output: Tensor, gt: Tensor, config: LossConfig) -> Tensor:
 
 
 def warping_loss(keys: Tensor, intermediate: Tensor, flows: Flows, epsilon: float) -> Tensor:
-    """Distance of each LR key frame, warped with each of its flows, from the frame that the flow leads to.
+    """Distance of each LR key frame, warped with each of its flows, from the frame that the flow points to.
 
-    A network can make the intermediate frame without flows, as a blend, and training would stay there; this term prevents
-    it. The warp is bicubic, because bilinear samples are blurred, which favours flows that are too short. keys
+    A network can produce the intermediate frame without flows, as a blend, and training would stay at this local minimum;
+    this term prevents it. The warp is bicubic, because bilinear samples are blurred, which favours flows that are too short. keys
     (B, T, 3, h, w), the true intermediate frames (B, (T-1) * K, 3, h, w), flows as in `SpaceTimeOutput`.
     """
     per_gap = intermediate.shape[1] // (keys.shape[1] - 1)
@@ -106,7 +106,7 @@ def intermediate_frames(frames: Tensor, per_gap: int) -> Tensor:
 
 
 def build_objective(network: Network, config: Config) -> Objective:
-    """The objective for the network's kind. Raises `InputError` for loss terms that the network cannot have."""
+    """The objective for the network's kind. Raises `InputError` for loss terms that the network does not support."""
     loss, name = config.loss, config.network.name
     has_operator = config.space_time and cast(SpaceTimeNetwork, network).has_operator
     operator_only = any(stage.operator_only for stage in config.train.stages)

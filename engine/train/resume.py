@@ -1,4 +1,4 @@
-"""What may change when a run goes on, and what is said about it."""
+"""Check which settings changed when a run is resumed."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 from engine.config import Config, config_to_mapping
 from errors import InputError
 
-# Keys that decide which samples come in which order, or what the moments in the state mean.
+# Keys that determine the samples and their order, or the meaning of the moments in the state.
 DECIDING = ("seed", "train.optimizer", "network")
-SILENT = ("name", "runs", "train.init", "train.init_partial")  # what the run is called and began from
+SILENT = ("name", "runs", "train.init", "train.init_partial")  # the run's name and initial weights
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with the value before and now. Keys that one side lacks have no value to compare."""
+    """Dotted keys whose values differ, with the value before and now. Keys missing on one side are skipped."""
     a, b = _flat(before), _flat(now)
     return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key] and key not in SILENT}
 
 
 def check_changes(header: Mapping[str, Any], config: Config, data: str, world: int, accept: bool) -> str:
-    """One line about what differs from the run that the state is of, "" if nothing does.
+    """One line that lists the differences from the run of the state; "" if there are none.
 
-    header: of the state.   data: `TrainingData.fingerprint` of the clips at hand.   accept: go on with other data, another seed
-    or another optimizer too. Raises `InputError` for these where they are not accepted.
+    header: of the state.   data: `TrainingData.fingerprint` of the present clips.   accept: also resume with other data, another
+    seed or another optimizer. Raises `InputError` for these where they are not accepted.
     """
     changed = differences(header["config"], config_to_mapping(config))
     refused = [_said(key, *values) for key, values in changed.items() if _decides(key)]

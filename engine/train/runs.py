@@ -1,4 +1,4 @@
-"""Runs: which folder they write to, how they are resumed, and what is printed at the end."""
+"""Runs: their output folders, the resume option, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from errors import InputError
 __all__ = ["Interrupted", "new_folder", "train_and_report"]
 
 DEMO = "configs/mtdo_demo.yaml"
-BUSY = 1000  # runs of one name after which a lock that cannot be had is an error
+BUSY = 1000  # runs of one name after which a failed lock is an error
 
 
 def train_and_report(
     config_file: str | None, overrides: Sequence[str], resume: str | None, accept_changes: bool = False
 ) -> dict[str, Any]:
-    """Train (or go on with a run), evaluate, write the report and print its table and where everything lies."""
+    """Train (or resume a run), evaluate, write the report, and print its table and the paths of all files."""
     dcn.ensure_built(log=say)
     state = state_place(resume) if resume else None
     if state and not config_file:
@@ -57,7 +57,7 @@ def train_and_report(
 
 
 def state_place(resume: str) -> Path:
-    """What `--resume` names: a state file, or a run's folder with at least one state."""
+    """The path given to `--resume`: a state file, or a run's folder with at least one state."""
     path = Path(resume)
     if path.is_dir() and not states_in(path):
         raise InputError(
@@ -69,15 +69,15 @@ def state_place(resume: str) -> Path:
 
 
 def config_of(state: Path, overrides: Sequence[str]) -> Config:
-    """The config in a state file, or in the newest state of a folder that can be read, with overrides."""
+    """The config in a state file, or in the newest readable state of a folder, with overrides."""
     header = (read_newest(state, say=lambda text: None) if state.is_dir() else (state, *read_state(state)))[2]
     return config_from_mapping(header["config"], overrides)
 
 
 @contextmanager
 def new_folder(config: Config) -> Iterator[Path]:
-    """RUNS/NAME, or RUNS/NAME-2, -3, ... where a run of that name is there already, held by this process: nothing is
-    overwritten, and of two runs that start at once each gets its own. A folder that stays empty is removed at the end."""
+    """Create and lock RUNS/NAME, or RUNS/NAME-2, -3, ... if it exists. Nothing is overwritten, and runs that start at the
+    same time get different folders. An empty folder is removed at the end."""
     if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", config.name):
         raise InputError(
             f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first"

@@ -1,7 +1,7 @@
-"""Training states on disk: the last few of a run, the newest first, and which of them a resume takes.
+"""Training states on disk: keep the last few states of a run and find the newest readable one for a resume.
 
-`last.safetensors` is the newest, `last-1.safetensors` the one before, and so on. A save moves them on by one name, in an order
-in which a kill at any point leaves at least as many readable states as before.
+`last.safetensors` is the newest, `last-1.safetensors` the one before, and so on. A save shifts the names by one, in an order
+such that a kill at any point leaves at least as many readable states as before.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def save_state(
 ) -> None:
     """Write a state as the newest of `folder` and keep `keep` of them.
 
-    On a full disk the oldest states make room for the new one, never the newest. Raises `InputError` if it cannot be written.
+    On a full disk the oldest states are deleted to make room, but never the newest. Raises `InputError` if it cannot be written.
     """
     new = folder / "new.safetensors"
     try:
@@ -57,7 +57,7 @@ def save_state(
 
 
 def _second_name(path: Path, other: Path) -> None:
-    """`other` becomes another name of the file `path`, which keeps its own where the file system has hard links."""
+    """Give the file `path` the name `other`; it also keeps its own name if the file system supports hard links."""
     linked = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         linked.unlink(missing_ok=True)
@@ -68,9 +68,9 @@ def _second_name(path: Path, other: Path) -> None:
 
 
 def read_newest(folder: Path, say: Callable[[str], None] = print) -> tuple[Path, dict[str, Tensor], dict[str, Any]]:
-    """The newest state of a run's folder that can be read; a damaged one is said and passed over.
+    """The newest readable state of a run's folder; damaged ones are reported and skipped.
 
-    Raises `InputError` where there is none.
+    Raises `InputError` if there is none.
     """
     problems: list[str] = []
     for path in states_in(folder):
@@ -90,14 +90,14 @@ def read_newest(folder: Path, say: Callable[[str], None] = print) -> tuple[Path,
 
 
 def states_in(folder: Path) -> list[Path]:
-    """The states of a folder, newest first. A complete one that a kill left before it got its name comes first."""
+    """The states of a folder, newest first. A complete temporary file, left by a kill before its rename, comes first."""
     older = [path for path in folder.glob("last-*.safetensors") if path.stem.removeprefix("last-").isdecimal()]
     older.sort(key=lambda path: int(path.stem.removeprefix("last-")))
     return [path for path in (folder / "new.safetensors", folder / STATE, *older) if path.is_file()]
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of one training state. Raises `InputError` for damage and for weights that are no state."""
+    """Tensors and header of one training state. Raises `InputError` for a damaged file and for weights that are not a state."""
     tensors, header = load_tensors(path)
     if not is_state(header):
         raise InputError(f"'{path}' is no training state (weights alone cannot be resumed): use it as train.init")

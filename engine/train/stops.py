@@ -1,4 +1,4 @@
-"""How a run ends before its last step: signals, failures that have a plain explanation, and what is said about each."""
+"""Early ends of a run: signals and known failures, with a message and an exit code for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """SIGINT and SIGTERM while a run goes: noted during a step, which is finished first; raised at once between steps.
+    """SIGINT and SIGTERM during a run: within a step they are recorded until the step ends; between steps they are raised at once.
 
     A second Ctrl-C interrupts at once.
     """
@@ -49,7 +49,7 @@ class Signals:
 
     @contextmanager
     def raising(self) -> Iterator[None]:
-        """A stretch that may be left in the middle, such as a validation."""
+        """A block that signals may interrupt at any point, such as a validation."""
         self.at_once = True
         try:
             yield
@@ -62,7 +62,7 @@ class Signals:
 
 
 def explained(error: BaseException) -> tuple[str, int] | None:
-    """One line and an exit code for a failure that is not a fault of the program; None for all others."""
+    """One line and an exit code for a known failure (bad input, disk, memory, a dead process); None for other exceptions."""
     if isinstance(error, InputError):
         return str(error), 2
     if isinstance(error, OSError):
