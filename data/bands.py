@@ -1,6 +1,6 @@
-"""Which bands of a many-band image are its colours, and how their values are stretched to [0, 1] and back.
+"""Select the colour bands of a multi-band image and stretch their values to [0, 1] and back.
 
-Satellite products hold 11 bits in uint16, reflectances, or eight bands: nobody can guess what is meant, so it is said.
+Satellite products hold 11-bit values in uint16, reflectances, or eight bands. The file does not tell which, so the user specifies it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from errors import InputError
 
-DARK = 2**14  # 16-bit frames without a value above this are data of fewer bits
+DARK = 2**14  # 16-bit frames whose values all stay at or below this hold fewer bits
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Bands:
 
 @dataclass(frozen=True)
 class BandMap:
-    """Stored values to [0, 1] and back. Values beyond the limits leave [0, 1] and come back unchanged.
+    """Map stored values to [0, 1] and back. Values beyond the limits map outside [0, 1] and are restored unchanged.
 
     low, high: (C,) limits per chosen band, None without a stretch.   dtype: of the file, to which `invert` returns.
     """
@@ -95,7 +95,7 @@ class BandMap:
 
 
 def hint(array: np.ndarray) -> str | None:
-    """For 16-bit frames that use a small part of the range: what this means and which limits fit; None for others."""
+    """Return a hint with suitable limits for 16-bit frames that use a small part of the range; None for others."""
     peak = int(array.max())
     if array.dtype != np.uint16 or peak >= DARK:
         return None

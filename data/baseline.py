@@ -1,4 +1,4 @@
-"""The baseline without a network: bicubic frames, and linear blends of them at intermediate times."""
+"""Bicubic baseline: upscaled frames, blended linearly at intermediate times."""
 
 from __future__ import annotations
 

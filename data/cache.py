@@ -1,8 +1,8 @@
-"""Cache of decoded frames, so that training reads memory instead of decoding PNGs.
+"""Cache decoded frames, so that training reads memory instead of decoding PNGs.
 
-All frames of all clips have a fixed place in one block of bytes, up to a limit; frames beyond it are decoded each time.
-The block is either memory shared by forked workers ("ram") or a memory-mapped file that later runs and other ranks use
-again ("file"). A frame is valid once its checksum is in the table at the beginning, so a killed run leaves no half-written frame.
+Every frame has a fixed position in one block of bytes, up to a limit; frames beyond the limit are decoded on every access.
+The block is either memory shared by forked workers ("ram") or a memory-mapped file that later runs and other ranks reuse
+("file"). A frame is valid once its checksum is in the table at the beginning, so a killed run leaves no partial frame.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CachedFrames:
 
 
 class Store:
-    """The block of bytes: a table of checksums (uint32, 0 for empty), then the frames."""
+    """A block of bytes: a table of checksums (uint32, 0 for empty), then the frames."""
 
     def __init__(self, frames: int, nbytes: int, path: Path | None) -> None:
         self.frames, self.nbytes, self.path = frames, nbytes, path
@@ -74,7 +74,7 @@ class Store:
         self._open()
 
     def get(self, places: CachedFrames, index: int) -> np.ndarray | None:
-        """A read-only view of the frame, or None if it is not there (yet) or damaged."""
+        """A read-only view of the frame, or None if it is missing or damaged."""
         number = places.number + index
         checksum = int(self._table[number])
         if checksum == 0:
@@ -190,7 +190,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
             digest.update(clip.identity(index).encode())
     path = folder / f"frames_{digest.hexdigest()[:24]}.cache"
     if path.is_file() and path.stat().st_size == nbytes:
-        os.utime(path)  # in use: the last to go
+        os.utime(path)  # in use: removed last
         return path
     if path.exists():
         print(f"{path}: is damaged (it has another size than it began with): made again", flush=True)
@@ -202,7 +202,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
         with temporary.open("wb") as file:
             file.truncate(nbytes)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, nbytes)  # a full disk shows here, not as a crash while training
+                os.posix_fallocate(file.fileno(), 0, nbytes)  # detects a full disk here instead of crashing during training
         with suppress(FileExistsError):  # another rank was faster: use its file
             path.hardlink_to(temporary)
     except OSError as error:
@@ -217,7 +217,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
 
 def _make_room(folder: Path, allowed: int) -> None:
     """Remove the files used longest ago until the rest fits into `allowed` bytes (running users keep their mapping)."""
-    for path in folder.glob(".frames_*.tmp.cache"):  # made in seconds: an old one is a killed process's
+    for path in folder.glob(".frames_*.tmp.cache"):  # these exist for seconds only: an old one belongs to a killed process
         with suppress(FileNotFoundError):  # its maker was just done with it
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()

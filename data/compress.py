@@ -1,9 +1,9 @@
-"""Lossy sources for training: low-resolution clips as cameras, downlinks and web sites deliver them, with clean targets.
+"""Lossy sources for training: compress low-resolution clips as cameras, downlinks and web sites do. The targets stay clean.
 
     clip = CompressedClip(clip, Compression(share=0.8), seed=0)
 
-What happens to a clip is drawn once from its name: blur, noise and sharpening of the camera, then JPEG for every frame or one
-H.264 or HEVC stream with colours at half resolution.
+The degradation is drawn once per clip, seeded by its name: blur, noise and sharpening, then JPEG for every frame or one
+H.264 or HEVC stream with chroma at half resolution.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ ENCODERS = {
     "h264": ("libx264", {"preset": "medium"}),
     "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"}),
 }
-BLOCK = 16  # side of a block of colours at half resolution: the largest offset of the grid of blocks
+BLOCK = 16  # side of a block of subsampled chroma: the largest offset of the block grid
 
-LEAST = 64  # side of a stream: libx265 writes beyond its memory on frames that are narrower than its largest block
+LEAST = 64  # minimum frame side: libx265 writes out of bounds on frames smaller than its largest block
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What is done to low resolution. The fields are the keys of `data.*.compression` in a config.
+    """Settings of the compression. The fields are the keys of `data.*.compression` in a config.
 
-    share: of the clips that are changed at all; the others stay clean.
-    video: share of those that become a video stream; the others are JPEG files.
+    share: share of the clips that are degraded; the others stay clean.
+    video: share of the degraded clips that become a video stream; the others become JPEG files.
     jpeg: quality, 1 to 100.   crf: of the stream, 0 to 51.   codecs: h264, hevc, or both, drawn per clip.
     blur: deviation of a Gaussian in LR pixels.   noise: deviation in 8-bit grey levels.   sharpen: weight of an unsharp
         mask of deviation 1.   All three are drawn from 0 up in half of the changed clips and left out in the other half.
-    shift: move the grid of blocks by a random offset, for JPEG in every frame, as in frames that were aligned afterwards.
-    seed: what is drawn depends on (seed, clip name) alone.
+    shift: move the block grid by a random offset, for JPEG in every frame, as in frames that were aligned afterwards.
+    seed: random draws depend only on (seed, clip name).
     """
 
     share: float = 0.0
@@ -72,9 +72,9 @@ class Compression:
 
 
 class CompressedClip(Derived):
-    """An 8-bit clip after `compression`. The first access compresses the clip and keeps it in memory: for short clips.
+    """An 8-bit clip after `compression`. The first access compresses the clip and keeps it in memory, so clips should be short.
 
-    Gray clips are compressed as colours whose channels are equal. Raises InputError for other depths.
+    Gray clips are compressed as RGB with equal channels. Raises InputError for other depths.
     """
 
     def __init__(self, clip: Clip, compression: Compression) -> None:
@@ -102,7 +102,7 @@ class CompressedClip(Derived):
 
 
 def compress(frames: np.ndarray, settings: Compression, name: str) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 of the clip `name`, changed as `settings` says -> the same shape and type."""
+    """Degrade frames (T, H, W, 3) uint8 of the clip `name` by `settings`; shape and type do not change."""
     random = np.random.default_rng([settings.seed, zlib.crc32(name.encode())])
     if random.random() >= settings.share:
         return frames
@@ -119,7 +119,7 @@ def compress(frames: np.ndarray, settings: Compression, name: str) -> np.ndarray
 
 
 def _camera(frames: np.ndarray, settings: Compression, random: np.random.Generator) -> np.ndarray:
-    """Blur, noise and sharpening, each of a strength drawn from 0 to the one of the settings."""
+    """Apply blur, noise and sharpening, each with a strength drawn between 0 and its setting."""
     blur, noise, sharpen = (random.uniform(0, most) for most in (settings.blur, settings.noise, settings.sharpen))
     result = []
     for frame in frames.astype(np.float32):
@@ -132,7 +132,7 @@ def _camera(frames: np.ndarray, settings: Compression, random: np.random.Generat
 
 
 def _shifted(frames: np.ndarray, code: Any, shift: bool, random: np.random.Generator) -> np.ndarray:
-    """`code` on frames with repeated edges, so that blocks begin anywhere and sides are whole blocks."""
+    """Apply `code` to frames padded by edge repetition, so that the block grid has any offset and sides are multiples of a block."""
     top, left = (int(n) for n in random.integers(0, BLOCK, 2)) if shift else (0, 0)
     height, width = frames.shape[1:3]
     padding = ((0, 0), (top, -(top + height) % BLOCK), (left, -(left + width) % BLOCK), (0, 0))
@@ -140,7 +140,7 @@ def _shifted(frames: np.ndarray, code: Any, shift: bool, random: np.random.Gener
 
 
 def through_jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8, each once through JPEG with colours at half resolution."""
+    """Compress each of the frames (T, H, W, 3) uint8 as JPEG with chroma at half resolution, and decode it."""
     result = []
     for frame in frames:
         _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -149,7 +149,7 @@ def through_jpeg(frames: np.ndarray, quality: int) -> np.ndarray:
 
 
 def through_codec(frames: np.ndarray, codec: str, crf: float) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 of even sides, once through a 4:2:0 stream of `codec` (h264, hevc)."""
+    """Encode frames (T, H, W, 3) uint8 of even sides as a 4:2:0 stream of `codec` (h264, hevc), and decode them."""
     encoder, options = ENCODERS[codec]
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, max(LEAST - height, 0)), (0, max(LEAST - width, 0)), (0, 0)), mode="edge")

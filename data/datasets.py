@@ -1,7 +1,7 @@
 """Training samples: windows for MTDO, sequences for STNO.
 
-Which clip, frame, crop, flip, scale and time a sample has follows from its `SampleKey` alone (`data.sampling`). Frames
-stay 8-bit views until they are cropped and turned; the conversion to float is left to the device that trains.
+The `SampleKey` of a sample determines its clip, frame, crop, flip, scale and time (`data.sampling`). Frames stay 8-bit
+views until they are cropped and rotated; the training device converts them to float.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data.media import rgb, to_planes
 from data.sampling import BATCH, SampleKey, StepBatches, build_loader, shuffled
 from errors import InputError
 
-ATTEMPTS = 10  # samples tried in the place of one that cannot be read
+ATTEMPTS = 10  # number of replacements tried for a sample that cannot be read
 REPLACEMENT = 3  # stream of random numbers, after sampling.BATCH and SAMPLE
 
 __all__ = ["SampleKey", "SequenceDataset", "StepBatches", "Turn", "WindowDataset", "build_loader"]
@@ -31,7 +31,7 @@ __all__ = ["SampleKey", "SequenceDataset", "StepBatches", "Turn", "WindowDataset
 
 
 class Turn(NamedTuple):
-    """Flips and a 90-degree turn, the same for every frame of a sample, low resolution and ground truth."""
+    """Flips and a 90-degree rotation, applied to all LR and GT frames of a sample."""
 
     left_right: bool
     up_down: bool
@@ -49,7 +49,7 @@ def _crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
 
 
 class _Samples(Dataset[dict[str, Any]]):
-    """Shared by both data sets: the pairs, augmentation, and one data type for all clips."""
+    """Base class of both data sets: pairs, augmentation, and one data type for all clips."""
 
     def __init__(
         self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
@@ -66,8 +66,8 @@ class _Samples(Dataset[dict[str, Any]]):
         )
 
     def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        """The sample of `key`. Where it cannot be read and `on_error` is "skip", another one (a function of the key) is
-        read in its place; "skipped" then says why."""
+        """The sample of `key`. If it cannot be read and `on_error` is "skip", another one (a function of the key) is
+        read instead; "skipped" then gives the reason."""
         skipped: list[str] = []
         for attempt in range(ATTEMPTS):
             try:
@@ -88,7 +88,7 @@ class _Samples(Dataset[dict[str, Any]]):
         raise NotImplementedError
 
     def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
-        """(clip, frame) of all samples that may take the place of `key`."""
+        """(clip, frame) of all samples that may replace `key`."""
         raise NotImplementedError
 
     def _gt(self, clip: int) -> Clip:
@@ -120,7 +120,7 @@ class WindowDataset(_Samples):
         frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
             `data.clips.neighbours`.
         flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
-        on_error: "stop" raises at a frame that cannot be read; "skip" reads another sample and says so in "skipped".
+        on_error: "stop" raises for a frame that cannot be read; "skip" reads another sample and reports it in "skipped".
 
     Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
     clips are 8-bit (divide by 255 on the device: `data.media.to_float`), else float32 in [0, 1].
@@ -143,7 +143,7 @@ class WindowDataset(_Samples):
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
         self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
-        neighbours(0, frames, 2, padding)  # a wrong padding shows now, not in a worker
+        neighbours(0, frames, 2, padding)  # raises for a wrong padding here, not in a worker
         for i, pair in enumerate(self.pairs):
             height, width = pair.lr.size
             if self._gt(i).size != (height * scale, width * scale):
@@ -190,12 +190,12 @@ class SequenceDataset(_Samples):
     Args:
         pairs: from a layout; a fixed integer scale uses its LR (files or made), else LR is made from each GT crop.
         scale: one number, or (low, high): drawn from U(low, high) per batch, the same for every slot and rank.
-        frames: key frames T.   strides: frames from key to key, drawn per batch.
+        frames: key frames T.   strides: distance of key frames, drawn per batch.
         between: intermediate frames per gap, drawn per batch from the true ones; None: all.
         patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
         degradation: how LR is made from GT crops.
-        pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, as a panning camera
-            would: motion for footage that has little of its own.
+        pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, like a panning
+            camera. This adds motion to footage that has little.
 
     Items: {"lr": (T, 3, patch, patch), "gt": (T + (T - 1) * n, 3, P, P), "times": (n,) in (0, 1), "source": str} with
     P = round(scale * patch); types as in `WindowDataset`.
@@ -275,7 +275,7 @@ class SequenceDataset(_Samples):
         return len(self.starts[min(self.strides)])
 
     def draw(self, seed: int, step: int, slot: int, position: int) -> SampleKey:
-        """Scale, stride and times from (seed, step); clip and frame from the sample's position in the run."""
+        """Draw scale, stride and times from (seed, step), clip and frame from the sample's position in the run."""
         random = np.random.default_rng([seed, BATCH, step])
         scale = float(random.uniform(self.low, self.high)) if self.low < self.high else float(self.low)
         stride = self.strides[int(random.integers(len(self.strides)))]
@@ -343,9 +343,9 @@ class SequenceDataset(_Samples):
 def _path(
     unit: np.ndarray, size: tuple[int, int], side: int, velocity: np.ndarray, offsets: list[int]
 ) -> list[tuple[int, int]]:
-    """Upper left corners of a crop of `side` at frame offsets, moving by `velocity` pixels a frame and never leaving the frame.
+    """Upper left corners of a crop of `side` that moves by `velocity` pixels a frame and stays inside the frame.
 
-    unit: two numbers in [0, 1) that place it. On an axis too short for the movement the crop does not move.
+    unit: two numbers in [0, 1) that set its position. On an axis too short for the motion the crop does not move.
     """
     axes = []
     for place, length, speed in zip(unit, size, velocity, strict=True):

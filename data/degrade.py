@@ -1,7 +1,7 @@
 """Degrade ground truth to low resolution: MATLAB's bicubic `imresize`, blur-down, sensor MTF, noise, JPEG.
 
-Every resampling here (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of input
-pixels around its own centre. Borders are mirrored (the edge pixel twice for bicubic and mtf, as MATLAB does).
+Each resampling method (bicubic, blur-down, mtf) is one sparse matrix per axis: output pixel i is a weighted sum of the
+input pixels around its centre. Borders are mirrored (the edge pixel is repeated for bicubic and mtf, as MATLAB does).
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _kernel_taps(centres: np.ndarray, length: int, radius: float, kernel: Callab
 
 
 def _resample(x: Tensor, rows: Taps, columns: Taps) -> Tensor:
-    """Apply one set of taps along H, one along W. The axis that shrinks most goes first, which leaves less work for the other."""
+    """Apply one set of taps along H and one along W, first along the axis that shrinks most, which saves work."""
     if x.dtype == torch.uint8:
         value = _resample(x.float(), rows, columns)
         return value.add_(0.5).floor_().clamp_(0, 255).to(torch.uint8)  # MATLAB's round: halves away from zero
@@ -136,7 +136,7 @@ def _blocks(taps: Taps, like: Tensor) -> Iterator[tuple[int, int, Tensor]]:
 
 @lru_cache(maxsize=64)
 def _blur_down_taps(length: int, scale: int, sigma: float, width: int = 13) -> Taps:
-    """Gaussian of `width` taps, then every `scale`-th pixel from the first; reflection without the edge pixel."""
+    """Gaussian of `width` taps, subsampled to every `scale`-th pixel from the first; reflection without the edge pixel."""
     offsets = np.arange(width) - width // 2
     weights = np.exp(-(offsets**2) / (2 * sigma**2))
     indices = np.arange(0, length, scale)[:, None] + offsets
@@ -164,7 +164,7 @@ def _mtf_taps(length: int, out: int, mtf: float) -> Taps:
 
 @dataclass(frozen=True)
 class Degradation:
-    """How to make low resolution from ground truth. The fields are the keys of `data.degradation` in a config.
+    """Settings of the degradation from ground truth to low resolution. The fields are the keys of `data.degradation` in a config.
 
     kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales), "mtf" (sensor).
     sigma: deviation of the blur of "blur-down" in GT pixels.

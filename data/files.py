@@ -1,4 +1,4 @@
-"""Write files and folders safely: complete or not at all, one writer at a time, nothing of the user's in the way."""
+"""Write files and folders atomically, with one writer at a time, and protect the user's files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ except ImportError:  # Windows: the holder's process number decides
     fcntl = None  # type: ignore[assignment]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: of earlier releases
-MARKER = ".made-by-mtdo-stno"  # in every folder that this program makes and may remove
+UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: names made by earlier releases
+MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system without locks
 
 
@@ -34,17 +34,17 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a fil
 
 
 def temporary_path(path: Path) -> Path:
-    """A name that nobody can foretell for what is to become `path`: hidden, same folder, same suffix."""
+    """A random temporary name for `path`: hidden, in the same folder, with the same suffix."""
     return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
 
 
 @contextmanager
 def replacing(path: str | Path, *, replace: bool = True, sync: bool = True) -> Iterator[Path]:
-    """A temporary file that takes the name `path` when the block ends without an error.
+    """A temporary file that is renamed to `path` when the block ends without an error.
 
     Args:
-        replace: False raises InputError if something has appeared at `path` meanwhile.
-        sync: flush the file and its folder to the disk, so that a power failure leaves the old or the new content.
+        replace: False raises InputError if `path` was created meanwhile.
+        sync: flush the file and its folder to disk, so that a power failure leaves either the old or the new content.
 
     The temporary file is created exclusively and never through a link.
     """
@@ -91,7 +91,7 @@ def move(source: Path, target: Path, *, replace: bool) -> None:
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except OSError:
@@ -106,9 +106,9 @@ def flush(path: Path) -> None:
 
 
 def remove_unfinished(place: Path) -> None:
-    """Remove temporary files and folders of killed processes: in a folder and below, or for one file beside it.
+    """Remove temporary files and folders of killed processes: inside a folder (recursively), or those next to a file.
 
-    Only where no other process is writing.
+    Call it only while no other process is writing.
     """
     if place.is_dir():
         found = [path for path in place.rglob(".*") if UNFINISHED.fullmatch(path.name)]
@@ -129,10 +129,10 @@ _held: set[Path] = set()  # POSIX locks do not exclude a second holder in the sa
 
 @contextmanager
 def lock(path: str | Path) -> Iterator[None]:
-    """Hold the right to write `path`, a file or a folder that may not exist yet, until the block ends.
+    """Hold an exclusive write lock on `path`, a file or a folder that may not exist yet, until the block ends.
 
-    The lock is the file `.NAME.lock` beside it, locked through the operating system: a killed holder, or one that lost
-    power, frees it. Raises InputError that names the holder (process, host, since when), or if no lock can be made.
+    The lock is the file `.NAME.lock` next to it, locked by the operating system, which releases it when the holder is killed
+    or loses power. Raises InputError that names the holder (process, host, start time), or if no lock can be created.
     """
     path = Path(path).resolve()
     place = path.with_name(f".{path.name}.lock")
@@ -145,12 +145,12 @@ def lock(path: str | Path) -> Iterator[None]:
     finally:
         _held.discard(place)
         with suppress(OSError):
-            place.unlink()  # while it is locked: nobody else can hold it
+            place.unlink()  # removed while locked: no other process can hold it
         os.close(handle)
 
 
 def _take(place: Path, path: Path) -> int:
-    """The locked file, with this process written into it."""
+    """Lock the file and write this process into it."""
     while True:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _take(place: Path, path: Path) -> int:
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)  # its holder has just removed it
+        os.close(handle)  # the holder has just removed it
 
 
 def _check_lock_file(handle: int, place: Path) -> None:
@@ -187,7 +187,7 @@ def _check_lock_file(handle: int, place: Path) -> None:
 
 
 def _holder(handle: int) -> dict[str, Any] | None:
-    """Who signed the lock file; None if nobody has yet."""
+    """The holder written in the lock file; None if it is empty."""
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         holder = json.loads(os.read(handle, 4096).decode())
@@ -197,7 +197,7 @@ def _holder(handle: int) -> dict[str, Any] | None:
 
 
 def _lock(handle: int, holder: Mapping[str, Any] | None) -> bool:
-    """Lock the file for this process (not for its children). Where there are no locks, a living holder has it."""
+    """Lock the file for this process (not for its children). Without file locks, the lock is held while its holder is running."""
     if fcntl is not None:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -233,11 +233,11 @@ def _sign(handle: int) -> None:
     os.write(handle, json.dumps(content).encode())
 
 
-# --- nothing of the user's ------------------------------------------------------------------------------------------
+# --- protection of the user's files ---------------------------------------------------------------------------------
 
 
 def resolved(path: str | Path) -> Path:
-    """The path without links and `..`, once and for all. InputError for a loop of links or a name that cannot be."""
+    """Resolve links and `..`. InputError for a loop of links or an invalid name."""
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -245,9 +245,9 @@ def resolved(path: str | Path) -> Path:
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raises InputError if an output is, contains or lies in an input, or touches what the repository holds.
+    """Raises InputError if an output equals, contains or is inside an input, or overlaps the repository's own files.
 
-    Directly in the repository's root new names are free, in its folders (`engine`, `data`, ...) only below `runs`.
+    Outputs may have new names in the repository's root (such as `runs`), but not inside its own folders (`engine`, `data`, ...).
     """
     sources = [resolved(path) for path in inputs]
     for output in outputs:
@@ -267,7 +267,7 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 
 
 def _own_names() -> set[str]:
-    """What the repository's root holds as delivered: folders of modules and files with the known suffixes."""
+    """The repository's own entries in its root: folders of modules and files with known suffixes."""
     names = {path.name for path in REPOSITORY.iterdir() if path.suffix in (".py", ".md", ".toml", ".sh")}
     folders = (
         "benchmarks",
@@ -286,7 +286,7 @@ def _own_names() -> set[str]:
 
 
 def make_own_folder(folder: Path) -> None:
-    """Make a folder with the marker by which this program knows what it may remove. An empty one is taken over."""
+    """Create a folder with the marker that allows this program to remove it. An existing empty folder is reused."""
     folder.mkdir(parents=True, exist_ok=True)
     if not is_own_folder(folder) and any(folder.iterdir()):
         raise InputError(f"'{folder}' was not made by this program: move it away or name another output")
@@ -295,26 +295,26 @@ def make_own_folder(folder: Path) -> None:
 
 
 def is_own_folder(folder: Path) -> bool:
-    """Whether this program made the folder: a folder, no link, with the marker."""
+    """Whether this program created the folder: it is a folder, not a link, and has the marker."""
     return folder.is_dir() and not folder.is_symlink() and (folder / MARKER).is_file()
 
 
 def remove_own_folder(folder: Path) -> None:
-    """Remove a folder that `make_own_folder` made, with all it holds; InputError for any other."""
+    """Remove a folder created by `make_own_folder`, with its content; InputError for any other folder."""
     if not is_own_folder(folder):
         raise InputError(f"'{folder}' was not made by this program and is not removed: move it away yourself")
     doomed = temporary_path(folder)
-    folder.rename(doomed)  # at once: a killed removal leaves nothing that passes for unfinished work
+    folder.rename(doomed)  # rename first: if the removal is killed, the rest is not mistaken for unfinished work
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-# --- what a folder was begun with -----------------------------------------------------------------------------------
+# --- settings of a folder -------------------------------------------------------------------------------------------
 
 
 def remember(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write down in `path` what its folder is made from, or make sure that it is what the folder was begun with.
+    """Write the settings of a folder to `path`, or check that they match those written earlier.
 
-    settings: what JSON can hold. Raises InputError for a folder that was begun with others, or that holds something else.
+    settings: any JSON value. Raises InputError for a folder that was started with other settings or holds other files.
     """
     out, wanted = path.parent, json.loads(json.dumps(settings))
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Write frames: lossless buffers for unfinished work, image files, and TIFF stacks with their georeference."""
+"""Write frames: lossless temporary files, image files, and TIFF stacks with georeference."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def store_frame(path: Path, array: np.ndarray) -> None:
-    """Keep (H, W, C) losslessly and fast; a reader never sees half a file. Not flushed: `is_sound` finds what a power
-    failure damages.
+    """Store (H, W, C) losslessly and fast; readers never see a partial file. It is not flushed to disk: `is_sound` detects
+    damage by a power failure.
     """
     with replacing(path, sync=False) as temporary:
         rows = imagecodecs.delta_encode(np.ascontiguousarray(array), axis=1)
@@ -29,13 +29,13 @@ def store_frame(path: Path, array: np.ndarray) -> None:
 
 
 def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
-    """What `store_frame` wrote."""
+    """Read a frame written by `store_frame`."""
     rows = np.frombuffer(imagecodecs.zstd_decode(path.read_bytes()), dtype).reshape(shape)
     return imagecodecs.delta_decode(rows, axis=1)
 
 
 def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None, profile: bytes | None = None) -> None:
-    """One frame as an image file; `geo` (of the output's size) is for TIFF, `profile` (ICC) for all that keep one."""
+    """Write one frame as an image file; `geo` (for the output's size) applies to TIFF, `profile` to all formats with ICC profiles."""
     if path.suffix.lower() in STACK_SUFFIXES:
         with replacing(path) as temporary:
             tiff.write(temporary, array, geo, profile)
@@ -59,14 +59,14 @@ def check_image_size(suffix: str, size: tuple[int, int]) -> None:
 def write_stack(
     path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
 ) -> None:
-    """All frames as the pages of one TIFF, each with its georeference; above 2 GiB as BigTIFF."""
+    """Write all frames as pages of one TIFF, each with its georeference; as BigTIFF above 2 GiB."""
     with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
         for array, geo in zip(frames, geos, strict=True):
             tiff.write_page(writer, array, geo)
 
 
 def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
-    """Whether a kept frame is complete: a raw one (.zst) is decoded, of an image header and end are looked at."""
+    """Whether a stored frame is complete: a raw frame (.zst) is decoded; of an image, the header and the end are checked."""
     try:
         if path.suffix == ".zst":
             load_frame(path, shape, dtype)
@@ -75,12 +75,12 @@ def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:
         with path.open("rb") as file:
             file.seek(-len(PNG_END), os.SEEK_END)
             return size == shape[:2] and (path.suffix != ".png" or file.read() == PNG_END)
-    except Exception:  # a decoder of a damaged file raises nearly anything
+    except Exception:  # decoders raise nearly any exception for a damaged file
         return False
 
 
 def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | None = None) -> None:
-    """Raises InputError if something that nobody gave up is where the output is to go.
+    """Raises InputError if the output exists and must not be replaced.
 
     made: names of the files that the output folder will hold; with `overwrite` only these are replaced.
     """
@@ -99,7 +99,7 @@ def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | Non
 
 
 def replace_folder(frames: Path, out: Path, overwrite: bool, made: Container[str]) -> None:
-    """Give a finished folder its name. A folder at `out` gives way if `check_free` allows it; only files that the new
+    """Rename a finished folder to `out`. An existing folder is replaced if `check_free` allows it; only files that the new
     folder also holds are removed.
     """
     check_free(out, "frames", overwrite, made)

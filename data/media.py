@@ -1,7 +1,7 @@
-"""Image files in and out, and the only conversions between stored values and tensors.
+"""Read and write image files, and convert between stored values and tensors.
 
 Stored arrays are (H, W, C), RGB order, uint8, uint16 or float32; C is 1 (gray), 2 (gray, alpha), 3, 4 (with alpha) or
-the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have modules of their own.
+the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have separate modules.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112  # EXIF and TIFF
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
-MAX_PIXELS = 2**29  # larger headers are damage or an attack; tiles of a TIFF are not bound by this
+MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601 weights of red, green and blue, full range
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What the header says: size (H, W), value type, number of bands, pages (a plain image: 1).
+    """Facts from the header: size (H, W), value type, number of bands, pages (a plain image: 1).
 
     alpha: a second or fourth band is transparency, as always outside TIFF.
     """
@@ -52,7 +52,7 @@ class ImageInfo:
 
     @property
     def bits(self) -> int:
-        """Per value as `read_image` gives it: 8, 16, or 32 for float and for all that becomes float."""
+        """Bits per value as returned by `read_image`: 8, 16, or 32 for float and for types that are converted to float."""
         return 8 if self.dtype in (np.uint8, bool) else 16 if self.dtype == np.uint16 else 32
 
 
@@ -60,7 +60,7 @@ class ImageInfo:
 
 
 def probe(path: str | Path) -> ImageInfo:
-    """Read a file's header only. InputError names the file if it is no image or cannot be opened."""
+    """Read only the header of a file. InputError names the file if it is not an image or cannot be opened."""
     with _naming(path), Path(path).open("rb") as file:
         head = file.read(33)
         if not head:
@@ -132,7 +132,7 @@ def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Whatever a decoder raises (there is no common base class) becomes one line that names the file."""
+    """Convert any exception of a decoder (they have no common base class) to one line that names the file."""
     try:
         mode = Path(path).stat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -275,7 +275,7 @@ def rgb(array: np.ndarray) -> np.ndarray:
 
 
 def colours(array: np.ndarray) -> np.ndarray:
-    """(H, W, C) as stored -> its first band (gray) or the first three: what counts of it, without alpha. A view."""
+    """(H, W, C) as stored -> its first band (gray) or its first three bands, without alpha. A view."""
     return array[..., :1] if array.shape[-1] <= 2 else rgb(array)
 
 

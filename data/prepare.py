@@ -1,4 +1,4 @@
-"""`python -m data.prepare ROOT OUT`: write a data set or videos in the jilin layout: GT, LR, Bicubic, lists, splits.
+"""`python -m data.prepare ROOT OUT`: write a data set or videos in the jilin layout (GT, LR, Bicubic, lists, splits).
 
 Frames of a clip are written to hidden folders, which are renamed when the clip is complete, GT last: OUT never shows an
 incomplete clip. The same command continues an interrupted run.

@@ -1,7 +1,7 @@
-"""GeoTIFF through rasterio (GDAL): windows of large scenes, validity, and what the file says of its values.
+"""Read and write GeoTIFF with rasterio (GDAL): windows of large scenes, validity masks and metadata of the values.
 
-rasterio is optional (requirements-geo.txt): without it TIFF files are read by `data.tiff`, as whole frames and without validity.
-Arrays here are (bands, rows, columns) in the file's own type, as GDAL has them.
+rasterio is optional (requirements-geo.txt): without it `data.tiff` reads TIFF files as full frames and without validity masks.
+Arrays are (bands, rows, columns) in the file's own type, as in GDAL.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy as np
 from data import tiff
 from errors import InputError
 
-CACHE = 128  # MiB of decoded blocks that GDAL keeps
+CACHE = 128  # MiB of decoded blocks in GDAL's cache
 BLOCK = 256  # pixels a side of a written tile
-SPARSE = 2**28  # pixels; above it a file must hold at least a byte for 2,000 of them, or its header is damaged
-PIXEL_INTERLEAVED = 4  # bands; files of more are written one band after the other
+SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
+PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
 
 
@@ -41,14 +41,14 @@ def is_scene(path: str | Path) -> bool:
         return False
     try:
         page = tiff.describe(path)
-    except Exception:  # damaged: the reader of plain images says how
+    except Exception:  # damaged: the reader of plain images reports the reason
         return False
     return page.pages == 1 and page.plain and (page.orientation == 1 or page.georeferenced)
 
 
 @contextmanager
 def _gdal(path: str | Path) -> Iterator[Any]:
-    """rasterio with a small cache and no warnings; its errors become one line that names the file."""
+    """Use rasterio with a small cache and without warnings; convert its errors to one line that names the file."""
     import rasterio
     from rasterio.errors import RasterioError
 
@@ -63,7 +63,7 @@ def _gdal(path: str | Path) -> Iterator[Any]:
 
 
 class Block(NamedTuple):
-    """A window: values as stored and, where some are missing, which are measured. Both (bands, rows, columns)."""
+    """A window: values as stored and, if some are missing, the validity mask. Both (bands, rows, columns)."""
 
     values: np.ndarray
     valid: np.ndarray | None
@@ -71,9 +71,9 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of its values. Per band where it is a tuple; numbers of bands count from 1.
+    """Metadata of a file's values. Tuples have one entry per band; band numbers start at 1.
 
-    bands: what is measured.   alpha: the band of transparency.   mask: whether a mask apart from nodata says what is valid.
+    bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
     """
 
     size: tuple[int, int]
@@ -97,7 +97,7 @@ class Facts:
 
     @property
     def plain(self) -> bool:
-        """Whether this is a picture of 8 or 16 bits, gray or RGB, of which nothing more is said."""
+        """Whether this is a gray or RGB image of 8 or 16 bits without further metadata."""
         said = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
@@ -105,7 +105,7 @@ class Facts:
 
 
 class Raster:
-    """A GeoTIFF open for reading windows. choice: numbers of the bands to take; None: all but alpha, which is kept apart."""
+    """A GeoTIFF open for reading windows. choice: numbers of the bands to read; None: all but alpha, which is handled separately."""
 
     def __init__(self, path: str | Path, choice: Sequence[int] | None = None) -> None:
         self.path = Path(path)
@@ -118,7 +118,7 @@ class Raster:
             yield file
 
     def read(self, rows: slice, columns: slice, bands: Sequence[int] | None = None) -> Block:
-        """The window of some bands (numbers in the file; default all measured ones)."""
+        """Read a window of some bands (numbers in the file; default: all data bands)."""
         from rasterio.windows import Window
 
         chosen = list(bands or self.facts.bands)
@@ -127,7 +127,7 @@ class Raster:
             return self._block(file, chosen, {"window": window})
 
     def sample(self, side: int = 1024) -> Block:
-        """The whole scene of all measured bands, thinned out to at most `side` pixels a side."""
+        """Read all data bands of the full scene, decimated to at most `side` pixels a side."""
         height, width = self.facts.size
         shape = (len(self.facts.bands), min(height, side), min(width, side))
         with self._open() as file:
@@ -203,7 +203,7 @@ def _place(file: Any) -> dict[str, Any]:
 
 
 def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict[str, Any]:
-    """The same ground in `scale_y` x `scale_x` as many pixels. Ground control points count pixel edges, RPC centres."""
+    """Metadata of the same area with `scale_y` x `scale_x` as many pixels. GCPs refer to pixel edges, RPCs to pixel centres."""
     from affine import Affine
     from rasterio.control import GroundControlPoint
 
@@ -227,12 +227,12 @@ def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict
 
 
 def filled(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-    """(bands, rows, columns) with every missing value replaced by the nearest measured one of its band, so that the
-    network sees no edge that the ground does not have. A band without any measured value becomes 0.
+    """Replace every missing value of (bands, rows, columns) by the nearest valid one of its band, so that the network sees
+    no artificial edges. A band without valid values becomes 0.
     """
     if valid is None:
         return values
-    from scipy.ndimage import distance_transform_edt  # scikit-image brings it
+    from scipy.ndimage import distance_transform_edt  # installed with scikit-image
 
     result = np.where(valid, values, values.dtype.type(0))
     for band, there in enumerate(valid):
@@ -248,9 +248,9 @@ def nearest(length: int, out: int, first: int, last: int) -> np.ndarray:
 
 
 def keep_apart(values: np.ndarray, nodata: Sequence[float | None], towards: np.ndarray) -> None:
-    """Measured values that came out as exactly nodata take the next value in the direction of `towards`, in place.
+    """Replace valid values that equal nodata by the next value in the direction of `towards`, in place.
 
-    All (bands, rows, columns); `towards` holds measured values of the source, which are not nodata.
+    All (bands, rows, columns); `towards` holds valid values of the source, which are not nodata.
     """
     for band, missing in enumerate(nodata):
         if missing is None or not np.isfinite(missing):
@@ -268,10 +268,10 @@ def keep_apart(values: np.ndarray, nodata: Sequence[float | None], towards: np.n
 
 
 class RasterWriter:
-    """A GeoTIFF of `size` (H, W) that says of its values what `facts` do, written from the top down.
+    """A GeoTIFF of `size` (H, W) with the metadata of `facts`, written from top to bottom.
 
-    `write` takes rows of some bands in order; they are handed on in multiples of the file's blocks, so that none is
-    compressed twice and the same rows give the same bytes. Bands: positions from 0 in `facts.bands`, alpha the last.
+    `write` takes rows of some bands in order and passes them on in multiples of the file's blocks, so that no block is
+    compressed twice and the same rows give the same bytes. Bands: positions from 0 in `facts.bands`, alpha last.
     """
 
     def __init__(self, path: Path, facts: Facts, size: tuple[int, int]) -> None:
@@ -283,7 +283,7 @@ class RasterWriter:
 
     @property
     def interleaved(self) -> bool:
-        """Whether rows of all bands have to be written together."""
+        """Whether the rows of all bands must be written together."""
         return self.count <= PIXEL_INTERLEAVED
 
     @contextmanager
@@ -303,14 +303,14 @@ class RasterWriter:
                 self._as_cog(rasterio)
 
     def write(self, bands: tuple[int, ...], rows: np.ndarray) -> None:
-        """(len(bands), rows, W): the next rows of these bands."""
+        """Write the next rows of these bands, (len(bands), rows, W)."""
         _, waiting = self._waiting.setdefault(bands, (0, []))
         waiting.append(rows)
         if sum(part.shape[1] for part in waiting) >= BLOCK:
             self._flush(bands)
 
     def write_mask(self, rows: np.ndarray) -> None:
-        """(rows, W) bool: the next rows of the mask."""
+        """Write the next rows of the mask, (rows, W) bool."""
         self._mask.append(rows)
         if sum(map(len, self._mask)) >= BLOCK:
             self._flush_mask()
@@ -383,7 +383,7 @@ class RasterWriter:
                 file.set_band_description(band, name)
 
     def _as_cog(self, rasterio: Any) -> None:
-        """A cloud-optimised file from the plain one: GDAL's driver for it only copies."""
+        """Convert the file to a cloud-optimised GeoTIFF: GDAL's COG driver can only copy."""
         from rasterio.shutil import copy
 
         plain = self.path.with_suffix(".plain.tif")
@@ -394,7 +394,7 @@ class RasterWriter:
 
 
 def sidecar(facts: Facts) -> str | None:
-    """GDAL's `.aux.xml` beside a file whose bands have different nodata values: a TIFF has room for one only."""
+    """Write GDAL's `.aux.xml` for a file whose bands have different nodata values: a TIFF can store only one."""
     if len(set(map(str, facts.nodata))) == 1:
         return None
     bands = [

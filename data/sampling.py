@@ -1,4 +1,4 @@
-"""Training samples: the order in which they are drawn, and the loader that reads them.
+"""Draw training samples and load them.
 
 Sampling is stateless: a sample depends only on (seed, step, slot). A run resumed at step n draws the same samples as an
 uninterrupted run, with any number of workers and ranks.
@@ -48,8 +48,8 @@ class StepBatches:
         dataset: WindowDataset or SequenceDataset.   batch_size: samples per rank and step.
         steps: how many steps to yield.
         rank, world: of the world * batch_size slots of a step, those from rank * batch_size on are this rank's.
-        samples: how many samples the steps before `start_step` took; by default as many as this batch size makes. With it,
-            a run that goes on with another batch size or another number of processes repeats no sample and leaves none out.
+        samples: number of samples drawn before `start_step`; by default computed from this batch size. It lets a run continue
+            with another batch size or number of processes without repeating or skipping samples.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class StepBatches:
 
 
 class Loader(DataLoader[dict[str, Any]]):
-    """A DataLoader whose workers' InputErrors arrive as the one line that they were, without the worker's traceback."""
+    """A DataLoader that re-raises an InputError of a worker as one line, without the worker's traceback."""
 
     def __iter__(self) -> Any:
         iterator = super().__iter__()
@@ -88,7 +88,7 @@ class Loader(DataLoader[dict[str, Any]]):
             yield from iterator
         except InputError as error:
             raise InputError(str(error).rpartition("InputError: ")[2]) from None
-        finally:  # at once: an exception's traceback would keep the workers until the process waits for them at its end
+        finally:  # stop the workers now: the traceback would keep them alive until the process waits for them at exit
             if hasattr(iterator, "_shutdown_workers"):
                 iterator._shutdown_workers()
 
@@ -108,10 +108,10 @@ def build_loader(
 
 
 def prepare_worker(worker: int) -> None:
-    """Workers share the cores with training, and leave signals to the training process, which saves and then ends them.
+    """Let workers share the cores with training and ignore signals; the training process saves its state and then stops them.
 
-    Ctrl-C and the SIGTERM of a batch system reach the whole process group; a worker that died of it would end the run unsaved.
-    So the first SIGTERM does nothing; the next, with which a process at its end removes its children, works as usual.
+    Ctrl-C and the SIGTERM of a batch system reach the process group; a worker killed by them would end the run before it is
+    saved. So the first SIGTERM is ignored; the next one, sent by an exiting process to its children, works as usual.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -125,5 +125,5 @@ def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def shuffled(position: int, length: int, seed: int) -> int:
-    """Item `position` of an endless sequence of shuffled epochs: every item appears once per epoch."""
+    """Item `position` of an infinite sequence of shuffled epochs: every item appears once per epoch."""
     return int(_permutation(length, seed, position // length)[position % length])

@@ -1,9 +1,9 @@
-"""Scene cuts: where two neighbouring frames show different things.
+"""Detect scene cuts between neighbouring frames.
 
-A frame begins a new scene when three things come together: small pictures of it and of the frame before (the longer side
-64 pixels, so that motion counts little) are hardly correlated; their colour histograms differ; and they differ by more
-than is usual around there, so that fast motion, fades and flicker are no cuts. Training and the data doctor share it.
-What the rule finds and misses in real clips is in docs/data.md (benchmarks/thresholds.py).
+A frame begins a new scene under three conditions: thumbnails of it and of the previous frame (longer side 64 pixels, to
+reduce the effect of motion) are hardly correlated; their colour histograms differ; and the histograms differ by more than is
+usual for nearby frames, so that fast motion, fades and flicker are not cuts. Training and the data doctor use this rule.
+docs/data.md reports its accuracy on real clips (benchmarks/thresholds.py).
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from data.media import LEVELS, LUMA, rgb
 
 LEVELS_PER_CHANNEL = 16
 STRIDE = 4
-SIDE = 64  # pixels of the small picture's longer side
-UNLIKE = 0.6  # correlation below which two small pictures show different things
+SIDE = 64  # pixels of the thumbnail's longer side
+UNLIKE = 0.6  # correlation below which two thumbnails show different scenes
 CHANGED = 0.1  # share of the histogram's mass that changes at least ...
 CONTRAST = 4.0  # ... and times the median change around
-AROUND = 4  # frames before and after that the change is compared with
-FLAT = 0.01  # deviation, of the full range, below which a small picture shows nothing that could be correlated
-RULE = f"{SIDE} {UNLIKE} {CHANGED} {CONTRAST} {AROUND}"  # results of another rule are not taken from the cache
+AROUND = 4  # number of frames before and after that a change is compared with
+FLAT = 0.01  # deviation (share of the full range) below which a thumbnail is too flat to be correlated
+RULE = f"{SIDE} {UNLIKE} {CHANGED} {CONTRAST} {AROUND}"  # version of the rule: cached results of other versions are ignored
 
 
 class Look(NamedTuple):
-    """Summary of a frame: histogram (3, 16), rows summing to 1, and small luma picture in [0, 1]."""
+    """Summary of a frame: histogram (3, 16), rows summing to 1, and luma thumbnail in [0, 1]."""
 
     histogram: np.ndarray
     small: np.ndarray
 
 
 class Change(NamedTuple):
-    """From one frame to the next: share of the histogram's mass that changes, correlation of the small pictures."""
+    """Change from one frame to the next: share of the histogram's mass that changes, and correlation of the thumbnails."""
 
     mass: float
     correlation: float
 
 
 def look(array: np.ndarray) -> Look:
-    """Of an (H, W, C) frame as stored."""
+    """Summarise an (H, W, C) frame as stored."""
     pixels = rgb(array)
     height, width = pixels.shape[:2]
     shrink = min(SIDE / max(height, width), 1.0)
@@ -69,13 +69,13 @@ def histogram(array: np.ndarray) -> np.ndarray:
 
 
 def change(before: Look, after: Look) -> Change:
-    """Both of one size."""
+    """Compare the summaries of two frames of one size."""
     mass = float(np.abs(after.histogram - before.histogram).sum()) / 6
     return Change(mass, correlation(before.small, after.small))
 
 
 def correlation(before: np.ndarray, after: np.ndarray) -> float:
-    """In [-1, 1]. Flat pictures have none: 1 if the two differ by less than one level of the histogram, else 0."""
+    """Correlation in [-1, 1]. It is undefined for flat thumbnails: 1 if they differ by less than one histogram bin, else 0."""
     if min(before.std(), after.std()) < FLAT:
         return float(np.abs(after - before).mean() < 1 / LEVELS_PER_CHANNEL)
     a, b = before - before.mean(), after - after.mean()
@@ -83,7 +83,7 @@ def correlation(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def changes(clip: Clip) -> list[Change]:
-    """From each frame to the next, len(clip) - 1 of them."""
+    """Changes from each frame to the next, len(clip) - 1 of them."""
     previous, found = look(clip.array(0)), []
     for index in range(1, len(clip)):
         current = look(clip.array(index))
@@ -98,7 +98,7 @@ def scene_cuts(clip: Clip) -> list[int]:
 
 
 def cuts_in(found: Sequence[Change]) -> list[int]:
-    """The same from the changes of a clip, in their order."""
+    """Find the cuts from the changes of a clip, in their order."""
     masses = np.array([one.mass for one in found])
     cuts = []
     for position, one in enumerate(found):
@@ -110,7 +110,7 @@ def cuts_in(found: Sequence[Change]) -> list[int]:
 
 
 def _read_cuts(path: Path, length: int) -> list[int] | None:
-    """The scene cuts kept in a file, or None where it does not hold rising frame numbers of a clip of this length."""
+    """Read scene cuts from a file; None if it does not hold rising frame numbers of a clip of this length."""
     try:
         cuts = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -120,7 +120,7 @@ def _read_cuts(path: Path, length: int) -> list[int] | None:
 
 
 def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> list[list[int]]:
-    """Scene cuts of many clips, in threads (decoding and counting leave Python's lock).
+    """Find scene cuts of many clips in threads (decoding and histograms release the GIL).
 
     folder: where results are kept between runs, under a name that changes with the files.
     """

@@ -1,6 +1,6 @@
-"""TIFF: 8 and 16 bit and float, any number of bands, stacks of pages, georeference (through tifffile alone).
+"""Read and write TIFF with tifffile: 8-bit, 16-bit and float, any number of bands, stacks of pages, georeference.
 
-Georeference: the tags of GeoTIFF that hold pixel sizes are divided by the scale on output, all others are copied.
+On output the GeoTIFF tags that hold pixel sizes are divided by the scale; all other GeoTIFF tags are copied.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_tiff(head: bytes) -> bool:
 
 
 class _Complaints(logging.Filter):
-    """tifffile logs damage and reads on; here its messages are kept, per thread, instead of being printed."""
+    """Collect tifffile's log messages per thread instead of printing them: tifffile logs damage and continues to read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ COMPLAINTS = _Complaints()
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[tifffile.TiffFile]:
-    """The file, tifffile's log silenced. ValueError where the chain of pages breaks off: it must not pass for a short one."""
-    logging.getLogger("tifffile").addFilter(COMPLAINTS)  # once: adding it again changes nothing
+    """Open the file without tifffile's log output. ValueError for a broken chain of pages, which would look like a shorter file."""
+    logging.getLogger("tifffile").addFilter(COMPLAINTS)  # adding it again has no effect
     COMPLAINTS.messages.clear()
     with tifffile.TiffFile(path) as file:
         yield file
@@ -68,7 +68,7 @@ def _opened(path: str | Path) -> Iterator[tifffile.TiffFile]:
 
 
 def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
-    """(H, W), value type, bands, alpha among them or not, number of pages, from the headers alone."""
+    """(H, W), value type, number of bands, whether one is alpha, number of pages; read from the headers only."""
     with _opened(path) as file:
         page = _first(file)
         alpha = any(sample in ALPHA for sample in page.extrasamples)
@@ -80,9 +80,9 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
 
 @dataclass(frozen=True)
 class Description:
-    """What the headers say. plain: values or colours as they are stored, not palette, inks or single bits.
+    """Facts from the headers. plain: values or colours are stored directly, without palette, inks or 1-bit values.
 
-    holes: nodata or a mask says that values may be missing.
+    holes: values may be missing, according to nodata or a mask.
     """
 
     pages: int
@@ -103,12 +103,12 @@ def describe(path: str | Path) -> Description:
 
 
 def _turn(page: tifffile.TiffPage) -> int:
-    """The orientation to apply: of a photograph; a georeference speaks of the pixels as they are stored."""
+    """The orientation to apply. Files with georeference are not rotated: it refers to the pixels as stored."""
     return 1 if any(code in page.tags for code in PLACES) else _orientation(page)
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C) as stored -> as it is to be seen; `orientation` 1..8 as in EXIF."""
+    """Rotate and flip (H, W, C) from stored to displayed orientation; `orientation` is 1..8 as in EXIF."""
     if orientation in (5, 7):
         array = array.swapaxes(0, 1)
     quarters = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
@@ -137,7 +137,7 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
 
 
 def page_numbers(path: str | Path) -> list[int]:
-    """Where in the file the images of a stack are: overviews and masks between them are no frames."""
+    """Positions of a stack's images in the file, without overviews and masks."""
     with _opened(path) as file:
         return _pages(file)
 
@@ -150,7 +150,7 @@ def _first(file: tifffile.TiffFile) -> tifffile.TiffPage:
 
 
 def _pages(file: tifffile.TiffFile) -> list[int]:
-    """Numbers of the full images: overviews and masks (NewSubfileType) are no frames."""
+    """Numbers of the full-resolution images, without overviews and masks (NewSubfileType)."""
     numbers, offsets = [], set()
     for number, frame in enumerate(file.pages):
         page = frame.aspage()
@@ -192,12 +192,12 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
 
 
 def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """Palette and CMYK as RGB, inverted gray the right way round; ValueError for colour spaces that need a profile."""
+    """Convert palette and CMYK to RGB and undo inverted gray; ValueError for colour spaces that need a profile."""
     kind, known = page.photometric, tifffile.PHOTOMETRIC
     if kind == known.PALETTE and page.colormap is not None:
         return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
     if kind == known.MINISWHITE and array.dtype.kind in "bu":
-        return ~array  # the same as top - value
+        return ~array  # equals top - value
     if kind == known.SEPARATED:
         if array.dtype != np.uint8 or array.shape[-1] != 4:
             raise ValueError("its inks are not 8-bit CMYK; convert it to RGB first")
@@ -209,7 +209,7 @@ def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
 
 
 def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
-    """tifffile fills missing strips with zeros: a truncated file must not pass as a dark one."""
+    """Reject truncated files: tifffile fills missing strips with zeros, which would look like a dark image."""
     if math.prod(page.shape) * itemsize > max(2**26, 2000 * file_size):
         raise ValueError(
             f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
@@ -229,7 +229,7 @@ class GeoTags:
     tags: dict[int, tuple[int, tuple | str]]  # code -> (TIFF data type, value)
 
     def scaled(self, scale_y: float, scale_x: float) -> GeoTags:
-        """The same ground in `scale_y` x `scale_x` as many pixels: sizes divided, pixel coordinates multiplied."""
+        """Tags of the same area with `scale_y` x `scale_x` as many pixels: divide pixel sizes, multiply pixel coordinates."""
         centre = 0.5 if self._pixel_is_point() else 0.0  # "point": coordinates are those of pixel centres
 
         def moved(pixel: float, scale: float) -> float:
@@ -260,7 +260,7 @@ class GeoTags:
         return any(keys[i] == RASTER_TYPE_KEY and keys[i + 3] == PIXEL_IS_POINT for i in range(4, len(keys) - 3, 4))
 
     def extratags(self) -> list[tuple]:
-        """As tifffile's writer takes them."""
+        """Convert the tags to the form that tifffile's writer expects."""
         return [
             (code, kind, None, value.encode(), True)
             if isinstance(value, str)
@@ -280,7 +280,7 @@ def _scaled_matrix(numbers: list[float], scale_y: float, scale_x: float, centre:
 def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """Georeference and GDAL's metadata of a page (`page_numbers`; None: the first image), or None where there are none.
 
-    Tags that are not of the length that the standard gives them are left out.
+    Tags whose length differs from the standard are dropped.
     """
     with _opened(path) as file:
         tags = (_first(file) if page is None else file.pages[page].aspage()).tags
@@ -323,7 +323,7 @@ def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
 
 
 def write(path: str | Path, array: np.ndarray, geo: GeoTags | None = None, profile: bytes | None = None) -> None:
-    """One (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be that of this size (`GeoTags.scaled`).
+    """Write one (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be scaled to this size (`GeoTags.scaled`).
 
     profile: ICC.
     """

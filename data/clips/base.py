@@ -38,7 +38,7 @@ def neighbours(index: int, frames: int, length: int, padding: str = "reflect", s
 
 
 def _distinct(index: int, around: list[int], length: int) -> list[int]:
-    """`around` with every frame beyond an end of the clip replaced by a frame that the window does not hold yet."""
+    """Replace every frame of `around` beyond an end of the clip by a frame that is not yet in the window."""
     window = {slot: number for slot, number in enumerate(around) if 0 <= number < length}
     beyond = [slot for slot in range(len(around)) if slot not in window]
     for slot in sorted(beyond, key=lambda slot: abs(around[slot] - index)):
@@ -94,7 +94,7 @@ class Clip(ABC):
 
     @property
     def band_map(self) -> BandMap | None:
-        """The mapping from stored values to `array`, if bands were selected or stretched; `stored` inverts it."""
+        """The mapping from stored values to `array` if bands were selected or stretched; `stored` inverts it."""
         return None
 
     def geo(self, index: int) -> GeoTags | None:

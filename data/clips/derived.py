@@ -138,7 +138,7 @@ class CroppedClip(Derived):
 
 
 class RegionClip(Derived):
-    """The part of every frame from row `top` to `bottom` and column `left` to `right` (pixels, ends excluded)."""
+    """Crop every frame to rows `top` to `bottom` and columns `left` to `right` (pixels, ends excluded)."""
 
     def __init__(self, clip: Clip, top: int, left: int, bottom: int, right: int) -> None:
         super().__init__(clip)

@@ -1,4 +1,4 @@
-"""Clips that are files: folders of images, stacks of TIFF pages, videos."""
+"""Clips read from files: folders of images, stacks of TIFF pages, videos."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from data.naming import natural_key
 from data.video import VideoFile
 from errors import InputError
 
-STRETCH_FRAMES = 8  # frames of a clip that percentiles are taken from
+STRETCH_FRAMES = 8  # number of frames used to compute percentiles
 
 
 class _StoredClip(Clip):
-    """What folders of images and TIFF stacks share: checks of every frame, choice and stretch of bands."""
+    """Base class of image folders and TIFF stacks: checks each frame, selects and stretches bands."""
 
     bands: Bands | None
 
@@ -200,7 +200,7 @@ class TiffStackClip(_StoredClip):
 
 
 class VideoClip(Clip):
-    """The frames of a video; names are frame numbers, times are exact, colours and rotation as the file says.
+    """The frames of a video. Names are frame numbers, times are exact, colours and rotation follow the file's tags.
 
     fps: frames per second, in place of the file's times.   quick, strict, deinterlace: as in `data.video.VideoFile`.
     retimed: whether `fps` changes the speed, so that the sound no longer fits.
@@ -278,7 +278,7 @@ def frame_numbers(names: Sequence[str]) -> list[int] | None:
 
 
 def _check_names(paths: Sequence[Path]) -> None:
-    """Two files of one name (left.png, left.jpg) would be one frame."""
+    """Reject files with the same stem (left.png, left.jpg): both would be the same frame."""
     seen: dict[str, Path] = {}
     for path in paths:
         if path.stem in seen:
@@ -287,7 +287,7 @@ def _check_names(paths: Sequence[Path]) -> None:
 
 
 def _check_gaps(numbers: list[int], paths: list[Path]) -> None:
-    """Frame numbers rise by one constant step; anything else is a missing or a doubled frame."""
+    """Check that frame numbers rise by a constant step; any other step means a missing or duplicate frame."""
     steps = [after - before for before, after in pairwise(numbers)]
     step = min((step for step in steps if step > 0), default=1)
     for position, found in enumerate(steps):

@@ -13,14 +13,14 @@ from data.clips.base import Clip
 from data.raster import Block, Facts, Raster, filled
 from errors import InputError
 
-USUAL = (0.1, 99.9)  # percentiles that become black and white where nothing is said
+USUAL = (0.1, 99.9)  # default percentiles that map to black and white
 
 
 class SceneClip(Clip):
-    """One scene. As a clip it shows its first three bands (or its first one) in [0, 1]; `group` reads any others.
+    """One scene. As a clip it has its first three bands (or its first one) in [0, 1]; `group` reads any others.
 
-    bands: choice and stretch (`data.bands`). Without a choice all bands but alpha are measured ones; without a stretch
-    values that do not fill the range of their type are stretched by percentiles of the valid ones, and `stretched` says so.
+    bands: choice and stretch (`data.bands`). By default all bands except alpha are used, and values that do not fill the
+    range of their type are stretched by percentiles of the valid values; `stretched` then returns a message.
     """
 
     def __init__(self, path: str | Path, bands: Bands | None = None, fps: float | None = None) -> None:
@@ -54,14 +54,14 @@ class SceneClip(Clip):
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
-        """Positions in `facts.bands` that go through the network together: threes, what remains one by one."""
+        """Positions in `facts.bands` that pass through the network together: groups of three, then single bands."""
         count = len(self.facts.bands)
         threes = [(k, k + 1, k + 2) for k in range(0, count - count % 3, 3)]
         return threes + [(k,) for k in range(count - count % 3, count)]
 
     @cached_property
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
-        """Stored values that become 0 and 1, band by band, (bands,) float64."""
+        """Stored values that map to 0 and 1, per band, (bands,) float64."""
         count, said = len(self.facts.bands), self.bands.limits or self._range_of_type
         if said is not None:
             return np.full(count, said[0], float), np.full(count, said[1], float)
@@ -69,7 +69,7 @@ class SceneClip(Clip):
 
     @property
     def stretched(self) -> str | None:
-        """A line on a stretch that nobody asked for, or None."""
+        """A message if the scene was stretched by default, else None."""
         if self.bands.limits or self.bands.percentiles or self._range_of_type:
             return None
         low, high = self.limits
@@ -84,7 +84,7 @@ class SceneClip(Clip):
 
     @cached_property
     def _range_of_type(self) -> tuple[float, float] | None:
-        """The values that stand for black and white by themselves; None where they have to be looked for."""
+        """The default black and white values; None if they have to be estimated by percentiles."""
         facts = self.facts
         if self.bands.percentiles:
             return None
@@ -140,7 +140,7 @@ class SceneClip(Clip):
 
 
 def _percentiles(block: Block, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Limits of every band from its valid values; where they are all alike, one unit above the value."""
+    """Limits of every band from its valid values. For a constant band the upper limit is one unit above the value."""
     low, high = np.zeros(len(block.values)), np.ones(len(block.values))
     for band, values in enumerate(block.values):
         known = values if block.valid is None else values[block.valid[band]]
@@ -162,7 +162,7 @@ def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
 
 
 def open_series(paths: Sequence[Path], bands: Bands | None, fps: float | None) -> list[SceneClip] | None:
-    """Scenes of the same ground at several times, each seen with its neighbours and stretched like the first.
+    """Scenes of the same area at several times, each read with its neighbours and stretched like the first.
 
     None where they are plain pictures (`Facts.plain`) or differ in size, type or number of bands.
     """

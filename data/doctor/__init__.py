@@ -1,4 +1,4 @@
-"""Find faults in a data set: `examine` returns a diagnosis, `python -m data.doctor ROOT` prints it (docs/doctor.md)."""
+"""Find faults in a data set: `examine` returns a diagnosis and `python -m data.doctor ROOT` prints it (docs/doctor.md)."""
 
 from data.doctor.examine import examine, examine_clip
 from data.doctor.findings import ClipReport, Diagnosis, Finding

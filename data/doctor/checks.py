@@ -38,7 +38,7 @@ def luma(levels: np.ndarray) -> np.ndarray:
 
 
 def blockiness(y: np.ndarray) -> float:
-    """How much larger steps on a grid of 8 (or 4) pixels are than other steps; 0: no grid.
+    """Excess of the steps on a grid of 8 (or 4) pixels over other steps; 0: no grid.
 
     The grid may have any offset. The largest of its 8 phases is compared with the third: a grid of 4 has two large ones.
     """
@@ -75,7 +75,7 @@ def _high_coefficients(y: np.ndarray) -> float:
 
 
 def detail(y: np.ndarray) -> float | None:
-    """Loss from halving and enlarging the picture, relative to its gradient; None for flat pictures."""
+    """Error of halving and enlarging the picture, relative to its gradient; None for flat pictures."""
     height, width = y.shape
     gradient = np.sqrt((np.diff(y, axis=0) ** 2).mean() + (np.diff(y, axis=1) ** 2).mean())
     if gradient < 0.5 or min(height, width) < 32:

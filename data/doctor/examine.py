@@ -1,4 +1,4 @@
-"""Examine a data set: each clip on its own, then all clips against each other."""
+"""Examine a data set: first each clip, then all clips against each other."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from errors import InputError
 SPLIT_FOLDERS = {name for names in ALIASES.values() for name in names}
 SAMPLED_PAIRS = 4  # pairs of neighbouring frames decoded per clip, without `full`
 CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged, without `full`
-STILL = 0.02  # mean difference in grey levels below which a frame repeats the previous one ...
-STILL_SHARE = 0.05  # ... or this share of the clip's usual difference, as a video encoder leaves it
+STILL = 0.02  # a frame repeats the previous one if their mean difference is below this many grey levels ...
+STILL_SHARE = 0.05  # ... or below this share of the clip's usual difference, as in encoded video
 JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, of the same scene
 STRANGERS = 0.3  # median correlation of neighbours below which frames are unrelated
 ALIKE = 0.8  # correlation of two frames of the same scene
@@ -104,8 +104,8 @@ def _opened(report: ClipReport, open_part: Callable[..., Clip | None]) -> Clip |
 
 
 def _without(clip: Clip, bad: set[int]) -> tuple[Clip | None, set[int]]:
-    """A clip that can be looked at, and its usable frames. All frames are read like the first: if that one is bad, the
-    good ones become a clip of their own."""
+    """A readable clip and its usable frames. The reader expects all frames to match the first: if that one is bad, the
+    good frames form a new clip."""
     good = [index for index in range(len(clip)) if index not in bad]
     if not good:
         return None, set()
@@ -156,7 +156,7 @@ def headers(report: ClipReport, clip: Clip) -> set[int]:
     for index, path in enumerate(paths):
         try:
             if _cut_off(path):
-                clip.array(index)  # only decoding decides: data after the end mark is harmless
+                clip.array(index)  # decoding decides: data after the end mark is harmless
             infos.append((index, probe(path)))
         except InputError as error:
             bad.add(index)
@@ -189,7 +189,7 @@ def _cut_off(path: Path) -> bool:
 
 
 def look(report: ClipReport, clip: Clip, indices: list[int], full: bool) -> None:
-    """Decode the frames; judge each one, and each against the previous one."""
+    """Decode the frames; check each one, and compare it with the previous one."""
     previous: tuple[int, np.ndarray, scenes.Look] | None = None
     pairs: list[int] = []
     changes: list[checks.Change] = []

@@ -36,7 +36,7 @@ def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> No
             truth = checks.grey_levels(gt.array(index))[: low_height * scale, : low_width * scale]
             lower = checks.grey_levels(low.array(index))
         except InputError:
-            continue  # reported before
+            continue  # already reported
         found.append((index, checks.compare_low(lower, truth)))
     if found:
         judge_pair(report, gt, low, scale, found)

@@ -1,6 +1,6 @@
 """Dataset layouts: find the clips under a root and pair ground truth with low resolution.
 
-`open_layout(root)` finds out what the folder is and says why; `data.layouts.finders` knows each kind.
+`open_layout(root)` detects the layout and reports the reason; `data.layouts.finders` has one finder per layout.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Box", "ClipFiles", "ClipQuery", "Layout", "Pair", "find_entries", "o
 class Pair:
     """One clip as ground truth and low resolution.
 
-    gt: None where only an input exists (`need="lr"`); cut to a multiple of the scale for integer scales.
+    gt: None where only an input exists (`need="lr"`); cropped to a multiple of the scale for integer scales.
     lr: from files, or made from `gt` while reading.
     boxes: moving objects per frame, in GT pixels; None where the data set has none.
     listed: the frames that a list file names, None for all; the others still serve as neighbours.
@@ -78,8 +78,8 @@ def open_layout(
 
     Args:
         kind: "auto" or one of `data.layouts.finders.FINDERS`.
-        scale: GT pixels per LR pixel. Integer scales use LR files where they exist and cut GT to a multiple.
-        split: "train", "val" or "test" (folders `training_set`, `eval`, ... count); "all" for every one of them.
+        scale: GT pixels per LR pixel. Integer scales use LR files where they exist and crop GT to a multiple.
+        split: "train", "val" or "test" (also folders named `training_set`, `eval`, ...); "all" for all splits.
         list_file: lines CLIP/FRAME.png or CLIP, relative to the root, its split or the working folder.
         degradation: how LR is made where no files give it; default bicubic.
         need: "gt" for training and evaluation; "lr" for upscaling: LR files if there are, else the frames themselves.
@@ -113,7 +113,7 @@ def open_layout(
 
 
 def find_entries(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[ClipFiles], str]:
-    """Kind, entries and reason; several split folders at once give clip names that start with the split."""
+    """Return kind, entries and reason. With several split folders, clip names start with the split."""
     entries: list[ClipFiles] = []
     reasons: list[str] = []
     found_kind = kind
@@ -163,7 +163,7 @@ def _pair(
 
 
 def _check_pair(gt: Clip, lr: Clip, scale: int) -> None:
-    """GT (already cut to a multiple of the scale) and LR: as many frames, sizes in the ratio of the scale."""
+    """Check that GT (already cropped to a multiple of the scale) and LR have as many frames and sizes in the ratio of the scale."""
     if len(gt) != len(lr):
         raise InputError(
             f"clip {gt.name}: {len(gt)} frames of ground truth ({gt.source(0)} ...) but {len(lr)} of low resolution "

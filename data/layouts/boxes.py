@@ -72,11 +72,11 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
 
 
 class EmptyBoxError(InputError):
-    """A box without width or height: trackers write them where an object is hidden."""
+    """Whether the box has no width or height: trackers write such boxes for hidden objects."""
 
 
 def _single_object(path: Path, lines: Sequence[str], names: Sequence[str], label: str) -> list[list[Box]]:
-    """One object, one line per frame; words or zeros where it is not seen."""
+    """Read the boxes of one object, one line per frame; words or zeros mean that it is not visible."""
     boxes: list[list[Box]] = [[] for _ in names]
     lines = [line for line in lines if line.strip()]
     if len(lines) > len(names):

@@ -1,6 +1,6 @@
-"""One function per kind of data set: whether a folder has this layout, the reason, and its clips.
+"""Layout finders: one function per layout checks whether a folder matches and lists its clips.
 
-Each finder returns None (not this kind) or (entries, reason). Nothing is decoded here, folders are listed.
+Each finder returns None (no match) or (entries, reason). Finders list folders and decode nothing.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def find_vimeo90k(root: Path, query: ClipQuery) -> Found:
 
 
 def _vimeo_names(path: Path) -> list[str]:
-    """GROUP/CLIP per line; a line that leads anywhere else is an error, for clips are also names of outputs."""
+    """Read lines of the form GROUP/CLIP; any other path is an error, because clip names are also output names."""
     names = []
     for number, line in enumerate(read_lines(path, "a list of clips"), start=1):
         name = line.strip().replace("\\", "/").rstrip("/")
@@ -188,7 +188,7 @@ def find_reds(root: Path, query: ClipQuery) -> Found:
 
 
 def is_viso(root: Path) -> bool:
-    """Folders car, plane, ship, train, or mot/ over them. A single `train` is a split, not a class."""
+    """Folders car, plane, ship, train, or their parent mot/. A single `train` is a split, not a class."""
     if not root.is_dir():
         return False
     names = {path.name.lower() for path in folders(root)}
@@ -238,7 +238,7 @@ def _box_file(sequence: Path) -> Path | None:
 
 
 def _is_class(folder: Path) -> bool:
-    """Whether a folder holds the sequences of one of VISO's classes; a `train` beside a `test` holds those of a split."""
+    """Whether a folder holds the sequences of one VISO class; a `train` next to a `test` is a split instead."""
     name = folder.resolve().name.lower()
     splits = {"test", "val", "training", "testing"}
     return name in VISO_CLASSES and not (name == "train" and any(named(folder.resolve().parent, [s]) for s in splits))
@@ -285,7 +285,7 @@ FINDERS: dict[str, Callable[[Path, ClipQuery], Found]] = {
     "adobe240": find_adobe240,
     "gopro": find_gopro,
 }
-# in the order of trying; processed VISO is not to be told from jilin
+# in the order of detection; processed VISO cannot be distinguished from jilin
 DETECTION = {"viso": find_raw_viso} | {
     name: FINDERS[name] for name in ("vimeo90k", "reds", "jilin", "file", "spmcs", "clips")
 }

@@ -60,7 +60,7 @@ class ClipFiles:
 
 
 def folders(root: Path) -> list[Path]:
-    """Sub-folders in natural order, hidden ones left out. InputError for a link that leads nowhere or in a circle."""
+    """Sub-folders in natural order, without hidden ones. InputError for a broken or circular link."""
     found = []
     try:
         with os.scandir(root) as entries:
@@ -77,13 +77,13 @@ def folders(root: Path) -> list[Path]:
 
 
 def files_with(root: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Files of a folder with one of `suffixes`, hidden ones left out, in natural order."""
+    """Files of a folder with one of `suffixes`, without hidden ones, in natural order."""
     found = [path for path in root.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
     return sorted((path for path in found if path.is_file()), key=lambda path: natural_key(path.name))
 
 
 def named(root: Path, names: Sequence[str]) -> Path | None:
-    """The first sub-folder whose name, without case, is one of `names` (in their order)."""
+    """The first sub-folder whose case-insensitive name is one of `names` (in their order)."""
     present = {path.name.lower(): path for path in folders(root)}
     return next((present[name] for name in names if name in present), None)
 
@@ -102,7 +102,7 @@ def other_scales(root: Path) -> list[str]:
 
 
 def clip_folders(root: Path) -> list[Path]:
-    """Sub-folders that hold frames. One without any image is an error: an empty clip must not go unnoticed."""
+    """Sub-folders that hold frames. A sub-folder without images is an error, so that empty clips do not go unnoticed."""
     found = folders(root)
     filled = [path for path in found if image_files(path)]
     if filled and len(filled) < len(found):

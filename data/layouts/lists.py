@@ -13,8 +13,8 @@ META = re.compile(r"\s+\d+\s+\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)$")  # frames and 
 
 
 def read_list(path: Path) -> list[tuple[str, str | None]]:
-    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are fine, and so is
-    what BasicSR's meta_info files add to a clip: `000 100 (720,1280,3)`.
+    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are accepted, and so
+    are the columns that BasicSR's meta_info files add to a clip: `000 100 (720,1280,3)`.
     """
     items: list[tuple[str, str | None]] = []
     for line in read_lines(path, "a list of clips"):

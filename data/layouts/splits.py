@@ -1,4 +1,4 @@
-"""Training, validation and test folders under many names."""
+"""Find training, validation and test folders by their common names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ALIASES = {
 
 
 def enter_split(root: Path, split: str | None, kind: str) -> list[tuple[Path, str, str]]:
-    """Folders to look into: (folder, prefix for clip names, beginning of the reason).
+    """Folders to search: (folder, prefix for clip names, beginning of the reason).
 
     Without a split a root that holds exactly one split folder is entered; with several the user has to choose.
     """

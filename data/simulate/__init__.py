@@ -1,6 +1,6 @@
-"""Satellite video simulated from aerial stills: moving platform and objects, clouds, sensor; with true flow and boxes.
+"""Simulate satellite video from aerial stills: moving platform and objects, clouds, sensor; with true flow and boxes.
 
-`simulate` returns clips, `simulated_layout` pairs for training and evaluation, `python -m data.simulate` writes files.
+`simulate` returns clips, `simulated_layout` returns pairs for training and evaluation, `python -m data.simulate` writes files.
 docs/simulator.md describes every effect.
 """
 

@@ -1,4 +1,4 @@
-"""Simulated scenes as clips and layouts, rendered when first asked for."""
+"""Simulated scenes as clips and layouts, rendered on first access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEPT_CLIPS = 64  # rendered clips that a process keeps; for more clips use the f
 class SimulatedClip(Clip):
     """One clip of simulated satellite video, rendered when its first frame is read.
 
-    `scene` has the truth: flow (`scene.flow(start, end)`), frames at times between the frames (`scene.frame(time)`).
+    `scene` has the ground truth: flow (`scene.flow(start, end)`) and frames at intermediate times (`scene.frame(time)`).
     """
 
     def __init__(self, still: Path, settings: SimulatorSettings, split: str, index: int) -> None:
@@ -53,7 +53,7 @@ class SimulatedClip(Clip):
 
     @property
     def boxes(self) -> Sequence[list[Box]]:
-        """Moving objects of every frame; renders the clip when first read."""
+        """Moving objects of every frame; renders the clip on first access."""
         return _Boxes(self)
 
     @property
@@ -151,7 +151,7 @@ def simulated_layout(
 
 
 def find_stills(places: Sequence[str | Path]) -> list[Path]:
-    """The image files in `places` (files or folders); the samples of the repository if it is empty."""
+    """The image files in `places` (files or folders); the repository's samples if `places` is empty."""
     if not places:
         return samples.stills()
     found: list[Path] = []

@@ -1,4 +1,4 @@
-"""Where the ground appears in a frame: drift, shaking, slow distortion and rolling exposure of the platform.
+"""Map ground to frame coordinates: drift, shaking, slow distortion and rolling exposure of the platform.
 
 Points are (x, y) in ground-truth pixels, pixel centres at integers; ground and frame coordinates are equal in the
 middle of the clip. Times are frame numbers, not necessarily integers. The mapping is `ground = image - D(image, time)`
@@ -90,5 +90,5 @@ class Platform:
 
 
 def draw(interval: Range, rng: np.random.Generator) -> float:
-    """One value out of [lowest, highest]."""
+    """Draw a value from [lowest, highest]."""
     return float(rng.uniform(*interval))

@@ -99,20 +99,20 @@ def crossing(size: tuple[int, int], margin: float, rng: np.random.Generator, ben
 
 
 class Traffic:
-    """Draws the movers of a clip one kind after the other; numbers the tracks from 1."""
+    """Draws the movers of a clip kind by kind; numbers the tracks from 1."""
 
     def __init__(self, settings: ObjectSettings, duration: int, grain: float, rng: np.random.Generator) -> None:
         self.settings, self.duration, self.grain, self.rng = settings, duration, grain, rng
         self.movers: list[Mover] = []
 
     def vehicles(self, roads: list[tuple[Path, float]]) -> None:
-        """Cars and lorries in both lanes; each lane has one speed, so that none drives through another."""
+        """Cars and lorries in both lanes; each lane has one speed, so that vehicles do not overlap."""
         lanes = [(road, width, backward) for road, width in roads for backward in (False, True)]
         speeds = [draw(self.settings.speed, self.rng) for _ in lanes]
         taken: list[list[float]] = [[] for _ in lanes]
         for _ in range(self.settings.vehicles):
             length = draw(self.settings.vehicle_length, self.rng)
-            for _ in range(8):  # a full lane takes no more
+            for _ in range(8):  # the lane is full
                 lane = int(self.rng.integers(len(lanes)))
                 road, width, backward = lanes[lane]
                 start = self._start(road, speeds[lane], backward)
@@ -153,7 +153,7 @@ class Traffic:
         return Part(picture(length * self.grain, width * self.grain, self.rng), self.grain * sprites.GRAIN)
 
     def _start(self, path: Path, speed: float, backward: bool) -> float:
-        """A start such that the mover is in the middle stretch of the path in the middle of the clip."""
+        """A start that puts the mover in the middle section of its path at the middle of the clip."""
         middle = self.rng.uniform(0.3, 0.7) * path.length[-1]
         return middle - (-1 if backward else 1) * speed * self.duration / 2
 

@@ -40,7 +40,7 @@ class SceneView(NamedTuple):
 
 @dataclass
 class TrueBox:
-    """A moving object in a frame. x, y: top left corner in pixels (0 is the frame's edge); visible: share that is not hidden."""
+    """A moving object in a frame. x, y: top left corner in pixels (0 is the frame's edge); visible: visible share of its area."""
 
     track: int
     x: float

@@ -20,9 +20,9 @@ def expose(
     """The recorded frame.
 
     light: (H * grain, W * grain, 3) float32 in [0, 1]. The optics blur by `settings.mtf` and each pixel averages over
-    its area. Then flicker, and noise with a standard deviation of `sigma` grey levels at mid grey: part of it grows with
-    the light (photon noise), part is shared by the colour channels (as compression leaves it). Then colour of lower
-    resolution, as in video, and colour noise of `colour_sigma` grey levels.
+    its area. Flicker follows, and noise with a standard deviation of `sigma` grey levels at mid grey: part of it grows with
+    the light (photon noise), part is shared by the colour channels (as after compression). The last step reduces the
+    resolution of colour, as in video, and adds colour noise of `colour_sigma` grey levels.
 
     Returns (H, W, 3) uint8 or uint16.
     """

@@ -9,7 +9,7 @@ from typing import Any
 from errors import InputError
 from settings import from_mapping
 
-MOST = 1000  # of any count, length or factor: more only takes time and memory
+MOST = 1000  # upper limit of counts, lengths and factors: larger values only cost time and memory
 Range = tuple[float, float]  # lowest and highest value; one is drawn per clip (or per object)
 
 
@@ -38,9 +38,9 @@ class ObjectSettings:
 
     roads: int = 1  # drawn across the still; vehicles follow them
     vehicles: int = 8
-    ships: int = 0  # a bay of open water is drawn when there are any
+    ships: int = 0  # if there are any, a bay of open water is drawn
     planes: int = 0
-    trains: int = 0  # each on a railway of its own
+    trains: int = 0  # each on a separate railway
     buildings: int = 3
     speed: Range = (0.3, 2.0)  # of a vehicle, pixels a frame; trains and ships take half of it, planes twice
     vehicle_length: Range = (4.0, 9.0)
@@ -64,7 +64,7 @@ class SkySettings:
 
     cover: Range = (0.0, 0.0)  # share of the frame under cloud
     opacity: float = 0.9
-    shadow: float = 0.45  # share of the light that a dense cloud keeps from the ground
+    shadow: float = 0.45  # share of the light that a dense cloud blocks
     wind: Range = (0.2, 1.0)  # pixels a frame
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The ground of a clip: a rotated and scaled window of a still, with water, roads, railways and shadows of buildings.
+"""The ground of a clip: a rotated and scaled crop of a still, with water, roads, railways and shadows of buildings.
 
 It is painted once per clip onto a canvas of `grain` pixels per ground-truth pixel, `margin` ground-truth pixels larger
 than the frame on every side. A frame is one remapping of the canvas.
@@ -167,7 +167,7 @@ def railways(canvas: Canvas, count: int, rng: np.random.Generator) -> list[Path]
 
 
 def buildings(canvas: Canvas, settings: ObjectSettings, lines: list[Path], rng: np.random.Generator) -> list[Building]:
-    """Place buildings that touch neither each other nor roads or railways; paint their shadows."""
+    """Place buildings that do not touch each other, roads or railways; paint their shadows."""
     height, width = canvas.size
     found: list[Building] = []
     centres: list[tuple[np.ndarray, float]] = []

@@ -1,7 +1,7 @@
-"""Videos in and out through PyAV (FFmpeg).
+"""Read and write videos with PyAV (FFmpeg).
 
-`VideoFile` gives random access to the frames of a file; `VideoWriter` writes frames; `join` puts pieces together with
-the sound, subtitles and metadata of the source; `containers` says what each kind of file can hold.
+`VideoFile` gives random access to the frames of a file; `VideoWriter` writes frames; `join` joins pieces and adds the
+sound, subtitles and metadata of the source; `containers` lists the codecs and tracks that each container supports.
 """
 
 from data.video.file import VideoFile, VideoInfo

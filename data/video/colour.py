@@ -1,8 +1,8 @@
-"""Colours of videos: what a frame's tags mean, and frames to RGB arrays.
+"""Interpret colour tags of videos and convert frames to RGB arrays.
 
-The matrix and the range are those that the stream names. Where it names none: BT.709 above 576 lines and BT.601 below,
-as players do, and studio range for YUV. Primaries and transfer are never converted, only passed on.
-Numbers are those of ITU-T H.273, which FFmpeg uses.
+Matrix and range come from the stream's tags. Untagged streams use BT.709 above 576 lines and BT.601 otherwise, as players
+do, and studio range for YUV. Primaries and transfer are passed on without conversion.
+Numbers follow ITU-T H.273, as in FFmpeg.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from errors import InputError
 
 UNKNOWN = 2
-# YUV matrix of a stream -> the one that the scaler takes: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020 (two names)
+# YUV matrix of a stream -> matrix of the scaler: BT.709, FCC, BT.601 (two names), SMPTE 240M, BT.2020 (two names)
 MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 UNSUPPORTED = {8: "YCgCo", 11: "YDzDx", 12: "chroma-derived", 13: "chroma-derived", 14: "ICtCp", 15: "IPT-C2"}
 STUDIO, FULL = 1, 2  # ranges: 16..235 and 0..255
@@ -24,7 +24,7 @@ FINE = 4 | 8192 | 262144  # bicubic, chroma interpolated at full width, accurate
 
 @dataclass(frozen=True)
 class Colour:
-    """Tags of a stream, as stored (2: not said; range 0: not said)."""
+    """Tags of a stream, as stored (2: unspecified; range 0: unspecified)."""
 
     primaries: int = UNKNOWN
     transfer: int = UNKNOWN
@@ -41,12 +41,12 @@ def is_yuv(frame: Any) -> bool:
 
 
 def usual_matrix(height: int) -> int:
-    """The matrix that players take for untagged YUV of `height` lines."""
+    """The matrix that players assume for untagged YUV of `height` lines."""
     return 1 if height > 576 else 5
 
 
 def matrix_of(frame: Any) -> int:
-    """The matrix to decode `frame` with. InputError for the few that the scaler does not know."""
+    """The matrix to decode `frame` with. InputError for matrices that the scaler does not support."""
     named = int(frame.colorspace)
     if is_yuv(frame) and named in UNSUPPORTED:
         raise InputError(
@@ -73,9 +73,9 @@ def channels_of(frame: Any) -> int:
 
 
 def orientation(frame: Any) -> tuple[bool, bool, bool]:
-    """(transpose, then flip left to right, then flip top to bottom) that the display matrix asks for.
+    """(transpose, then flip left to right, then flip top to bottom) from the display matrix.
 
-    Angles that are no multiple of 90 degrees count as none.
+    Angles that are not a multiple of 90 degrees are ignored.
     """
     for side in frame.side_data:
         if getattr(side.type, "name", "") == "DISPLAYMATRIX":
@@ -88,7 +88,7 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
 
 
 def upright(array: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
-    """(H, W, C) as stored -> as shown."""
+    """Rotate and flip (H, W, C) from stored to displayed orientation."""
     transpose, left_right, top_bottom = turn
     array = array.swapaxes(0, 1) if transpose else array
     array = array[:, ::-1] if left_right else array
@@ -99,7 +99,7 @@ def upright(array: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 
 
 def to_rgb(frame: Any, bits: int, channels: int) -> np.ndarray:
-    """(H, W, channels) uint8, or uint16 that fills 0..65535 for more than 8 bits; not yet upright."""
+    """Convert to (H, W, channels) uint8, or to uint16 with range 0..65535 for more than 8 bits; not yet rotated upright."""
     deep = bits > 8
     name = ("gray16le" if deep else "gray") if channels == 1 else ("rgb48le" if deep else "rgb24")
     if frame.format.name != name:

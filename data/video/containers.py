@@ -1,7 +1,7 @@
-"""What each kind of video file can hold, so that nothing is refused after the work is done.
+"""Codecs, tracks and frame times that each container supports, to reject unsupported output before the work begins.
 
-The lists name what players read, which is less than what FFmpeg writes: PCM in MP4 or FLAC in AVI are converted, although
-some players take them.
+The lists follow the support in players, which is narrower than that of FFmpeg: PCM in MP4 and FLAC in AVI are converted,
+although some players read them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ PCM = ("pcm_s16le", "pcm_s24le", "pcm_s32le", "pcm_f32le", "pcm_u8")
 TEXT = frozenset(("subrip", "srt", "ass", "ssa", "webvtt", "mov_text", "text"))
 TICKS = 90_000  # per second, at least
 FINEST = 10_000_000  # ticks per second, at most
-TOLERANCE = 0.001  # seconds that a frame may be from its time
+TOLERANCE = 0.001  # seconds: tolerance of frame times
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a kind of file holds.
+    """Properties of a container.
 
     format: FFmpeg's muxer.   codecs: of the video; the first is the default, `deep` that for more than 8 bits.
-    sound: codecs that are copied.   encoder: makes all other sound fit; `exact` does so without loss where the sound is
-    stored without loss.   subtitles: codecs that are copied.   text: what other text subtitles become.
-    tick: the only unit of time, in seconds; None: any.   constant: one frame rate only.
+    sound: codecs that are copied.   encoder: encodes all other sound; `exact` is used instead for sound that is stored
+    without loss.   subtitles: codecs that are copied.   text: codec that other text subtitles are converted to.
+    tick: the fixed time base, in seconds; None: any.   constant: one frame rate only.
     """
 
     format: str
@@ -79,7 +79,7 @@ LIMITS = {"h264": 16_384, "h265": 16_384, "vp9": 65_535, "ffv1": 65_535}  # pixe
 
 
 def container_of(path: str | Path) -> Container:
-    """By the suffix of `path`. InputError for a suffix that cannot be written."""
+    """The container for the suffix of `path`. InputError for a suffix that cannot be written."""
     suffix = Path(path).suffix.lower()
     if suffix not in CONTAINERS:
         raise InputError(f"'{path}': videos are written as {', '.join(OUTPUT_SUFFIXES)}")
@@ -87,7 +87,7 @@ def container_of(path: str | Path) -> Container:
 
 
 def default_codec(path: str | Path, bits: int, lossless: bool) -> str:
-    """The codec for a file where none was asked for."""
+    """The default codec of a file."""
     container = container_of(path)
     if bits > 8 and container.deep == "vp9" and not vp9_is_deep():
         raise InputError(
@@ -104,12 +104,12 @@ def default_codec(path: str | Path, bits: int, lossless: bool) -> str:
 
 @cache
 def vp9_is_deep() -> bool:
-    """Whether the VP9 encoder at hand was built for more than 8 bits."""
+    """Whether the available VP9 encoder was built for more than 8 bits."""
     return any(form.name == "yuv420p10le" for form in av.Codec("libvpx-vp9", "w").video_formats or ())
 
 
 def check_codec(path: str | Path, codec: str, bits: int, lossless: bool) -> None:
-    """InputError if the file cannot hold the codec, or the codec not the values without loss."""
+    """InputError if the container does not support the codec, or the codec cannot store the values without loss."""
     container, suffix = container_of(path), Path(path).suffix.lower()
     if codec not in LIMITS:
         raise InputError(f"video codec {codec!r}: expected one of {', '.join(LIMITS)}")
@@ -124,7 +124,7 @@ def check_codec(path: str | Path, codec: str, bits: int, lossless: bool) -> None
 
 
 def check_size(path: str | Path, codec: str, size: tuple[int, int]) -> None:
-    """InputError if the encoder does not take frames of `size` = (H, W)."""
+    """InputError if the encoder does not support frames of `size` = (H, W)."""
     if max(size) > LIMITS[codec]:
         roomy = [name for name in ("vp9", "ffv1") if max(size) <= LIMITS[name] and name in container_of(path).codecs]
         remedy = f"--codec {roomy[0]}, a folder of frames" if roomy else "a folder of frames"
@@ -139,7 +139,7 @@ def check_size(path: str | Path, codec: str, size: tuple[int, int]) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """When each frame is shown: in units of `tick` seconds, rising. last: units for which the last frame is shown."""
+    """Presentation times of the frames in units of `tick` seconds, rising. last: duration of the last frame in the same units."""
 
     tick: Fraction
     stamps: list[int]
@@ -149,10 +149,10 @@ class Timing:
 def timing(
     path: str | Path, times: Sequence[float], last: float, fps: Fraction, base: Fraction | None = None
 ) -> Timing:
-    """The time stamps of frames that begin at `times` (seconds, rising), the last one shown for `last` seconds.
+    """Time stamps of frames that begin at `times` (seconds, rising); the last frame lasts `last` seconds.
 
-    fps: mean rate.   base: unit of time of the source, which is kept where it is fine enough.
-    Raises InputError where the file cannot keep each time within a millisecond.
+    fps: mean rate.   base: time base of the source, which is kept if it is fine enough.
+    Raises InputError if the file cannot store each time within a millisecond.
     """
     container, suffix = container_of(path), Path(path).suffix.lower()
     tick = container.tick or (1 / fps if container.constant else tick_for(times, base, fps))
@@ -174,7 +174,7 @@ def timing(
 
 
 def tick_for(times: Sequence[float], base: Fraction | None, fps: Fraction) -> Fraction:
-    """Fine enough for all times: the source's unit or the rate's where the times are multiples of it, else finer."""
+    """A time base that is fine enough for all times: that of the source or the rate if the times are multiples of it, else finer."""
     step = Fraction(base or 1 / fps)
     for ticks in (step.denominator, fps.numerator, step.denominator * 2, step.denominator * 4):
         if ticks <= FINEST and _multiples(times, ticks):

@@ -1,4 +1,4 @@
-"""Sound and text subtitles in another codec, where the output cannot hold them as they are."""
+"""Convert sound and text subtitles whose codec the output container does not support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from av.filter import Graph
 
 BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}
 STEREO_AT_MOST = ("libmp3lame",)
-PRIMING = {"libmp3lame": 1105}  # samples that the decoder gives before the first one, where no header says so
+PRIMING = {"libmp3lame": 1105}  # priming samples of the decoder if no header gives their number
 ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
 PlayResX: 384
@@ -28,9 +28,9 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 
 
 class SoundConverter:
-    """Decodes a sound stream and encodes it anew at the same times; gaps become silence.
+    """Decodes a sound stream and encodes it again at the same times; gaps become silence.
 
-    from_zero: the output has no start times, so that silence is put before late sound and early sound is cut.
+    from_zero: the output has no start times: late sound is padded with silence, early sound is cut.
     """
 
     def __init__(self, stream: Any, container: Any, encoder: str, from_zero: bool) -> None:
@@ -48,12 +48,12 @@ class SoundConverter:
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
-            return  # what is damaged becomes silence
+            return  # damaged packets become silence
         for frame in frames:
             yield from self._encode(self._placed(frame, shift))
 
     def finish(self) -> Iterator[Any]:
-        """What the filter and the encoder still hold."""
+        """Flush the filter and the encoder."""
         if self._graph is not None:
             self._graph.push(None)
             yield from self._encode(None)
@@ -110,7 +110,7 @@ def _layout(encoder: str, layout: Any) -> str:
 
 
 class TextConverter:
-    """Text subtitles as mov_text, SubRip or WebVTT: their words and line breaks, without styles."""
+    """Convert text subtitles to mov_text, SubRip or WebVTT: text and line breaks, without styles."""
 
     def __init__(self, stream: Any, container: Any, encoder: str) -> None:
         self.encoder = encoder

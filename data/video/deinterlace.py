@@ -1,4 +1,4 @@
-"""Frames that are stored as two fields, made progressive with FFmpeg's bwdif filter (one frame for each frame)."""
+"""Deinterlace frames that are stored as two fields with FFmpeg's bwdif filter (one output frame per input frame)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from av.filter import Graph
 
 
 def deinterlaced(frames: Sequence[Any], position: int) -> Any:
-    """The frame at `position` of up to three neighbours in order, progressive.
+    """Deinterlace the frame at `position` of up to three consecutive frames.
 
-    bwdif looks at the frame before and the frame after. A fresh graph for each frame makes the result independent of where
+    bwdif uses the previous and the next frame. A new graph for each frame makes the result independent of the position where
     reading began.
     """
     first = frames[0]

@@ -1,4 +1,4 @@
-"""How a video is encoded: codec, quality, values and colours, and the settings that make the bytes repeatable."""
+"""Encoder settings: codec, quality, values and colours, and settings that make the output reproducible."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ CODECS = {
     "vp9": ("libvpx-vp9", "libvpx-vp9", "gbrp"),
     "ffv1": ("ffv1", "ffv1", "bgr0"),
 }
-PARAMS = {"h264": "x264-params", "h265": "x265-params"}  # lists of settings that ours and the user's are joined in
-# x264's AVX-512 code for the rate control of macroblock trees reads memory that nobody has written: the same frames become
-# other bytes in every run. One step down its results are those of all other machines.
+PARAMS = {"h264": "x264-params", "h265": "x265-params"}  # options that merge our list of settings with the user's
+# x264's AVX-512 code for the rate control of macroblock trees reads uninitialised memory, so the same frames give other bytes
+# in every run. The next lower instruction set gives the same results as all other machines.
 SAME_BYTES = "asm=avx2" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else ""
-X265_SAFE = 64  # pixels a side: with smaller frames x265's SIMD code writes beyond its memory
+X265_SAFE = 64  # pixels a side: with smaller frames x265's SIMD code writes out of bounds
 NO_TAGS, NO_LIGHT = Colour(), Light()
 
 
@@ -61,7 +61,7 @@ class Encoding:
         info = source.info
         matrix = info.matrix if info.is_yuv else None
         if info.is_yuv and info.colour.matrix == UNKNOWN and info.matrix == usual_matrix(info.size[0]):
-            matrix = -info.matrix  # not said, and need not be where the size says the same: see `matrix_for`
+            matrix = -info.matrix  # unspecified, which is fine if the size implies the same matrix: see `matrix_for`
         return replace(
             self, colour=info.colour, matrix=matrix, full_range=info.full_range and info.is_yuv, light=info.light,
             aspect=info.sample_aspect,
@@ -78,12 +78,12 @@ class Encoding:
 
     @property
     def value_type(self) -> np.dtype:
-        """Of the frames to hand over: uint8, or uint16 for more than 8 bits."""
+        """Value type of the input frames: uint8, or uint16 for more than 8 bits."""
         return np.dtype(np.uint8 if self.depth <= 8 else np.uint16)
 
     @property
     def depth(self) -> int:
-        """Bits per value of what is written."""
+        """Bits per value of the encoded video."""
         if self.pix_fmt:
             return max(component.bits for component in _format(self.pix_fmt).components)
         return 8 if self.bits <= 8 else 16 if self.exact else 10
@@ -96,7 +96,7 @@ class Encoding:
         return ("yuv444p" if size[0] % 2 or size[1] % 2 else "yuv420p") + ("10le" if self.depth > 8 else "")
 
     def matrix_for(self, height: int) -> tuple[int, int]:
-        """(matrix to convert with, matrix to write down) for frames of `height` lines."""
+        """(matrix for the conversion, matrix for the tag) for frames of `height` lines."""
         usual = usual_matrix(height)
         if self.matrix is None:
             return usual, 1 if usual == 1 else 6
@@ -107,7 +107,7 @@ class Encoding:
     # --- checks ---
 
     def check(self, size: tuple[int, int]) -> None:
-        """InputError for options and pixel formats that the encoder does not know, or that do not fit `size`."""
+        """InputError for options and pixel formats that the encoder does not support, or that do not fit `size`."""
         codec = av.Codec(self.encoder, "w")
         if self.pix_fmt:
             known = sorted(form.name for form in codec.video_formats or [])
@@ -129,7 +129,7 @@ class Encoding:
     # --- setting up ---
 
     def configure(self, stream: Any, size: tuple[int, int], fps: Fraction) -> None:
-        """Set up an encoder's stream, whose times count frames."""
+        """Set up an encoder's stream with a time base of one frame."""
         context = stream.codec_context
         stream.height, stream.width = size
         stream.pix_fmt = self.pixel_format(size)
@@ -138,7 +138,7 @@ class Encoding:
         if self.aspect != 1:
             context.sample_aspect_ratio = self.aspect
         if self.codec == "h264":
-            context.thread_count = 1  # by default as many as there are CPUs, and the bytes depend on it
+            context.thread_count = 1  # default: the number of CPUs, which would affect the bytes
         if self.bitrate:
             context.bit_rate = self.bitrate
         if not self.b_frames and self.codec in ("h264", "h265"):
@@ -173,7 +173,7 @@ class Encoding:
         return options | wanted
 
     def picture(self, array: np.ndarray, pix_fmt: str) -> Any:
-        """(H, W, 3) uint8 or uint16 RGB, or (H, W, 1) gray -> a frame for the encoder."""
+        """Convert (H, W, 3) uint8 or uint16 RGB, or (H, W, 1) gray, to a frame for the encoder."""
         array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
         frame = av.VideoFrame.from_ndarray(
             np.ascontiguousarray(array), format="rgb24" if array.dtype == np.uint8 else "rgb48le"
@@ -182,7 +182,7 @@ class Encoding:
             picture = frame.reformat(format=pix_fmt)
         else:
             matrix, named = self.matrix_for(array.shape[0])
-            frame.colorspace = matrix  # PyAV 17 passes BT.2020 on in this way only
+            frame.colorspace = matrix  # PyAV 17 passes BT.2020 on only in this way
             picture = frame.reformat(
                 format=pix_fmt,
                 dst_colorspace=MATRICES[matrix],
@@ -207,7 +207,7 @@ def _format(name: str) -> Any:
 
 
 def _odd(form: Any, size: tuple[int, int]) -> bool:
-    """Whether frames of `size` do not divide into the format's chroma samples."""
+    """Whether `size` is not a multiple of the format's chroma subsampling."""
     return bool(
         form.chroma_height(size[0]) * (2 if form.chroma_height(2) == 1 else 1) != size[0]
         or form.chroma_width(size[1]) * (2 if form.chroma_width(2) == 1 else 1) != size[1]

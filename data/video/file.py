@@ -1,7 +1,7 @@
-"""Read videos: any frame by its number, in RGB, upright, with its exact time.
+"""Read video frames by number, as upright RGB, with exact times.
 
-A few decoded frames are kept, never the video. Values above 8 bits become uint16 that fill 0..65535; colours are decoded
-as `data.video.colour` says.
+Only a few decoded frames are kept in memory. Values above 8 bits become uint16 with range 0..65535; `data.video.colour`
+decodes colours.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from data.video.hdr import Light
 from data.video.opening import naming, open_input
 from errors import InputError
 
-KEPT_FRAMES = 12  # converted frames at hand: a window of 7 that slides costs one decode a frame
-KEPT_RAW = 4  # decoded frames at hand: deinterlacing needs three
+KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
+KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4
-INTERLACED_SHARE = 0.5  # of the frames, from which a video counts as interlaced
+INTERLACED_SHARE = 0.5  # share of interlaced frames from which a video counts as interlaced
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the stream says, as the frames come out of `VideoFile` (upright).
+    """Properties of the stream, for the upright frames that `VideoFile` returns.
 
     size: (H, W).   bits: per value.   channels: 1 or 3.   fps: mean rate.   matrix: number of the YUV matrix to decode
     with.   colour: tags as stored.   light: HDR side data.   sample_aspect: width of a pixel over its height.
@@ -58,24 +58,24 @@ class VideoInfo:
 
 
 class VideoFile:
-    """Random access to the frames of a video file: of the stream that players would choose.
+    """Random access to the frames of a video file, from the stream that players would choose.
 
     Args:
         path: the file.
-        quick: read packets only to find the frames' times where those can be trusted (MP4, Matroska), in place of decoding
-            the video once. Damage and interlaced frames are then not known beforehand.
-        strict: `array` raises InputError for a damaged frame; else it gives the frame as the decoder conceals it.
+        quick: read the frames' times from packets if these are reliable (MP4, Matroska), instead of decoding the video once.
+            Damage and interlaced frames are then not known in advance.
+        strict: `array` raises InputError for a damaged frame; else it returns the frame with the decoder's error concealment.
         deinterlace: make interlaced frames progressive.
 
     times: seconds from the first frame, one per frame (constant or variable rate).
     start: the first frame's time in the file, against which sound is placed.
-    notes: lines for the user: what was skipped, is damaged, missing or changed.
+    notes: messages for the user on skipped, damaged, missing or changed parts.
     """
 
     def __init__(self, path: str | Path, quick: bool = False, strict: bool = False, deinterlace: bool = True) -> None:
         self.path, self.strict = Path(path), strict
         self._handle: tuple[int, Any, Any] | None = None  # (process id, container, stream)
-        self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for threads not there
+        self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for threads that do not exist here
         self._decoder: Iterator[Any] | None = None
         self._next = 0
         self._threads = min(THREADS, os.cpu_count() or 1)
@@ -117,13 +117,13 @@ class VideoFile:
 
     @property
     def last_shown(self) -> float | None:
-        """Seconds for which the last frame is shown; None where the file does not say it, or something unlikely."""
+        """Duration of the last frame in seconds; None if the file does not give a plausible one."""
         shown, longest = self.table.last_shown, max(np.diff(self.times), default=0.0)
         return shown if shown and 0 < shown <= max(2 * longest, 1e-9) else None
 
     @property
     def notes(self) -> list[str]:
-        """One line for each thing that is not as in an undamaged, progressive file."""
+        """One line for each difference from an undamaged, progressive file."""
         table, found = self.table, []
         if table.skipped:
             found.append(
@@ -185,7 +185,7 @@ class VideoFile:
         return self._handle[1], self._handle[2]
 
     def _find(self, index: int) -> Any:
-        """The decoded frame. Decode on if it comes soon, else jump to the key frame before it, or to the start."""
+        """The decoded frame. Continue decoding if it is near, else seek to the previous key frame or to the start."""
         if index in self._raw and self._handle and self._handle[0] == os.getpid():
             return self._raw[index]
         self._open()
@@ -211,7 +211,7 @@ class VideoFile:
             self._handle = None
 
     def _seek(self, number: int) -> None:
-        self._close()  # a decoder that met the end or an error cannot go on
+        self._close()  # a decoder cannot continue after the end or an error
         container, stream = self._open()
         if number > 0:
             container.seek(self.table.stamps[number], stream=stream, backward=True)
@@ -219,7 +219,7 @@ class VideoFile:
         self._next = number
 
     def _advance(self, index: int) -> Any | None:
-        """Decode until frame `index`; None if the stream passes it by or ends. Frames on the way are not converted."""
+        """Decode until frame `index`; None if the stream skips it or ends. Earlier frames are not converted."""
         assert self._decoder is not None
         for frame in self._decoder:
             number = self._number.get(frame.pts, -1) if self.table.seekable else self._next
@@ -269,7 +269,7 @@ class VideoFile:
         )
 
     def _rate(self, stream: Any) -> Fraction:
-        """The header's rate where the frames' times agree with it, else their mean."""
+        """The header's rate if the frames' times agree with it, else their mean rate."""
         rate, span = frames.rate_of(stream), self.table.times[-1]
         if not span:
             return rate
@@ -309,9 +309,9 @@ def _ranges(numbers: list[int]) -> str:
 
 @cache
 def _spare_inherited_decoders() -> None:
-    """Let no forked process collect what it inherits: freeing a decoder waits for its threads, and those were not forked.
+    """Keep forked processes from collecting inherited decoders: freeing one waits for its threads, which were not forked.
 
-    (A file that is still open is kept by `_left`; this is for those that wait in a reference cycle, after an exception say.)
+    `_left` keeps files that are still open; this function handles those in a reference cycle, for example after an exception.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=gc.freeze)

@@ -1,7 +1,7 @@
-"""Which frames a video has, and when each is shown.
+"""List the frames of a video and their presentation times.
 
-The decoder decides: `decoded` list every frame that FFmpeg's decoder gives, in its order. Packets alone are enough where
-they are reliable (`quick`), which saves a data set of thousands of videos from being decoded twice.
+`decoded` lists every frame that FFmpeg's decoder returns, in its order. `quick` reads only packets where these are reliable,
+so that a data set of thousands of videos is not decoded twice.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any
 import av
 
 RELIABLE = ("mov", "matroska")  # containers (beginning of FFmpeg's name) whose packet times can be trusted
-LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # others estimate their length
-CUT = 1000  # packets at the beginning among which those that cannot be decoded are looked for
+LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # other containers estimate their length
+CUT = 1000  # number of packets at the beginning that are searched for undecodable ones
 JUMP = 10.0  # seconds: a longer gap between frames of a transport stream is a jump of its clock, as in FFmpeg
 REGULAR = 0.9  # share of equal steps from which a rate counts as constant
-MISSING = 0.4  # seconds by which a file must end before its header says to count as cut short
+MISSING = 0.4  # a file counts as truncated if it ends this many seconds before the length in its header
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """Frames whose times run on. first: its first frame.   start: that frame's time in the file, seconds.   shift: seconds
+    """Frames with continuous times. first: number of the first frame.   start: its time in the file, seconds.   shift: seconds
     to add to a time of the file to get the time from the first frame of the video."""
 
     first: int
@@ -36,15 +36,15 @@ class Stretch:
 
 @dataclass
 class FrameTable:
-    """All frames in the order of showing.
+    """All frames in presentation order.
 
     stamps: the decoder's times, in units of the stream (None where it gives none).   times: seconds from the first frame.
-    keys: numbers of frames that decoding can begin at.   seekable: stamps identify frames, so decoding may begin at a key.
+    keys: numbers of frames where decoding can start.   seekable: stamps identify frames, so decoding may start at a key.
     damaged: frames that the decoder marks as broken.   lost: (seconds, packets) where packets could not be decoded.
     skipped: packets before the first frame that nothing could be decoded from.   interlaced: frames stored as fields.
-    last_shown: seconds for which the last frame is shown, by its packet; None if unknown.   missing: seconds by which the
-    file ends before its header says.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent: how
-    many of the frames in an AVI's header are not there.   broken_off: the last packet is incomplete.
+    last_shown: duration of the last frame in seconds, from its packet; None if unknown.   missing: seconds by which the
+    file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
+    number of frames that an AVI's header counts but the file lacks.   broken_off: the last packet is incomplete.
     """
 
     stamps: list[int | None]
@@ -65,7 +65,7 @@ class FrameTable:
 
 
 class Decoder:
-    """Frames of one stream in the decoder's order, over whatever cannot be decoded.
+    """Frames of one stream in the decoder's order; packets that cannot be decoded are skipped.
 
     errors: time stamps of packets that the decoder refused.
     """
@@ -89,7 +89,7 @@ class Decoder:
                 continue
             self.count += packet.dts is not None or packet.size > 0
             if packet.size == 0 and packet.dts is not None:
-                continue  # AVI repeats the frame before; given to the decoder it would end the stream
+                continue  # AVI repeats the previous frame; the decoder would take the empty packet for the end of the stream
             if packet.size and not packet.is_discard and len(self.stamps) < CUT:
                 self.stamps.append(packet.pts)
             if packet.size and self.first is None:
@@ -118,7 +118,7 @@ class Decoder:
             yield packet
 
     def before(self, pts: int | None) -> int:
-        """How many of the first packets were to be shown before `pts`, the first frame's time."""
+        """Number of the first packets whose presentation time is before `pts`, the first frame's time."""
         if pts is None or all(stamp is None for stamp in self.stamps):
             return 0
         first = [stamp is None or stamp < pts for stamp in self.stamps]
@@ -132,7 +132,7 @@ class Decoder:
 
 
 class _Flush:
-    """A frame that was still in the decoder when the file broke off, in the form of a packet."""
+    """A frame that was still in the decoder at the end of a truncated file, in the form of a packet."""
 
     size, dts, pts, is_corrupt, duration = 0, None, None, False, 0
 
@@ -146,8 +146,8 @@ class _Flush:
 def shown_at(pts: Sequence[int | None], dts: Sequence[int | None], first: int | None, step: int) -> list[int | None]:
     """The time stamp of each frame: presentation times, or decoding times where those rise more often, as FFmpeg guesses.
 
-    Decoding times run ahead of showing by the decoder's delay: they are moved so that the first frame has the stamp `first`
-    of the first packet. Frames without one follow the one before by `step`.
+    Decoding times precede presentation times by the decoder's delay: they are shifted so that the first frame has the stamp
+    `first` of the first packet. A frame without a stamp follows the previous one by `step`.
     """
     if _faults(pts) <= _faults(dts) or all(stamp is None for stamp in dts):
         return list(pts)
@@ -163,7 +163,7 @@ def shown_at(pts: Sequence[int | None], dts: Sequence[int | None], first: int | 
 
 
 def _faults(stamps: Sequence[int | None]) -> int:
-    """How many stamps do not rise. Missing ones count unless they are the last ones, from a decoder that is emptied."""
+    """Number of stamps that do not rise. Missing stamps count, except those at the end, which come from flushing the decoder."""
     known = [stamp for stamp in stamps if stamp is not None]
     tail = next((k for k, stamp in enumerate(reversed(stamps)) if stamp is not None), len(stamps))
     return sum(b <= a for a, b in pairwise(known)) + len(stamps) - tail - len(known)
@@ -173,7 +173,7 @@ def _faults(stamps: Sequence[int | None]) -> int:
 
 
 def quick(container: Any, stream: Any) -> FrameTable | None:
-    """The table from packets alone; None where they may say something else than the decoder would."""
+    """Build the table from packets only; None if they may differ from the decoder's frames."""
     if not container.format.name.startswith(RELIABLE):
         return None
     packets = [packet for packet in container.demux(stream) if packet.size]
@@ -193,8 +193,8 @@ def quick(container: Any, stream: Any) -> FrameTable | None:
 
 
 def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
-    """The table as the decoder gives it; None if it gives no frame. With errors in it, the caller decodes again with one
-    thread, because several threads conceal damage differently from run to run."""
+    """Build the table with the decoder; None if it returns no frame. After errors the caller decodes again with one thread,
+    because the error concealment of several threads varies from run to run."""
     decoder = Decoder(container, stream)
     pts: list[int | None] = []
     dts: list[int | None] = []
@@ -241,7 +241,7 @@ def container_jumps(stream: Any) -> bool:
 
 
 def rate_of(stream: Any) -> Fraction:
-    """Frames per second by the header: FFmpeg's guess, or 25."""
+    """Frames per second from the header: FFmpeg's guess, or 25."""
     return Fraction(stream.guessed_rate or stream.average_rate or stream.base_rate or 25)
 
 
@@ -251,13 +251,13 @@ def _seconds(stamps: Sequence[int | None], stream: Any) -> tuple[list[float], bo
     if all(stamp is None for stamp in stamps):
         return [number * step for number in range(len(stamps))], False
     seconds: list[float] = []
-    for stamp in stamps:  # a frame without a time follows the one before at the usual rate
+    for stamp in stamps:  # a frame without a time follows the previous one at the usual rate
         seconds.append(float(stamp * base) if stamp is not None else seconds[-1] + step if seconds else 0.0)
     return seconds, all(stamp is not None for stamp in stamps)
 
 
 def _joined(seconds: Sequence[float], jumps: bool) -> tuple[list[float], list[Stretch]]:
-    """Times from the first frame on. Where they do not rise, or the clock of a transport stream jumps, a new stretch
+    """Times relative to the first frame. Where they do not rise, or the clock of a transport stream jumps, a new stretch
     begins one usual frame later."""
     steps = [after - before for before, after in pairwise(seconds)]
     usual = median([step for step in steps if 0 < step <= JUMP] or [0.04])
@@ -275,7 +275,7 @@ def _duration(units: Any, stream: Any) -> float | None:
 
 
 def _lost(errors: Iterable[int | None], stream: Any, table: FrameTable) -> list[tuple[float, int]]:
-    """Errors that follow each other within a second, as one: (seconds from the first frame, packets)."""
+    """Merge errors that follow each other within a second: (seconds from the first frame, packets)."""
     found: list[tuple[float, int]] = []
     for stamp in errors:
         at = float(stamp * stream.time_base) + table.stretches[0].shift if stamp is not None else table.times[-1]
@@ -287,7 +287,7 @@ def _lost(errors: Iterable[int | None], stream: Any, table: FrameTable) -> list[
 
 
 def _gaps(table: FrameTable) -> list[tuple[float, int]]:
-    """Where a video of a constant rate shows no frames although it should; none for variable rates."""
+    """Gaps in a video of constant rate; empty for variable rates."""
     steps = [after - before for before, after in pairwise(table.times)]
     if len(steps) < 5:
         return []
@@ -298,7 +298,7 @@ def _gaps(table: FrameTable) -> list[tuple[float, int]]:
 
 
 def _missing(container: Any, stream: Any, decoder: Decoder) -> float:
-    """Seconds by which the packets end before the header says; 0 where the header says nothing."""
+    """Seconds by which the packets end before the length in the header; 0 if the header gives none."""
     if not container.format.name.startswith(LENGTH_IN_HEADER) or not container.duration or not decoder.ends:
         return 0.0
     start = (container.start_time or 0) / av.time_base

@@ -58,7 +58,7 @@ def _mastering(content: bytes) -> Mastering | None:
 
 
 def x265_options(light: Light) -> dict[str, str]:
-    """As parameters of x265 (and of x264 under the names that `x264_options` gives)."""
+    """Parameters of x265 (and of x264, under the names in `x264_options`)."""
     options = {}
     if light.mastering and light.mastering.primaries and light.mastering.white and light.mastering.luminance:
         options["master-display"] = _display(light.mastering)

@@ -1,7 +1,7 @@
 """Write a video in pieces and join them.
 
 Each piece is a short video in the final codec, so a finished piece takes no more space than its share of the result.
-`join` puts the pieces together without decoding them, with exact frame times and the tracks of the source.
+`join` joins the pieces without decoding them, with exact frame times and the tracks of the source.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from errors import InputError
 
 PIECE_TICK = Fraction(1, 100)  # pieces count frames; Matroska's milliseconds would merge frames of high rates
 NOTHING = TrackPlan()
-EXACT = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv: the same video, the same bytes
+EXACT = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv, so that output is reproducible
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Source:
 
 
 def write_piece(path: Path, frames: Iterable[np.ndarray], encoding: Encoding, fps: Fraction) -> None:
-    """Frames (H, W, C) as a short video without sound. Its times only count frames; `join` gives the real ones."""
+    """Write frames (H, W, C) as a short video without sound. Its times count frames; `join` sets the real times."""
     with replacing(path) as temporary, _guarded(path, encoding.codec), _Piece(temporary, encoding, fps) as piece:
         for array in frames:
             piece.write(array)
@@ -97,7 +97,7 @@ class _Piece:
 def rehearse(out: Path, encoding: Encoding, size: tuple[int, int], source: Source | None) -> None:
     """Open the encoder for frames of `size` and write the header of `out` with all its tracks, in memory.
 
-    Raises InputError for whatever FFmpeg refuses, before the work.
+    Raises InputError before the work begins if FFmpeg rejects any setting.
     """
     container = container_of(out)
     with _guarded(out, encoding.codec):
@@ -120,7 +120,7 @@ def rehearse(out: Path, encoding: Encoding, size: tuple[int, int], source: Sourc
 
 
 def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, source: Source | None) -> None:
-    """Pieces one after the other, without decoding, at the times of `timing`, with what `source` has to carry."""
+    """Concatenate pieces without decoding, at the times of `timing`, with the tracks and metadata of `source`."""
     container = container_of(out)
     with replacing(out) as temporary, _guarded(out, encoding.codec):
         options = dict(EXACT)
@@ -150,7 +150,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
 
 
 class open_source:
-    """The source's container, open while the block runs; None where there is no source."""
+    """The source's container, open while the block runs; None without a source."""
 
     def __init__(self, source: Source | None) -> None:
         self._container = open_input(source.video.path) if source else None
@@ -168,13 +168,13 @@ def _has_apple_tags(original: Any | None) -> bool:
 
 
 def _tag(stream: Any, container: Container, codec: str) -> None:
-    """Apple's players take HEVC under the name hvc1 only."""
+    """The codec tag: Apple's players accept HEVC only as hvc1."""
     if codec == "h265" and container.format in ("mp4", "mov"):
         stream.codec_context.codec_tag = "hvc1"
 
 
 def _bitstream(container: Container, codec: str, template: Any, stream: Any) -> Callable[[Any], Iterator[Any]]:
-    """What turns packets of a piece into packets of the container: AVI holds H.264 with start codes."""
+    """The bitstream filter from a piece to the container: AVI stores H.264 with start codes."""
     if container.format != "avi" or codec != "h264":
         return lambda packet: iter((packet,))
     filtering = av.bitstream.BitStreamFilterContext("h264_mp4toannexb", template, stream)
@@ -204,7 +204,7 @@ def _copy_packets(
     change: Callable[[Any], Iterator[Any]],
     iso: bool,
 ) -> None:
-    """Each frame gets the time of its place in the video; decoding times run ahead by the codec's delay."""
+    """Set each frame's time by its position in the video; decoding times precede it by the codec's delay."""
     stamps, last, delay = timing.stamps, timing.last, max(map(_delay, pieces))
     step = stamps[1] - stamps[0] if len(stamps) > 1 else last
     end, start = len(stamps) - 1, 0
@@ -220,7 +220,7 @@ def _copy_packets(
                 duration = last if shown == end else stamps[shown + 1] - stamps[shown]
                 if (
                     number == end and iso
-                ):  # these count a length from the packet decoded last, others from that shown last
+                ):  # these containers count the length from the packet decoded last, others from the packet shown last
                     duration = max(stamps[-1] + last - stamps[0] - (decoded[-1] - decoded[0]), 1)
                 packet.pts, packet.dts, packet.duration = stamps[shown], decoded[min(number, end)], duration
                 packet.time_base = timing.tick
@@ -237,7 +237,7 @@ def _copy_packets(
 
 
 def _delay(piece: Path) -> int:
-    """By how many frames decoding order runs ahead of the order of showing."""
+    """Number of frames by which decoding order precedes presentation order."""
     with open_input(piece) as source:
         shown = [int(packet.pts or 0) for packet in source.demux(source.streams.video[0]) if packet.size]
     rank = {pts: k for k, pts in enumerate(sorted(shown))}
@@ -245,7 +245,7 @@ def _delay(piece: Path) -> int:
 
 
 class _guarded:
-    """FFmpeg's refusals as one line."""
+    """Convert FFmpeg's errors to one line."""
 
     def __init__(self, path: Path, codec: str) -> None:
         self._path, self._codec = path, codec

@@ -1,4 +1,4 @@
-"""Open video files with FFmpeg, and nothing but files.
+"""Open video files with FFmpeg, without access to anything but files.
 
 FFmpeg takes a name such as `12:30.mp4` or `http:x` for a URL and follows playlists to other files. So every path gets
 the prefix `file:`, only the file protocol is allowed, and only formats that hold their own content are read.
@@ -33,7 +33,7 @@ OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
 
 def url(path: str | Path) -> str:
-    """The path as FFmpeg must be given it: never a protocol, whatever the name."""
+    """The path for FFmpeg, with a prefix that prevents its use as a URL."""
     return f"file:{path}"
 
 
@@ -52,7 +52,7 @@ def refuse_playlist(path: str | Path) -> None:
         with path.open("rb") as file:
             head = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")
     except OSError:
-        return  # opening it will say why
+        return  # opening it will report the reason
     listed = head.startswith((b"#EXTM3U", b"ffconcat version", b"[playlist]", b"v=0\r\n", b"v=0\n", b"<asx", b"<ASX"))
     dash = head.startswith(b"<?xml") and b"<MPD" in head
     if listed or dash or path.suffix.lower() in PLAYLISTS:

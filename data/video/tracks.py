@@ -1,6 +1,6 @@
-"""Sound, subtitles, chapters and metadata of a source video: what of it a new file gets, and how.
+"""Copy or convert sound, subtitles, chapters and metadata of a source video.
 
-`plan` decides before the work and says what is converted or left out; `Tracks` copies while the video is written.
+`plan` selects the tracks before the work and notes which are converted or left out; `Tracks` copies while the video is written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data.video.opening import open_input
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
-EARLY = 0.03  # seconds: sound that begins further from the picture is converted where the container has no start times
+EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
 # MOV has a table of languages; FFmpeg knows it under these names.
 MOV_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",
@@ -69,7 +69,7 @@ class Placement:
 
 
 def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) -> TrackPlan:
-    """What of the source at `path` the output `out` gets.
+    """Select the tracks of the source at `path` that the output `out` gets.
 
     video: index of the source's stream that is upscaled.   start: its first frame's time.   sound: False leaves sound and
     subtitles out (another speed).
@@ -170,7 +170,7 @@ def _pretty(encoder: str) -> str:
 
 
 def tags(metadata: dict[str, str]) -> dict[str, str]:
-    """What the user wrote, without what describes the file itself."""
+    """The user's metadata, without entries that describe the file itself."""
     return {
         key: value
         for key, value in metadata.items()
@@ -179,7 +179,7 @@ def tags(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def copy_tags(source: Any, output: Any, format: str) -> None:
-    """The file's own metadata. MP4 and MOV know the place under another name than phones write it."""
+    """The file's metadata. MP4 and MOV name the location differently from the key that phones write."""
     found = tags(source.metadata)
     if format in ("mp4", "mov"):  # Matroska's names are in capitals
         found = {key.lower() if key.isupper() else key: value for key, value in found.items()}
@@ -200,7 +200,7 @@ def copy_stream_tags(source: Any, output: Any, format: str) -> None:
 
 
 def chapters(source: Any, place: Placement, length: float) -> list[Any]:
-    """The source's chapters as they are in an output of `length` seconds. They count from the start of the file."""
+    """The source's chapters, mapped to an output of `length` seconds. Their times count from the start of the file."""
     found, first = [], (source.start_time or 0) / av.time_base + place.begin
     for number, chapter in enumerate(source.chapters()):
         base = chapter["time_base"]
@@ -225,7 +225,7 @@ def chapters(source: Any, place: Placement, length: float) -> list[Any]:
 
 @dataclass
 class _Lane:
-    """One track on its way: where its packets go and where its clock is."""
+    """State of one track: destination of its packets and its clock."""
 
     source: Any
     output: Any
@@ -238,7 +238,7 @@ class _Lane:
 
 
 class Tracks:
-    """The planned tracks of a source, written between the pictures.
+    """The planned tracks of a source, interleaved with the pictures.
 
     Create it before the header is written (it adds the streams); then call `copy(until)` as the pictures advance.
     """
@@ -336,8 +336,8 @@ class Tracks:
         self._mux(lane, lane.send(packet, shift))
 
     def _mux(self, lane: _Lane, packets: Iterator[Any]) -> None:
-        """Times of decoding must rise: damaged sources and joints repeat some. Without start times they begin at zero, or
-        the muxer would move the pictures."""
+        """Make decoding times rise: damaged sources and joints repeat some. Without start times they begin at zero; else the
+        muxer would shift the pictures."""
         for packet in packets:
             if self._container.constant and lane.early is None and packet.dts is not None:
                 lane.early = max(-packet.dts, 0)

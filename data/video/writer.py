@@ -1,4 +1,4 @@
-"""Write a video frame by frame: H.264, H.265, VP9 or FFV1, lossless if asked, exact times, true colour tags, sound."""
+"""Write a video frame by frame: H.264, H.265, VP9 or FFV1, optionally lossless, with exact times, colour tags and sound."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class VideoWriter:
         self._count, self._last = 0, -1
 
     def _time_base(self) -> Fraction:
-        """Fine enough for the times of `like` and for frames in between; AVI knows frame numbers only."""
+        """A time base that is fine enough for the times of `like` and for intermediate frames; AVI stores only frame numbers."""
         if self.container.constant:
             return 1 / self.fps
         base = self.like.info.time_base if self.like else 1 / self.fps
@@ -105,7 +105,7 @@ class VideoWriter:
             if kind is None:
                 self._finish()
             elif self._file is not None:
-                with suppress(Exception):  # the first error is the one to tell
+                with suppress(Exception):  # report the first error
                     self._file.close()
         finally:
             if self._tracks:
