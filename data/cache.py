@@ -202,7 +202,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
         with temporary.open("wb") as file:
             file.truncate(nbytes)
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, nbytes)  # detects a full disk here instead of crashing during training
+                os.posix_fallocate(file.fileno(), 0, nbytes)  # a full disk fails here, not during training
         with suppress(FileExistsError):  # another rank was faster: use its file
             path.hardlink_to(temporary)
     except OSError as error:
@@ -217,7 +217,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
 
 def _make_room(folder: Path, allowed: int) -> None:
     """Remove the files used longest ago until the rest fits into `allowed` bytes (running users keep their mapping)."""
-    for path in folder.glob(".frames_*.tmp.cache"):  # these exist for seconds only: an old one belongs to a killed process
+    for path in folder.glob(".frames_*.tmp.cache"):  # an old one belongs to a killed process
         with suppress(FileNotFoundError):  # its maker was just done with it
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()

@@ -25,7 +25,7 @@ except ImportError:  # Windows: the holder's process number decides
     fcntl = None  # type: ignore[assignment]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: names made by earlier releases
+UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: earlier releases
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system without locks
 

@@ -75,7 +75,7 @@ class VideoFile:
     def __init__(self, path: str | Path, quick: bool = False, strict: bool = False, deinterlace: bool = True) -> None:
         self.path, self.strict = Path(path), strict
         self._handle: tuple[int, Any, Any] | None = None  # (process id, container, stream)
-        self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for threads that do not exist here
+        self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for missing threads
         self._decoder: Iterator[Any] | None = None
         self._next = 0
         self._threads = min(THREADS, os.cpu_count() or 1)
