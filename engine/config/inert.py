@@ -1,4 +1,4 @@
-"""Keys that do nothing: a config that sets one means something else than it says."""
+"""Reject keys that have no effect: a config that sets one does not do what its author expects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SPACE_TIME_KEYS = (
 
 
 def foreign_keys(config: Config) -> dict[str, str]:
-    """Keys that are for another kind of network or of data, and why."""
+    """Keys for another kind of network or data, with the reason."""
     if config.space_time:
         result = dict.fromkeys(("data.padding", "data.spacing"), "it is for networks with a window of frames")
     else:
@@ -25,7 +25,7 @@ def foreign_keys(config: Config) -> dict[str, str]:
 
 
 def idle_keys(config: Config) -> dict[str, str]:
-    """Keys whose switch, another key, is off, and why. A file may hold them: the switch may come from the command line."""
+    """Keys that another key disables, with the reason. A file may set them, because the command line may enable them."""
     train, schedule = config.train, config.train.schedule
     result = {f"network.{key}": why for key, why in config.network.idle_keys().items()}
     if config.loss.kind == "l1" and not (config.loss.lr_between or config.loss.lr_warp):
@@ -46,7 +46,7 @@ def idle_keys(config: Config) -> dict[str, str]:
 
 
 def check_inert(config: Config, asked: set[str]) -> None:
-    """Raise `InputError` for a key that does nothing: a foreign one that differs from its default, any one in `asked`."""
+    """Raise `InputError` for a key without effect: of another kind and not at its default, or any such key in `asked`."""
     default = type(config)(network=type(config.network)())
     foreign = foreign_keys(config)
     for key, why in (foreign | idle_keys(config)).items():

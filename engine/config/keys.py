@@ -1,4 +1,4 @@
-"""Every key of a config with its type, default and meaning, as the dataclasses and their comments say (`main.py --keys`)."""
+"""Every key of a config with its type, default and meaning, from the dataclasses and their comments (`main.py --keys`)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def keys(cls: type, prefix: str = "") -> Iterator[Key]:
 
 
 def comments(cls: type) -> dict[str, str]:
-    """The comment at each field of a dataclass, or what its docstring says in a line that begins with the field's name."""
+    """The comment of each field of a dataclass, or the docstring line that begins with the field's name."""
     found: dict[str, str] = {}
     name = ""
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(cls)).readline):

@@ -29,8 +29,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """A config from nested mappings and overrides. Raises `InputError` for unknown keys, values that cannot be, and keys that do
-    nothing with the network and the other keys as they are."""
+    """A config from nested mappings and overrides. Raises `InputError` for unknown keys, invalid values, and keys without
+    effect for this network and the other keys."""
     mapping = _with_uses_in_data(_merged(mapping))
     overrides = [_current_override(override) for override in overrides]
     for override in overrides:
@@ -48,7 +48,7 @@ def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
 
 
 def _current_override(override: str) -> str:
-    """`network.spacing=2` as `data.spacing=2`; other overrides as they are."""
+    """`network.spacing=2` as `data.spacing=2`; other overrides are unchanged."""
     key = override.partition("=")[0].removeprefix("network.")
     return override.replace("network.", "data.", 1) if f"network.{key}=" in override and key in USES else override
 

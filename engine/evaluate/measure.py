@@ -1,6 +1,6 @@
-"""Restore clips and measure them against the ground truth: the one way, for eval.py, validation and the space-time tests.
+"""Restore clips and measure them against the ground truth, for eval.py, validation and the space-time tests.
 
-Both networks deliver `Shot`s (a restored frame beside its baseline and its truth); everything after that is common.
+Both kinds of network yield `Shot`s (a restored frame, its baseline and its ground truth); all later steps are shared.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from errors import InputError
 from metrics.detection import gray
 from models.base import Network
 
-DETECTED = 200  # frames of a clip that are searched for moving objects: they are kept in memory
+DETECTED = 200  # maximum number of frames per clip for object detection, which keeps them in memory
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
 BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
 
@@ -63,7 +63,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate `network` on every clip of `layout`; clips are shared out over ranks, every rank returns the merged report.
 
-    `folder`: where pictures (and frames, if asked for) are written. `on_picture` gets clip, frame, bicubic, ours and ground truth
+    `folder`: output folder of pictures (and of frames, if requested). `on_picture` gets clip, frame, bicubic, ours and ground truth
     of the middle frame of the first clips. Returns the report dict of engine/report. Raises `InputError` for unusable clips.
     """
     network = network.to(device).eval()
@@ -118,7 +118,7 @@ def shown_frames(pair: Pair, config: Config) -> list[int]:
 
 
 def in_between_times(config: Config) -> list[float]:
-    """Where between two key frames there are true frames to compare with, in (0, 1)."""
+    """Times in (0, 1) of the true frames between two key frames."""
     if config.eval.times is None:
         return [k / config.stride for k in range(1, config.stride)]
     for time_ in config.eval.times:
@@ -159,7 +159,7 @@ def shots(network: Network, pair: Pair, config: Config, device: torch.device, cl
 
 
 def in_between_steps(config: Config) -> list[int]:
-    """True frames from a key frame to those measured after it."""
+    """Offsets, in true frames, from a key frame to the measured frames after it."""
     return [round(time * config.stride) for time in in_between_times(config)]
 
 
@@ -181,12 +181,12 @@ def in_time_order(
 
 
 class Blend:
-    """The baseline of space-time networks by frame number: bicubic key frames, linearly blended in between."""
+    """The baseline of space-time networks by frame number: bicubic key frames, linearly blended for intermediate frames."""
 
     def __init__(
         self, keys: Clip, stride: int, size: tuple[int, int], times: Mapping[int, float] | None = None
     ) -> None:
-        """times: of intermediate frames, by frame number, where they do not divide their gap evenly."""
+        """times: of intermediate frames, by frame number, if they do not divide their gap evenly."""
         self.bicubic, self.stride, self.times = Bicubic(keys, size), stride, times or {}
 
     def __call__(self, index: int) -> Tensor:
@@ -195,7 +195,7 @@ class Blend:
 
 
 class ClipMeter:
-    """Per-frame figures of one clip, and the frames that are to be kept."""
+    """Per-frame results of one clip, and the frames kept for detection and pictures."""
 
     def __init__(self, config: Config, pair: Pair, folder: Path | None) -> None:
         self.settings, self.pair, self.folder = config.eval, pair, folder
@@ -230,7 +230,7 @@ class ClipMeter:
             self.keep(shot, self.folder / "frames" / self.pair.name / name)
 
     def remember(self, shot: Shot, boxes: list[Any]) -> None:
-        """Keep a frame in gray for the detector, which needs the clip: of DETECTED frames at most."""
+        """Keep a gray frame for the detector, which needs the full clip; at most DETECTED frames."""
         if not self.settings.detect or len(self.boxes) >= DETECTED:
             return
         shown = {"LR": self.pair.lr.frame(shot.index), "baseline": shot.baseline, "ours": shot.ours, "GT": shot.gt}
@@ -300,7 +300,7 @@ def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
 
 
 def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | None) -> list[dict[str, Any]]:
-    """Hand the frame to `on_picture` and write it for the report page; returns the page's entry."""
+    """Pass the frame to `on_picture` and write it for the report page; returns the page's entry."""
     assert pair.gt is not None
     frame = pair.gt.frame_names[shot.index]
     if on_picture:
@@ -318,7 +318,7 @@ def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | No
 
 
 def describe(network: Network, config: Config, weights: Path | None) -> dict[str, Any]:
-    """The part of a report that is known before the first frame."""
+    """The part of a report that does not depend on the frames."""
     name, ensemble = config.network.name, config.eval.ensemble
     return {
         "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight positions' if ensemble else ''}",

@@ -38,7 +38,7 @@ KEYS = {
 
 
 def parser(description: str, example: str, out: str, *, always_saves: bool = False) -> argparse.ArgumentParser:
-    """The options that all evaluation scripts have. always_saves: frames are written without being asked for."""
+    """Add the options shared by all evaluation scripts. always_saves: frames are written without an option."""
     result = cli.parser(description, example)
     result.add_argument(
         "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
@@ -68,7 +68,7 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
 
 
 def override(key: str, value: str | int) -> str:
-    """An option's value as an override. Text stays text: a folder may be called 2024, or `clips: new`."""
+    """An option's value as an override. Text is quoted, because a folder may have a name such as 2024 or `clips: new`."""
     text = yaml.safe_dump(value, default_style='"') if isinstance(value, str) else str(value)
     return f"{key}={text}"
 
@@ -76,7 +76,7 @@ def override(key: str, value: str | int) -> str:
 def prepare(
     options: argparse.Namespace, *, space_time: bool, defaults: Sequence[str] = ()
 ) -> tuple[Network, Config, Path]:
-    """The network, the config made of weights, --config and options, and the weights' path."""
+    """The network, the config from weights, --config and options, and the path of the weights."""
     weights = Path(options.weight) if options.weight else released_for(space_time=space_time)
     model = load_network(weights)
     if model.space_time != space_time:
@@ -114,7 +114,7 @@ def run_name(weights: Path) -> str:
 
 def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate a space-time network over scales and times: one table, one report, and a folder of pictures per setting, with the
-    restored frames where they are to be saved."""
+    restored frames if requested."""
     folder = Path(options.outputpath)
     columns = [(time, *stride_and_times(time)) for time in options.times]
     for scale in options.scales:
@@ -166,7 +166,7 @@ def stride_and_times(time: float) -> tuple[int, list[float] | None]:
 
 
 def sweep_values(report: dict[str, Any]) -> dict[str, float | None]:
-    """The cells that one setting gives to the sweep's tables."""
+    """The cells of one setting in the sweep's tables."""
     cells = {
         key: report["mean"].get(key) for key in ("psnr_y", "ssim_y", "bicubic_psnr_y", "bicubic_ssim_y", "gain_psnr_y")
     }
@@ -192,7 +192,7 @@ def evaluate_and_report(
 
 
 def finish(report: dict[str, Any], folder: Path) -> None:
-    """Write the report and print its table, by the first process."""
+    """Write the report and print its table on rank 0."""
     if distributed.is_main():
         write_report(report, folder)
         print(console_table(report))

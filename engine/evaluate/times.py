@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from data.clips import Clip
 
-TOLERANCE = 0.05  # of a gap: frame times of containers are rounded, to milliseconds in Matroska
+TOLERANCE = 0.05  # fraction of a gap; containers round frame times (Matroska: to milliseconds)
 
 
 def gap_times(gt: Clip, key: int, stride: int, steps: Sequence[int]) -> list[float]:
@@ -25,7 +25,7 @@ def gap_times(gt: Clip, key: int, stride: int, steps: Sequence[int]) -> list[flo
 
 
 def runs(times: Sequence[Sequence[float]]) -> list[tuple[range, list[float]]]:
-    """Stretches of successive gaps with the same times."""
+    """Runs of successive gaps with the same times."""
     found: list[tuple[range, list[float]]] = []
     for gap, own in enumerate(times):
         if found and found[-1][1] == list(own):

@@ -62,10 +62,10 @@ class FreeGraph(nn.Module):
 
 
 class Traced(NamedTuple):
-    """A graph to write, and the function that it must agree with."""
+    """A graph to write, and the reference function."""
 
     graph: nn.Module
-    reference: Callable[..., Tensor]  # takes the same inputs
+    reference: Callable[..., Tensor]  # reference, with the same inputs
     samples: list[dict[str, Tensor]]  # inputs by name; the first ones are traced, all are compared
 
 
@@ -146,7 +146,7 @@ def space_time(
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Deformable convolution in standard operators, attention without a fused kernel's decisions."""
+    """Use standard operators for deformable convolution, and attention without kernel selection at run time."""
     dcn.set_backend("plain")
     try:
         with torch.no_grad():
@@ -156,13 +156,13 @@ def plain_operators() -> Iterator[None]:
 
 
 def write(traced: Traced, path: Path, step: int | None = None) -> None:
-    """Write the ONNX file. With `step`, sides may be any multiples of it, from two on."""
+    """Write the ONNX file. With `step`, sides may be any multiples of it from 2 * step."""
     shapes, inputs = None, traced.samples[0]
     if step:
         rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
         shapes = {**dict.fromkeys(inputs), "frames": {3: step * rows, 4: step * columns}}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's remarks about constants
+        warnings.simplefilter("ignore")  # the exporter warns about constants
         torch.onnx.export(
             traced.graph, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=["restored"],
             opset_version=OPSET, dynamo=True, external_data=False, verbose=False,

@@ -1,7 +1,7 @@
-"""CUDA graphs: many small operations recorded once and launched as one, for frames so small that launching them takes longer.
+"""CUDA graphs for small frames, whose operations take less time than their launches: record the operations, replay them at once.
 
-A graph works on fixed memory: arguments are copied in, results copied out. It is used only after its first result equalled that of the
-plain call; where recording fails, the plain call goes on serving.
+A graph uses fixed memory: arguments are copied in, results are copied out. It is used only if its first result equals that of
+the plain call within `TOLERANCE`. If recording fails, the plain call is used.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 log = logging.getLogger("engine")
-LARGEST = 4 * 320 * 180  # LR pixels of a batch beyond which the operations themselves take the time
-WARM = 3  # plain calls before recording: libraries choose their kernels and take their workspaces
-KEPT = 4  # shapes of which graphs are kept
-TOLERANCE = 1e-3  # of the largest result: a wrong graph is far from it
+LARGEST = 4 * 320 * 180  # LR pixels of a batch; above, the operations take longer than their launches
+WARM = 3  # plain calls before recording, in which libraries select kernels and allocate workspaces
+KEPT = 4  # maximum number of recorded graphs, one per set of shapes
+TOLERANCE = 1e-3  # relative to the largest value; a wrong graph differs far more
 
 
 class Graphed:
-    """`function(*tensors or None) -> tensor` for inference, by a CUDA graph once its shapes came `WARM` times."""
+    """`function(*tensors or None) -> tensor` for inference, with a CUDA graph after `WARM` calls of the same shapes."""
 
     def __init__(self, function: Callable[..., Tensor], record: Callable[..., Any] | None = None) -> None:
         """record: replaces `Recording`, for tests."""
@@ -31,7 +31,7 @@ class Graphed:
         self.works = True
 
     def __call__(self, *arguments: Tensor | None) -> Tensor:
-        if torch.is_autocast_enabled("cuda"):  # its cache of converted weights does not live in a graph
+        if torch.is_autocast_enabled("cuda"):  # the weights that autocast converts and caches are not in the graph
             return self.function(*arguments)
         key = tuple(None if a is None else (a.shape, a.stride(), a.dtype) for a in arguments)
         if key in self.recordings:

@@ -1,5 +1,5 @@
-"""Jobs and runners. A job is what a network processes at once: a window of frames, or a chunk of key frames. A runner does
-one job after the other on one tile of the frames, in one of the eight flips and rotations.
+"""Jobs and runners. A job is the input of one forward pass: a window of frames, or a chunk of key frames. A runner processes
+successive jobs on one tile of the frames, in one of the eight flips and rotations.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class ChunkJob(NamedTuple):
     """A chunk of key frames.
 
     keys: key frames (T, 3, h, w).   keep: the outputs from the first to the second of these key frames are wanted.
-    with_last: including the second one itself, which otherwise begins the next chunk.   times: those of each gap of `keys`,
-    where they differ; None: those of the runner.
+    with_last: include the second one, which is otherwise the first of the next chunk.   times: those of each gap of `keys`,
+    if they differ; None: those of the runner.
     """
 
     keys: Tensor
@@ -52,7 +52,7 @@ CPU = torch.device("cpu")
 
 
 def transform(x: Tensor, position: int) -> Tensor:
-    """One of eight flips and rotations of (..., h, w): mirrored from 4 on, then rotated by `position` % 4 quarters."""
+    """One of eight flips and rotations of (..., h, w): flipped if `position` >= 4, then rotated by `position` % 4 quarter turns."""
     return torch.rot90(x.flip(-1) if position >= 4 else x, position % 4, (-2, -1))
 
 
@@ -63,7 +63,7 @@ def inverse_transform(x: Tensor, position: int) -> Tensor:
 
 
 class WindowRunner:
-    """Runs windows; features that do not depend on the centre frame are kept from one window to the next."""
+    """Runs windows; reuses features that do not depend on the centre frame in the following windows."""
 
     def __init__(self, network: WindowNetwork, device: torch.device, tile: Tile, position: int) -> None:
         self.stream = network.stream()
@@ -102,10 +102,10 @@ class ChunkRunner:
 
 
 def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
-    """Times that differ from gap to gap in the form that the network takes: the same number in each gap.
+    """Convert times that differ between gaps to the network's form, with the same number of times in each gap.
 
-    Returns: times (1, K, gaps), padded with times that are not wanted; indices of the wanted outputs between the two key
-    frames of `keep`.
+    Returns: times (1, K, gaps), padded with extra times; indices of the requested outputs between the two key frames of
+    `keep`.
     """
     count = max(1, *map(len, times))
     padded: list[list[float]] = []
@@ -120,7 +120,7 @@ def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tenso
 
 
 def windows(clip: Clip, chooser: WindowChooser, frames: Sequence[int]) -> Iterator[WindowJob]:
-    """The window of each frame; a frame is decoded once while it is within reach."""
+    """The window of each frame; a frame in the range of the current window is decoded only once."""
     held: dict[int, Tensor] = {}
 
     def load(number: int) -> Tensor:
@@ -136,7 +136,7 @@ def windows(clip: Clip, chooser: WindowChooser, frames: Sequence[int]) -> Iterat
 
 
 def batched(jobs: Iterator[Any], size: int) -> Iterator[Any]:
-    """Jobs for a GPU: `size` windows at once, and frames that came from bytes as bytes."""
+    """Jobs for a GPU: batches of `size` windows, with 8-bit frames as bytes."""
     group: list[WindowJob] = []
     for job in jobs:
         if isinstance(job, ChunkJob):
@@ -160,7 +160,7 @@ def chunks(
 ) -> Iterator[ChunkJob]:
     """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, where they differ.
 
-    Chunks begin at multiples of `length` whatever `frames` are: so the result does not depend on where the work began.
+    Chunks begin at multiples of `length` for any `frames`, so the result does not depend on the first frame of the work.
     """
     last = len(clip) - 1
     if last < 1:

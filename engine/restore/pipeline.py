@@ -1,7 +1,7 @@
-"""Restore a clip: the one path from a clip through a network, for evaluation, validation and upscale.py.
+"""Restore a clip with a network, for evaluation, validation and upscale.py.
 
-The clip becomes a sequence of jobs: windows, or chunks of key frames (jobs.py). A thread reads them ahead. Each job is done
-tile by tile (one tile: the full frame); every tile has its own runner, which keeps features from one job to the next.
+The clip is split into a sequence of jobs: windows, or chunks of key frames (jobs.py). A thread reads them ahead. Each job is
+processed tile by tile (one tile: the full frame); every tile has its own runner, which reuses features in the following jobs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Options:
     ensemble: bool = False  # mean over the eight flips and rotations of the frames
     chunk: int = 8  # space-time: gaps in one chunk of key frames
     context: int = 4  # space-time: further key frames on each side of a chunk
-    workers: int | None = None  # frames at once (windows on a CPU); None: as many as are faster, one for a single frame
+    workers: int | None = None  # parallel workers (windows on a CPU); None: the fastest number, one for a single frame
 
 
 DEFAULT = Options()
@@ -87,7 +87,7 @@ def restore(
     if isinstance(network, SpaceTimeNetwork):
         jobs = chunks(clip, wanted, options.chunk, options.context, per_gap)
     else:
-        assert isinstance(network, WindowNetwork)  # there are these two kinds
+        assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
         jobs = windows(clip, chooser, wanted)
         workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(wanted) > 1 else 1)
@@ -122,9 +122,9 @@ def split_times(
 
 
 def frames_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
-    """The number of workers that is fastest for frames of `size` = (h, w) and fits into free memory.
+    """The fastest number of workers for frames of `size` = (h, w) that fits into free memory.
 
-    The bytes of a frame depend on the number of threads, so a job that may be resumed decides once.
+    The rounding of results depends on the number of threads, so a resumable job stores this number.
     """
     if network.space_time or device.type != "cpu":
         return 1
@@ -136,7 +136,7 @@ def frames_at_once(network: Network, size: tuple[int, int], options: Options, de
 
 
 def windows_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
-    """How many windows of frames of `size` = (h, w) fill a GPU and fit into `tiles.SHARE` of its free memory."""
+    """Number of windows of frames of `size` = (h, w) that fill a GPU and fit into `tiles.SHARE` of its free memory."""
     if network.space_time:
         return 1
     side = options.tile or max(size)
@@ -178,7 +178,7 @@ class TiledRunner:
             self._prepare_gpu()
 
     def _prepare_gpu(self) -> None:
-        """Frames stay on the device until they are whole, if it has room; small ones are restored by CUDA graphs."""
+        """Keep tiles on the device until they are blended, if they fit; use CUDA graphs for small frames."""
         size, pixels = 3 * 12 * self.shape.out[0] * self.shape.out[1], self.shape.lr[0] * self.shape.lr[1]
         at_once = windows_at_once(self.network, self.shape.lr, self.options, self.device)
         fits = len(self.tiles) == 1 or at_once * size < ON_DEVICE * tiles.free_memory(self.device)
@@ -213,7 +213,7 @@ class TiledRunner:
 
     def _shrink(self) -> None:
         smaller = tiles.halved(self.tiles, self.options.overlap)
-        self.runners.clear()  # they keep features
+        self.runners.clear()  # frees the memory of their features
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if smaller is None:

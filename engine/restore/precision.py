@@ -19,7 +19,7 @@ from errors import InputError
 from models.base import Network
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGEST_LOSS = 0.02  # dB: the most PSNR that `auto` trades for speed
+LARGEST_LOSS = 0.02  # dB: largest loss of PSNR that `auto` accepts
 TYPICAL_PSNR = 36.0  # dB of the network's output; the higher it is, the more a rounding error costs
 SAMPLE = 64  # side in LR pixels of the sample that `auto` measures
 
@@ -53,7 +53,7 @@ def largest_error(loss: float = LARGEST_LOSS, psnr: float = TYPICAL_PSNR) -> flo
 def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tuple[str, str]:
     """The fastest precision that loses at most `LARGEST_LOSS` dB, and a line with the reason.
 
-    restore_sample(name): restores a small part of the clip in precision `name`, for a measurement of time and loss.
+    restore_sample(name): restores a small part of the clip in precision `name`, to measure time and loss.
     """
     names = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
     results = {name: _timed(restore_sample, name, device) for name in names}
@@ -83,7 +83,7 @@ def _timed(restore_sample: Callable[[str], Tensor], name: str, device: torch.dev
 
 
 def compile_parts_(network: Network) -> None:
-    """Compile the parts of the network that take most of the time, in place. The user's cache folder keeps compiled code."""
+    """Compile the slowest parts of the network in place. PyTorch stores compiled code in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtdo-stno" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
     for part in network.parts_to_compile():

@@ -1,10 +1,10 @@
 """The spacing of windows: the number of frames from one frame of a window to the next.
 
 A neighbour adds information where its pixel grid samples the scene at other positions. With little motion, frames further
-away add more; with much motion, they are only harder to align. "auto" takes for every window the widest spacing up to
+away add more; with much motion, they are only harder to align. "auto" chooses for every window the widest spacing up to
 `WIDEST` at which the frames next to the centre are displaced from it by at most `REACH` pixels, the frames after them by at
-most twice as many, and so on. The choice depends on the frames only, so a frame has the same window wherever the work
-begins. docs/results.md has the figures.
+most twice as many, and so on. The choice depends on the frames only, so a frame has the same window for any start of the
+work. docs/results.md has the figures.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def widest(spacing: Spacing | None) -> int:
 
 
 def set_spacing(network: Network, spacing: Spacing, source: Path) -> None:
-    """Set another spacing for the network from `source`. Raises `InputError` if its input is no window."""
+    """Set another spacing for the network from `source`. Raises `InputError` if it does not take windows."""
     if network.space_time:
         name = network.config.name.upper()
         raise InputError(f"--spacing is for networks of windows, '{source}' holds {name} weights: leave it out")
@@ -50,7 +50,7 @@ class WindowChooser:
 
     @property
     def reach(self) -> int:
-        """The most frames before and after the centre that a window may need."""
+        """Maximum number of frames before and after the centre in a window."""
         return self.frames // 2 * widest(self.spacing)
 
     def window(self, index: int, load: Callable[[int], Tensor]) -> list[int]:
@@ -65,9 +65,9 @@ class WindowChooser:
         return neighbours(index, self.frames, self.length, self.padding)
 
     def _is_open(self, numbers: list[int], spacing: int) -> bool:
-        """Whether every other frame adds information; a window folded back at an end of the clip may repeat frames.
+        """Whether all other frames add information: a window reflected at an end of the clip may repeat frames.
 
-        With distinct frames beyond the ends, one half of the window must lie in the clip as it is.
+        With padding "distinct", one half of the window must be inside the clip.
         """
         centre = self.frames // 2
         others = numbers[:centre] + numbers[centre + 1 :]
@@ -95,7 +95,7 @@ class FrameLuma:
     """The luma of a frame and its root mean square slope."""
 
     def __init__(self, frame: Tensor) -> None:
-        red, green, blue = frame.numpy()  # NumPy uses one thread: the network needs the others
+        red, green, blue = frame.numpy()  # NumPy, because it uses one thread and leaves the others to the network
         self.luma = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
         across = np.square(self.luma[:, 2:] - self.luma[:, :-2]).mean() if self.luma.shape[1] > 2 else 0.0
         down = np.square(self.luma[2:] - self.luma[:-2]).mean() if self.luma.shape[0] > 2 else 0.0

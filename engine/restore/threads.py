@@ -62,9 +62,9 @@ class WriteBehind(Generic[T]):
     An error of the thread is raised by the next `put` or at the end of the block; items after it are dropped. If the
     block fails, items that were put before are still written, so finished frames are not lost.
 
-    The thread uses one core and leaves the others to the network. PyTorch keeps a number of threads for each thread, but a
-    thread or an operator library that reads it for the first time gets the number that any thread set last. So the caller's
-    number is set again after the thread has started.
+    The thread uses one core and leaves the others to the network. PyTorch stores the number of threads per thread, but
+    the first read in a thread or operator library returns the number that any thread set last. So the caller's number is
+    set again after the thread has started.
     """
 
     def __init__(self, write: Callable[[T], None], depth: int = DEPTH) -> None:
@@ -87,7 +87,7 @@ class WriteBehind(Generic[T]):
                     self._error = error
 
     def put(self, item: T) -> None:
-        """Hand over an item; waits while `depth` items are still unwritten."""
+        """Queue an item; blocks while `depth` items are unwritten."""
         self._raise()
         self._line.put(item)
 

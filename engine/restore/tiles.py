@@ -1,7 +1,7 @@
 """Tiles: overlapping parts of a frame whose results are blended, so that memory is bounded at any frame size.
 
 A tile starts at a multiple of `Network.multiple`, so that attention windows and pyramid levels have the same positions as in
-the full frame, and at a position that is a whole number of output pixels. The remaining difference from the full frame comes
+the full frame, and at a position that is an integer number of output pixels. The remaining difference from the full frame comes
 from the tile's smaller receptive field and from global operations: HAT's channel attention (a mean over the frame) and
 STNO's Galerkin attention. docs/upscale.md measures it.
 """
@@ -57,7 +57,7 @@ def plan(
     """Tiles of about `tile` x `tile` LR pixels that cover a frame of `size`; None or a large `tile`: one tile, the full
     frame.
 
-    An axis is not divided if no multiple is a whole number of output pixels, as for a scale of 93/77.
+    An axis is not divided if no multiple is an integer number of output pixels, as for a scale of 93/77.
     """
     ys, xs = (
         axis(length, out, tile or max(size), multiple, overlap) for length, out in zip(size, out_size, strict=True)
@@ -136,7 +136,7 @@ def halved(tiles: Sequence[Tile], overlap: int = OVERLAP) -> int | None:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that this process may still take: of the GPU, or of RAM within the limits of its control group."""
+    """Bytes that this process can still allocate: on the GPU, or of RAM within the limit of its control group."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -148,7 +148,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def _group_limits() -> list[float]:
-    """What the control group (a container) leaves, cgroup v2 and v1."""
+    """Remaining memory of the control group (container), cgroup v2 and v1."""
     limits = []
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -156,7 +156,7 @@ def _group_limits() -> list[float]:
     ):
         try:
             values = [int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")) for name in (limit, used)]
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
         limits.append(float(max(values[0] - values[1], 0)))
     return limits

@@ -1,4 +1,4 @@
-"""Time of restoration, without the time that the caller spends on the frames."""
+"""Time of restoration, without the time that the caller needs to process the frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Clock:
             begin = time.perf_counter()
             frames = work(job)
             if frames.is_cuda:
-                torch.cuda.synchronize(frames.device)  # the work was only enqueued
+                torch.cuda.synchronize(frames.device)  # CUDA calls return before the work is done
             self._spans.append((begin, time.perf_counter(), len(frames)))
             return frames
 

@@ -1,6 +1,6 @@
-"""Frames to and from a GPU: as bytes where that loses nothing, through pinned memory, while the network works on other frames.
+"""Asynchronous copies of frames to and from a GPU through pinned memory, as bytes if that is lossless.
 
-On a CPU nothing here does anything.
+On a CPU these functions do nothing.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BEHIND = 1  # results whose copies are under way while the next one is computed: two buffers
+BEHIND = 1  # results that are copied while the next one is computed: two buffers
 
 
 def compact(frame: Tensor) -> Tensor:
-    """A frame in [0, 1] as bytes if it came from bytes (k / 255 for every value), else as it is. `expand` is the inverse.
+    """A frame in [0, 1] as bytes if it has 8-bit values (k / 255), else unchanged. `expand` is the inverse.
 
-    An 8-bit frame then takes a quarter of the time on the bus.
+    Bytes take a quarter of the transfer time of float32.
     """
     scaled = frame * 255
     levels = scaled.round()
@@ -29,21 +29,21 @@ def compact(frame: Tensor) -> Tensor:
 
 
 def expand(frame: Tensor) -> Tensor:
-    """Bytes to float32 in [0, 1]; float frames as they are."""
+    """Bytes to float32 in [0, 1]; float frames are returned unchanged."""
     return frame.float().div_(255) if frame.dtype == torch.uint8 else frame
 
 
 def upload(frame: Tensor, device: torch.device) -> Tensor:
-    """A frame on the device, float; copied from pinned memory without waiting for it."""
+    """A frame on the device, float; copied asynchronously from pinned memory."""
     if device.type == "cuda" and frame.device.type == "cpu":
         frame = frame.contiguous().pin_memory().to(device, non_blocking=True)
     return expand(frame.to(device))
 
 
 class Download:
-    """A copy of a GPU's tensor to pinned memory that has begun; `take` waits for it alone."""
+    """An asynchronous copy of a GPU tensor to pinned memory; `take` waits for this copy only."""
 
-    streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012  one for each device, as long as the process
+    streams: dict[torch.device, torch.cuda.Stream] = {}  # noqa: RUF012  one per device, for the lifetime of the process
 
     def __init__(self, frames: Tensor) -> None:
         device = frames.device

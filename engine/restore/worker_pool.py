@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Job = TypeVar("Job")
-AT_ONCE = 30_000_000  # LR pixels times channels squared; a frame with more work uses all threads by itself
+AT_ONCE = 30_000_000  # LR pixels times channels squared; a larger frame uses all threads efficiently
 GROUP = 8  # successive frames of one worker
 WAITING = 2**26  # largest size of a group's finished frames in bytes
 
@@ -30,7 +30,7 @@ def pool_size(pixels: int, work: float, threads: int) -> int:
 
 
 def group_size(frames: int, workers: int, frame_bytes: int) -> int:
-    """Frames in a group: every worker gets the same number even from a short clip, and the results fit into `WAITING`."""
+    """Frames in a group: equal shares for all workers even for a short clip, and results that fit into `WAITING`."""
     most = max(1, min(GROUP, WAITING // frame_bytes))
     rounds = max(1, -(-frames // (workers * most)))
     return max(1, -(-frames // (workers * rounds)))
@@ -70,16 +70,16 @@ def share_out(
             closing.set()
             for thread in threads:
                 thread.shutdown(wait=True, cancel_futures=True)
-    for done in under_way:  # all threads are the caller's again before the last frames are: it may never ask for more
+    for done in under_way:  # give the threads back before the last frames: the caller may not resume this generator
         yield from done.result()
 
 
 @contextmanager
 def fewer_threads(workers: int) -> Iterator[int]:
-    """Every thread of this process has its share of the threads meanwhile.
+    """Set the number of threads of every thread of this process to its share.
 
-    PyTorch's number of threads belongs to each thread, but a thread, or a library of operators in it, that asks for the first
-    time gets the number set last, by whichever thread: so no other number may be set while workers begin.
+    PyTorch stores this number per thread, but the first read in a thread or operator library returns the number that any
+    thread set last. So no other number may be set while workers start.
     """
     threads = torch.get_num_threads()
     share = max(1, threads // workers)
