@@ -1,4 +1,4 @@
-"""The networks: `build(config)`, `load_official(name, state_dict)`. A new network is one more line in `NETWORKS`."""
+"""The networks: `build(config)`, `load_official(name, state_dict)`. To add a network, add an entry to `NETWORKS`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Architecture(NamedTuple):
     config: type[WindowConfig] | type[SpaceTimeConfig]
     network: Callable[[Any], Network]
     official: Callable[[Mapping[str, Tensor]], Network] | None = None  # reads published weights
-    marks: frozenset[str] = frozenset()  # first parts of names that only its published weights have
+    marks: frozenset[str] = frozenset()  # first name components of only its published weights
     from_earlier: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # earlier names of weights -> today's
 
 
@@ -60,7 +60,7 @@ def load_official(name: str, state_dict: Mapping[str, Tensor]) -> Network:
 
 
 def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
-    """The name of the network that a published state dict belongs to, by parts of names that only one network has."""
+    """The name of the network that a published state dict belongs to, by first name components that only one network has."""
     parts = {name.removeprefix("module.").split(".")[0] for name in state_dict}
     return next((name for name, network in NETWORKS.items() if parts & network.marks), None)
 

@@ -27,7 +27,7 @@ USES = ("spacing", "padding")  # how windows are taken from a clip; the weights'
 
 
 def check_use(key: str, value: Any) -> None:
-    """Raises `InputError` if `value` is no spacing or padding (`key`)."""
+    """Raises `InputError` if `value` is not a valid spacing or padding (`key`)."""
     if key == "spacing" and value != "auto" and not (type(value) is int and 1 <= value <= LARGEST_SPACING):
         raise InputError(f"'spacing' is {value!r}, expected a whole number from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
@@ -41,7 +41,7 @@ class NetworkConfig:
     name: str
 
     def idle_keys(self) -> dict[str, str]:
-        """Keys that do nothing because another key switches them off, and why."""
+        """Keys that have no effect because another key disables them, with the reason."""
         return {}
 
 
@@ -77,17 +77,17 @@ class Network(nn.Module):
 
     @property
     def uses(self) -> dict[str, Any]:
-        """Spacing and padding, where the network takes windows."""
+        """Spacing and padding, if the network takes windows."""
         return {} if self.space_time else {key: getattr(self, key) for key in USES}
 
     def set_uses(self, values: Mapping[str, Any]) -> None:
-        """Set spacing and padding from those of `values`. Nothing happens where the network takes no windows."""
+        """Set spacing and padding from `values`. No effect if the network does not take windows."""
         for key in self.uses.keys() & values.keys():
             check_use(key, values[key])
             setattr(self, key, values[key])
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
-        """(H, W) of the output for LR frames of `size` = (h, w). `wanted` counts where the network takes any size."""
+        """(H, W) of the output for LR frames of `size` = (h, w). `wanted` is used if the network takes any size."""
         raise NotImplementedError
 
     def bytes_per_pixel(self, span: int, times: int = 0) -> float:
@@ -116,7 +116,7 @@ class Network(nn.Module):
         yield
 
     def exportable(self, free: bool, size: tuple[int, int]) -> Network:
-        """A copy that `torch.export` can trace at LR frames of `size` = (h, w). free: other sizes must fit the graph too."""
+        """A copy that `torch.export` can trace at LR frames of `size` = (h, w). free: the graph must accept other sizes too."""
         return deepcopy(self)
 
 
@@ -152,7 +152,7 @@ class WindowStream:
 
     def __init__(self, network: Any) -> None:
         self.network = network
-        self.run: Callable[..., Tensor] = self.main_part  # a caller may wrap it: CUDA graphs
+        self.run: Callable[..., Tensor] = self.main_part  # callers may wrap it, for example in a CUDA graph
         self.clear()
 
     def clear(self) -> None:
@@ -160,7 +160,7 @@ class WindowStream:
         self._frames: dict[int, Any] = {}
 
     def main_part(self, frames: Tensor) -> Tensor:
-        """The part of the work that takes the time, as a function of tensors alone."""
+        """The expensive part of the work, as a function of tensors only."""
         return self.network(frames)
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ class WindowStream:
 
     @torch.no_grad()
     def restore_batch(self, windows: Sequence[Sequence[int]], load: Callable[[int], Tensor]) -> Tensor:
-        """Several windows as one batch, for devices that one does not fill -> their centre frames (windows * B, 3, ...)."""
+        """Several windows as one batch, for devices that one window does not fill -> their centre frames (windows * B, 3, ...)."""
         for indices in windows:
             if len(indices) != self.network.config.frames:
                 raise InputError(
@@ -191,7 +191,7 @@ class WindowStream:
         self._frames = {index: frame for index, frame in self._frames.items() if first <= index <= last}
 
     def describe(self, frame: Tensor) -> Any:
-        """What is kept of a frame (B, 3, h, w)."""
+        """The data to keep for a frame (B, 3, h, w)."""
         return frame
 
     def restore_known(self, windows: list[list[int]]) -> Tensor:
@@ -205,7 +205,7 @@ def joined(batches: Sequence[Tensor]) -> Tensor:
 
 
 class SpaceTimeOutput(NamedTuple):
-    """What the training losses see. T_out = T + (T-1) * K frames for K times."""
+    """Input of the training losses. T_out = T + (T-1) * K frames for K times."""
 
     frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
     intermediate: Tensor | None = (
@@ -218,7 +218,7 @@ class SpaceTimeNetwork(Network):
     """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped."""
 
     config: SpaceTimeConfig
-    has_operator: ClassVar[bool] = False  # it makes intermediate LR frames and flows, which further loss terms look at
+    has_operator: ClassVar[bool] = False  # it makes intermediate LR frames and flows, which further loss terms use
 
     def forward(
         self,
@@ -236,7 +236,7 @@ class SpaceTimeNetwork(Network):
     def forward_training(
         self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,), size: tuple[int, int] | None = None
     ) -> SpaceTimeOutput:
-        """As `forward`, with what further loss terms need."""
+        """As `forward`, with the inputs of further loss terms."""
         return SpaceTimeOutput(self(frames, times, size))
 
     def interpolate(self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,)) -> tuple[Tensor, Flows]:

@@ -1,4 +1,4 @@
-"""The few blocks that the networks share."""
+"""Layers shared by the networks."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def _extended(size: int, before: int, after: int, device: torch.device) -> Tenso
 
 
 def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
-    """`_extended` by `reach` on both sides where size >= reach or size is 1. It needs no remainder, so that `torch.export`
-    takes a size that is a symbol.
+    """`_extended` by `reach` on both sides where size >= reach or size is 1. It needs no remainder, so `torch.export`
+    accepts a symbolic size.
     """
     index = torch.arange(-reach, size + reach, device=device)
     index = torch.where(index < 0, -1 - index, index)

@@ -1,4 +1,4 @@
-"""Names and shapes of weights: does a state dict fit a network, and which names did it have before."""
+"""Names and shapes of weights: compare a state dict with a network, and translate earlier names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def strip_module_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """What differs in names and shapes, such as "1 missing: a.weight; 2 unexpected: b, c"; empty if nothing does."""
+    """Differences in names and shapes, such as "1 missing: a.weight; 2 unexpected: b, c"; empty if nothing does."""
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     misshaped = [

@@ -27,7 +27,7 @@ from engine.restore.timing import Clock
 from errors import InputError
 
 OUT = Path("runs/cost")
-FRAMES = 4  # of the clip that is timed, after one to warm up
+FRAMES = 4  # frames of the timed clip, after one warm-up run
 MAX_SIDE = 4096
 HEADINGS = ("network", "parameters", "GMAC a frame", "seconds a frame", "peak memory, MB")
 
@@ -36,7 +36,7 @@ def report_cost(size: str, config: str | None, words: Sequence[str], out: Path =
     """Measure the networks of the config files, print the table and write it to `out` (Markdown, LaTeX, CSV).
 
     size: LR frames as WIDTHxHEIGHT. words: further config files, and `key.sub=value` overrides for all of them. Every
-    network runs in a process of its own, so that memory is its own.
+    network runs in a separate process, so that its peak memory is measured separately.
     """
     width, height = parse_size(size)
     files = [*([config] if config else []), *(word for word in words if word.endswith((".yaml", ".yml")))]
@@ -66,7 +66,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def measure(mapping: dict[str, Any], height: int, width: int) -> dict[str, Any]:
-    """One network with the weights it starts training with: its cost does not depend on them."""
+    """One network with initial weights: its cost does not depend on the weights."""
     config = config_from_mapping(mapping)
     device = distributed.choose_device(config.device)
     dcn.set_backend(config.dcn)
@@ -78,7 +78,7 @@ def measure(mapping: dict[str, Any], height: int, width: int) -> dict[str, Any]:
     clock = Clock()
     list(restore(network, clip, device=device, clock=clock))
     seconds, made = clock.reading()
-    memory = provenance.peak_memory_mb(device)  # before counting, which holds more than running
+    memory = provenance.peak_memory_mb(device)  # before counting, which needs more memory
     return {
         "network": config.name,
         "kind": config.network.name,

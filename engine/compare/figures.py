@@ -1,6 +1,6 @@
-"""Crops as papers show them: one figure per place, bicubic | methods | ground truth, as PNG and as PDF with real text.
+"""Figures of crops for papers: one per place, bicubic | methods | ground truth, as PNG and as PDF with selectable text.
 
-matplotlib draws them; it is an optional package.
+Needs the optional package matplotlib.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def installed() -> bool:
 
 
 def require() -> None:
-    """Raises InputError where matplotlib is missing."""
+    """Raises InputError if matplotlib is missing."""
     if not installed():
         raise InputError(f"--crop draws figures with matplotlib, which is not installed: {INSTALL}")
 
 
 def parse_crop(text: str, pairs: Sequence[Pair]) -> Crop:
-    """`CLIP/FRAME:x,y,w,h`; the frame by its name or number. Raises InputError naming what is wrong."""
+    """`CLIP/FRAME:x,y,w,h`; the frame by its name or number. Raises InputError for an invalid description."""
     match = re.fullmatch(r"(.+)/([^/:]+):(\d+),(\d+),(\d+),(\d+)", text)
     if not match:
         raise InputError(f"--crop '{text}': expected CLIP/FRAME:x,y,w,h, such as city/00000010:120,80,96,64")
@@ -75,7 +75,7 @@ def parse_crop(text: str, pairs: Sequence[Pair]) -> Crop:
 
 
 def frame_index(frame: str, names: Sequence[str]) -> int | None:
-    """A frame by its name; else, where all names are numbers, by its number."""
+    """A frame by its name; else by its number, if all names are numbers."""
     if frame in names:
         return list(names).index(frame)
     if frame.isdecimal() and all(name.isdecimal() for name in names):
@@ -85,7 +85,7 @@ def frame_index(frame: str, names: Sequence[str]) -> int | None:
 
 
 def most_disputed(clips: Sequence[ClipRows], count: int) -> list[Crop]:
-    """The places where the methods' errors differ most, of different clips as far as there are enough."""
+    """The places where the methods' errors differ most, from different clips if there are enough."""
     ranked = []
     for clip in clips:
         places = sorted(clip.disputed, reverse=True)
@@ -161,7 +161,7 @@ def _draw_slices(crop: Crop, shown: Shown, methods: Sequence[str], times: Sequen
 def _draw(
     panels: Sequence[tuple[Array, str]], path: Path, context: tuple[Array, Crop] | None = None, title: str = ""
 ) -> list[Path]:
-    """Panels in rows, with the whole frame at the left where `context` gives one."""
+    """Panels in rows, with the full frame at the left if `context` is given."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -206,7 +206,7 @@ def _draw(
 
 
 def _literal(text: str) -> str:
-    """Names as they are: a dollar sign begins a formula in matplotlib."""
+    """Escape names: a dollar sign begins a formula in matplotlib."""
     return text.replace("$", r"\$")
 
 

@@ -1,7 +1,7 @@
 """Measure every method's frames against the ground truth: one row of values per method, clip and frame.
 
-All methods are measured on the same frames with the same code; bicubic is made here from the low resolution. What is
-measured frame by frame holds two frames of each method; only the search for moving objects keeps a clip, in gray.
+All methods are measured on the same frames with the same code; bicubic is computed here from the low resolution. Memory
+holds two frames of each method; only the detection of moving objects keeps a clip, in gray.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ Row = dict[str, Any]
 
 @dataclass
 class Settings:
-    """What is measured, and how."""
+    """Settings of the measurement."""
 
     protocol: str
     crop: int
     scale: float
     measures: tuple[str, ...]
-    stride: int | None = None  # frames from one key frame to the next, for methods that make frames in between
+    stride: int | None = None  # frames from one key frame to the next, for methods with intermediate frames
     frames: int | None = None
     ndvi: tuple[int, int] | None = None  # positions of near infrared and red among the bands shown, from 1
 
@@ -62,14 +62,14 @@ class Settings:
 
 @dataclass
 class ClipRows:
-    """The values of one clip: `rows[method]` in time order, and what was found in passing."""
+    """The results of one clip: `rows[method]` in time order, and further results of the same pass."""
 
     pair: Pair
     indices: list[int]
     rows: dict[str, list[Row]]
     objects: dict[str, metrics.ObjectMeter] = field(default_factory=dict)
     found: dict[str, metrics.DetectionCount] = field(default_factory=dict)  # also of LR and GT
-    disputed: list[tuple[float, int, tuple[int, int, int, int]]] = field(default_factory=list)  # amount, frame, place
+    disputed: list[tuple[float, int, tuple[int, int, int, int]]] = field(default_factory=list)  # score, frame, place
     notes: list[str] = field(default_factory=list)
 
 
@@ -97,7 +97,7 @@ class Shown:
 
 
 def common_frames(pair: Pair, results: Mapping[str, ResultClip], settings: Settings) -> tuple[list[int], list[str]]:
-    """The frames that are measured: wanted by the evaluation and there for every method; and a note if some are not."""
+    """The measured frames: selected by the evaluation and present for every method; and a note on missing ones."""
     assert pair.gt is not None
     count = min(len(pair.gt), settings.frames or len(pair.gt))
     if settings.stride:
@@ -151,7 +151,7 @@ def _head(gt: Clip, index: int, settings: Settings) -> Row:
 
 
 class FrameMeter:
-    """The values of one frame after the other, for all methods of a clip."""
+    """Yield the values of each frame for all methods of a clip."""
 
     def __init__(self, settings: Settings, pair: Pair, names: Sequence[str]) -> None:
         assert pair.gt is not None
@@ -196,10 +196,10 @@ class FrameMeter:
 
 
 def agreement(frame: Tensor, lr: Clip, index: int, bands: tuple[int, int] | None) -> Row:
-    """A result brought back to low resolution by bicubic downscaling, against its input.
+    """Compare a result, downscaled with the bicubic kernel, with its input.
 
     `consistency`: PSNR over all bands in dB. `bias_N`: mean difference of band N in grey levels of 255, or in the units
-    of the files where bands are stretched. With `bands` (near infrared, red) also the change of NDVI.
+    of the files if bands are stretched. With `bands` (near infrared, red) also the change of NDVI.
     """
     degraded, low = imresize(frame, size=lr.size), lr.frame(index)
     result = metrics.consistency(degraded, low)
@@ -220,9 +220,9 @@ WINDOW = 96  # pixels a side of the places where methods are compared
 def most_disputed(
     index: int, frames: Mapping[str, Tensor], gt: Tensor, crop: int
 ) -> tuple[float, int, tuple[int, int, int, int]]:
-    """The window of a frame where the methods' errors differ most: amount, frame and place (x, y, w, h).
+    """The window of a frame where the methods' errors differ most: size of the difference, frame and place (x, y, w, h).
 
-    With several methods bicubic does not count: it differs from all of them nearly everywhere.
+    With several methods bicubic is excluded, because it differs from all of them nearly everywhere.
     """
     if len(frames) > 2:
         frames = {name: frame for name, frame in frames.items() if name != BICUBIC}
@@ -238,7 +238,7 @@ def most_disputed(
 
 
 def check_ndvi(bands: tuple[int, int] | None, pairs: Iterable[Pair]) -> None:
-    """NDVI needs two of the bands that are shown."""
+    """Check that the two bands for NDVI are among those shown."""
     for pair in pairs if bands else ():
         if max(bands or ()) > pair.lr.channels or min(bands or (1,)) < 1:
             raise InputError(

@@ -20,7 +20,7 @@ Report = Mapping[str, Any]
 
 
 def render_comparison(report: Report, folder: Path) -> str:
-    """The whole page of a tidied report; `folder` is where its relative paths start."""
+    """The HTML page of a tidied report; its relative paths start at `folder`."""
     comparisons, notes = load_pictures(report, folder)
     names = Names("bicubic", [name for name in report["methods"] if name != "bicubic"])
     sections = {

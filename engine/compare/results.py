@@ -1,8 +1,8 @@
 """Find a method's frames: any layout, matched with the clips and frames of the ground truth by name.
 
 A method's folder is searched for folders of images, videos and TIFF stacks. A clip is matched with the one whose path
-contains the clip's name; a frame by its name, else by the number in its name, else by its place in the order. What
-remains unclear is an InputError: a wrong match would give wrong numbers silently.
+contains the clip's name; a frame by its name, else by the number in its name, else by its place in the order. An
+ambiguous match raises InputError, because a wrong match would silently give wrong numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHOWN = 6  # names in a message
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may be a clip: the files of one folder, a video or a TIFF stack; `parts` is its path below the root."""
+    """A candidate for a clip: the files of one folder, a video or a TIFF stack; `parts` is its path below the root."""
 
     parts: tuple[str, ...]
     source: Path | tuple[Path, ...]
@@ -57,11 +57,11 @@ class ResultClip:
     clip: Clip
     frames: dict[int, int]
     size: tuple[int, int]  # (H, W) that is compared, from the upper left corner
-    band_map: BandMap | None = None  # of the ground truth: results in stored units are stretched as it is
+    band_map: BandMap | None = None  # stretch of the ground truth, also applied to results in stored units
     notes: list[str] = field(default_factory=list)
 
     def array(self, index: int) -> np.ndarray:
-        """Frame `index` of the ground truth as this method made it, (H, W, C) as stored or stretched."""
+        """This method's version of the ground truth's frame `index`, (H, W, C) as stored or stretched."""
         array = self.clip.array(self.frames[index])
         bands = self.band_map
         if bands is not None:
@@ -70,7 +70,7 @@ class ResultClip:
 
 
 def parse_results(words: Sequence[str]) -> dict[str, Path]:
-    """`NAME=FOLDER` words -> name and folder, in their order. Raises InputError for what cannot be used."""
+    """`NAME=FOLDER` words -> name and folder, in their order. Raises InputError for invalid words."""
     found: dict[str, Path] = {}
     for word in words:
         name, separator, folder = word.partition("=")
@@ -123,7 +123,7 @@ def match_clips(method: str, root: Path, names: Sequence[str]) -> dict[str, Cand
     found = candidates(root)
     if len(names) == 1 and len(found) == 1:
         return {names[0]: found[0]}
-    index: dict[str, list[Candidate]] = {}  # by every folder of the path: data sets have thousands of clips
+    index: dict[str, list[Candidate]] = {}  # by every folder of the path, for speed: data sets have thousands of clips
     for candidate in found:
         for part in dict.fromkeys(part.lower() for part in candidate.parts):
             index.setdefault(part, []).append(candidate)
@@ -177,9 +177,9 @@ def _only(candidate: Candidate, belongs: object) -> Candidate:
 def match_frames(
     wanted: Sequence[str], given: Sequence[str], what: str, *, ordered: bool
 ) -> tuple[dict[int, int], str]:
-    """Frame names of the ground truth and of a method -> which of the latter belongs to which of the former, and how.
+    """Match a method's frame names with those of the ground truth; returns the matches and the rule.
 
-    ordered: the method's names say nothing (a video). Frames may be missing, but none may be left over.
+    ordered: the method has no frame names (a video). Frames may be missing, but none may be left over.
     """
     if not ordered:
         for how, keys in (("name", _by_name(wanted, given)), ("number", _by_number(wanted, given))):
@@ -194,7 +194,7 @@ def match_frames(
 
 
 def _by_name(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | None:
-    """Equal names, or names with something before or after: `0001`, `0001_x4`, `city_0001`."""
+    """Match equal names, or names with a prefix or suffix: `0001`, `0001_x4`, `city_0001`."""
     position = {name: index for index, name in enumerate(wanted)}
     if all(name in position for name in given):
         return {position[name]: index for index, name in enumerate(given)}
@@ -210,7 +210,7 @@ def _by_name(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | No
 
 
 def _by_number(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | None:
-    """The number that counts the frames, whatever its number of digits; all of the method's must exist."""
+    """Match by the frame number, with any number of digits; all of the method's numbers must exist."""
     numbers, others = counting(wanted), counting(given)
     if numbers is None or others is None:
         return None
@@ -221,7 +221,7 @@ def _by_number(wanted: Sequence[str], given: Sequence[str]) -> dict[int, int] | 
 
 
 def counting(names: Sequence[str]) -> list[int] | None:
-    """The one number that differs from name to name; None if there is no such number, or more than one."""
+    """The only number that differs between names; None if there is none, or more than one."""
     tokens = [re.split(r"(\d+)", name) for name in names]
     if len(names) < 2 or len({len(token) for token in tokens}) != 1:
         return None
@@ -235,14 +235,14 @@ def counting(names: Sequence[str]) -> list[int] | None:
 def open_result(method: str, candidate: Candidate, gt: Clip, lr: Clip, full: tuple[int, int]) -> ResultClip:
     """A method's version of a clip, checked against the ground truth.
 
-    gt: already cut to a multiple of the scale.   full: (H, W) before that. Results may have either size, or that of
-    LR rounded up and enlarged; the part that all have is compared. Raises InputError for other sizes.
+    gt: already cut to a multiple of the scale.   full: (H, W) before that. Results may have either size, or
+    that of LR rounded up and enlarged; the common part is compared. Raises InputError for other sizes.
     """
     clip = candidate.open()
     chosen = gt.band_map.choice if gt.band_map else ()
     if chosen and isinstance(clip, (FolderClip, TiffStackClip)):
         first = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0]
-        if probe(first).bands > len(chosen):  # all bands of the source: take those that are compared
+        if probe(first).bands > len(chosen):  # the result has all bands of the source: select the compared ones
             clip.bands = Bands(tuple(number + 1 for number in chosen))
     what = f"--results {method}, clip '{gt.name}'"
     ordered = not isinstance(clip, FolderClip)

@@ -1,4 +1,4 @@
-"""`eval.py --results`: compare frames of several methods, without any network."""
+"""`eval.py --results`: compare stored frames of several methods."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from errors import InputError
 
 GROUPS = ("data.", "eval.", "network.", "train.", "loss.")
 OUT = "runs/compare"
-SCALE, FIGURES = 4.0, 2  # where the options do not say
+SCALE, FIGURES = 4.0, 2  # default without an option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_unused(options: argparse.Namespace) -> None:
-    """Raises InputError for an option of comparisons without `--results`: it would change nothing."""
+    """Raises InputError for an option of comparisons without `--results`, where it would have no effect."""
     for name in ("scale", "metrics", "crop", "figures", "ndvi"):
         if getattr(options, name) is not None:
             raise InputError(
@@ -66,7 +66,7 @@ def check_unused(options: argparse.Namespace) -> None:
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure what `--results` names, write tables, figures and page, and return the report.
+    """Measure the methods of `--results`, write tables, figures and page, and return the report.
 
     Raises InputError, before anything is measured, for clips and frames that do not match.
     """
@@ -109,7 +109,7 @@ def by_name(clips: Sequence[ClipRows]) -> dict[str, ClipRows]:
 
 
 def split_words(results: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """`--results` takes every word that follows it; those that set a key of the config belong to the overrides."""
+    """Separate overrides from methods: argparse gives `--results` all words that follow it."""
     keys = [word for word in results if word.startswith(GROUPS)]
     return [word for word in results if word not in keys], [*overrides, *keys]
 
@@ -190,7 +190,7 @@ def build_report(
 def method(
     name: str, rows: Mapping[str, Sequence[dict[str, Any]]], clips: Sequence[ClipRows], folder: Path | None
 ) -> dict[str, Any]:
-    """One method's part of the report."""
+    """The part of one method in the report."""
     entry: dict[str, Any] = {"source": str(folder) if folder else "made here from the low resolution"}
     entry["clips"] = {clip: {**means(frames), "frames": frames} for clip, frames in rows.items()}
     entry |= summary(rows)
@@ -204,7 +204,7 @@ def method(
 
 
 def picture(shown: Shown, clip: ClipRows, folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
-    """The middle frame of a clip for the page: every method's picture, and a row of it over time."""
+    """The middle frame of a clip for the page: every method's picture, and one row over time."""
     index = clip.indices[len(clip.indices) // 2]
     frame = shown.gt.frame_names[index]
     entry: dict[str, Any] = {"clip": clip.pair.name, "frame": frame, "files": {}, "slices": {}}

@@ -1,4 +1,4 @@
-"""Slices through space and time (x-t): one row of every frame, below each other. Flicker shows as horizontal stripes."""
+"""Slices through space and time (x-t): one row of every frame, stacked vertically. Flicker appears as horizontal stripes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import metrics
 from engine.compare.measure import ClipRows, Shown
 
-FRAMES = 240  # at most; longer clips are cut in time
+FRAMES = 240  # maximum number of frames; longer clips are truncated
 Array = np.ndarray[Any, np.dtype[Any]]
 Read = Callable[[str, int], Array]  # method, frame -> (H, W, 3) uint8
 
 
 def row_of(shown: Shown, clip: ClipRows, index: int) -> int:
-    """The row where the truth has most detail from pixel to pixel, taken in the inner half of the frame."""
+    """The row in the inner half of the frame where the ground truth has the largest differences between pixels."""
     luma = metrics.planes(shown.gt.frame(index))[0].numpy()
     height = luma.shape[0]
     energy = np.abs(np.diff(luma, axis=1)).mean(axis=1)

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def means(rows: Rows) -> dict[str, float | None]:
-    """Column means; words and times are left out, missing values are not counted."""
+    """Column means of numbers other than times; missing values are skipped."""
     columns = dict.fromkeys(
         key
         for row in rows
@@ -85,7 +85,7 @@ def interval(pairs: Sequence[Array], replicates: int = REPLICATES, seed: int = S
     """The 95 % interval of the mean over clips of `pairs` (one array of differences per clip).
 
     Two-stage bootstrap (Davison and Hinkley, 1997, section 3.8): clips are drawn with replacement, then frames within
-    each drawn clip. Frames of one clip resemble each other, so frames alone would give intervals far too narrow.
+    each drawn clip. Frames of one clip resemble each other, so drawing frames only would give intervals that are far too narrow.
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(pairs), size=(replicates, len(pairs)))

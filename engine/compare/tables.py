@@ -75,14 +75,14 @@ def tables(report: Report) -> list[Table]:
 
 
 def warping_note(report: Report) -> str:
-    """The ground truth's own warping error, which is the value to expect."""
+    """The ground truth's own warping error, as a reference for the methods."""
     means = [method.get("mean_over_clips") or {} for method in report["methods"].values()]
     own = next((mean["gt_warping_error"] for mean in means if mean.get("gt_warping_error") is not None), None)
     return "" if own is None else f"Warping error of the ground truth itself: {own:.3f} % (nothing is in bold for it)."
 
 
 def blocks(report: Report) -> dict[str, dict[str, Mapping[str, Any]]]:
-    """Heading -> method -> values: the clips, then both means, then key and in-between frames."""
+    """Heading -> method -> values: the clips, then both means, then key and intermediate frames."""
     methods: Mapping[str, Any] = report["methods"]
     names = dict.fromkeys(clip for method in methods.values() for clip in method["clips"])
     found = {clip: {name: method["clips"].get(clip, {}) for name, method in methods.items()} for clip in names}
@@ -116,7 +116,7 @@ def marked(block: Iterable[str]) -> list[tuple[bool, str]]:
 def add_block(
     table: Table, names: Sequence[Sequence[str]], rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Measure]
 ) -> None:
-    """Append rows, and mark the best cell of every column (all of those that print alike)."""
+    """Append rows, and mark the best cell of every column (also those with the same printed value)."""
     start, first = len(table.rows), table.names
     for name, values in zip(names, rows, strict=True):
         table.rows.append([*name, *(number(values.get(key), measure.style) for key, measure in shown.items())])

@@ -17,7 +17,7 @@ Report = Mapping[str, Any]
 
 
 def write_comparison(report: Report, folder: Path) -> None:
-    """Write all files to `folder`, each complete or not at all. Raises InputError if the folder cannot be written."""
+    """Write all files to `folder`, each one atomically. Raises InputError if the folder cannot be written."""
     clean = tidy(report, folder)
     found = tables(clean)
     head = "\n".join([str(clean["title"]), *(f"{label}: {text}" for label, text in facts(clean))])
@@ -39,7 +39,7 @@ def console(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """report.md: circumstances, notes, tables, figures, config."""
+    """report.md: provenance, notes, tables, figures, config."""
     parts = [f"# {escaped(str(report['title']))}"]
     parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in facts(report)))
     if report.get("notes"):

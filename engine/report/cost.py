@@ -57,7 +57,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *_args: Any, out_shape: A
 
 
 def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_args: Any, **_kwargs: Any) -> int:
-    """Twice the forward pass, as of any product. It occurs where the bias does not learn; scores made again are not counted."""
+    """Twice the forward pass, as for any product. Used if the bias has no gradient; recomputed scores are not counted."""
     return 2 * _attention_flops(query, key, value)
 
 

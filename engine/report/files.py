@@ -1,6 +1,6 @@
 """Reports: the table for the terminal, and the files report.json, report.md, report.csv and report.html.
 
-The report is a plain dict (docs/reports.md has every key); engine/evaluate makes it. All files are made of the same
+The report is a plain dict (docs/reports.md has every key); engine/evaluate makes it. All files are written from the same
 tidied copy: strict JSON (no NaN, no Infinity), 100 dB for identical frames, picture paths relative to the report.
 """
 
@@ -41,7 +41,7 @@ FORMULA = ("=", "+", "-", "@")  # first characters of a formula in a spreadsheet
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
     """Write report.json, .md, .csv and .html to `folder` (and objects.csv where the report has objects one by one).
 
-    Each file is complete or not there at all. Raises `InputError` if the folder cannot be written.
+    Each file is written atomically. Raises `InputError` if the folder cannot be written.
     """
     folder = Path(folder)
     clean = tidy(report, folder)
@@ -162,7 +162,7 @@ def _relative(text: str, folder: Path | None) -> str:
 
 
 def _take_object_rows(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Objects one by one are far too many for report.json; they move to a table of their own."""
+    """Move single objects to a separate table: there are too many for report.json."""
     rows = []
     for name, clip in (report.get("clips") or {}).items():
         objects = clip.get("objects") if isinstance(clip, dict) else None
@@ -202,7 +202,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV with one column per key; lists and groups are left out. Words cannot run as formulas."""
+    """Rows as CSV with one column per key; lists and groups are skipped. Text is escaped, so that it cannot run as a formula."""
     columns = list(
         dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, (dict, list)))
     )
@@ -214,7 +214,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """A word that a spreadsheet would take for a formula gets an apostrophe in front (OWASP, CSV injection)."""
+    """Prefix an apostrophe to a word that a spreadsheet would run as a formula (OWASP, CSV injection)."""
     if not isinstance(value, str) or (not value.lstrip().startswith(FORMULA) and not value.startswith(("\t", "\r"))):
         return value
     try:
@@ -239,7 +239,7 @@ def markdown_table(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as Markdown shows it literally, in one line: no markup, no HTML, no entity, no heading, no list."""
+    """Escape text for Markdown, in one line: no markup, no HTML, no entity, no heading, no list."""
     text = " ".join(text.split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", text)
@@ -282,7 +282,7 @@ def plain_table(table: Table) -> str:
 
 
 def _group_line(table: Table, widths: list[int]) -> str:
-    """The upper heading line; columns are widened where a group's name needs the room."""
+    """The upper heading line; widens columns that are too narrow for a group's name."""
     spans: list[tuple[str, list[int]]] = []
     for column, (group, _) in enumerate(table.headings):
         if spans and spans[-1][0] == group and group:

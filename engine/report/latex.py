@@ -27,13 +27,13 @@ SPECIAL = {
 
 
 def escaped(text: str) -> str:
-    """Text without any character that LaTeX takes for a command; letters that pdfLaTeX cannot set become `?`."""
+    """Escape LaTeX's special characters; letters that pdfLaTeX cannot typeset become `?`."""
     safe = "".join(character if character.isprintable() else " " for character in text)
     return "".join(SPECIAL.get(character, character if ord(character) < 0x180 else "?") for character in safe)
 
 
 def number(text: str) -> str:
-    """A cell of figures: a leading minus sign is a minus sign, not a hyphen."""
+    """A cell of numbers: a leading hyphen becomes a minus sign."""
     return f"${text}$" if text[:1] in "+-" and text[1:].replace(".", "").isdigit() else escaped(text)
 
 

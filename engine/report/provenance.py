@@ -1,4 +1,4 @@
-"""Where a report was made: commit, machine, memory."""
+"""Provenance of a report: commit, machine, memory."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name: Linux has it only in a file, other systems answer Python."""
+    """The processor's name: Linux gives it only in a file, other systems through `platform`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -57,7 +57,7 @@ def processor() -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory held so far: of the GPU's allocator, or of this process."""
+    """Peak memory so far: of the GPU's allocator, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
@@ -69,9 +69,9 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def evaluation_settings(config: Any) -> dict[str, str]:
-    """Settings that narrow or change an evaluation, in words: parts of the data left out, padding, degradation, stretch.
+    """Describe settings that restrict or change an evaluation: skipped data, padding, degradation, stretch.
 
-    config: `engine.config.Config`. A config file may bring such settings along; the report's first lines show them.
+    config: `engine.config.Config`. A config file may contain such settings, so the report's first lines show them.
     """
     source, measured = config.data.val, config.eval
     found = {

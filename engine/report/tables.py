@@ -1,4 +1,4 @@
-"""The tables of a report, as text cells: the terminal, Markdown and the page show the same ones."""
+"""The tables of a report as text cells, shared by the terminal, Markdown and the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Report = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A figure of a report: key, heading (measure, source) and number format."""
+    """A measure of a report: key, heading (measure, source) and number format."""
 
     key: str
     group: str
@@ -21,7 +21,7 @@ class Column(NamedTuple):
 
 @dataclass
 class Table:
-    """Cells as text. The first `names` columns are words, the last `totals` rows sum up the others.
+    """Cells as text. The first `names` columns are text, the last `totals` rows are means of the others.
 
     best: (row, column) of cells that are set in bold.   groups: rows above which a rule is drawn.
     """
@@ -73,7 +73,7 @@ def baseline_name(report: Report) -> str:
 
 
 def number(value: Any, style: str) -> str:
-    """A figure as text; a gain that rounds to nothing has no sign."""
+    """Format a value; a gain that rounds to zero has no sign."""
     if value is None:
         return MISSING
     text = format(value, style)
@@ -81,7 +81,7 @@ def number(value: Any, style: str) -> str:
 
 
 def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEMPORAL)) -> Table:
-    """One row per clip, then the mean, then key and intermediate frames; columns without values are left out."""
+    """One row per clip, then the mean, then key and intermediate frames; columns without values are omitted."""
     clips: Mapping[str, Any] = report.get("clips") or {}
     totals = mean_rows(report) if clips else {}
     totals |= {GROUPS.get(kind, kind): values for kind, values in (report.get("groups") or {}).items()}
@@ -96,7 +96,7 @@ def clip_table(report: Report, columns: Iterable[Column] = (*LUMA, *COLOUR, *TEM
 
 
 def mean_rows(report: Report) -> dict[str, Report]:
-    """The mean, or both means by name where clips differ in length, so that the two differ."""
+    """The mean, or both means by name if they differ because clips differ in length."""
     over_clips, over_frames = report.get("mean_over_clips"), report.get("mean_over_frames")
     lengths = {len(clip.get("frames") or []) for clip in (report.get("clips") or {}).values()}
     if over_clips and over_frames and len(lengths) > 1:

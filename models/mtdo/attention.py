@@ -108,7 +108,7 @@ def window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPla
     return WindowPlan(joined, torch.argsort(joined), kinds)
 
 
-@torch.compiler.disable  # made of Python numbers: compiled code would be specialised to every size
+@torch.compiler.disable  # plans depend on Python numbers: compiled code would be specialised to every size
 def eager_window_plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
     """`window_plan`, outside compiled graphs."""
     return window_plan(height, width, window, like)

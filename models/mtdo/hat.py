@@ -40,7 +40,7 @@ class DropPath(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with an exact GELU in between."""
+    """Two linear layers with an exact GELU between them."""
 
     def __init__(self, embed: int, hidden: int) -> None:
         super().__init__()

@@ -92,7 +92,7 @@ EARLIER = [
 _RESIDUAL_BLOCK = re.compile(r"^res_feat_ext\.(\d+)\.")
 _INDEX_BUFFER = re.compile(r"(^|\.)relative_position_index(_SA|_OCA)?$")
 _SCALE_OF_UPSAMPLER = {(256, None, None): 2, (576, None, None): 3, (256, 256, None): 4, (256, 256, 256): 8}
-MARKS = frozenset({"hat", "msd", "A_tdm"})  # first parts of names that only published MTDO weights have
+MARKS = frozenset({"hat", "msd", "A_tdm"})  # first name components that only published MTDO weights have
 
 
 def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
@@ -103,7 +103,7 @@ def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
     """
     state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
     config = MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped")
-    with torch.device("meta"):  # shapes without memory: the file may claim any size
+    with torch.device("meta"):  # meta tensors use no memory: the file may claim any size
         expected = MTDO(config).state_dict()
     state = from_published(state)
     if problem := mismatch(state, expected):

@@ -23,7 +23,7 @@ from models.mtdo.window import WindowFeatures
 
 
 class KnownFrame(NamedTuple):
-    """What is kept of a frame."""
+    """Features kept for a frame."""
 
     original: Tensor  # (B, 3, h, w)
     padded: Tensor

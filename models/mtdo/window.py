@@ -1,4 +1,4 @@
-"""What the forward pass of a window and streaming share."""
+"""Data shared by the forward pass of a window and streaming."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 on the operator).
 
 Three decoders refine the result from 1/8 to full LR size. Flows are in pixels of their level, as (x, y), in the order t->0,
-1->0, t->1, 0->1. Frame 0 is warped with t->0 and frame 1 with t->1; the propagation alone uses 1->0 and 0->1.
+1->0, t->1, 0->1. Frame 0 is warped with t->0 and frame 1 with t->1; only the propagation uses 1->0 and 0->1.
 """
 
 from __future__ import annotations

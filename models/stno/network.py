@@ -162,7 +162,7 @@ class STNO(SpaceTimeNetwork):
             keys_k, inserted_k = self.propagation(frames, intermediate[:, one], Flows(*(x[:, one] for x in flows)))
             if k == 0 or key_time == k:
                 keys = keys_k
-            elif key_time is None:  # in an exported graph the times are an input
+            elif key_time is None:  # in an exported graph, times are an input
                 keys = torch.where(_nearest_half(times) == k, keys_k, keys)
             inserted.append(inserted_k)
         return keys, torch.cat(inserted, dim=1)
@@ -215,7 +215,7 @@ class STNO(SpaceTimeNetwork):
         return [self.propagation.backward_branch, self.propagation.forward_branch]
 
     def exportable(self, free: bool, size: tuple[int, int]) -> STNO:
-        """Every module that plans chunks or slabs from numbers processes full maps instead."""
+        """Make all modules process full maps instead of chunks or slabs, whose number depends on the size."""
         copy = deepcopy(self)
         for module in copy.modules():
             if hasattr(module, "symbolic"):

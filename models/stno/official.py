@@ -54,7 +54,7 @@ PUBLISHED = [
 ]
 MARKS = frozenset(
     {"flownet", "forward_branch", "backward_branch"}
-)  # first parts of names that only STNO's weights have
+)  # first name components that only STNO's weights have
 
 
 def stno_official(state: Mapping[str, Tensor]) -> STNO:

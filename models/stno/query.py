@@ -147,7 +147,7 @@ class Query(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
         self.colour = nn.Conv2d(width, 3, 1)
         self.shortcut = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, 3, 1))
-        self.symbolic = False  # sizes are symbols of a graph that is being exported
+        self.symbolic = False  # during export, sizes are symbols of the graph
 
     def forward(self, features: Tensor, size: tuple[int, int], slab_pixels: int | None = None) -> Tensor:
         """slab_pixels: output pixels processed at a time (at least one row); None: by device. The compiled operator ignores

@@ -1,4 +1,4 @@
-"""Drawings of the page as inline SVG: PSNR over the frames of a clip, heat maps over scale and time."""
+"""Charts of the page as inline SVG: PSNR over the frames of a clip, heat maps over scale and time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Grid = Sequence[Sequence[Any]]
 
 
 def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
-    """PSNR Y of ours and of the baseline over a clip's frames; hovering a frame shows its figures."""
+    """PSNR Y of ours and of the baseline over a clip's frames; hovering over a frame shows its values."""
     names = (("bicubic_psnr_y", "baseline"), ("psnr_y", "ours"))
     series = {css: [frame.get(key) for frame in frames] for key, css in names}
     return _chart(series, frames, [_told(frame, baseline) for frame in frames])
 
 
 def curves(lines: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Markup:
-    """One measure of several methods over the same frames; hovering a frame shows all figures."""
+    """One measure of several methods over the same frames; hovering over a frame shows all values."""
     frames = next(iter(lines.values()))
     series = {f"line{index % 8}": [frame.get(key) for frame in rows] for index, rows in enumerate(lines.values())}
     told = [
@@ -105,7 +105,7 @@ def heat_map(title: str, grid: Grid, rows: Sequence[str], columns: Sequence[str]
 
 
 def extent(grid: Grid) -> tuple[float, float]:
-    """Lowest and highest number of a grid with holes."""
+    """Lowest and highest number of a grid with missing cells."""
     values = [value for row in grid for value in row if value is not None]
     return (min(values), max(values)) if values else (0.0, 1.0)
 
@@ -128,7 +128,7 @@ def is_light(colour: tuple[int, int, int]) -> bool:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values (1, 2, 2.5, 5 times a power of ten apart) that enclose `low` to `high`."""
+    """Axis ticks (steps of 1, 2, 2.5 or 5 times a power of ten) that enclose `low` to `high`."""
     span = max(high - low, 0.1)
     power = 10 ** math.floor(math.log10(span / count))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if span / (factor * power) <= count)

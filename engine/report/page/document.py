@@ -34,7 +34,7 @@ def render_page(report: Mapping[str, Any], folder: Path) -> str:
 
 
 def assemble(title: str, head: Markup | None, sections: Mapping[str, Markup | None]) -> str:
-    """The page from its parts; sections without content are left out."""
+    """The page from its parts; sections without content are omitted."""
     shown = {heading: body for heading, body in sections.items() if body}
     links = [element("a", heading, href=f"#{anchor(heading)}") for heading in shown]
     body = [element("section", element("h2", heading), text, id=anchor(heading)) for heading, text in shown.items()]
@@ -50,7 +50,7 @@ def assemble(title: str, head: Markup | None, sections: Mapping[str, Markup | No
 
 
 def headline(report: Mapping[str, Any]) -> Markup:
-    """The result in a few large numbers."""
+    """The main results as large numbers."""
     mean, network = report.get("mean") or {}, report.get("network") or {}
     baseline = str(report.get("baseline") or "bicubic")
     tiles = [
@@ -163,7 +163,7 @@ def _row(table: Table, row: list[str], index: int) -> list[Markup]:
 
 
 def _heading(table: Table) -> list[Markup]:
-    """One line of headings, or two where columns belong together."""
+    """One line of headings, or two if columns are grouped."""
     spans: list[list[Any]] = []
     for group, _ in table.headings:
         if spans and group and spans[-1][0] == group:

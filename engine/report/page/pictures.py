@@ -22,8 +22,8 @@ SHOWN = ("bicubic", "ours", "gt")
 STAGE_PIXELS = 720_000  # of one comparison; all comparisons of a page share twice as many
 STAGE_BYTES = 2_800_000  # for all comparisons of a page, before base64 adds a third
 CROP = 96  # pixels a side; of small frames half their shorter side
-FACTORS = (1, 2, 4, 8, 16, 32)  # how much differences may be amplified
-QUALITIES = (92, 82, 65, 40, 15)  # tried until a picture fits its share of the page
+FACTORS = (1, 2, 4, 8, 16, 32)  # maximum amplification of differences
+QUALITIES = (92, 82, 65, 40, 15)  # tried in order until a picture fits its share of the page
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -44,8 +44,8 @@ class Place(NamedTuple):
 class Comparison:
     """Versions of one frame, (H, W, 3) uint8, `bicubic` first and `gt` last, with the amplified differences to `gt`.
 
-    Keys are those of the page's markup: plain words. `slices`: one row of every frame over time, by the same keys;
-    `row`: which one.
+    Keys are those of the page's markup: plain words. `slices`: row number `row` of every frame over time, with the same
+    keys.
     """
 
     clip: str
@@ -95,7 +95,7 @@ def load(entry: Mapping[str, Any], folder: Path) -> Comparison:
 
 
 def page_keys(names: Iterable[str]) -> list[str]:
-    """Identifiers of pictures in the page's markup and address, because names of methods may have any characters."""
+    """Identifiers of pictures in the page's markup and address, because method names may contain any character."""
     return [name if name in SHOWN else f"method{number}" for number, name in enumerate(names)]
 
 
@@ -138,7 +138,7 @@ def places(comparison: Comparison) -> dict[str, Place]:
 
 
 def _contrasts(comparison: Comparison, candidates: Sequence[Place]) -> dict[str, Array]:
-    """Titles and scores of the places where methods do differently well."""
+    """Titles and scores of the places where methods differ in quality."""
     squares = [np.square(comparison.errors[name]) for name in comparison.methods]
     if len(squares) > 2:
         return {
@@ -152,7 +152,7 @@ def _contrasts(comparison: Comparison, candidates: Sequence[Place]) -> dict[str,
 
 
 def around(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Place:
-    """A place with its centre at (x, y), moved into the frame where it would leave it."""
+    """A place with its centre at (x, y), shifted to be inside the frame."""
     width, height = min(width, size[1]), min(height, size[0])
     left, top = round(x - width / 2), round(y - height / 2)
     return Place(min(max(left, 0), size[1] - width), min(max(top, 0), size[0] - height), width, height)

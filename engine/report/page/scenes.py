@@ -43,7 +43,7 @@ class Names(dict[str, str]):
 
 
 def load_pictures(report: Mapping[str, Any], folder: Path) -> tuple[list[Comparison], list[str]]:
-    """The pictures that the page shows, and notes on those that it does not."""
+    """The pictures of the page, and notes on omitted ones."""
     entries = list(report.get("pictures") or [])
     found, notes = [], []
     for entry in entries[:PICTURES]:
@@ -84,7 +84,7 @@ def scene(comparison: Comparison, index: int, count: int, names: Names) -> Marku
 
 
 def slice_section(comparison: Comparison, names: Names) -> Markup | None:
-    """One row of every frame, below each other, for each method: flicker shows as horizontal stripes."""
+    """One row of every frame, stacked vertically, for each method: flicker appears as horizontal stripes."""
     if not comparison.slices:
         return None
     frames = len(comparison.slices["gt"])
@@ -100,7 +100,7 @@ def slice_section(comparison: Comparison, names: Names) -> Markup | None:
 
 
 def viewer(comparison: Comparison, part: Place, index: int, count: int, names: Names) -> Markup:
-    """The slider: all pictures on top of each other, of which the script shows two, parted by a divider."""
+    """The slider: all pictures in one place; the script shows two of them, separated by a divider."""
     shown = [key for key in names if key in comparison.pictures]
     limit = STAGE_BYTES // (len(shown) * count)
     layers = [
@@ -167,7 +167,7 @@ def zoom_buttons(boxes: bool) -> Markup:
 
 
 def marks(comparison: Comparison, part: Place) -> Markup | None:
-    """The objects' boxes and the row shown over time, above the picture; the script moves them with it."""
+    """The objects' boxes and a line at the row shown over time, as an overlay that the script moves with the picture."""
     if not comparison.boxes and comparison.row is None:
         return None
     rectangles = [
@@ -188,7 +188,7 @@ def marks(comparison: Comparison, part: Place) -> Markup | None:
 
 
 def strip(name: str, comparison: Comparison, place: Place, part: Place, names: Names) -> Markup:
-    """One place in all five pictures, enlarged, with its own PSNR."""
+    """One place in all pictures, enlarged, with its own PSNR."""
     panels = []
     for key in (key for key in names if key in comparison.pictures):
         psnr = number(comparison.psnr(key, place), ".2f") + " dB" if key in comparison.methods else ""
@@ -248,7 +248,7 @@ def measured_objects(comparison: Comparison, protocol: str) -> list[Measured]:
 
 
 def chosen_objects(objects: Sequence[Measured]) -> list[Measured]:
-    """At most OBJECTS of them: of each class as many, spread evenly from the largest to the smallest."""
+    """At most OBJECTS objects: the same number of each class, evenly spread from the largest to the smallest."""
     classes: dict[str, list[Measured]] = {}
     for found in sorted(objects, key=lambda found: -found[0]["w"] * found[0]["h"]):
         classes.setdefault(str(found[0]["label"]), []).append(found)
@@ -261,7 +261,7 @@ def chosen_objects(objects: Sequence[Measured]) -> list[Measured]:
 
 
 def card(comparison: Comparison, box: Mapping[str, Any], row: Mapping[str, Any], names: Names) -> Markup:
-    """One object in baseline, ours and truth."""
+    """One object in baseline, ours and ground truth."""
     least, most = OBJECT_SIDE
     side = round(min(max(2.2 * max(box["w"], box["h"]), least), max(most, box["w"], box["h"])))
     place = around(box["x"] + box["w"] / 2, box["y"] + box["h"] / 2, side, side, comparison.size)
