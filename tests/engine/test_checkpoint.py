@@ -137,7 +137,7 @@ def test_released_weights_are_found_from_anywhere(
     root, short = tmp_path / "repository", Path("checkpoints") / f"{name}.safetensors"
     (root / short).parent.mkdir(parents=True)
     (root / short).touch()
-    monkeypatch.setattr(config, "ROOT", root)
+    monkeypatch.setattr(config.load, "ROOT", root)
     monkeypatch.chdir(root)
     assert released(network, scale) == short
     (tmp_path / "elsewhere").mkdir()
@@ -148,7 +148,7 @@ def test_released_weights_are_found_from_anywhere(
 def test_released_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no MTDO weights of scale 3 come with the repository, only of 2 and 4"):
         released("mtdo", 3)
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config.load, "ROOT", tmp_path)
     with pytest.raises(
         InputError, match=r"no weights: '.*mtdo_s\.safetensors' is not there: name a file with --weight"
     ):
