@@ -39,7 +39,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
     """Build the dataclass `cls` from `mapping`; `where` is the dotted key that leads here, for messages.
 
     A field whose metadata holds `parse` (a function of value and dotted key) is built by it, all others by their type.
-    A dataclass may check its values in `__post_init__` with an `InputError`; the dotted key is put in front of it.
+    A dataclass may check its values in `__post_init__` with an `InputError`; the dotted key is prefixed to its message.
     Raises `InputError` for unknown keys, missing required keys and wrong types.
     """
     if mapping is None:

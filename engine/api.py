@@ -77,7 +77,7 @@ def upscale_array(
         padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: the weights' own.
         tile: process tiles of this many input pixels a side; "auto": only if memory requires it; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
-        device: None: where the network is; "cuda" moves it to the GPU.
+        device: None: the network's device; "cuda" moves it to the GPU.
 
     Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for gray frames, in the
         type of `frames`, clipped to its range.

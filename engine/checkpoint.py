@@ -32,7 +32,7 @@ RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale
 
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
-    """Write a network's weights (or `state` instead) with its config, spacing and padding: `load_network` needs nothing else."""
+    """Write a network's weights (or `state` instead) with its config, spacing and padding, so that `load_network` needs no other file."""
     save_tensors(path, state if state is not None else network.state_dict(), {**use_of(network), **facts})
 
 

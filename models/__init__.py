@@ -19,7 +19,7 @@ from settings import from_mapping
 
 
 class Architecture(NamedTuple):
-    """One network: its config dataclass, its class and, where there are any, its published and earlier weights."""
+    """One network: its config dataclass, its class and, if there are any, its published and earlier weights."""
 
     config: type[WindowConfig] | type[SpaceTimeConfig]
     network: Callable[[Any], Network]

@@ -1,8 +1,8 @@
-"""What the engine asks of a network.
+"""The interface between the engine and a network.
 
 There are two kinds. A window network takes a window of LR frames and restores its centre frame; a space-time network takes
-LR key frames and returns key and intermediate frames at any size. The engine knows these two kinds; everything else it
-asks the network, through the methods below. docs/architecture.md shows how a network is added.
+LR key frames and returns key and intermediate frames at any size. The engine distinguishes only these two kinds and
+gets all other information from the methods below. docs/architecture.md shows how to add a network.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from errors import InputError
 from models.flow import Flows
 
 Spacing = int | Literal["auto"]
-DEFAULT_SCALE = 4  # of space-time networks, where no output size is asked for
+DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
-USES = ("spacing", "padding")  # how windows are taken from a clip; the weights' header has them next to the config
+USES = ("spacing", "padding")  # how to take windows from a clip; stored in the weights' header next to the config
 
 
 def check_use(key: str, value: Any) -> None:
@@ -87,7 +87,7 @@ class Network(nn.Module):
             setattr(self, key, values[key])
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
-        """(H, W) of the output for LR frames of `size` = (h, w). `wanted` is used if the network takes any size."""
+        """(H, W) of the output for LR frames of `size` = (h, w). `wanted` is used if the network supports any size."""
         raise NotImplementedError
 
     def bytes_per_pixel(self, span: int, times: int = 0) -> float:
@@ -103,7 +103,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def for_inference(self, dtype: torch.dtype) -> Network:
-        """The network for inference in `dtype`: itself, or a converted copy where autocast is not used."""
+        """The network for inference in `dtype`: itself, or a converted copy if autocast is not used."""
         return self
 
     def parts_to_compile(self) -> Sequence[nn.Module]:
@@ -123,7 +123,7 @@ class Network(nn.Module):
 class WindowNetwork(Network):
     """(B, N, 3, h, w) in [0, 1] -> the centre frame (B, 3, scale*h, scale*w), not clamped.
 
-    How windows are taken from a clip is stored in the weights' header. spacing: frames from one frame of a window to the next,
+    The weights' header stores how to take windows from a clip. spacing: frames from one frame of a window to the next,
     "auto": by what moves (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
     """
 

@@ -90,7 +90,7 @@ def _extended(size: int, before: int, after: int, device: torch.device) -> Tenso
 
 
 def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
-    """`_extended` by `reach` on both sides where size >= reach or size is 1. It needs no remainder, so `torch.export`
+    """`_extended` by `reach` on both sides if size >= reach or size is 1. It needs no remainder, so `torch.export`
     accepts a symbolic size.
     """
     index = torch.arange(-reach, size + reach, device=device)
@@ -101,7 +101,7 @@ def _mirrored(size: int, reach: int, device: torch.device) -> Tensor:
 def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
     """Pad (..., h, w) at the right and the bottom until both sides are multiples of `multiple`.
 
-    Reflection padding (the border sample is not repeated) where the side is long enough, otherwise symmetric padding.
+    Reflection padding (the border sample is not repeated) if the side is long enough, otherwise symmetric padding.
     """
     for axis in (-2, -1):
         size = frames.shape[axis]

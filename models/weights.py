@@ -16,7 +16,7 @@ def strip_module_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """Differences in names and shapes, such as "1 missing: a.weight; 2 unexpected: b, c"; empty if nothing does."""
+    """Differences in names and shapes, such as "1 missing: a.weight; 2 unexpected: b, c"; empty if there are none."""
     missing = [key for key in expected if key not in state]
     unexpected = [key for key in state if key not in expected]
     misshaped = [

@@ -41,7 +41,7 @@ def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = (
 
 
 def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
-    """`network.spacing` and `network.padding`, as configs before version 0.2 have them, become keys of `data`."""
+    """`network.spacing` and `network.padding`, from configs before version 0.2, become keys of `data`."""
     network = mapping.get("network")
     earlier = {key: network.pop(key) for key in USES if key in network} if isinstance(network, dict) else {}
     return {**mapping, "data": {**earlier, **(mapping.get("data") or {})}} if earlier else mapping

@@ -34,7 +34,7 @@ FrameNumber = Annotated[int, Between(-(10**9), 10**9)]
 
 @dataclass
 class SourceConfig:
-    """Where clips come from: a folder in any known layout, or `kind: simulated` (clips made from stills)."""
+    """Source of clips: a folder in any known layout, or `kind: simulated` (clips made from stills)."""
 
     root: str = ""
     kind: str = "auto"
@@ -226,7 +226,7 @@ class Config:
 
     @property
     def scale(self) -> float:
-        """The scale of validation: the network's own, or the one asked for where the network takes any."""
+        """The scale of validation: the network's own, or the requested one if the network takes any."""
         return (self.eval.scale or self.data.scales[0]) if self.space_time else self.network.scale
 
     @property

@@ -164,7 +164,7 @@ def in_between_steps(config: Config) -> list[int]:
 
 
 def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:
-    """For every gap between key frames: the times in (0, 1) of the true frames in it, as the clip's frame times say."""
+    """For every gap between key frames: the times in (0, 1) of the true frames in it, from the clip's frame times."""
     steps = in_between_steps(config)
     return [gap_times(gt, key, config.stride, steps) for key in range(0, last, config.stride)]
 

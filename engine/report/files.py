@@ -39,7 +39,7 @@ FORMULA = ("=", "+", "-", "@")  # first characters of a formula in a spreadsheet
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
-    """Write report.json, .md, .csv and .html to `folder` (and objects.csv where the report has objects one by one).
+    """Write report.json, .md, .csv and .html to `folder` (and objects.csv if the report lists single objects).
 
     Each file is written atomically. Raises `InputError` if the folder cannot be written.
     """

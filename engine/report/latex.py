@@ -1,4 +1,4 @@
-"""Tables as LaTeX with the package booktabs, to be input into a paper."""
+"""Tables as LaTeX with the package booktabs, for papers."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class BatchJob(NamedTuple):
 class ChunkJob(NamedTuple):
     """A chunk of key frames.
 
-    keys: key frames (T, 3, h, w).   keep: the outputs from the first to the second of these key frames are wanted.
+    keys: key frames (T, 3, h, w).   keep: return the outputs from the first to the second of these key frames.
     with_last: include the second one, which is otherwise the first of the next chunk.   times: those of each gap of `keys`,
     if they differ; None: those of the runner.
     """
@@ -158,7 +158,7 @@ def _batch(group: Sequence[WindowJob]) -> BatchJob:
 def chunks(
     clip: Clip, frames: Sequence[int], length: int, context: int, times: Sequence[Sequence[float]] | None = None
 ) -> Iterator[ChunkJob]:
-    """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, where they differ.
+    """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, if they differ.
 
     Chunks begin at multiples of `length` for any `frames`, so the result does not depend on the first frame of the work.
     """

@@ -29,7 +29,7 @@ from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
 @dataclass(frozen=True)
 class Options:
-    """How a clip is restored. docs/upscale.md has the cost and effect of each option."""
+    """Options of restoration. docs/upscale.md has the cost and effect of each."""
 
     precision: str = "fp32"
     tile: int | None = None  # side in LR pixels; None: the full frame
@@ -43,7 +43,7 @@ class Options:
 DEFAULT = Options()
 FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
 MOST_WINDOWS = 16
-ON_DEVICE = 0.1  # share of a GPU's free memory that finished frames may take there while tiles are joined
+ON_DEVICE = 0.1  # share of a GPU's free memory for finished tiles before they are joined
 
 
 class Shape(NamedTuple):
@@ -74,7 +74,7 @@ def restore(
     (none: key frames only; or a list for each gap), at `size` = (H, W), None: four times as large; with `frames` (a range of
     key frames) these and the intermediate frames after each. Memory does not depend on the length of the clip. note: called
     with a line when memory runs out and smaller tiles are used (default: standard error). clock: measures the time of the
-    work. progress: called with the number of finished tiles of a frame and its number of tiles. The network is put into eval
+    work. progress: called with the number of finished tiles of a frame and its number of tiles. The network is set to eval
     mode. Raises `InputError` for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)

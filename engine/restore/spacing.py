@@ -1,6 +1,6 @@
 """The spacing of windows: the number of frames from one frame of a window to the next.
 
-A neighbour adds information where its pixel grid samples the scene at other positions. With little motion, frames further
+A neighbour adds information if its pixel grid samples the scene at other positions. With little motion, frames further
 away add more; with much motion, they are only harder to align. "auto" chooses for every window the widest spacing up to
 `WIDEST` at which the frames next to the centre are displaced from it by at most `REACH` pixels, the frames after them by at
 most twice as many, and so on. The choice depends on the frames only, so a frame has the same window for any start of the
@@ -30,7 +30,7 @@ def widest(spacing: Spacing | None) -> int:
 
 
 def set_spacing(network: Network, spacing: Spacing, source: Path) -> None:
-    """Set another spacing for the network from `source`. Raises `InputError` if it does not take windows."""
+    """Set another spacing for the network from `source`. Raises `InputError` if the network does not take windows."""
     if network.space_time:
         name = network.config.name.upper()
         raise InputError(f"--spacing is for networks of windows, '{source}' holds {name} weights: leave it out")

@@ -60,7 +60,7 @@ class WriteBehind(Generic[T]):
     """Calls `write(item)` in a thread, in order. `with WriteBehind(write) as out: out.put(item)`.
 
     An error of the thread is raised by the next `put` or at the end of the block; items after it are dropped. If the
-    block fails, items that were put before are still written, so finished frames are not lost.
+    block fails, earlier items are still written, so finished frames are not lost.
 
     The thread uses one core and leaves the others to the network. PyTorch stores the number of threads per thread, but
     the first read in a thread or operator library returns the number that any thread set last. So the caller's number is

@@ -21,7 +21,7 @@ from torch import Tensor
 
 OVERLAP = 32  # LR pixels that neighbouring tiles share
 UNUSED = 1 / 4  # share of the overlap at a tile's edge that is discarded, because it depends on the tile's padding
-SHARE = 0.5  # of the free memory that a frame may take
+SHARE = 0.5  # share of the free memory for one frame
 SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
 
 
@@ -163,7 +163,7 @@ def _group_limits() -> list[float]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch raises an error of its own on GPUs, a plain RuntimeError on CPUs."""
+    """Whether an error means out of memory: PyTorch raises `OutOfMemoryError` on GPUs, but a plain RuntimeError on CPUs."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)

@@ -170,7 +170,7 @@ class Trainer:
         if self.updating:
             self.undo.restore()
         if isinstance(error, InputError) and self.step == self.origin[0]:
-            return error  # nothing was trained yet
+            return error  # no step was trained yet
         try:
             self.save(survivor=distributed.world() > 1)
             where = f"saved at step {self.step}"
@@ -270,7 +270,7 @@ class Trainer:
     def settle(self, stopping: bool = False) -> bool:
         """Check the loss and norms of the pending update, if any. True: the update was undone.
 
-        Raises `Diverged` as `update` does, and, unless `stopping`, `Interrupted` where a signal reached any rank.
+        Raises `Diverged` as `update` does, and, unless `stopping`, `Interrupted` if a signal reached any rank.
         """
         pending, self.pending = self.pending, None
         if pending is None:
@@ -409,7 +409,7 @@ class Trainer:
         return report
 
     def finish(self) -> dict[str, Any]:
-        """Write the final weights (averaged where averages are kept) and evaluate them, with the report's pictures."""
+        """Write the final weights (averaged if averages are kept) and evaluate them, with the report's pictures."""
         try:
             with self.signals.watch(), self.signals.raising(), self.averaged() as network:
                 return self._evaluate_final(network)

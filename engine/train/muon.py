@@ -26,7 +26,7 @@ NARROWEST = 3  # matrices with fewer rows or columns are trained with Adam
 
 
 class Muon(torch.optim.Optimizer):
-    """Groups with `orthogonal: True` take Muon's steps for their matrices; `betas` and `eps` are Adam's for all others."""
+    """Groups with `orthogonal: True` use Muon for their matrices; `betas` and `eps` are Adam's for all others."""
 
     def __init__(self, groups: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "orthogonal": False}

@@ -68,7 +68,7 @@ class EMA:
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         if self._lists is None or self._lists[0] is not self.state or self._lists[1] is not network:
-            own = network.state_dict()  # listed once: for small networks that takes longer than the average itself
+            own = network.state_dict()  # listed once: for small networks, listing takes longer than averaging
             floats = [name for name, tensor in own.items() if tensor.is_floating_point()]
             self._lists = self.state, network, [self.state[name] for name in floats], [own[name] for name in floats]
         torch._foreach_lerp_(self._lists[2], self._lists[3], 1 - decay)

@@ -23,7 +23,7 @@ def check_changes(header: Mapping[str, Any], config: Config, data: str, world: i
     """One line that lists the differences from the run of the state; "" if there are none.
 
     header: of the state.   data: `TrainingData.fingerprint` of the present clips.   accept: also resume with other data, another
-    seed or another optimizer. Raises `InputError` for these where they are not accepted.
+    seed or another optimizer. Raises `InputError` for these unless `accept` is set.
     """
     changed = differences(header["config"], config_to_mapping(config))
     refused = [_said(key, *values) for key, values in changed.items() if _decides(key)]

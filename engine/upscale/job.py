@@ -199,7 +199,7 @@ class ClipJob:
         indices = self.frames_of(number)
         (self.work / "pieces").mkdir(exist_ok=True)
         if self.compare:
-            bicubic = Bicubic(deepcopy(self.clip), self.size)  # a decoder of its own: this is the writer's thread
+            bicubic = Bicubic(deepcopy(self.clip), self.size)  # a copy: this runs in the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
             shown = map(self.bands.stretch, self.stored(indices)) if self.bands else self.stored(indices)
             both = comparison.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))

@@ -20,7 +20,7 @@ from errors import InputError
 
 @dataclass(frozen=True)
 class Member:
-    """One clip of a folder and the name of its output. still: a picture of its own."""
+    """One clip of a folder and the name of its output. still: a single picture."""
 
     path: Path
     output: str
@@ -30,10 +30,10 @@ class Member:
 def find_members(
     source: Path, out: Path, stills: bool, image_suffix: str, note: Callable[[str], None]
 ) -> list[Member] | None:
-    """The clips in a folder, in natural order; None where the folder itself is one clip of frames.
+    """The clips in a folder, in natural order; None if the folder itself is one clip of frames.
 
-    stills: every picture is a clip of its own. image_suffix: of the pictures written for them; TIFF stays TIFF.
-    Raises InputError where it is unclear which clips are meant, or where there are none. `note` gets what is left out.
+    stills: every picture is a separate clip. image_suffix: of the pictures written for them; TIFF stays TIFF.
+    Raises InputError if the folder is ambiguous or has no clips. `note` is called with skipped files.
     """
     pictures = image_files(source)
     stacks = [path for path in pictures if is_stack(path)]
@@ -96,7 +96,7 @@ def _stills(pictures: Sequence[Path], suffix: str) -> list[Member]:
 
 
 def _check_clear(source: Path, pictures: Sequence[Path], clips: Sequence[Path]) -> None:
-    """A picture or two beside clips belong to them; numbered frames may be a clip themselves."""
+    """Raises InputError for numbered frames next to clips, which may be a clip themselves; other pictures are allowed."""
     if len(pictures) > 1 and frame_numbers([path.stem for path in pictures]):
         raise InputError(
             f"'{source}' holds frames ({pictures[0].name}, ...) and also clips ({clips[0].name}, ...): name one of the "
@@ -105,7 +105,7 @@ def _check_clear(source: Path, pictures: Sequence[Path], clips: Sequence[Path]) 
 
 
 def _unrelated(pictures: Sequence[Path], note: Callable[[str], None]) -> bool:
-    """Whether pictures are no frames of one clip: of many sizes, or with gaps in their numbers and nothing in common."""
+    """Whether pictures are not frames of one clip: they have many sizes, or gaps in their numbers and unrelated content."""
     if len(pictures) < 2:
         return False
     infos = {path: _header(path) for path in pictures}

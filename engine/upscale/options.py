@@ -14,7 +14,7 @@ CONTEXT = 4  # key frames that a chunk of a space-time network sees beyond its e
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for; names as upscale.py's options."""
+    """The user's request; fields have the names of upscale.py's options."""
 
     source: Path
     out: Path
@@ -29,18 +29,18 @@ class Request:
     ensemble: bool = False
     compile: bool = False
     device: str = "auto"
-    padding: str | None = None  # None: as the weights say
-    spacing: Spacing | None = None  # None: as the weights say
-    quality: Literal["auto", "clean", "compressed"] = "auto"  # of the source, which chooses between released weights
+    padding: str | None = None  # None: from the weights
+    spacing: Spacing | None = None  # None: from the weights
+    quality: Literal["auto", "clean", "compressed"] = "auto"  # of the source; selects the released weights
     context: int = CONTEXT
     input_fps: float | None = None
-    begin: float | None = None  # seconds: only what is shown from there on ...
-    end: float | None = None  # ... and before
-    scenes: bool = True  # nothing reaches across scene cuts
+    begin: float | None = None  # seconds: first time to upscale ...
+    end: float | None = None  # ... and the time to stop before
+    scenes: bool = True  # do not combine frames across scene cuts
     deinterlace: bool = True
-    stills: bool = False  # every picture of a folder is a clip of its own
+    stills: bool = False  # every picture of a folder is a separate clip
     bands: tuple[int, ...] | None = None  # one or three, from 1
-    limits: tuple[float, float] | None = None  # stored values that become 0 and 1
+    limits: tuple[float, float] | None = None  # stored values mapped to 0 and 1
     percentiles: tuple[float, float] | None = None
     image_format: str | None = None
     codec: str | None = None
@@ -50,7 +50,7 @@ class Request:
     encoder_options: tuple[tuple[str, str], ...] = ()
     lossless: bool = False
     compare: bool = False
-    trust: bool = False  # maps of doubt beside the output
+    trust: bool = False  # maps of uncertainty next to the output
     preview: int | None = None
     preview_seconds: float | None = None
     pipe_format: str = "y4m"  # of `-` as source or out: y4m, rgb24 or rgb48le
@@ -59,6 +59,6 @@ class Request:
     overwrite: bool = False
 
     def stretch(self) -> Bands | None:
-        """How stored bands become colours, where it was said."""
+        """The requested conversion of stored bands to colours, if any."""
         asked = Bands(self.bands, self.percentiles, self.limits)
         return None if asked == Bands() else asked

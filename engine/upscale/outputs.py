@@ -37,7 +37,7 @@ def missing_frames(
     device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[tuple[int, Tensor | None]]:
-    """Output frames of consecutive pieces in order: restored where missing, None where finished before."""
+    """Output frames of consecutive pieces in order: restored if missing, None if already finished."""
     first, last = job.frames_of(numbers[0])[0], job.frames_of(numbers[-1])[-1]
     there = {index for index in range(first, last + 1) if job.has(index)}
     keys = [key for number in numbers for key in job.keys_of(number) if len(job.outputs_of(key))]

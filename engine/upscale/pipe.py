@@ -129,7 +129,7 @@ class _Raw:
 
 
 class _Y4m:
-    """(3, H, W) in [0, 1] -> frames of YUV4MPEG2: 4:2:0, 4:4:4 for odd sizes; 10 bits where the source has more than 8."""
+    """(3, H, W) in [0, 1] -> frames of YUV4MPEG2: 4:2:0, 4:4:4 for odd sizes; 10 bits if the source has more than 8."""
 
     def __init__(self, pipe: BinaryIO, job: ClipJob) -> None:
         base = targets.base_of(job.clip)

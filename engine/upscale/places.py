@@ -23,7 +23,7 @@ class Outputs(Protocol):
 
 
 def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """Raises InputError where an output touches an input or the program, is a link or a device, or cannot be written."""
+    """Raises InputError if an output would overwrite an input or the program, is a link or a device, or cannot be written."""
     check_apart(places, inputs)
     for place in places:
         if place.is_symlink():

@@ -30,9 +30,9 @@ LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow e
 
 
 def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:
-    """The network and its file: the weights asked for, or the small released ones for the job.
+    """The network and its file: the requested weights, or the small released ones for the job.
 
-    These are MTDO's where they have the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the
+    These are MTDO's if they have the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the
     first clip, for `--size`. lossy: whether the source is compressed.
     """
     intermediate = bool(request.fps or request.times)
@@ -196,7 +196,7 @@ def kind_of(suffix: str, clip: Clip) -> str:
 
 
 def image_suffix(clip: Clip, request: Request) -> str:
-    """How single frames are written: as asked for; TIFF where the source is one or has floats; else PNG."""
+    """Suffix of single frames: the requested one; TIFF if the source is TIFF or has floats; else PNG."""
     if request.image_format:
         return f".{request.image_format}"
     base = targets.base_of(clip)

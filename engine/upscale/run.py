@@ -126,7 +126,7 @@ def make_all(
 
 
 def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:
-    """Whether a job is possible; prints what the result cannot keep of the source."""
+    """Whether a job is possible; prints which properties of the source the result loses."""
     with failures.of(job.clip.name):
         job.check(request.resume, request.overwrite)
         job.check_formats()

@@ -1,6 +1,6 @@
 """Upscale one GeoTIFF of any size in bounded memory: read tiles, keep finished rows of tiles, write the file from the top.
 
-A piece is one row of tiles of one group of bands. It depends on nothing but the scene, so pieces can be made in any order,
+A piece is one row of tiles of one group of bands. It depends on the scene only, so pieces can be made in any order,
 by any process, and made again after an interruption: the result is the same to the byte. Rows of tiles overlap as in
 `engine.restore.tiles`; a piece keeps its own part of the overlap, weighted, and the parts are added when the file is written.
 """
@@ -27,17 +27,17 @@ from engine.upscale.job import ClipJob
 from errors import InputError
 from models.base import Network
 
-NETWORK_MEMORY = 2**30  # bytes that the network may take for one tile
+NETWORK_MEMORY = 2**30  # memory of the network for one tile, bytes
 ROW_MEMORY = 2**28  # bytes of the finished part of a row of tiles
 
 
-# frames (h, w, bands) float32 of a series, which of them is wanted, (H, W) -> (bands, H, W)
+# frames (h, w, bands) float32 of a series, index of the target frame, (H, W) -> (bands, H, W)
 Enlarge = Callable[[list[np.ndarray], int, tuple[int, int]], np.ndarray]
 
 
 class Row(NamedTuple):
     """A finished row of tiles of one group, (bands, rows, W): rows shared with the row above and the one below in float32,
-    weighted; those of its own in the type of the file.
+    weighted; the other rows in the type of the file.
     """
 
     above: np.ndarray
@@ -246,7 +246,7 @@ class SceneJob(ClipJob):
         return [] if alpha is None else [self._nearest([alpha], first, last)[0]]
 
     def _valid_anywhere(self, first: int, last: int) -> np.ndarray:
-        """(rows, W): whether any band is measured, as GDAL's mask of a dataset says."""
+        """(rows, W): whether any band is measured, by GDAL's dataset mask."""
         valid = self._nearest(list(self.scene.facts.bands), first, last)[1]
         return np.full((last - first, self.size[1]), True) if valid is None else np.logical_or.reduce(valid)
 
@@ -303,7 +303,7 @@ def middle(job: SceneJob, network: Network, side: int) -> ArrayClip:
 def make_pieces(
     job: SceneJob, numbers: list[int], network: Network, options: Options, device: torch.device, bar: Any
 ) -> None:
-    """Rows of tiles, one after the other."""
+    """Restore rows of tiles in sequence."""
     enlarge = enlarger(job, network, options, device)
     for number in numbers:
         job.make_piece(number, enlarge, bar.set_postfix_str)

@@ -136,7 +136,7 @@ class MTDO(WindowNetwork):
         return features, self.msd.neighbour_half(features)
 
     def finish(self, restored: Tensor, centre: Tensor) -> Tensor:
-        """Crop the padded result to the unpadded centre (B, 3, h, w); add its bicubic upscaling if the config says so."""
+        """Crop the padded result to the unpadded centre (B, 3, h, w); add its bicubic upscaling if the config requires it."""
         scale = self.config.scale
         restored = restored[..., : scale * centre.shape[-2], : scale * centre.shape[-1]].to(centre.dtype)
         return restored + bicubic_upscale(centre, scale) if self.config.residual == "bicubic" else restored
@@ -210,7 +210,7 @@ class MTDO(WindowNetwork):
                 layer.head_padding = before
 
     def exportable(self, free: bool, size: tuple[int, int]) -> MTDO:
-        """The plan of attention windows is a constant of the graph, or made of the graph's sizes."""
+        """A copy whose plan of attention windows is a constant of the graph, or with `free` computed from symbolic sizes."""
         copy = deepcopy(self)
         if isinstance(copy.reconstruction, HAT):
             copy.reconstruction.make_plan = symbolic_window_plan if free else _constant_plan(self.config, size)

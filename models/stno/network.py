@@ -224,7 +224,7 @@ class STNO(SpaceTimeNetwork):
 
 
 def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
-    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, or replication where a side is too short for it."""
+    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, or replication if a side is too short for it."""
     maps = frames.flatten(0, 1)
     for axis in (-2, -1):
         side = frames.shape[axis]
@@ -266,7 +266,7 @@ def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
 
 
 def _on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times on the device of `frames`, without waiting for it: a list becomes constants, which a CUDA graph may hold."""
+    """Times on the device of `frames`, without synchronisation: a list becomes constants, which a CUDA graph can contain."""
     if isinstance(times, Tensor):
         return rows.to(frames.device, non_blocking=True)
     return torch.stack([frames.new_full((len(rows), 1), time) for time in rows[0, :, 0].tolist()], dim=1)

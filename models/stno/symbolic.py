@@ -30,7 +30,7 @@ class AxisCells(NamedTuple):
         return (self.lower + step).clamp(min=0).minimum(torch.zeros_like(self.lower) + (self.cells - 1))
 
     def weights(self) -> Tensor:
-        """Weights of the lower and the upper cell (2, outputs): bilinear; one half each where both are the same cell."""
+        """Weights of the lower and the upper cell (2, outputs): bilinear; one half each if both are the same cell."""
         border = (self.lower < 0) | (self.lower >= self.cells - 1)
         upper = torch.where(border, torch.full_like(self.fraction, 0.5), self.fraction)
         return torch.stack([1 - upper, upper])

@@ -9,7 +9,7 @@ VOID = frozenset(("img", "input", "br", "hr", "meta", "col"))
 
 
 class Markup(str):
-    """Text that is markup already and is not escaped again."""
+    """Text that is already markup and is not escaped again."""
 
     __slots__ = ()
 
@@ -18,7 +18,7 @@ Child = Any  # Markup, text, a number, None, or an iterable of such
 
 
 def element(name: str, /, *children: Child, **attributes: Any) -> Markup:
-    """One element. Attribute names lose leading underscores, inner ones become dashes; None and False leave one out."""
+    """One element. In attribute names, leading underscores are removed and inner ones become dashes; None and False omit an attribute."""
     words = [name]
     for key, value in attributes.items():
         if value is None or value is False:

@@ -125,7 +125,7 @@ def stage(comparison: Comparison, shown: int) -> Place:
 
 
 def places(comparison: Comparison) -> dict[str, Place]:
-    """Three crops, by rule: most detail; then where one method gained and lost most, or where several differ most."""
+    """Three crops, by rule: most detail; largest gain and largest loss of one method, or largest difference of several."""
     side = min(CROP, max(min(comparison.size) // 2, min(16, *comparison.size)))
     candidates = list(windows(comparison.size, (side, side)))
     rules = {"most detail": detail(comparison.luma["gt"]), **_contrasts(comparison, candidates)}
