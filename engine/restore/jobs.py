@@ -111,6 +111,7 @@ def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tenso
     padded: list[list[float]] = []
     wanted: list[int] = []
     for gap, asked in enumerate(times):
+        # The network needs ascending times in (0, 1): the extra ones divide the rest of the gap evenly.
         end, spare = asked[-1] if asked else 0.0, count - len(asked)
         padded.append([*asked, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
         if keep[0] <= gap < keep[1]:

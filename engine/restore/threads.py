@@ -19,10 +19,11 @@ END = object()
 
 
 def read_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
-    """The same items in the same order; a thread computes up to `depth` of them ahead."""
+    """Yield the same items in the same order; a thread computes up to `depth` of them ahead."""
     line: queue.Queue = queue.Queue(depth)
     closing = threading.Event()
 
+    # A blocking put would never return after the consumer has stopped: check `closing` at intervals.
     def put(item: object) -> bool:
         while not closing.is_set():
             try:

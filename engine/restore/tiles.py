@@ -110,6 +110,7 @@ class Canvas:
         """Results (n, 3, ., .) in the order of the tiles -> full frames."""
         if len(parts) == 1:
             return parts[0]
+        # Separable weights that sum to one at every pixel, so no normalisation is needed.
         canvas = parts[0].new_zeros(*parts[0].shape[:2], *self.out_size)
         for tile, part in zip(self.tiles, parts, strict=True):
             y, x = tile.y, tile.x

@@ -45,6 +45,7 @@ def share_out(
 
     def work(worker: int, some: list[Job]) -> list[Tensor]:
         if worker not in made:
+            # PyTorch stores this number per thread, so each worker must set it.
             torch.set_num_threads(share)
             made[worker] = make_worker()
         done: list[Tensor] = []

@@ -33,6 +33,7 @@ class Guard:
             usual = statistics.median(history) if len(history) >= ENOUGH else 0.0
             if self.factor and usual and value > self.factor * usual:
                 return f"the {name.replace('_', ' ')} is {value:.3g}, {value / usual:.0f} times its running median"
+            # Unusual values are not added: a series of them would raise the median and pass as usual.
             history.append(value)
         return ""
 

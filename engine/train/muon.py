@@ -92,8 +92,12 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """(..., rows, columns) -> about the nearest matrix whose singular values are 1 (they come out between 0.7 and 1.2)."""
+    """Approximate the nearest (semi-)orthogonal matrix to (..., rows, columns) by Newton-Schulz iterations.
+
+    They need matrix products only, unlike an SVD. The singular values of the result are between 0.7 and 1.2.
+    """
     a, b, c = COEFFICIENTS
+    # The iteration needs singular values of at most 1, and the smaller Gram matrix is cheaper.
     tall = matrix.shape[-2] > matrix.shape[-1]
     x = matrix.mT if tall else matrix
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7 if x.dim() > 2 else x.norm() + 1e-7)

@@ -57,7 +57,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 class EMA:
-    """Exponential moving average of a network's weights, with the usual short memory during the first steps."""
+    """Exponential moving average of a network's weights. The decay rises from a small value, to drop the initial weights early."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -67,6 +67,7 @@ class EMA:
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
+        # A resume replaces `state`, so the lists must be rebuilt.
         if self._lists is None or self._lists[0] is not self.state or self._lists[1] is not network:
             own = network.state_dict()  # listed once: for small networks, listing takes longer than averaging
             floats = [name for name, tensor in own.items() if tensor.is_floating_point()]

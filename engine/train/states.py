@@ -48,6 +48,7 @@ def save_state(
             path.unlink(missing_ok=True)
         say(f"the disk is full: {', '.join(path.name for path in older)} made room for the newest state")
         save_tensors(new, tensors, header)
+    # From the oldest to the newest, so that no rename overwrites a state that is still needed.
     for age in range(keep - 1, 1, -1):
         if (folder / state_name(age - 1)).is_file():
             (folder / state_name(age - 1)).replace(folder / state_name(age))
@@ -58,6 +59,7 @@ def save_state(
 
 def _second_name(path: Path, other: Path) -> None:
     """Give the file `path` the name `other`; it also keeps its own name if the file system supports hard links."""
+    # A hard link keeps STATE readable until the new state replaces it.
     linked = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         linked.unlink(missing_ok=True)

@@ -163,7 +163,7 @@ class SceneJob(ClipJob):
                 file.write(np.array([len(packed)], "<i8").tobytes() + packed)
 
     def load(self, number: int) -> Row:
-        """A kept row of tiles."""
+        """Read a kept row of tiles: three int64 row counts, then the size and zstd data of each part of `Row`."""
         bands, content = len(self.scene.groups[number % len(self.scene.groups)]), self.piece(number).read_bytes()
         lengths, place, parts = np.frombuffer(content, "<i8", 3), 24, []
         for length, dtype in zip(
@@ -232,7 +232,7 @@ class SceneJob(ClipJob):
         return np.where(valid, strip, values)
 
     def _nearest(self, bands: list[int], first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Source values and validity of output rows, each pixel that of the source pixel under its centre."""
+        """Source values and validity of output rows by nearest neighbour: from the source pixel under each output pixel's centre."""
         (height, width), (out_height, out_width) = self.clip.size, self.size
         rows = nearest(height, out_height, first, last)
         columns = nearest(width, out_width, 0, out_width)
@@ -252,7 +252,7 @@ class SceneJob(ClipJob):
 
 
 def choose_tile(job: SceneJob, network: Network, asked: int | None, free: float) -> int | None:
-    """LR pixels a side, the same for scenes of any size: as the network's memory and one row of tiles allow."""
+    """Tile side in LR pixels, limited by the memory of the network and of one row of tiles."""
     if asked:
         return asked
     needed = bytes_per_pixel(network, 2, 1)
@@ -269,7 +269,7 @@ def still(network: Network, name: str, frame: np.ndarray) -> ArrayClip:
 
 
 def enlarger(job: SceneJob, network: Network, options: Options, device: torch.device) -> Enlarge:
-    """The network on one tile."""
+    """A function that runs the network on one tile."""
 
     def enlarge(window: list[np.ndarray], centre: int, size: tuple[int, int]) -> np.ndarray:
         part = window[centre]

@@ -54,7 +54,7 @@ class Folded(NamedTuple):
 
 
 def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis:
-    """The interval is computed with exact integers: rounding cannot move an output pixel into a neighbouring interval.
+    """Locate output pixels with exact integers: rounding cannot move an output pixel into a neighbouring interval.
 
     On a GPU the tensors are created on the device: a copy from the CPU would wait for it.
     """
