@@ -6,7 +6,7 @@ from __future__ import annotations
 class InputError(ValueError):
     """Bad input: a file, folder, key, value or clip that cannot be used.
 
-    The message is one line: the problem, its place (file, key, clip, frame), what was expected, and the remedy. Scripts
+    The message is one line: the problem, its place (file, key, clip, frame), the expected input, and the remedy. Scripts
     print it without a traceback and exit with code 2.
     """
 

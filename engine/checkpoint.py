@@ -125,7 +125,7 @@ def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def check_fit(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise one `InputError` that lists what is missing, unexpected or of another shape in `tensors`."""
+    """Raise one `InputError` that lists missing and unexpected tensors and other shapes in `tensors`."""
     if problem := mismatch(tensors, own):
         raise InputError(
             f"the weights in '{source}' do not fit this network: {problem}: use the config they were trained with"

@@ -124,7 +124,7 @@ class WindowNetwork(Network):
     """(B, N, 3, h, w) in [0, 1] -> the centre frame (B, 3, scale*h, scale*w), not clamped.
 
     The weights' header stores how to take windows from a clip. spacing: frames from one frame of a window to the next,
-    "auto": by what moves (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
+    "auto": chosen from the motion (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
     """
 
     config: WindowConfig

@@ -1,4 +1,4 @@
-"""Reject keys that have no effect: a config that sets one does not do what its author expects."""
+"""Reject keys that have no effect: a config that sets one does not have the intended effect."""
 
 from __future__ import annotations
 

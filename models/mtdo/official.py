@@ -98,8 +98,8 @@ MARKS = frozenset({"hat", "msd", "A_tdm"})  # first name components that only pu
 def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
     """MTDO with published weights, in eval mode: `ctdm: as_shipped`, `residual: none`, frames and scale from the shapes.
 
-    A `module.` prefix and index buffers are ignored. Raises `InputError` listing what is missing, unexpected or of another
-    shape if these are not the weights of an MTDO.
+    A `module.` prefix and index buffers are ignored. Raises `InputError` listing missing and unexpected tensors and other
+    shapes if these are not the weights of an MTDO.
     """
     state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
     config = MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped")
