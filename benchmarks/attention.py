@@ -1,4 +1,4 @@
-"""Time of HAT's window attention, compiled and in plain PyTorch: python benchmarks/attention.py [--size 160] [--rounds 7].
+"""Time HAT's window attention, compiled and in plain PyTorch: python benchmarks/attention.py [--size 160] [--rounds 7].
 
 Both alternate in one process on a map of size x size tokens, with the linear layers around them; medians in milliseconds for
 the sizes of the paper and of mtdo_s. Errors: root mean square difference from float64 with the same (rounded) weights and
@@ -33,9 +33,9 @@ def milliseconds(network: nn.Module, x: Tensor, *plan: object) -> float:
 
 
 def errors(network: nn.Module, x: Tensor, *plan: object) -> list[float]:
-    """Of plain PyTorch and of the compiled operator, relative to float64."""
+    """Errors of plain PyTorch and of the compiled operator, relative to float64."""
     found = []
-    expected = deepcopy(network).double()(x.double(), *plan)  # float64 is not for the operator
+    expected = deepcopy(network).double()(x.double(), *plan)  # the operator does not support float64
     for backend in ("plain", "compiled"):
         dcn.set_backend(backend)
         found.append(((network(x, *plan) - expected).square().mean() / expected.square().mean()).sqrt().item())

@@ -1,7 +1,7 @@
-"""What each kind of video file keeps of a source: python benchmarks/containers.py [--out containers.md]
+"""Compare how containers preserve a source's tracks: python benchmarks/containers.py [--out containers.md]
 
-Makes small videos with sound of many codecs, subtitles, chapters and several frame rates, writes each as every kind of file
-without a network, reads the results back and prints tables in Markdown: kept (copied as it is), converted (to what),
+Makes small videos with sound of many codecs, subtitles, chapters and several frame rates, writes each to every container
+without a network, reads the results back and prints tables in Markdown: kept (copied), converted (with the new codec),
 refused (before the work) or left out.
 """
 
@@ -28,7 +28,7 @@ CLOSE = [k * 0.0004 for k in range(12)]  # frames less than a millisecond apart
 
 
 def table(title: str, rows: dict[str, Callable[[str, Path], str]]) -> str:
-    """One row for each case, one column for each kind of file."""
+    """One row for each case, one column for each container."""
     lines = [f"| {title} | {' | '.join(CONTAINERS)} |", "|" + "---|" * (len(CONTAINERS) + 1)]
     for name, attempt in rows.items():
         cells = []

@@ -56,7 +56,7 @@ def contenders(values: list[torch.Tensor], names: list[str]) -> dict[str, Callab
 def times(
     values: list[torch.Tensor], names: list[str], rounds: int, clock: Callable[[], float]
 ) -> dict[str, tuple[float, float]]:
-    """Median seconds (forward, forward + backward) of each contender, in turn within each round."""
+    """Median seconds (forward, forward + backward) of each contender; contenders alternate within each round."""
     device = values[0].device.type
     grad = torch.randn_like(values[0]).detach()
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)

@@ -13,7 +13,7 @@ Points = Sequence[tuple[float, float]]
 
 
 def needed() -> None:
-    """Raises InputError if matplotlib is missing. Call it before a long measurement."""
+    """Raise InputError if matplotlib is missing. Call it before a long measurement."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("matplotlib is not installed: pip install -r requirements-dev.txt")
 

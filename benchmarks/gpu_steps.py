@@ -1,4 +1,4 @@
-"""The steps of benchmarks/gpu.py: each takes a `Context` and returns rows for a table, `notes`, and what is `wrong`."""
+"""The steps of benchmarks/gpu.py: each takes a `Context` and returns table rows, `notes`, and a list of faults (`wrong`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.dcn import cuda_source
 ROOT = Path(__file__).parents[1]
 SIMULATED = [
     f"data.{part}={{kind: simulated, simulate: {{clips: 1, frames: 4, size: [64, 64]}}}}" for part in ("train", "val")
-]  # the trainer opens its data; these benchmarks bring their own batches
+]  # the trainer opens its data; these benchmarks use synthetic batches
 TINY = {
     "mtdo": ["network.channels=8", "network.feature_blocks=1", "network.reconstruction=residual", "network.reconstruction_blocks=1"],
     "stno": ["network.channels=8", "network.blocks=1", "network.query_width=16", "network.embedding=16", "network.heads=2"],
@@ -47,7 +47,7 @@ Result = dict[str, Any]
 
 @dataclass
 class Context:
-    """Where and how large the steps run."""
+    """Device and sizes of the steps."""
 
     device: torch.device
     quick: bool
@@ -61,7 +61,7 @@ class Context:
             torch.cuda.synchronize(self.device)
 
     def clean(self) -> None:
-        """Give memory back and undo what a step may have set."""
+        """Release memory and restore settings that a step may have changed."""
         dcn.set_backend(None)
         torch.use_deterministic_algorithms(False)
         torch._dynamo.reset()
@@ -74,7 +74,7 @@ class Context:
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else None
 
     def seconds(self, run: Callable[[], object], rounds: int = 3, warm: int = 1) -> float:
-        """Median seconds of a call, waited for."""
+        """Median seconds of a synchronised call."""
         taken = []
         for number in range(warm + rounds):
             self.wait()
@@ -88,7 +88,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Step:
-    """seconds: about what it takes on a data-centre GPU, and in a dry run."""
+    """seconds: approximate duration on a data-centre GPU, and in a dry run."""
 
     name: str
     run: Callable[[Context], Result]
@@ -97,7 +97,7 @@ class Step:
 
 
 def environment(context: Context) -> Result:
-    """The card, the software, and what was built."""
+    """The card, the software, and the built library."""
     lines: list[str] = []
     dcn.ensure_built(lines.append)
     row: dict[str, Any] = {"device": str(context.device), "PyTorch": torch.__version__, "CUDA": torch.version.cuda}
@@ -110,7 +110,7 @@ def environment(context: Context) -> Result:
 
 
 def operator_values(context: Context) -> Result:
-    """The compiled operator against plain PyTorch on random cases in all types, and in deterministic mode."""
+    """Compare the compiled operator with plain PyTorch on random cases in all types, and in deterministic mode."""
     if not dcn.compiled.available(context.device.type):
         return {
             "notes": [f"no compiled operator here: {dcn.compiled.why_not()}"],
@@ -136,7 +136,7 @@ def operator_values(context: Context) -> Result:
 
 
 def operator_speed(context: Context) -> Result:
-    """Forward and backward beside torchvision's operator and a plain convolution."""
+    """Time forward and backward, compared with torchvision's operator and a plain convolution."""
     sizes = [(1, 16, 16)] if context.quick else [(4, 64, 64), (5, 160, 160), (5, 180, 320)]
     dtypes = [torch.float32] if context.quick else [torch.float32, torch.bfloat16]
     names = [name for name in dcn.backends() if name != "compiled" or dcn.compiled.available(context.device.type)]
@@ -161,7 +161,7 @@ def operator_speed(context: Context) -> Result:
 
 @contextmanager
 def exact_float32() -> Any:
-    """Without TensorFloat-32, which keeps three digits."""
+    """Disable TensorFloat-32, which keeps three digits."""
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
@@ -173,7 +173,7 @@ def exact_float32() -> Any:
 
 
 def published_outputs(context: Context) -> Result:
-    """Both networks with seeded weights against the stored outputs of the published code."""
+    """Compare both networks with seeded weights to the stored outputs of the published code."""
     rows, wrong = [], []
     calls: dict[str, Callable[[Any, Tensor], Tensor]] = {
         "mtdo_full_as_shipped": lambda network, frames: network(frames),
@@ -226,7 +226,7 @@ def losses_of(config: Config, batch: int, steps: int) -> list[float]:
 
 
 def seconds_of(config: Config, batch: int, steps: int, context: Context, plain: bool = False) -> tuple[float, Trainer]:
-    """Seconds of a step, from the start of the fourth to the end of the last one. plain: the numbers of each step are waited for."""
+    """Seconds of a step, from the start of the fourth to the end of the last one. plain: synchronise after each step."""
     config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
     trainer, warm, start = trainer_of(config), min(3, steps - 1), 0.0
     trainer.ahead = trainer.ahead and not plain
@@ -271,7 +271,7 @@ def loss_curves(context: Context) -> Result:
 
 
 def training_speed(context: Context) -> Result:
-    """Samples a second, beside an eager fp32 loop without fused optimizer, and the share of the card's bf16 matrix rate."""
+    """Samples a second, compared with an eager fp32 loop without fused optimizer, and share of the card's bf16 matrix rate."""
     rows, notes = [], []
     rate = matrix_rate(context)
     batches = {"mtdo_s": 8, "stno_s": 4, "mtdo_jilin": 4, "stno_vimeo": 4}
@@ -331,7 +331,7 @@ def one_at_a_time(wanted: bool) -> Any:
 
 
 def inference(context: Context) -> Result:
-    """Restored frames a second and memory, beside eager fp32 with one window at a time."""
+    """Restored frames a second and memory, compared with eager fp32 with one window at a time."""
     rows, notes = [], []
     sizes = [(16, 16)] if context.quick else [(160, 160), (180, 320), (720, 1280)]
     labels = ["eager fp32", "fp32", "bf16", *(["fp16"] if context.cuda else [])]
@@ -368,7 +368,7 @@ def restoring(network: Any, clip: ArrayClip, precision: str, context: Context) -
 
 
 def exact_resume(context: Context) -> Result:
-    """Six steps, and three steps, a saved state and three steps: the same weights, bit for bit, in deterministic mode."""
+    """Six steps, and a run resumed after three, must give the same weights, bit for bit, in deterministic mode."""
     overrides = ["data.patch=16", "train.precision=fp32", "train.steps=1000", "train.batch_size=2"]
     config = config_of("mtdo_s", context, *overrides, "train.deterministic=true")
     batches, results = random_batches(config, 2, 6), []
@@ -392,7 +392,7 @@ def exact_resume(context: Context) -> Result:
 
 
 def sanitizer(context: Context) -> Result:
-    """compute-sanitizer over the comparison of the operator, where the tool is found."""
+    """Run compute-sanitizer on the comparison of the operator, if the tool is found."""
     tool = shutil.which("compute-sanitizer")
     if tool is None or not context.cuda:
         return {"notes": ["compute-sanitizer was not found" if tool is None else "no CUDA device"]}

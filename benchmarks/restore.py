@@ -1,9 +1,9 @@
 """Time and memory of restoration: python benchmarks/restore.py [--out FOLDER] [--sizes 64x64 ...] [--seconds 20].
 
 For MTDO and STNO at the paper's and at a small size: seconds per frame, peak memory, and achieved FLOP/s as a share of the
-machine's GEMM rate, which is measured in the same process, alternating with the frames. Operations are those of the published
-form, even where our implementation needs fewer. Every case runs in its own process, so that peak memory is its own. Writes restore.json,
-restore.md and restore.png.
+machine's GEMM rate, which is measured in the same process, alternating with the frames. Operations are counted for the
+published form, even where our implementation needs fewer. Every case runs in a separate process, so that peak memory is
+measured per case. Writes restore.json, restore.md and restore.png.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def repeat_pixels(source: str, out: str) -> None:
 
 
 def measure(size: tuple[int, int], weight: Path | None, folder: Path, network: bool) -> tuple[float, float, str]:
-    """GiB at the peak, seconds, and what was read back."""
+    """Peak GiB, seconds, and the data read back."""
     mean = write_scene(folder / "in.tif", *size)
     command = [
         sys.executable,

@@ -138,7 +138,7 @@ def softmax_block(block: GalerkinBlock) -> Callable[[Tensor], Tensor]:
 
 
 def galerkin(rounds: int, picture: Path | None) -> None:
-    """All sizes alternate, so that a busy moment of the machine does not affect only one."""
+    """All sizes alternate, so that load on the machine does not affect only one of them."""
     block = GalerkinBlock(128, 8, 512).eval()
     softmax = softmax_block(block)
     counts = [height * width for height, width in TOKENS]

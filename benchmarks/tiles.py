@@ -50,7 +50,7 @@ def restored(network: Network, clip: Clip, tile: int | None) -> Tensor:
 
 
 def compare(network: Network, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
-    """A line of the table and a picture for every tile size."""
+    """Return a table row and write a picture for every tile size."""
     whole, lines = restored(network, clip, None), []
     size = network.output_size(clip.size)
     for side in sides:

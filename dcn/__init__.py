@@ -1,10 +1,10 @@
-"""Modulated deformable convolution (DCNv2) as one operator with several implementations.
+"""Modulated deformable convolution (DCNv2): one operator with several implementations.
 
 `deform_conv2d` is the operator, `DCNv2Pack` the layer. `backends()` lists the implementations that work here, best
-first; `set_backend` or the environment variable DCN_BACKEND force one. `plain.deform_conv2d` is the operator in standard
-PyTorch operators, to export. Nothing is built or loaded by importing; `ensure_built()` builds the compiled kernels where
-a compiler is. `attention.window_attention` and `query.render` are compiled operators for inference on CPUs: the attention of HAT
-and the query of STNO.
+first; `set_backend` or the environment variable DCN_BACKEND force one. `plain.deform_conv2d` implements the operator with
+standard PyTorch operators, for export. The import builds and loads nothing; `ensure_built()` builds the compiled kernels if
+a compiler is available. `attention.window_attention` (attention of HAT) and `query.render` (query of STNO) are compiled
+operators for inference on CPUs.
 """
 
 from __future__ import annotations

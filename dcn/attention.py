@@ -1,4 +1,4 @@
-"""Attention inside windows as one compiled operator, for inference on CPUs: nothing but the result is written to memory."""
+"""Window attention as one compiled operator for inference on CPUs, which writes only the result to memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dcn.choice import serves
 
 
 def usable(like: Tensor) -> bool:
-    """Whether `window_attention` is there for tensors like this one: on a CPU, compiled, no gradient or trace wanted."""
+    """Whether `window_attention` supports tensors like this one: on a CPU, compiled, without gradient or tracing."""
     return serves(like, torch.float32, torch.bfloat16)
 
 
@@ -18,12 +18,12 @@ def window_attention(
 ) -> Tensor:
     """softmax(scale * q k + bias) v of every head, in windows of `window` x `window` tokens.
 
-    qkv (B, H, W, 3 * heads * width): query, key and value of each token, all heads of one behind the other; H and W are
-    multiples of the window. bias (heads, window**2, (window + 2 * margin)**2), of any float type: it is rounded to qkv's.
-    -> (B, H, W, heads * width). margin: the keys reach so many tokens beyond the window; those beyond the map are zero and
-    take part (HAT's overlapping cross-attention). shift, 0 <= shift < window: the windows are those of the map rolled by
-    -shift, and tokens that only the roll made neighbours get -100 added to their score (Swin); the result is rolled back.
-    Margin or shift, not both. float32, or bfloat16 with scores, softmax and sums in float32; NaN comes out where PyTorch's
-    softmax gives it. There is no gradient: call it only where `usable`. Raises RuntimeError (one line) for what does not fit.
+    qkv (B, H, W, 3 * heads * width): the queries of all heads, then the keys, then the values of each token; H and W are
+    multiples of the window. bias (heads, window**2, (window + 2 * margin)**2), of any float type, is rounded to the type of
+    qkv. -> (B, H, W, heads * width). margin: the keys extend this many tokens beyond the window; keys beyond the map are zero
+    and take part (HAT's overlapping cross-attention). shift, 0 <= shift < window: the windows are those of the map rolled by
+    -shift; tokens that are neighbours only because of the roll get -100 added to their score (Swin); the result is rolled back.
+    Margin and shift exclude each other. Types: float32, or bfloat16 with scores, softmax and sums in float32; NaN propagates
+    as in PyTorch's softmax. There is no gradient: call it only if `usable`. Raises RuntimeError (one line) for invalid arguments.
     """
     return torch.ops.dcn.window_attention(qkv, bias.to(qkv.dtype), heads, window, margin, shift, scale)

@@ -1,7 +1,8 @@
-"""Builds the compiled kernels in place, for the Python that runs this (see setup_dcn.sh).
+"""Build the compiled kernels in place, for the current Python (see setup_dcn.sh).
 
-Parallel calls of the C++ compiler: neither ninja nor Python's headers are needed. The library is named after everything it depends on,
-so a stale one is never loaded. It appears by a rename, and a `Record` keeps its checksum, so a damaged one is not loaded either.
+It calls the C++ compiler in parallel and needs neither ninja nor Python's headers. The library's name contains a hash of all
+its dependencies, so that a stale library is never loaded. The library is renamed into place when it is complete, and a `Record`
+keeps its checksum, so that a damaged one is not loaded either.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
 VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
 ATTENTION = VARIANTS | ({"avx512bf16": [*AVX512, "-mavx512bf16"]} if X86 else {})
-SLOW_FAILURE = 10.0  # seconds: a compiler that needed longer to fail is not asked again for a day, unless it changed
+SLOW_FAILURE = 10.0  # seconds: after a slower failure the compiler is not called again for a day, unless it changed
 DAY = 24 * 3600.0
 
 
@@ -79,7 +80,7 @@ def find_compiler() -> str:
 
 
 def library_path(cuda: Cuda | None = None) -> Path:
-    """Where the library for this PyTorch, machine, these sources and cards is or would be."""
+    """Path of the library for this PyTorch, machine, sources and cards, whether it exists or not."""
     cuda = cuda or find_cuda()
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
@@ -98,7 +99,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
 
 @dataclass
 class Record:
-    """What is known about a library; kept next to it as JSON."""
+    """Facts about a library, stored next to it as JSON."""
 
     sha256: str
     note: str  # for which devices it is
@@ -106,7 +107,7 @@ class Record:
 
     @staticmethod
     def of(library: Path) -> Record | None:
-        """None where there is none, or none that can be read."""
+        """Read the record; None if it is missing or unreadable."""
         try:
             return Record(**json.loads(library.with_suffix(".json").read_text()))
         except (OSError, ValueError, TypeError):
@@ -114,15 +115,15 @@ class Record:
 
 
 def intact(library: Path) -> bool:
-    """Whether the library is there, byte for byte as it was built."""
+    """Whether the library exists and is byte for byte as it was built."""
     record = Record.of(library)
     return record is not None and library.is_file() and record.sha256 == _checksum(library)
 
 
 def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
-    """Build unless an intact library is there; returns it. Raises BuildError (one line).
+    """Build the library unless it exists intact; returns its path. Raises BuildError (one line).
 
-    `force` also builds again where the compiler needed long to fail (`SLOW_FAILURE`) or nvcc failed.
+    `force` also retries after a slow compiler failure (`SLOW_FAILURE`) or a failure of nvcc.
     """
     began = time.time()
     cuda = find_cuda()
@@ -154,7 +155,7 @@ def _usable(library: Path, force: bool) -> bool:
 
 @dataclass
 class Failure:
-    """A build that failed; kept as JSON under the library's name with the suffix .failed."""
+    """A failed build; stored as JSON under the library's name with the suffix .failed."""
 
     compiler: str
     identity: str  # of the compiler's file
@@ -166,7 +167,7 @@ class Failure:
 
 
 def _forget_failure(path: Path, compiler: str, began: float, force: bool, log: Callable[[str], object]) -> None:
-    """Remove the trace of an earlier failure, with a line; or raise it again where another attempt would only cost time."""
+    """Remove the record of an earlier failure and log a line, or raise the failure again if another attempt would only cost time."""
     if not path.exists():
         return
     try:
@@ -183,7 +184,7 @@ def _forget_failure(path: Path, compiler: str, began: float, force: bool, log: C
 
 
 def _identity(compiler: str) -> str:
-    """Changes when the compiler is replaced."""
+    """A fingerprint of the compiler, which changes when the compiler is replaced."""
     file = Path(compiler).resolve()
     facts = file.stat()
     return f"{file} {facts.st_size} {facts.st_mtime_ns}"
@@ -219,7 +220,7 @@ def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object
 
 
 def _write_json(path: Path, content: dict[str, object], folder: Path) -> None:
-    """By a rename from `folder`, which is on the same disk."""
+    """Write the file by a rename from `folder`, which is on the same disk."""
     temporary = folder / path.name
     temporary.write_text(json.dumps(content))
     temporary.replace(path)
@@ -283,7 +284,7 @@ def cuda_flags(architectures: list[str]) -> list[str]:
 
 
 def _extra_flags() -> list[str]:
-    """More flags of the C++ compiler, from DCN_CXXFLAGS, for sanitizers and trials; part of the library's name."""
+    """Additional flags of the C++ compiler, from DCN_CXXFLAGS, for sanitizers and experiments; part of the library's name."""
     return os.environ.get("DCN_CXXFLAGS", "").split()
 
 
@@ -320,7 +321,7 @@ def locked() -> Iterator[None]:
     with (FOLDER / "lock").open("w") as file:
         try:
             import fcntl
-        except ImportError:  # this system has no such lock: the renames still keep every file complete
+        except ImportError:  # this system has no file locks: the renames still keep every file complete
             yield
             return
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -328,7 +329,7 @@ def locked() -> Iterator[None]:
 
 
 def main() -> int:
-    """0: built, or it was; 1: it cannot be built, the reason is printed (everything works without, only slower)."""
+    """Return 0 if the library is built; 1 and print the reason if it cannot be built (everything works without it, but slower)."""
     try:
         before = _usable(library_path(), force=True)
         library = build(force=True)

@@ -1,4 +1,4 @@
-"""The operator, and which implementation of it runs: compiled -> torchvision's (CUDA) -> plain PyTorch.
+"""Select the implementation of the operator: compiled -> torchvision's (CUDA) -> plain PyTorch.
 
 On a CUDA card the compiled operator is chosen only after it agreed with plain PyTorch there (dcn.trust).
 """
@@ -33,13 +33,13 @@ def deform_conv2d(
     dilation: int | tuple[int, int] = 1,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Modulated deformable convolution (DCNv2, CVPR 2019, equation 1), with the meaning of torchvision's operator.
+    """Modulated deformable convolution (DCNv2, CVPR 2019, equation 1), equivalent to torchvision's operator.
 
     input (B, C, H, W), weight (O, C/groups, kh, kw), bias (O,). offset (B, G*2*kh*kw, Ho, Wo) in pixels, per deformable group and kernel
     point (row by row) dy then dx; mask (B, G*kh*kw, Ho, Wo) multiplies the samples (None: ones). groups and G follow from the shapes.
-    Sampling is bilinear; each corner outside the map counts 0, so far, infinite and NaN positions give 0.
-    -> (B, O, Ho, Wo). float32, float64, float16, bfloat16 (sums in float32); offset and mask may be float32 beside half types; under
-    autocast the result has autocast's type. Differentiable once. Raises InputError (one line) for shapes, types or devices that do not fit.
+    Sampling is bilinear; each corner outside the map counts as 0, so distant, infinite and NaN positions give 0.
+    -> (B, O, Ho, Wo). float32, float64, float16, bfloat16 (sums in float32); offset and mask may be float32 with half types; under
+    autocast the result has autocast's type. Differentiable once. Raises InputError (one line) for invalid shapes, types or devices.
     """
     strides, paddings, dilations = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     check(input, offset, weight, bias, mask, strides, paddings, dilations)
@@ -53,16 +53,16 @@ def deform_conv2d(
 
 
 def backends() -> list[str]:
-    """Implementations that work here, best first: of "compiled", "torchvision", "plain". "plain" is always there."""
+    """Available implementations among "compiled", "torchvision" and "plain", best first. "plain" is always available."""
     there = ["compiled"] if compiled.available("cpu") else []
     middle = ["torchvision"] if _torchvision() else []
     return [*there, *middle, "plain"]
 
 
 def set_backend(name: str | None) -> None:
-    """Force one implementation for this process; "auto" or None: the best available, or the one of DCN_BACKEND.
+    """Force one implementation for this process; "auto" or None selects the one of DCN_BACKEND, else the best available.
 
-    Functions compiled by torch.compile before are compiled again. Raises InputError for an unknown name.
+    Functions that torch.compile has already compiled are compiled again. Raises InputError for an unknown name.
     """
     global _forced
     _forced = None if name is None else _known(name, "set_backend")
@@ -80,9 +80,9 @@ def implementation(device: str) -> str:
 
 
 def serves(like: Tensor, *types: torch.dtype) -> bool:
-    """Whether the compiled operators for inference on CPUs run on tensors like this one, of one of these types.
+    """Whether the compiled operators for inference on CPUs support tensors like this one, with one of these types.
 
-    Raises InputError where the compiled operators are forced and not there.
+    Raises InputError if the compiled operators are forced but not available.
     """
     if like.device.type != "cpu" or like.dtype not in types or torch.is_grad_enabled():
         return False
@@ -93,7 +93,7 @@ def serves(like: Tensor, *types: torch.dtype) -> bool:
 
 @torch.compiler.assume_constant_result
 def _chosen(forced: str | None, device: str, index: int | None) -> str:
-    """The implementation for tensors of a device type ("cpu", "cuda") and card. Raises InputError if the forced one is not there."""
+    """The implementation for tensors of a device type ("cpu", "cuda") and card. Raises InputError if the forced one is missing."""
     environment = _known(os.environ.get("DCN_BACKEND", "") or "auto", "environment variable DCN_BACKEND")
     wanted = environment if forced in (None, "auto") else forced
     if wanted == "compiled":
@@ -105,7 +105,7 @@ def _chosen(forced: str | None, device: str, index: int | None) -> str:
         why_not = _why_not_compiled(device, index)
         if not why_not:
             return _say("compiled", device, "")
-    # On the CPU torchvision's operator is several times slower than the plain path, so it serves there only if it is asked for.
+    # On the CPU torchvision's operator is several times slower than the plain path, so it is used only on request.
     if wanted == "torchvision" or (wanted == "auto" and device == "cuda"):
         if _torchvision():
             return _say("torchvision", device, why_not)
@@ -122,7 +122,7 @@ def _why_not_compiled(device: str, index: int | None) -> str:
 
 
 def _say(name: str, device: str, reason: str) -> str:
-    """Log the choice once per process; on a GPU a slower choice is worth a warning."""
+    """Log the choice once per process; on a GPU a slower choice is logged as a warning."""
     if (name, device) not in _said:
         _said.add((name, device))
         slower = device == "cuda" and reason and reason != "asked for"
@@ -139,12 +139,12 @@ def _torchvision() -> Callable[..., Tensor] | None:
     except Exception as error:
         log.debug("torchvision does not import: %s", error)
         return None
-    # The Python part alone can be there as well (metrics/perceptual.py imports it beside a CPU build).
+    # torchvision's Python part may be present without the compiled one (metrics/perceptual.py imports it with CPU builds).
     return operator if hasattr(torch.ops.torchvision, "deform_conv2d") else None
 
 
 def _run_torchvision(input, offset, weight, bias, stride, padding, dilation, mask) -> Tensor:
-    """torchvision's operator wants one type, and on the CPU not a half one."""
+    """Convert the arguments to one type for torchvision's operator, and on the CPU not to a half type."""
     operator = _torchvision()
     assert operator is not None
     kind = torch.promote_types(input.dtype, torch.float32) if input.device.type == "cpu" else input.dtype

@@ -1,7 +1,7 @@
-"""The compiled operators: loading their library, and what PyTorch needs to trace and differentiate the deformable convolution.
+"""Load the library of compiled operators, and register tracing and gradients of the deformable convolution.
 
-`torch.ops.dcn.deform_conv2d` is for CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) and `torch.ops.dcn.query`
-(dcn.query) are for inference on CPUs, so nothing is registered for them here.
+`torch.ops.dcn.deform_conv2d` runs on CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) and `torch.ops.dcn.query`
+(dcn.query) run inference on CPUs only, so they need no registrations.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _loading = threading.Lock()
 _tried = False
 _loaded = False
 _why_not = ""
-_registered: list[torch.library.Library] = []  # registrations live as long as this
+_registered: list[torch.library.Library] = []  # keeps the registrations alive
 
 
 def available(device: str) -> bool:
-    """Whether the compiled deformable convolution (on CPUs: every operator) runs on tensors of this device type.
+    """Whether the compiled deformable convolution (on CPUs: every operator) supports tensors of this device type.
 
     Loads the library at the first call, never builds it.
     """
@@ -40,7 +40,7 @@ def available(device: str) -> bool:
 
 
 def why_not() -> str:
-    """Why there are no compiled operators, or none for this device."""
+    """The reason why there are no compiled operators, or none for this device."""
     if _why_not:
         return _why_not
     record = build.Record.of(build.library_path())
@@ -48,11 +48,11 @@ def why_not() -> str:
 
 
 def ensure_built(log: Callable[[str], object] = print) -> bool:
-    """Build the kernels unless that is done, and load them. True: the compiled operators are there.
+    """Build the kernels if necessary, and load them. True: the compiled operators are available.
 
-    Takes milliseconds where they are built, about 30 s once where a compiler is found; otherwise one line says why not, and the other
-    implementations serve. A library that is damaged or does not load is built again, once, with a line. Safe to call from several
-    processes at once. Does nothing when DCN_BACKEND asks for another implementation.
+    Takes milliseconds if they are built, and about 30 s once if a compiler is found; otherwise it logs one line with the reason, and
+    the other implementations are used. A library that is damaged or does not load is rebuilt once, with a log line. Safe to call from
+    several processes at once. Does nothing if DCN_BACKEND selects another implementation.
     """
     if os.environ.get("DCN_BACKEND", "") not in ("", "auto", "compiled"):
         return False
@@ -146,7 +146,7 @@ def _twice(ctx, *grads):
 
 
 def _autocast(device: str):
-    """Input, weight and bias in autocast's type (float64 stays); offsets and masks keep float32, whose digits they need."""
+    """Cast input, weight and bias to autocast's type (float64 stays); offsets and masks stay float32, because they need its precision."""
 
     def run(input, offset, weight, bias, mask, stride, padding, dilation):
         kind = torch.float64 if input.dtype == torch.float64 else torch.get_autocast_dtype(device)

@@ -1,4 +1,4 @@
-"""The deformable layer of video restoration networks: offsets and masks are predicted from a second feature."""
+"""Deformable layer of video restoration networks, which predicts offsets and masks from a second feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECK_EVERY = 100  # calls
 
 
 class Reading:
-    """A number on its way from a CUDA device: nothing waits for it."""
+    """A number that is copied asynchronously from a CUDA device."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
@@ -25,22 +25,22 @@ class Reading:
         self.arrived.record(torch.cuda.current_stream(value.device))
 
     def wait(self) -> Tensor:
-        """The number, or numbers, waited for."""
+        """Wait for the number, or numbers, and return it."""
         self.arrived.synchronize()
         return self.value
 
     def take(self) -> float | None:
-        """The number; None while it has not arrived."""
+        """The number; None until it has arrived."""
         return self.value.item() if self.arrived.query() else None
 
 
 class DCNv2Pack(nn.Module):
-    """DCNv2 whose offsets and masks a convolution predicts from another feature (EDVR, CVPRW 2019, section 3.2).
+    """DCNv2 with offsets and masks that a convolution predicts from another feature (EDVR, CVPRW 2019, section 3.2).
 
     `conv_offset_mask` gives G*3*kh*kw channels: offsets (group, kernel point, (dy, dx)) first, then mask logits (group, kernel point).
-    It starts at zero: no offset and masks of one half. `max_offset` (pixels) limits the offsets; None leaves them free.
-    A mean |offset| above 50 px is logged as a warning: training has diverged or the learning rate of the offsets is too high. It is
-    looked at in every hundredth call; on a GPU the number is read in a later call, once it has arrived.
+    It is initialised to zero: no offset, and masks of one half. `max_offset` (pixels) limits the offsets; None: no limit.
+    A mean |offset| above 50 px is logged as a warning: training has diverged or the learning rate of the offsets is too high. Every
+    hundredth call checks it; on a GPU a later call reads the number, once it has arrived.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DCNv2Pack(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weight uniform in +-1/sqrt(fan_in), everything else zero."""
+        """Initialise the weight uniformly in +-1/sqrt(fan_in) and everything else with zero."""
         bound = 1 / math.sqrt(self.weight[0].numel())
         nn.init.uniform_(self.weight, -bound, bound)
         for parameter in (self.bias, *self.conv_offset_mask.parameters()):
@@ -84,7 +84,7 @@ class DCNv2Pack(nn.Module):
         return deform_conv2d(x, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
 
     def _watch(self, offset: Tensor) -> None:
-        """Look at the mean |offset| now and then, without ever waiting for a GPU."""
+        """Check the mean |offset| in regular intervals, without waiting for a GPU."""
         self._calls += 1
         if offset.device.type == "meta" or offset.numel() == 0:
             return
@@ -103,7 +103,7 @@ class DCNv2Pack(nn.Module):
             _warn_of(number)
 
     def __getstate__(self) -> dict[str, object]:
-        """For copies and pickles: an event of a GPU can be neither copied nor stored."""
+        """State for copies and pickles, without CUDA events, which can be neither copied nor stored."""
         return self.__dict__ | {"_reading": None}
 
 

@@ -1,8 +1,7 @@
 """Modulated deformable convolution (DCNv2) in standard PyTorch operators.
 
-The reference for the compiled kernels, the path that needs no compiler, and the one to export: no Python decision depends
-on data or on the map's size, so it traces with dynamic shapes, and every step is a standard ONNX operator (GridSample from
-opset 16).
+This is the reference for the compiled kernels, needs no compiler and can be exported: no Python branch depends on data or on
+the map's size, so it traces with dynamic shapes, and every step is a standard ONNX operator (GridSample from opset 16).
 
 Zhu, Hu, Lin, Dai, "Deformable ConvNets v2: More Deformable, Better Results", CVPR 2019, equation 1.
 """
@@ -36,7 +35,7 @@ def deform_conv2d(
     device = input.device.type
     product = autocast_type(device) or input.dtype
     accurate = torch.promote_types(input.dtype, torch.float32)
-    if accurate == torch.float64:  # autocast leaves double precision alone
+    if accurate == torch.float64:  # autocast does not change double precision
         product = accurate
     batch, channels, height, width = input.shape
     out_channels, group_channels, kernel_height, kernel_width = weight.shape
@@ -73,7 +72,7 @@ def _grids(offset: Tensor, size: Pair, kernel: Pair, stride: Pair, padding: Pair
     for point in range(count):
         y = moves[2 * point] + (rows + point // kernel[1] * dilation[0])
         x = moves[2 * point + 1] + (cols + point % kernel[1] * dilation[1])
-        # Far outside, infinite and NaN alike become one place whose corners all lie outside: zero sample, zero gradient.
+        # Distant, infinite and NaN positions become one position with all corners outside the map: zero sample, zero gradient.
         y = torch.where((y > -2) & (y < height + 1), y, -2.0)
         x = torch.where((x > -2) & (x < width + 1), x, -2.0)
         grids.append(torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1))

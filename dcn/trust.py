@@ -1,7 +1,7 @@
-"""Whether the compiled operator may be used on a CUDA card: only after it agreed with `dcn.plain` there.
+"""Verify the compiled operator on a CUDA card: it is used only if it agrees with `dcn.plain` there.
 
-The comparison runs once per build and card, in a process of its own (an illegal access would otherwise end the caller's use of the
-card), and its result is kept next to the library. Nobody tests every card and driver in advance; this does it where it matters.
+The comparison runs once per build and card, in a separate process (an illegal access would otherwise make the card unusable for the
+caller), and its result is stored next to the library. It covers cards and drivers that were not tested in advance.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from dcn import build, plain
 
 log = logging.getLogger("dcn")
-# Relative to the largest number of plain's float64 result. float64 finds every mistake of indexing; the others show that the type works.
+# Relative to the largest number of plain's float64 result. float64 finds indexing errors; the others verify that the type works.
 # float32 leaves room for TF32 products.
 BOUNDS = {torch.float64: 1e-9, torch.float32: 5e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 TIMEOUT = 300.0  # seconds, for a card that others use too
@@ -34,7 +34,7 @@ _asking = threading.Lock()
 
 
 def why_not(index: int | None) -> str:
-    """Why the compiled operator is not used on a CUDA card (None: the current one); empty: it is used.
+    """The reason why the compiled operator is not used on a CUDA card (None: the current one); empty: it is used.
 
     Fast after the first call for a card. A disagreement is logged as a warning, once per process.
     """
@@ -53,7 +53,7 @@ def _card(index: int) -> str:
 
 
 def _kept(library: Path, card: str, check: Callable[[], str]) -> str:
-    """The verdict for a build and a card: the one that was kept, else that of `check`, which is then kept where that is possible."""
+    """The verdict for a build and a card: the stored one, else that of `check`, which is then stored if possible."""
     path = library.with_suffix(".cards.json")
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         verdict = json.loads(path.read_text()).get(card)
@@ -77,7 +77,7 @@ def _keep(path: Path, card: str, verdict: str) -> None:
 
 
 def _in_other_process(index: int) -> str:
-    """The verdict of `python -m dcn.trust INDEX`; of this process where the card takes only one."""
+    """The verdict of `python -m dcn.trust INDEX`, or of this process if the card accepts only one process."""
     command = [sys.executable, "-m", "dcn.trust", str(index)]
     environment = os.environ | {"DCN_BACKEND": "auto"}
     try:
@@ -96,7 +96,7 @@ def _in_other_process(index: int) -> str:
 
 
 def disagreement(device: torch.device, forward: Any = None, backward: Any = None) -> str:
-    """Where the compiled operator differs from `dcn.plain` on small problems on `device`; empty where it agrees.
+    """Differences of the compiled operator from `dcn.plain` on small problems on `device`; empty if it agrees.
 
     forward, backward: the operators to compare; default: torch.ops.dcn.
     """
@@ -115,7 +115,7 @@ def disagreement(device: torch.device, forward: Any = None, backward: Any = None
 def _arguments(
     device: torch.device, dtype: torch.dtype, channels: int, groups: int, deform_groups: int
 ) -> dict[str, Tensor]:
-    """Arguments of a map of 23x17, from a fixed seed; offsets stay off the integers, where gradients jump."""
+    """Arguments of a map of 23x17, from a fixed seed; offsets avoid integers, where gradients are discontinuous."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Census loss: compares the local order of brightness, which changes of exposure do not affect."""
+"""Census loss: compares the local order of brightness, which does not depend on exposure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured: plain functions of tensors (..., 3, H, W), RGB in [0, 1]. docs/metrics.md has every definition."""
+"""Metrics: functions of tensors (..., 3, H, W), RGB in [0, 1]. docs/metrics.md defines each of them."""
 
 from metrics.detection import DetectionCount, detect, detection_count
 from metrics.fidelity import MS_SSIM_SIDE, PSNR_CEILING, fidelity, mean, ms_ssim, psnr, similarity_map, ssim

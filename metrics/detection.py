@@ -1,14 +1,14 @@
-"""Is a moving object easier to find? A plain detector, the same for every method, scored against the true boxes.
+"""Detection of moving objects: a simple detector, the same for every method, scored against the true boxes.
 
-Detector: background subtraction (OpenCV), as it is used as a baseline for satellite video. Frames are aligned to each
-other by phase correlation of their middle (drift of the platform); the background of a frame is the median of up to `BACKGROUND` frames
-spread over its surroundings; where the blurred absolute difference exceeds max(`FLOOR`, median + `SIGMAS` robust
-standard deviations) is foreground; a 3x3 closing joins its parts, and every connected component is a detection.
+Detector: background subtraction (OpenCV), a common baseline for satellite video. Phase correlation of the centre aligns the
+frames (drift of the platform). The background of a frame is the median of up to `BACKGROUND` frames around it. The
+foreground consists of pixels whose blurred absolute difference exceeds max(`FLOOR`, median + `SIGMAS` robust standard
+deviations). A 3x3 closing joins its parts, and every connected component is a detection.
 
 Score: detections and boxes are paired one to one, nearest centres first, where the distance of the centres is at most
 max(`REACH`, half of the box's longer side) pixels of the ground truth. Precision is the share of detections that have a
-partner, recall the share of boxes, F1 their harmonic mean. Low resolution is searched at its own size and its detections
-are enlarged. Objects that stand still cannot be found by motion: they lower every method's recall alike.
+partner, recall the share of boxes, F1 their harmonic mean. Detection in LR frames runs at LR size, and its detections are
+scaled up. Motion cannot reveal static objects: they lower the recall of every method equally.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from metrics.planes import planes
 BACKGROUND = 9  # frames whose median is the background
 SIGMAS = 6.0
 FLOOR = 6.0  # grey levels of 255
-ALIGNED = 512  # pixels a side of the middle that frames are aligned by
+ALIGNED = 512  # pixels a side of the centre crop that is used for alignment
 REACH = 5.0  # pixels of the ground truth
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -48,7 +48,7 @@ class DetectionCount:
         return {"true": self.true, "false": self.false, "missed": self.missed}
 
     def result(self) -> dict[str, float | int | None]:
-        """`precision`, `recall`, `f1` (None where nothing was found or nothing is there) and the counts."""
+        """`precision`, `recall`, `f1` (None without detections or without boxes) and the counts."""
         found, there = self.true + self.false, self.true + self.missed
         return {
             "precision": self.true / found if found else None,
@@ -112,7 +112,7 @@ def _foreground(frames: Sequence[Array], index: int) -> Array:
 
 
 def _aligned(other: Array, frame: Array) -> Array:
-    """`other` (float32) moved so that still things lie where they lie in `frame`."""
+    """Shift `other` (float32) so that static content is aligned with `frame`."""
     top, left = (max(length - ALIGNED, 0) // 2 for length in frame.shape)
     middle = (slice(top, top + ALIGNED), slice(left, left + ALIGNED))
     parts = [

@@ -2,13 +2,12 @@
 
 SSIM, protocol `standard`: Wang et al., "Image quality assessment: from error visibility to structural similarity",
 IEEE TIP 2004: Gaussian window 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, range 255, mean over the positions where the
-whole window lies in the frame (the authors' MATLAB code; scikit-image with gaussian_weights, sigma 1.5,
+window is inside the frame (the authors' MATLAB code; scikit-image with gaussian_weights, sigma 1.5,
 use_sample_covariance=False).
 
 SSIM, protocol `paper_mtdo`: scikit-image's defaults with `channel_axis=0` on a two-dimensional image, as the published
-evaluation calls it: every ROW is an image of its own, with a flat window of 7 pixels, sample covariance, and a data
-range of max - min of the ground truth's plane. A constant ground truth has no such range (the published code gives NaN
-there); 255 is taken.
+evaluation calls it: every ROW is a separate image, with a uniform window of 7 pixels, sample covariance, and a data range
+of max - min of the ground truth's plane. For a constant ground truth, where the published code gives NaN, the range is 255.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from metrics.planes import CHANNELS, check_crop, check_frames, check_protocol, c
 Measure = Callable[[Tensor, Tensor, str], Tensor]
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, finest first
-MS_SSIM_SIDE = 161  # pixels; below, the window does not fit into the coarsest scale
-PSNR_CEILING = 100.0  # dB; stands for identical frames wherever values are averaged or written to a file
+MS_SSIM_SIDE = 161  # pixels; in smaller frames the window does not fit into the coarsest scale
+PSNR_CEILING = 100.0  # dB; value of identical frames in averages and files
 
 
 class SsimWindow(NamedTuple):
-    """Separable SSIM window: weights along each axis (one weight: that axis is left alone)."""
+    """Separable SSIM window: weights along each axis (one weight: no filter along that axis)."""
 
     rows: tuple[float, ...]
     columns: tuple[float, ...]
@@ -59,8 +58,8 @@ def psnr(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0, ch
 
     pred, gt: (..., 3, H, W), RGB in [0, 1]. protocol: `standard` or `paper_mtdo`. crop: border left out, pixels.
     channel: `y` (luma) or `rgb` (one mean square over the three planes). Returns (...), float64.
-    Raises InputError for shapes that differ, NaN, an unknown protocol, a crop that leaves nothing.
-    Average with `metrics.mean`, which knows what to do with infinite values.
+    Raises InputError for different shapes, NaN, an unknown protocol, or a crop that leaves no pixels.
+    Average with `metrics.mean`, which handles infinite values.
     """
     return _measured({"psnr": _psnr}, pred, gt, protocol, crop, channel)["psnr"]
 
@@ -68,7 +67,7 @@ def psnr(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0, ch
 def ssim(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0, channel: str = "y") -> Tensor:
     """Structural similarity of each frame, 1 for identical frames; arguments and errors as for `psnr`.
 
-    channel `rgb`: mean of the three planes' values. Frames smaller than the window (11x11; 1x7 for paper_mtdo) are an
+    channel `rgb`: mean of the three planes' values. Frames smaller than the window (11x11; 1x7 for paper_mtdo) raise
     InputError.
     """
     return _measured({"ssim": _ssim}, pred, gt, protocol, crop, channel)["ssim"]
@@ -85,10 +84,10 @@ def fidelity(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Arithmetic mean that a report can hold; None if there is nothing to average.
+    """Arithmetic mean for reports; None if there are no values.
 
-    Values above 100 (identical frames: inf) count as 100, NaN and None not at all. Meant for PSNR in dB; SSIM and the
-    temporal errors stay below 100, so they pass unchanged.
+    Values above 100 (identical frames: inf) count as 100; NaN and None are ignored. Intended for PSNR in dB; SSIM and the
+    temporal errors stay below 100, so they do not change.
     """
     kept = [min(float(value), PSNR_CEILING) for value in values if value is not None and not math.isnan(value)]
     return math.fsum(kept) / len(kept) if kept else None
@@ -98,7 +97,7 @@ def ms_ssim(pred: Tensor, gt: Tensor, crop: int = 0, channel: str = "y") -> Tens
     """Multi-scale SSIM of each frame (Wang et al., Asilomar 2003), protocol `standard`; 1 for identical frames.
 
     Five scales, each half as large as the one before (mean of 2x2 pixels, an odd last row or column repeated), with the
-    authors' weights; contrast and structure of the first four, all of SSIM at the last. Negative means count as 0.
+    authors' weights; contrast and structure at the first four, full SSIM at the last. Negative means count as 0.
     pred, gt: (..., 3, H, W), RGB in [0, 1], at least `MS_SSIM_SIDE` pixels a side after the crop. channel: `y`, or
     `rgb` for the mean of the three planes. Returns (...), float64. Raises InputError as `ssim` does.
     """
@@ -117,7 +116,7 @@ def ms_ssim(pred: Tensor, gt: Tensor, crop: int = 0, channel: str = "y") -> Tens
 
 
 def similarity_map(pred: Tensor, gt: Tensor, protocol: str = "standard") -> Tensor:
-    """SSIM at every position where the whole window fits: planes (C, H, W) -> (C, H - rows + 1, W - columns + 1).
+    """SSIM at every position where the window fits: planes (C, H, W) -> (C, H - rows + 1, W - columns + 1).
 
     `metrics.planes.planes` makes the planes; the window's size is `WINDOWS[protocol].size`.
     """
@@ -130,7 +129,7 @@ def _similarity_terms(pred: Tensor, gt: Tensor, protocol: str) -> tuple[Tensor, 
     window = WINDOWS[protocol]
     spread = _data_range(gt, protocol)
     c1, c2 = (0.01 * spread) ** 2, (0.03 * spread) ** 2
-    # Only the sum of the two variances is needed: four planes to filter instead of five, and all in one go.
+    # Only the sum of the two variances is needed, so one call filters four planes instead of five.
     together = torch.stack((pred, gt, pred.square() + gt.square(), pred * gt))
     mean_pred, mean_gt, mean_squares, mean_product = _filter(together, window)
     means_product = mean_pred * mean_gt
@@ -170,7 +169,7 @@ def _ssim(pred: Tensor, gt: Tensor, protocol: str) -> Tensor:
 def _measured(
     measures: Mapping[str, Measure], pred: Tensor, gt: Tensor, protocol: str, crop: int, channel: str
 ) -> dict[str, Tensor]:
-    """One frame at a time: memory stays that of one frame, and a frame's values do not depend on its batch."""
+    """Process one frame at a time: this limits memory to one frame, and a frame's values do not depend on its batch."""
     check_frames(pred, gt)
     check_protocol(protocol)
     window = WINDOWS[protocol].size if "ssim" in measures else (1, 1)

@@ -1,10 +1,10 @@
-"""Which detail is real? Measures for results on measured data, with and without ground truth.
+"""Measures of real and invented detail on measured data, with and without ground truth.
 
-Without truth: a result must agree with its input. `consistency` compares the result, brought back to low resolution,
-with the input, band by band; `ndvi_change` does so for the vegetation index.
-With truth: `detail_shares` says how much of the detail that bicubic lacks was restored, left out or invented (the ideas
-of improvement, omission and hallucination of opensr-test, Aybar et al., IEEE GRSL 2024; the definitions here are ours
-and stand below).
+Without ground truth: a result must agree with its input. `consistency` compares the result, reduced to low resolution, with
+the input, band by band; `ndvi_change` does so for the vegetation index.
+With ground truth: `detail_shares` computes the shares of the detail missing in bicubic that were restored, omitted or invented
+(after improvement, omission and hallucination in opensr-test, Aybar et al., IEEE GRSL 2024, with our own definitions, given
+below).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from errors import InputError
 from metrics.planes import check_frames, planes
 
-DETAIL = 4.0  # grey levels of 255: smaller differences are no detail
+DETAIL = 4.0  # grey levels of 255: smaller differences do not count as detail
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def consistency(degraded: Tensor, low: Tensor) -> dict[str, Tensor]:
-    """The result at low resolution against its input, both (C, h, w) in any unit.
+    """Compare the result at low resolution with its input, both (C, h, w) in any unit.
 
     Returns per band, (C,) float64: `bias` (mean of degraded - low) and `rmse`; and `map`, (C, h, w), the differences.
     """
@@ -52,7 +52,7 @@ def ndvi_change(degraded: Tensor, low: Tensor, nir: int, red: int) -> dict[str, 
 
 
 def detail_shares(pred: Tensor, bicubic: Tensor, gt: Tensor, crop: int = 0) -> dict[str, float | None]:
-    """What became of the detail that bicubic lacks; frames (3, H, W) in [0, 1], luma of protocol `standard`.
+    """Shares of restored, omitted and invented detail; frames (3, H, W) in [0, 1], luma of protocol `standard`.
 
     Where |gt - bicubic| >= DETAIL there is detail to restore; with r = (pred - bicubic) / (gt - bicubic):
     `restored`  1/2 <= r <= 3/2: nearer to the truth than to bicubic, and not far beyond it;

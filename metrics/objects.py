@@ -1,13 +1,13 @@
-"""How well moving objects survive: PSNR and SSIM inside their boxes, and contrast to the surroundings.
+"""Quality of moving objects: PSNR and SSIM inside their boxes, and contrast to the surroundings.
 
 For every object in every frame, on the luma plane of the protocol (no border is cropped here):
 
 box        pixels [floor(x - margin), ceil(x + w + margin)) by [floor(y - margin), ceil(y + h + margin)), clipped to
            the frame. A box with no pixel in the frame, or no size, is skipped and counted.
 psnr_y     20 log10(255 / rmse) over the pixels of the box.
-ssim_y     mean of the frame's SSIM map over the pixels of the box; pixels so near to the frame's edge that the window
-           does not fit are left out (None if that leaves nothing). Boxes are smaller than the window, so a box cannot
-           be measured by itself.
+ssim_y     mean of the frame's SSIM map over the pixels of the box, except those near the frame's edge where the window
+           does not fit (None if no pixels remain). Boxes are smaller than the window, so SSIM cannot be computed on the
+           box only.
 contrast   (mean of the box - mean of its ring) of the prediction over the same of the ground truth: 1 survives, 0 is
            gone, negative is inverted. Taken on the box without margin. The ring is RING pixels wide, around the box,
            without the pixels of any other box in the frame. None, and counted as faint, where the ground truth's own
@@ -141,7 +141,7 @@ def box_region(box: BoxLike, size: Sequence[int], margin: int = 0) -> Region | N
 
 
 def box_cover(boxes: Sequence[BoxLike], size: Sequence[int]) -> Tensor:
-    """(H, W) int: how many boxes lie on each pixel."""
+    """Number of boxes that cover each pixel, (H, W) int."""
     cover = torch.zeros(tuple(size), dtype=torch.int32)
     for box in boxes:
         region = box_region(box, size)
@@ -159,7 +159,7 @@ class _Surroundings:
 
 
 class _Frame:
-    """One shown frame beside the ground truth: squared error and similarity computed once for all of its boxes."""
+    """One frame compared with the ground truth: squared error and similarity are computed once for all of its boxes."""
 
     def __init__(self, shown: Tensor, truth: Tensor, protocol: str) -> None:
         self.shown, self.truth = shown[0], truth[0]

@@ -1,8 +1,8 @@
-"""Perceptual metrics of optional packages: LPIPS and DISTS (torchmetrics), FSIM and VIF (piq).
+"""Perceptual metrics from optional packages: LPIPS and DISTS (torchmetrics), FSIM and VIF (piq).
 
-Nothing is downloaded. torchmetrics ships what LPIPS and DISTS learned, but not the ImageNet network under them: its
-file is taken from the folder in which PyTorch keeps such files, or the user is told where to put it. FSIM and VIF need
-no weights. All take RGB rounded to 8 bits, as `standard` does.
+Nothing is downloaded. torchmetrics includes the learned weights of LPIPS and DISTS, but not those of their ImageNet network:
+its file is read from PyTorch's cache folder, or an error tells the user where to put it. FSIM and VIF need no weights.
+All metrics use RGB rounded to 8 bits, as `standard` does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ALEXNET = _Backbone("alexnet-owt-7be5be79.pth", "https://download.pytorch.org/mo
 VGG16 = _Backbone("vgg16-397923af.pth", "https://download.pytorch.org/models/vgg16-397923af.pth")
 BACKBONES = {"lpips": ALEXNET, "dists": VGG16}
 PACKAGES = {"lpips": "torchmetrics", "dists": "torchmetrics", "fsim": "piq", "vif": "piq"}
-SMALLEST = {"lpips": 64, "dists": 64, "fsim": 32, "vif": 41}  # pixels a side that the networks and windows need
+SMALLEST = {"lpips": 64, "dists": 64, "fsim": 32, "vif": 41}  # minimum pixels a side for the networks and windows
 PERCEPTUAL = tuple(PACKAGES)
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -43,7 +43,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 class Perceptual:
     """The metrics `names` (of `PERCEPTUAL`), loaded once. lpips, dists: lower is better; fsim, vif: higher, 1 is equal.
 
-    Raises InputError where a package or a weights file is missing, with the remedy.
+    Raises InputError with instructions if a package or a weights file is missing.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -98,7 +98,7 @@ def _load(name: str) -> Distance:
 
 
 def _check_backbone(name: str) -> None:
-    """The network's file must be there: torchvision would download it otherwise."""
+    """Require the network's file: torchvision would download it otherwise."""
     backbone, folder = BACKBONES[name], Path(torch.hub.get_dir()) / "checkpoints"
     if not (folder / backbone.file).is_file():
         raise InputError(
@@ -114,13 +114,13 @@ def _module(module: str, name: str) -> ModuleType:
         raise InputError(f"metric '{name}': {module} cannot be imported ({error}): {INSTALL}") from None
 
 
-_schemas: list[Any] = []  # kept: an operator lives as long as its library object
+_schemas: list[Any] = []  # keep a reference: an operator exists as long as its library object
 
 
 def _torchvision() -> None:
-    """Let torchvision's Python part be imported where its compiled part does not load (PyTorch's CPU builds).
+    """Allow the import of torchvision's Python part if its compiled part does not load (PyTorch's CPU builds).
 
-    Its networks are plain PyTorch; only the import registers two operators that are never called here.
+    Its networks are plain PyTorch; the import only registers two operators that are never called here.
     """
     try:
         importlib.import_module("torchvision")

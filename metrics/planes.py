@@ -1,12 +1,12 @@
-"""What a measurement is taken on: checked frames, turned into planes of 0 to 255 as a named protocol says.
+"""Check frames and convert them to planes of 0 to 255 by a named protocol.
 
 `standard`    prediction and ground truth are clipped and rounded to 8 bits; Y is the studio-range luma of ITU-R BT.601,
               16 to 235, as in MATLAB's `rgb2ycbcr` (the luma itself is not rounded); a border may be cropped.
-`paper_mtdo`  the published evaluation of MTDO, to the letter: RGB times 255, neither clipped nor rounded; Y is the
+`paper_mtdo`  exactly the published evaluation of MTDO: RGB times 255, neither clipped nor rounded; Y is the
               full-range luma of BT.601 with the weights of R and B exchanged (an RGB image went through a BGR
               conversion); no border is cropped.
 
-Both give other numbers for the same frames, so no table may mix them.
+The protocols give different numbers for the same frames, so a table must not mix them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXCHANGED_LUMA = (0.114, 0.587, 0.299)  # full range, R and B exchanged
 
 
 def default_crop(protocol: str, scale: float) -> int:
-    """Border that a protocol leaves out at a given magnification, in pixels of the ground truth (scale 2.4: 3)."""
+    """Border that a protocol excludes at a given scale, in pixels of the ground truth (scale 2.4: 3)."""
     check_protocol(protocol)
     return math.ceil(scale) if protocol == "standard" else 0
 
@@ -57,7 +57,7 @@ def planes(frames: Tensor, protocol: str = "standard", channel: str = "y") -> Te
 
 
 def check_frames(pred: Tensor, gt: Tensor) -> None:
-    """Both must be float tensors (..., 3, H, W) of one shape, finite; the ground truth in [0, 1]."""
+    """Check that both are finite float tensors (..., 3, H, W) of one shape, with the ground truth in [0, 1]."""
     for name, frames in (("prediction", pred), ("ground truth", gt)):
         if not isinstance(frames, Tensor) or not frames.is_floating_point():
             kind = frames.dtype if isinstance(frames, Tensor) else type(frames).__name__
@@ -80,7 +80,7 @@ def check_frames(pred: Tensor, gt: Tensor) -> None:
 
 
 def check_crop(size: tuple[int, int], crop: int, protocol: str, window: tuple[int, int] = (1, 1)) -> None:
-    """The crop must be allowed by the protocol and leave at least a window (height, width) of the frame."""
+    """Check that the protocol allows the crop and that it leaves at least a window (height, width) of the frame."""
     check_protocol(protocol)
     height, width = size
     if isinstance(crop, bool) or not isinstance(crop, int) or crop < 0:

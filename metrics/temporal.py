@@ -1,14 +1,13 @@
-"""Does a restored clip move as the true one does, and does it flicker?
+"""Temporal consistency: motion and flicker of a restored clip, compared with the ground truth.
 
-Both measures look at two successive frames at a time and use the dense optical flow of Farneback (OpenCV), with the
-settings that TecoGAN's tOF made usual; docs/metrics.md has its error on shifts of a known size beside that of DIS
-(benchmarks/metrics.py).
+Both measures compare two successive frames and use the dense optical flow of Farneback (OpenCV), with the settings of
+TecoGAN's tOF; docs/metrics.md reports its error on shifts of known size, next to that of DIS (benchmarks/metrics.py).
 
 tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) - flow(gt_t, gt_t+1)|, in pixels.
 warping error  100 * mean over visible pixels and RGB of |pred_t+1 (p + f(p)) - pred_t (p)|, f = flow(gt_t, gt_t+1).
-               A pixel is visible if p + f(p) lies in the frame and the backward flow b of the ground truth leads back:
+               A pixel is visible if p + f(p) is in the frame and the backward flow b of the ground truth leads back:
                |f(p) + b(p + f(p))|^2 <= 0.01 (|f(p)|^2 + |b(p + f(p))|^2) + 0.5 (Sundaram et al., ECCV 2010).
-The ground truth has a warping error too (noise, imperfect flow), which is the value to expect; reports show both.
+The ground truth has a warping error too (noise, imperfect flow), which serves as the reference; reports show both.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from errors import InputError
 from metrics.planes import check_frames, planes
 
 FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
-SMALLEST = 16  # pixels; below, the flow's windows see nothing but border
+SMALLEST = 16  # pixels; in smaller frames the flow's windows cover only the border
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class MotionMeter:
-    """Temporal values of several methods against one ground truth; takes frames in order and holds two of each."""
+    """Temporal values of several methods against one ground truth; takes frames in order and keeps two of each."""
 
     def __init__(self) -> None:
         self._last: dict[str, _View] | None = None
@@ -71,7 +70,7 @@ class MotionMeter:
 
 
 class TemporalMeter:
-    """`MotionMeter` for one method and, where it is given, its baseline, with the keys that reports use."""
+    """`MotionMeter` for one method and, if given, its baseline, with the keys that reports use."""
 
     def __init__(self) -> None:
         self._meter = MotionMeter()
@@ -92,7 +91,7 @@ class TemporalMeter:
 
 
 class _View:
-    """One frame as both measures need it: colour (H, W, 3) float32 in [0, 1] and gray (H, W) uint8, both of 8 bits."""
+    """One frame for both measures: colour (H, W, 3) float32 in [0, 1] and gray (H, W) uint8, both of 8 bits."""
 
     def __init__(self, frame: Tensor) -> None:
         colour = planes(frame, channel="rgb") / 255
@@ -117,7 +116,7 @@ def flow(first: Array, second: Array) -> Array:
 
 
 def visible_pixels(forward: Array, backward: Array) -> Array:
-    """Pixels of the first frame that are seen in the second, (H, W) bool, by forward-backward consistency."""
+    """Pixels of the first frame that are visible in the second, (H, W) bool, by forward-backward consistency."""
     height, width = forward.shape[:2]
     x, y = _targets(forward)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
@@ -153,7 +152,7 @@ def _targets(forward: Array) -> tuple[Array, Array]:
 def _sample(image: Array, x: Array, y: Array) -> Array:
     """Bilinear values of (H, W, C) at (x, y); outside, the nearest border pixel.
 
-    Not cv2.remap, which rounds coordinates to 1/32 of a pixel: on fine texture that alone looks like flicker.
+    Not cv2.remap, which rounds coordinates to 1/32 of a pixel: on fine texture this rounding looks like flicker.
     """
     height, width = image.shape[:2]
     x, y = x.clip(0, width - 1), y.clip(0, height - 1)

@@ -1,4 +1,4 @@
-// The checks of the deformable convolution's arguments, for every device.
+// Checks of the deformable convolution's arguments, for every device.
 #include "operator.h"
 
 namespace dcn {

@@ -29,7 +29,7 @@ const AttentionKernels& attention_kernels() {
   return attention_baseline;
 }
 
-// The sizes and types, once everything fits (else one line is raised); no pointers yet.
+// Checks the arguments (raises one line) and returns sizes and types; no pointers yet.
 Attention checked(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale) {
   Attention a{};
   TORCH_CHECK(qkv.dim() == 4 && heads > 0 && qkv.size(3) > 0 && qkv.size(3) % (3 * heads) == 0,

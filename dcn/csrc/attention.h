@@ -1,4 +1,4 @@
-// What one windowed attention looks like, for the CPU kernels. No PyTorch here, see problem.h.
+// Description of one windowed attention, for the CPU kernels. No PyTorch here, see problem.h.
 #pragma once
 #include <cstdint>
 
@@ -8,7 +8,7 @@ namespace dcn {
 
 // Tokens are a map (B, H, W); a token holds query, key and value of every head: [3][heads][width]. Windows of window x window queries
 // tile the map after it was rolled by -shift; the keys of a window are those at most `margin` tokens beyond it. Keys beyond the map are zero
-// and take part. With a shift, pairs that only the roll made neighbours get `kApart` added to their score.
+// and take part. With a shift, pairs that are neighbours only because of the roll get `kApart` added to their score.
 struct Attention {
   int64_t batch, height, width, heads, head_width, window, margin, shift;
   float scale;
@@ -22,7 +22,7 @@ struct Attention {
   int64_t keys() const { return reach() * reach(); }
   int64_t rows() const { return height / window; }
   int64_t columns() const { return width / window; }
-  int64_t tasks() const { return heads * batch * rows() * columns(); }  // windows of one head stand together: they share its bias
+  int64_t tasks() const { return heads * batch * rows() * columns(); }  // windows of one head are consecutive: they share its bias
 };
 
 constexpr float kApart = -100.f;

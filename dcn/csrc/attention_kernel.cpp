@@ -32,7 +32,7 @@ inline V larger(V a, V b) {
 #endif
 }
 
-// The largest lane, and the sum of all: halves upon halves, because lane after lane takes as long as the softmax itself.
+// The largest lane, and the sum of all lanes: reduced by halves, because a serial reduction takes as long as the softmax itself.
 template <int N, class Join>
 inline float joined_lanes(Vec<float, N> lanes, const Join& join) {
   if constexpr (N == 1) {
@@ -120,8 +120,8 @@ struct Pairs {
 };
 #endif
 
-// c = a b, for kRowTile rows and NV vectors of columns: element (m, k) of a lies at m * a_row + k, rows of b have b_row elements.
-// (multiply_tile of vector.h adds to c, and one type is all there: here c starts at zero, and an element may hold two numbers.)
+// c = a b, for kRowTile rows and NV vectors of columns: element (m, k) of a is at m * a_row + k, rows of b have b_row elements.
+// (multiply_tile of vector.h adds to c and has a single type; here c starts at zero, and an element may hold two numbers.)
 template <class P, int NV>
 inline void product_tile(const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
                          int64_t depth) {
@@ -141,7 +141,7 @@ inline void product_tile(const typename P::Element* a, int64_t a_row, const type
     for (int n = 0; n < NV; ++n) store(c + m * c_row + n * kLanes, sum[m][n]);
 }
 
-// The same for any whole number of vectors of columns: the widest tiles first, then what remains.
+// The same for any integer number of vectors of columns: the widest tiles first, then the remainder.
 template <class P>
 void product_rows(int64_t cols, const typename P::Element* a, int64_t a_row, const typename P::Element* b, int64_t b_row, float* c, int64_t c_row,
                   int64_t depth) {
@@ -153,7 +153,7 @@ void product_rows(int64_t cols, const typename P::Element* a, int64_t a_row, con
   for (; n < cols; n += kLanes) product_tile<P, 1>(a, a_row, b + n, b_row, c + n, c_row, depth);
 }
 
-// One window of one head: its place in the rolled map, and whether the roll brought something foreign into it.
+// One window of one head: its position in the rolled map, and whether it contains tokens that wrapped around.
 struct Task {
   int64_t head, sample, top, left;
   bool bottom, right;
@@ -166,7 +166,7 @@ struct Task {
   }
 };
 
-// Everything one thread needs for its tasks.
+// State of one thread for its tasks.
 template <class P, class Stored>
 class Worker {
  public:
@@ -189,7 +189,7 @@ class Worker {
 
   void run(int64_t begin, int64_t stop) {
     std::memset(zeros, 0, 3 * a.heads * width * sizeof(Stored));
-    std::memset(key, 0, query_depth * keys_padded * sizeof(Element));  // what is beyond the last key or number stays zero
+    std::memset(key, 0, query_depth * keys_padded * sizeof(Element));  // elements beyond the last key or number stay zero
     std::memset(value, 0, key_depth * width_padded * sizeof(Element));
     find(Task(a, begin), next_tokens);
     for (int64_t number = begin; number < stop; ++number) {
@@ -202,12 +202,12 @@ class Worker {
  private:
   using Element = typename P::Element;
   const Attention& a;
-  const int64_t queries, keys, width;                                 // numbers as they are,
-  const int64_t keys_padded, key_depth, query_depth, width_padded;  // and in whole vectors and elements
+  const int64_t queries, keys, width;                                 // counts of numbers,
+  const int64_t keys_padded, key_depth, query_depth, width_padded;  // rounded up to full vectors and elements
   Element *query, *key, *value, *weights;                            // [query][depth], [depth][key], [key / depth][width], [query][key / depth]
   float *scores, *result;
   Stored* zeros;  // a token beyond the map
-  const Stored **tokens, **next_tokens;  // where the query of each token around this and the next window lies; its key and value follow
+  const Stored **tokens, **next_tokens;  // query of each token around this and the next window; its key and value follow
   int32_t* region;                       // of each key
   char* memory;                          // null: only counted
   int64_t used = 0;
@@ -254,8 +254,8 @@ class Worker {
     }
   }
 
-  // Bring tokens of the next window near while this one is worked on: they lie far apart, and the processor does not foresee them.
-  // Always inline: GCC takes a function that only fetches for one without effect and drops its call.
+  // Prefetches tokens of the next window while this one is computed: they are far apart, so the hardware prefetcher misses them.
+  // Always inline: GCC considers a function that only prefetches to have no effect and drops its call.
   __attribute__((always_inline)) inline void fetch(int64_t begin, int64_t stop) const {
     const int64_t part = a.heads * width;
     for (int64_t index = begin; index < stop; ++index)
@@ -298,7 +298,7 @@ class Worker {
     }
   }
 
-  // Which of (at most) four pieces of the map a key (the same tokens as the queries) of the last windows belongs to.
+  // Region (of at most four regions of the map) of each key (the same tokens as the queries) in the last windows.
   void find_regions(const Task& task) const {
     const int64_t cut = a.window - a.shift;
     for (int64_t index = 0; index < keys; ++index)
@@ -314,7 +314,7 @@ class Worker {
     for (int64_t k = 0; k < keys_padded; k += kLanes) {
       V s = load<V>(score + k) * scale + biases(bias, k) * kLog2e;
       if (task.bottom || task.right) s += (load<I>(region + k) != region[index]) ? V{} + dcn::kApart * kLog2e : V{};
-      highest = larger(highest, s);  // whether a NaN stays here or not, its own weight below makes the sum NaN
+      highest = larger(highest, s);  // even if a NaN is lost here, its weight below makes the sum NaN
       store(score + k, s);
     }
     const float largest = largest_of(highest);

@@ -53,7 +53,7 @@ Type type_of(const Tensor& tensor) {
 
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
-// The widest slice that a kernel is specialised for, else the widest that is not too wide for the cache.
+// The widest slice with a specialised kernel, else the widest that fits into the cache.
 int64_t slice_width(int64_t channels, int64_t widest) {
   for (const int64_t width : {widest, int64_t(8), int64_t(4)})
     if (channels % width == 0) return width;
@@ -74,13 +74,13 @@ void plan(Problem& p, const Kernels& k, bool is_double) {
   TORCH_CHECK(kBlock % k.row_tile == 0, "deform_conv2d: kBlock must be a multiple of the row tile");
 }
 
-// A gradient's planes: pixels of one channel side by side, channels and samples at any distance.
+// Makes the planes of a gradient contiguous: pixels of one channel are adjacent, channels and samples have any stride.
 Tensor with_flat_planes(const Tensor& tensor) {
   const bool flat = tensor.stride(3) == 1 && tensor.stride(2) == tensor.size(3);
   return flat ? tensor : tensor.contiguous();
 }
 
-// The planes of offset or mask: pixels at one distance from each other, over the ends of rows too. Planes and channels-last alike.
+// Gives the pixels of offset or mask a constant stride, across row ends too. Contiguous and channels-last tensors both have one.
 Tensor with_even_pixels(const Tensor& tensor) {
   const bool even = tensor.stride(2) == tensor.size(3) * tensor.stride(3);
   return even ? tensor : tensor.contiguous();
@@ -161,17 +161,17 @@ Tensor cpu_forward(const Tensor& input, const Tensor& offset_, const Tensor& wei
 
 namespace {
 
-// How many pieces a deformable group's slices are dealt to, so that there is work for more than one thread when groups are few. It
-// follows from shapes alone. Each piece has offset gradients of its own, which are then added in order.
+// Number of pieces that the slices of a deformable group are divided into, so that several threads have work if there are few groups.
+// It depends only on shapes. Each piece has separate offset gradients, which are then added in order.
 int64_t pieces_per_group(const Problem& p) {
   int64_t pieces = std::min<int64_t>(4, std::max<int64_t>(1, 8 / p.deform_groups));
   while (p.slices_per_deform_group() % pieces) --pieces;
   return pieces;
 }
 
-// Gradients of offset or mask: straight into the result where nothing has to be added up, else by way of the working type.
+// Gradients of offset or mask: written directly to the result if there is nothing to sum, else accumulated in the working type.
 struct PlaneGradient {
-  Tensor result, work;  // work: [sample at once][group][piece][planes][pixels]
+  Tensor result, work;  // [sample in progress][group][piece][planes][pixels]
   int64_t planes = 0, groups = 1, pieces = 1;
 
   PlaneGradient() = default;
@@ -210,7 +210,7 @@ Tensor unpack_weight(const Problem& p, const Kernels& k, const Tensor& packed, c
   return grad;
 }
 
-// What one backward pass over a batch reads and writes; `at_once` samples are in work together.
+// Inputs and outputs of one backward pass over a batch; `at_once` samples are processed in parallel.
 struct BackwardPass {
   Problem p;
   const Kernels& k;
@@ -232,11 +232,11 @@ struct BackwardPass {
     if (mask.defined()) grad_mask = PlaneGradient(mask, p, at_once, pieces, options);
   }
 
-  // Elements that a thread needs: the maps and map gradients of one task, so only those in work take memory, and the kernel's scratch.
+  // Elements that a thread needs: the maps and map gradients of its current task, and the kernel's scratch memory.
   int64_t task_maps() const { return round_up(p.slices / tasks * p.map_size(), 64); }
   int64_t scratch() const { return 2 * task_maps() + k.backward_scratch(p); }
 
-  // One piece of a deformable group of one sample: nobody else writes there.
+  // One piece of a deformable group of one sample: no other thread writes there.
   void run_task(int64_t slot, int64_t sample, int64_t task, char* memory) const {
     const int64_t first = p.slices / tasks * task, last = p.slices / tasks * (task + 1);
     const int64_t map_bytes = task_maps() * static_cast<int64_t>(options.dtype().itemsize());

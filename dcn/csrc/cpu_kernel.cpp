@@ -1,4 +1,4 @@
-// The CPU kernels: blocks of output pixels, slice by slice; samples of a block go straight from the cache into the matrix product.
+// CPU kernels: blocks of output pixels, slice by slice; the matrix product reads the samples of a block from the cache.
 // Compiled once per instruction set with DCN_ISA=its name; `cpu.cpp` chooses at run time.
 #include "problem.h"
 #include "rows.h"
@@ -11,7 +11,7 @@ using dcn::Backward;
 using dcn::Forward;
 using dcn::Kernels;
 
-// Calls body(integral_constant<int, WIDTH>) with the slice's width where a kernel is specialised for it, else with 0.
+// Calls body(integral_constant<int, WIDTH>) with the slice's width if there is a specialised kernel, else with 0.
 template <class S, class Body>
 void with_width(int64_t width, const Body& body) {
   constexpr int widest = 64 / sizeof(S);
@@ -76,7 +76,7 @@ void pack_weight(const Problem& p, const void* weight, Type type, void* packed, 
   }
 }
 
-// Adds up `copies` packed weight gradients, in their order, and puts them into the weight's layout.
+// Sums `copies` packed weight gradients in order and writes them in the weight's layout.
 template <class S>
 void unpack_weight(const Problem& p, const void* packed, int64_t copies, void* out, Type type, int64_t begin, int64_t end) {
   const int64_t width = p.slice_width, size = p.outs_tiled * p.columns_padded;
@@ -208,7 +208,7 @@ void backward_block(const Problem& p, const Backward& b, const BackwardScratch<S
     multiply(p.outs_tiled, row, count, s.grad_out, kBlock, 1, s.columns, row, static_cast<S*>(b.grad_weights) + slice * weight_size, row);
 }
 
-// All that belongs to the slices [first_slice, last_slice) of ONE deformable group: nobody else writes there, so no atomics.
+// Gradients of the slices [first_slice, last_slice) of ONE deformable group: no other thread writes there, so no atomics.
 template <class S>
 void backward(const Problem& p, const Backward& b, void* memory, int64_t first_slice, int64_t last_slice) {
   const BackwardScratch<S> s(p, memory);

@@ -29,7 +29,7 @@
 #define DCN_LAUNCH(kernel, blocks, threads, ...) kernel<<<blocks, threads, 0, c10::cuda::getCurrentCUDAStream()>>>(__VA_ARGS__)
 #endif
 #ifndef DCN_CHUNK_BYTES
-#define DCN_CHUNK_BYTES (24 << 20)  // of columns: well inside the L2 cache of an A100 or H100
+#define DCN_CHUNK_BYTES (24 << 20)  // of columns: fits easily into the L2 cache of an A100 or H100
 #endif
 
 namespace dcn {
@@ -41,7 +41,7 @@ constexpr int64_t kChunkBytes = DCN_CHUNK_BYTES;
 // Everything a kernel needs besides pointers. Indices of elements are 64-bit; counts of threads per launch stay below 2^31.
 struct Sizes {
   int channels, height, width, kernel_h, kernel_w, out_h, out_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, deform_groups;
-  int64_t first, pixels;  // of the chunk, counted over the whole batch
+  int64_t first, pixels;  // of the chunk, counted over the full batch
   __host__ __device__ int points() const { return kernel_h * kernel_w; }
   __host__ __device__ int group_channels() const { return channels / deform_groups; }
 };
@@ -62,7 +62,7 @@ struct alignas(sizeof(T) * N) Pack {
   T value[N];
 };
 
-// One bilinear place: element of the upper left corner (may lie outside), fractions, and which corners lie inside.
+// One bilinear sample: element of the upper left corner (may be outside), fractions, and which corners are inside.
 template <class A>
 struct Place {
   int64_t corner[4];
@@ -70,7 +70,7 @@ struct Place {
   bool inside[4];
 
   __device__ Place(const Sizes& s, A y, A x, int64_t sample) {
-    // NaN fails the comparison as well: nothing is inside.
+    // NaN fails the comparison too: no corner is inside.
     const bool near = y > A(-1) && y < A(s.height) && x > A(-1) && x < A(s.width);
     const int top = near ? int(floor(y)) : 0, left = near ? int(floor(x)) : 0;
     down = near ? y - A(top) : A(0);
@@ -85,7 +85,7 @@ struct Place {
 };
 
 // The thread's work: one pixel, kernel point and deformable group. Neighbouring threads are neighbouring groups, then points:
-// their channels and columns lie side by side.
+// their channels and columns are adjacent.
 template <class T, class O, class A>
 struct Item {
   int group, point;
@@ -137,8 +137,8 @@ __global__ void __launch_bounds__(kThreads)
 // deterministic mode the terms are therefore added as integers: 64-bit fixed-point numbers, `scale` units to one (Call::fixed_scale).
 template <class A>
 struct InputGradient {
-  A* sums;                    // null: not wanted, or `fixed` is
-  unsigned long long* fixed;  // null: not wanted, or `sums` is
+  A* sums;                    // null: not wanted, or `fixed` is used
+  unsigned long long* fixed;  // null: not wanted, or `sums` is used
   const double* scale;
 
   template <int N>
@@ -250,7 +250,7 @@ struct Call {
   // Units of one in the fixed-point gradient of the input: the power of two at which no sum overflows. A sum has at most one term per
   // output pixel and kernel point, and a term is at most max |grad| * max (sum over outputs of |weight|) * max |mask|. That leaves
   // about 38 bits below the largest term for a map of 1000x1000, against the 24 of float32. NaN where an argument is not finite:
-  // the gradient is then NaN too. Stays on the device: nothing waits for it.
+  // the gradient is then NaN too. The value stays on the device, without synchronisation.
   Tensor fixed_scale(const Tensor& grad) const {
     const auto largest = [](const Tensor& tensor) { return at::amax(at::abs(tensor)).to(at::kDouble); };
     Tensor bound = largest(grad).mul(largest(at::sum(at::abs(weight.to(at::kDouble)), 1)));

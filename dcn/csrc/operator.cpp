@@ -1,4 +1,4 @@
-// Schemas and what runs where. Shapes for tracing, autograd and autocast are in compiled.py.
+// Schemas and kernels per device. Shapes for tracing, autograd and autocast are in compiled.py.
 #include "operator.h"
 
 #include <torch/library.h>

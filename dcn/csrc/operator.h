@@ -15,7 +15,7 @@ using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // input, offset, weight, mask
 
-// Raises with one line unless everything fits; fills all of Problem but the slices.
+// Raises with one line for invalid arguments; fills all of Problem but the slices.
 Problem check(const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation);
 void check_grad(const Problem& p, const Tensor& grad, const Tensor& input);
@@ -30,14 +30,14 @@ void check_grad(const Problem& p, const Tensor& grad, const Tensor& input);
 DCN_DECLARE(cpu)
 DCN_DECLARE(cuda)
 
-// Which of the kernels' instruction sets this processor has.
+// The kernels' instruction sets that this processor supports.
 enum class Level : int { baseline, avx2, avx512, avx512bf16 };
 Level instruction_set();
 
-// attention.h says what it computes.
+// Documented in attention.h.
 Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale);
 
-// query.h says what it computes.
+// Documented in query.h.
 Tensor cpu_query(const Tensor& features, const Tensor& corners, const Tensor& shift_y, const Tensor& shift_x, const Tensor& colour,
                  const Tensor& bias, const Tensor& interval_y, const Tensor& fraction_y, const Tensor& interval_x, const Tensor& fraction_x);
 

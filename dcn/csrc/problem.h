@@ -1,5 +1,5 @@
-// What one deformable convolution looks like, for the CPU kernels. No PyTorch here: the kernels are compiled once per
-// instruction set, and a header with inline functions of others could leak AVX-512 code into the whole program.
+// Description of one deformable convolution, for the CPU kernels. No PyTorch here: the kernels are compiled once per
+// instruction set, and a header with inline functions of others could leak AVX-512 code into the rest of the program.
 #pragma once
 #include <cstdint>
 
@@ -7,12 +7,12 @@ namespace dcn {
 
 enum class Type : int { f32, f64, f16, bf16 };
 
-// Rows of zeros around every map: a sample that is clamped to -2 or to the size meets only zeros, so no corner needs a test.
+// Rows of zeros around every map: a sample that is clamped to -2 or to the size reads only zeros, so no corner needs a test.
 constexpr int64_t kBorder = 2;
-// Output pixels that are worked on at once; their samples stay in the L1 or L2 cache. A multiple of every kernel's row tile.
+// Output pixels per block; their samples stay in the L1 or L2 cache. A multiple of every kernel's row tile.
 constexpr int64_t kBlock = 96;
 
-// A tensor of one sample: element (c, y, x) lies at c * channel + y * row + x * pixel.
+// A tensor of one sample: element (c, y, x) is at c * channel + y * row + x * pixel.
 struct Map {
   const void* data;
   Type type;
@@ -26,11 +26,11 @@ struct Problem {
   int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   int64_t groups, deform_groups;
   int64_t slice_width, slices;
-  int64_t columns;         // kernel points * slice_width: what one slice adds to a pixel's column
-  int64_t columns_padded;  // to whole vectors
+  int64_t columns;         // kernel points * slice_width: entries of one slice in a pixel's column
+  int64_t columns_padded;  // to full vectors
   int64_t outs;            // output channels of one convolution group
-  int64_t outs_padded;     // to whole vectors
-  int64_t outs_tiled;      // to whole row tiles
+  int64_t outs_padded;     // to full vectors
+  int64_t outs_tiled;      // to full row tiles
 
   int64_t points() const { return kernel_h * kernel_w; }
   int64_t pixels() const { return out_h * out_w; }
@@ -44,8 +44,8 @@ struct Problem {
   int64_t backward_weights() const { return slices * outs_tiled * columns_padded; }
 };
 
-// Everything below is of the working type (float or double) unless it is a Map or has a Type beside it. `maps` of a backward task hold
-// its own slices alone.
+// All data below has the working type (float or double), except for Maps and pointers with a Type. `maps` of a backward task hold only
+// its own slices.
 struct Forward {
   const void* maps;
   const void* weights;  // [slice][column][outs_padded]
@@ -65,10 +65,10 @@ struct Backward {
   void* grad_weights;  // as weights, to be added to; null: not wanted
   void* grad_offset;   // (2 * points, pixels) of this deformable group; null: neither it nor grad_mask is wanted
   void* grad_mask;     // (points, pixels); null without mask
-  Type grad_offset_type, grad_mask_type;  // the working type where the group has several slices
+  Type grad_offset_type, grad_mask_type;  // the working type if the group has several slices
 };
 
-// The kernels of one instruction set and working type. Ranges [begin, end) are what one thread does.
+// The kernels of one instruction set and working type. One thread processes a range [begin, end).
 struct Kernels {
   const char* name;
   int64_t lanes, row_tile;

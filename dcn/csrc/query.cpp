@@ -33,7 +33,7 @@ void check_table(const char* name, const Tensor& tensor, IntArrayRef expected) {
   TORCH_CHECK(tensor.scalar_type() == at::kFloat, "query: ", name, " is ", tensor.scalar_type(), ", expected float32");
 }
 
-// Positions of the outputs along one axis: the kernel follows them without a look.
+// Checks the positions of the outputs along one axis: the kernel does not check them.
 void check_axis(const std::string& name, const Tensor& interval, const Tensor& fraction, int64_t cells) {
   TORCH_CHECK(interval.dim() == 1 && interval.scalar_type() == at::kLong, "query: ", name, " intervals must be a list of int64");
   check_table((name + " fractions").c_str(), fraction, interval.sizes());
@@ -43,7 +43,7 @@ void check_axis(const std::string& name, const Tensor& interval, const Tensor& f
               " intervals must lie between 0 and ", cells);
 }
 
-// Hidden values filled up with zeros: their GELU is zero, and so is what they add.
+// Pads the hidden values with zeros: their GELU is zero, so they contribute nothing.
 Tensor filled(const Tensor& table) {
   const int64_t missing = -table.size(-1) & (Rendering::kHiddenStep - 1);
   return missing ? at::constant_pad_nd(table, {0, missing}).contiguous() : table.contiguous();

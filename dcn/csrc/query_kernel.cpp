@@ -1,5 +1,5 @@
-// STNO's query on a CPU: the hidden values of a pixel live in registers only, from the blend of its corners to its three colours.
-// Compiled once per instruction set; all of it in float32.
+// STNO's query on a CPU: the hidden values of a pixel stay in registers, from the blend of its corners to its three colours.
+// Compiled once per instruction set; all computation is in float32.
 #include "query.h"
 #include "vector.h"
 
@@ -15,7 +15,7 @@ using V = Vec<float, kLanes>;
 
 inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
-// Where in an ascending list the first number of at least `least` stands.
+// Index of the first number >= `least` in an ascending list.
 inline int64_t first_from(const int64_t* list, int64_t count, int64_t least) {
   int64_t begin = 0;
   while (begin < count) {
@@ -42,7 +42,7 @@ inline V gelu(V x) {
   return x * (x > kLimit ? one : x < -kLimit ? zero : inside);
 }
 
-// Everything one thread needs for its tasks: blocks of intervals, from the top down.
+// State of one thread for its tasks: blocks of intervals, from top to bottom.
 class Worker {
  public:
   static int64_t floats(const Rendering& r) { return Worker(r, nullptr).used; }
@@ -67,7 +67,7 @@ class Worker {
   }
 
  private:
-  // Cells that a block touches, one more than it has intervals, in whole row tiles.
+  // Cells of a block, one more than its intervals, rounded up to full row tiles.
   static constexpr int64_t kMost = round_up(Rendering::kBlock + 1, kRowTile);
   struct Range {
     int64_t begin, end;
@@ -95,7 +95,7 @@ class Worker {
 
   static int64_t first_cell(Range x) { return larger(x.begin - 1, 0); }
 
-  // The corner maps of the cells of an LR row that a block touches; those of the row before stay.
+  // Corner maps of the cells of a block in an LR row; those of the previous row are kept.
   const float* maps_of(int64_t sample, int64_t lr_row, Range x) {
     for (int which = 0; which < 2; ++which)
       if (held[which] == lr_row) return maps[which];
@@ -109,7 +109,7 @@ class Worker {
     return maps[which];
   }
 
-  // One output row at LR width. At the borders both cells are one, and their two corner maps count one half each.
+  // One output row at LR width. At the borders both cells are the same one, and their two corner maps count one half each.
   void blend_rows(int64_t sample, int64_t out_y, Range x) {
     const int64_t interval = r.interval_y[out_y], h = r.hidden;
     const bool border_y = interval == 0 || interval == r.height;

@@ -1,4 +1,4 @@
-// Where one kernel point of one deformable group reads for a block of output pixels, and the bilinear sums over its channels.
+// Sampling positions of one kernel point of one deformable group for a block of output pixels, and bilinear sums over its channels.
 // WIDTH is the slice's number of channels, known to the compiler; 0: any number.
 #pragma once
 #include <type_traits>
@@ -33,8 +33,8 @@ void start_block(const Problem& p, int64_t first, int64_t count, Places<S>& at) 
   }
 }
 
-// Asks for a block of one plane ahead of its use: planes lie too far apart for the processor to guess. Where the channels of a
-// pixel lie side by side, the block came with the first of them.
+// Prefetches a block of one plane: planes are too far apart for the hardware prefetcher. If the channels of a pixel are adjacent, the
+// block was loaded with the first of them.
 inline void fetch_ahead(const Map& map, int64_t plane, int64_t first, int64_t count) {
   if (!map.data || map.pixel != 1) return;
   const int64_t size = map.type == Type::f64 ? 8 : map.type == Type::f32 ? 4 : 2;
@@ -63,7 +63,7 @@ void place(const Problem& p, const Map& offset, const Map& mask, int64_t group, 
   const int32_t map_width = int32_t(p.map_width()), width = int32_t(p.slice_width), border = dcn::kBorder;
   for (int64_t i = 0; i < count; ++i) {
     S y = at.row[i] + kernel_row + at.moves[0][i], x = at.col[i] + kernel_col + at.moves[1][i];
-    y = y > lowest ? y : lowest;  // NaN as well
+    y = y > lowest ? y : lowest;  // also for NaN
     x = x > lowest ? x : lowest;
     y = y < bottom ? y : bottom;
     x = x < end ? x : end;

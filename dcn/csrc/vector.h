@@ -48,7 +48,7 @@ inline void store(S* to, V value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-// c[MR rows][NV vectors] += a[m, k] * b[k, :] over k; a's element (m, k) lies at m * a_row + k * a_step.
+// c[MR rows][NV vectors] += a[m, k] * b[k, :] over k; a's element (m, k) is at m * a_row + k * a_step.
 template <class S, int NV>
 inline void multiply_tile(const S* a, int64_t a_row, int64_t a_step, const S* b, int64_t b_row, S* c, int64_t c_row, int64_t depth) {
   constexpr int lanes = DCN_VECTOR_BYTES / sizeof(S);
@@ -75,7 +75,7 @@ inline void multiply_tile(const S* a, int64_t a_row, int64_t a_step, const S* b,
     for (int n = 0; n < NV; ++n) store(c + m * c_row + n * lanes, sum[m][n]);
 }
 
-// C (rows x cols) += A (rows x depth) B (depth x cols); rows in whole row tiles, cols in whole vectors, C and B row-major.
+// C (rows x cols) += A (rows x depth) B (depth x cols); rows are a multiple of the row tile, cols of the vector; C and B row-major.
 template <class S>
 void multiply(int64_t rows, int64_t cols, int64_t depth, const S* a, int64_t a_row, int64_t a_step, const S* b, int64_t b_row, S* c,
               int64_t c_row) {
