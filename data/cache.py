@@ -103,7 +103,7 @@ def _checksum(frame: np.ndarray) -> int:
 
 
 class CachedClip(Derived):
-    """A clip whose frames are kept in a store once decoded; `array` gives read-only views without alpha."""
+    """A clip that caches decoded frames in a store; `array` returns read-only views without alpha."""
 
     def __init__(self, clip: Clip, store: Store, places: CachedFrames) -> None:
         super().__init__(clip)
@@ -123,7 +123,7 @@ class CachedClip(Derived):
 
 
 def cache_clips(clips: Sequence[Clip], kind: str, gigabytes: float, folder: str | Path = ".cache") -> list[Clip]:
-    """The same clips with their decoded frames kept.
+    """Cache the decoded frames of clips.
 
     Args:
         kind: "ram", "file" or "none".   gigabytes: limit; frames are taken in the order of `clips` until it is reached.
@@ -145,7 +145,7 @@ def cache_clips(clips: Sequence[Clip], kind: str, gigabytes: float, folder: str 
 def cache_pairs(
     pairs: Sequence[Pair], kind: str, gigabytes: float, folder: str | Path = ".cache", lr: bool = True
 ) -> list[Pair]:
-    """`cache_clips` for ground truth and (with `lr`) low resolution; LR that is made from GT is made from the kept GT.
+    """`cache_clips` for ground truth and (with `lr`) low resolution; LR that is computed from GT uses the cached GT.
 
     Low resolution comes first: it is small and read most often.
     """
@@ -169,7 +169,7 @@ def _aligned(nbytes: int) -> int:
 
 
 def _plan(clips: Sequence[Clip], limit: int) -> tuple[list[CachedFrames], int]:
-    """CachedFrames in the order of clips and frames until `limit` bytes are used, and the bytes used."""
+    """Assign cache positions in the order of clips and frames until `limit` bytes are used; also returns the bytes used."""
     end = _aligned(4 * sum(len(clip) for clip in clips))
     number, result = 0, []
     for clip in clips:
@@ -182,7 +182,7 @@ def _plan(clips: Sequence[Clip], limit: int) -> tuple[list[CachedFrames], int]:
 
 
 def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder: Path, gigabytes: float) -> Path:
-    """The file for exactly these frames, made if it is not there."""
+    """The cache file for exactly these frames, created if it is missing."""
     digest = hashlib.sha256(str(nbytes).encode())
     for clip, mine in zip(clips, places, strict=True):
         digest.update(f"{mine}".encode())

@@ -193,7 +193,7 @@ class SequenceDataset(_Samples):
         frames: key frames T.   strides: distance of key frames, drawn per batch.
         between: intermediate frames per gap, drawn per batch from the true ones; None: all.
         patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
-        degradation: how LR is made from GT crops.
+        degradation: computes LR from GT crops.
         pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, like a panning
             camera. This adds motion to footage that has little.
 

@@ -265,7 +265,7 @@ def _with_profile(png: bytes, profile: bytes | None) -> bytes:
 
 
 def rgb(array: np.ndarray) -> np.ndarray:
-    """(H, W, C) as stored -> (H, W, 3) of the same type: gray repeated, alpha dropped. A view, nothing is copied."""
+    """(H, W, C) as stored -> (H, W, 3) of the same type: gray repeated, alpha dropped. A view without a copy."""
     bands = array.shape[-1]
     if bands in (1, 2):
         return np.broadcast_to(array[..., :1], (*array.shape[:-1], 3))

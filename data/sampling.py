@@ -46,7 +46,7 @@ class StepBatches:
 
     Args:
         dataset: WindowDataset or SequenceDataset.   batch_size: samples per rank and step.
-        steps: how many steps to yield.
+        steps: number of steps to yield.
         rank, world: of the world * batch_size slots of a step, those from rank * batch_size on are this rank's.
         samples: number of samples drawn before `start_step`; by default computed from this batch size. It lets a run continue
             with another batch size or number of processes without repeating or skipping samples.

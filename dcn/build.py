@@ -317,7 +317,7 @@ def abi_flags() -> list[str]:
 
 @contextlib.contextmanager
 def locked() -> Iterator[None]:
-    """One process at a time may write to FOLDER, across ranks as well."""
+    """Allow one process at a time to write to FOLDER, across ranks too."""
     with (FOLDER / "lock").open("w") as file:
         try:
             import fcntl

@@ -90,7 +90,7 @@ class DCNv2Pack(nn.Module):
             return
         if (
             offset.is_cuda and torch.cuda.is_current_stream_capturing()
-        ):  # a graph would replay the copy, but nobody reads it
+        ):  # a graph would replay the copy, but its result is never read
             return
         if self._calls % CHECK_EVERY == 1:
             mean = offset.abs().mean(dtype=torch.float32)
@@ -108,7 +108,7 @@ class DCNv2Pack(nn.Module):
 
 
 def _warn_of(mean: float) -> None:
-    if not mean <= LARGE_OFFSET:  # NaN as well
+    if not mean <= LARGE_OFFSET:  # also for NaN
         log.warning(
             "DCNv2Pack: mean |offset| is %.1f px (above %.0f): alignment has diverged; lower the learning rate of the offset "
             "convolutions or set max_offset",

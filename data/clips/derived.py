@@ -1,4 +1,4 @@
-"""Clips in memory, and clips derived from other clips: subsets, crops, low resolution."""
+"""Clips in memory and clips derived from other clips: subsets, crops, low resolution."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> Non
             f"was compressed as JPEG of quality 50 or less: high frequencies are rounded in large steps ({rounded:.2f})"
         )
         report.add(WARNING, "blocky", message)
-    elif blocky > checks.BLOCKY and detail >= checks.SOFT:  # enlarging leaves a grid as well
+    elif blocky > checks.BLOCKY and detail >= checks.SOFT:  # enlarging also leaves a grid
         message = (
             f"blocks of 8 or 4 pixels stand out ({blocky:.2f}, clean images: below 0.13): JPEG or video compression"
         )

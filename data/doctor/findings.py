@@ -61,7 +61,7 @@ class Diagnosis:
         return sum(finding.severity == severity for finding in self.findings)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to a JSON-compatible dict."""
         clips = []
         for clip in self.clips:
             plain = asdict(clip)

@@ -26,9 +26,9 @@ class Pair:
     """One clip as ground truth and low resolution.
 
     gt: None where only an input exists (`need="lr"`); cropped to a multiple of the scale for integer scales.
-    lr: from files, or made from `gt` while reading.
+    lr: from files, or computed from `gt` on reading.
     boxes: moving objects per frame, in GT pixels; None where the data set has none.
-    listed: the frames that a list file names, None for all; the others still serve as neighbours.
+    listed: the frames that a list file names, None for all; the other frames are still used as neighbours.
     """
 
     name: str
@@ -81,7 +81,7 @@ def open_layout(
         scale: GT pixels per LR pixel. Integer scales use LR files where they exist and crop GT to a multiple.
         split: "train", "val" or "test" (also folders named `training_set`, `eval`, ...); "all" for all splits.
         list_file: lines CLIP/FRAME.png or CLIP, relative to the root, its split or the working folder.
-        degradation: how LR is made where no files give it; default bicubic.
+        degradation: computes LR if there are no LR files; default bicubic.
         need: "gt" for training and evaluation; "lr" for upscaling: LR files if there are, else the frames themselves.
         allow_gaps: accept clips whose frame numbers have gaps.
         bands: which bands of many-band images to take and how to stretch them (`data.bands`).

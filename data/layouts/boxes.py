@@ -31,7 +31,7 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     line `x, y, w, h` per frame.
 
     The frame number is that of the file's name. A seventh column that is a word is the object's class. Otherwise columns
-    are those of MOT, `score, category, visibility`: a score of 0 means that the box is to be ignored, and a category is the
+    are those of MOT, `score, category, visibility`: a box with a score of 0 is ignored, and a category is the
     class where the folders name none (`label` is "object"). Boxes in frames that do not exist, of no area and ignored ones
     are left out and counted in `notes`. InputError where no box is left.
     """
@@ -118,6 +118,6 @@ def _parse(fields: list[str], label: str, where: str) -> tuple[int, Box]:
 
 
 def _category(fields: Sequence[str], label: str) -> str:
-    """`class N` from MOT's eighth column, where nothing else names the class."""
+    """`class N` from MOT's eighth column, used if the class has no other name."""
     numbered = label == "object" and len(fields) >= 8 and re.fullmatch(r"[1-9]\d{0,3}", fields[7])
     return f"class {fields[7]}" if numbered else label

@@ -161,7 +161,7 @@ def _vimeo_names(path: Path) -> list[str]:
 
 
 def has_own_splits(root: Path) -> bool:
-    """REDS: the split is part of the name (train_sharp), not a folder of its own."""
+    """REDS: the split is part of the name (train_sharp), not a separate folder."""
     return any(re.fullmatch(r"(train|val|test)_sharp", path.name.lower()) for path in folders(root))
 
 

@@ -53,7 +53,7 @@ def apply_list(list_file: str | Path, root: Path, entries: list[ClipFiles]) -> d
 
 
 def _match(clip: str, known: dict[str, None]) -> str | None:
-    """The clip of that name, or the one whose path ends with it (lists are written from different folders)."""
+    """The clip of that name, or the clip whose path ends with it (list files refer to different folders)."""
     if clip in known:
         return clip
     last = clip.rpartition("/")[2]

@@ -41,7 +41,7 @@ class FrameTable:
     stamps: the decoder's times, in units of the stream (None where it gives none).   times: seconds from the first frame.
     keys: numbers of frames where decoding can start.   seekable: stamps identify frames, so decoding may start at a key.
     damaged: frames that the decoder marks as broken.   lost: (seconds, packets) where packets could not be decoded.
-    skipped: packets before the first frame that nothing could be decoded from.   interlaced: frames stored as fields.
+    skipped: undecodable packets before the first frame.   interlaced: frames stored as fields.
     last_shown: duration of the last frame in seconds, from its packet; None if unknown.   missing: seconds by which the
     file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
     number of frames that an AVI's header counts but the file lacks.   broken_off: the last packet is incomplete.
@@ -73,7 +73,7 @@ class Decoder:
     def __init__(self, container: Any, stream: Any) -> None:
         self.container, self.stream = container, stream
         self.errors: list[int | None] = []
-        self.stamps: list[int | None] = []  # presentation times of the first packets that are to be shown
+        self.stamps: list[int | None] = []  # presentation times of the first packets to be displayed
         self.first: int | None = None  # decoding time of the first packet
         self.corrupt, self.broken_off = False, False
         self.count = 0  # packets, empty ones included

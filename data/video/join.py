@@ -33,7 +33,7 @@ EXACT = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv, so 
 
 @dataclass(frozen=True)
 class Source:
-    """The video that a new one is made from, as far as `join` needs it."""
+    """The properties of a source video that `join` needs."""
 
     video: VideoFile
     plan: TrackPlan = NOTHING

@@ -41,7 +41,7 @@ class Track:
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """tracks: what is copied or converted, in the source's order.   notes: what is converted or left out, for the user."""
+    """tracks: copied and converted tracks, in the source's order.   notes: messages on converted and omitted tracks, for the user."""
 
     tracks: tuple[Track, ...] = ()
     notes: tuple[str, ...] = ()

@@ -23,12 +23,12 @@ from errors import InputError
 
 
 class VideoWriter:
-    """A video, frame by frame; use it as a context manager: the file appears when the block ends well.
+    """Writes a video frame by frame. Use it as a context manager: the file is created when the block ends without an error.
 
     Args:
         path: .mp4, .mov, .mkv, .avi or .webm.
         fps: frames per second; None takes those of `like` (or 25).
-        like: the video this one is made from: its tracks and metadata are copied; its colours, pixel shape, depth and frame
+        like: the source video: its tracks and metadata are copied; its colours, pixel shape, depth and frame
             times are kept.
         codec: h264, h265, vp9 or ffv1; None chooses as `containers.default_codec`.
         crf: quality of the lossy codecs, lower is better.   lossless: RGB exactly as given.

@@ -7,8 +7,8 @@
 namespace dcn {
 
 // Tokens are a map (B, H, W); a token holds query, key and value of every head: [3][heads][width]. Windows of window x window queries
-// tile the map after it was rolled by -shift; the keys of a window are those at most `margin` tokens beyond it. Keys beyond the map are zero
-// and take part. With a shift, pairs that are neighbours only because of the roll get `kApart` added to their score.
+// tile the map after it was rolled by -shift; the keys of a window extend `margin` tokens beyond it. Keys beyond the map are zero and
+// take part. With a shift, pairs that are neighbours only because of the roll get `kApart` added to their score.
 struct Attention {
   int64_t batch, height, width, heads, head_width, window, margin, shift;
   float scale;

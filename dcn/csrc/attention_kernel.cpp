@@ -60,7 +60,7 @@ inline float sum_of(V lanes) {
 #endif
 }
 
-// 2 ** t for t <= 0 (below 2 ** -126: that), with a relative error of 2e-7, or of 4e-5 for what is rounded to bfloat16. NaN for NaN.
+// 2 ** t for t <= 0, at least 2 ** -126, with a relative error of 2e-7, or of 4e-5 if rounded to bfloat16. NaN for NaN.
 template <bool Exact>
 inline V exp2_of(V t) {
   constexpr float kShift = 12582912.f + 127.f;  // 1.5 * 2 ** 23 and the exponent of 1: the lowest bits become the exponent of the power

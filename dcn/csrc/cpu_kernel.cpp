@@ -161,7 +161,7 @@ struct BackwardScratch {
   }
 };
 
-// One row of a plane's gradient: stored, or added to what an earlier slice of the group stored (then always of the working type).
+// One row of a plane's gradient: stored, or added to the values of an earlier slice of the group (then always of the working type).
 template <class S>
 void put_plane(const S* values, void* data, Type type, int64_t at, int64_t count, bool add) {
   if (!add) return store_row(values, 1, data, type, at, 1, count);
