@@ -5,7 +5,7 @@
 namespace dcn {
 
 // models/stno/query.py derives it. Along an axis of n cells there are n + 1 intervals between neighbouring centres. The first and the
-// last are beyond the outermost centres; there both cells are the same one. A corner of an output pixel's interval is 2 * (lower) + (right).
+// last are beyond the outermost centres; there both cells are the same. A corner of an output pixel's interval is 2 * (lower) + (right).
 struct Rendering {
   int64_t batch, channels, height, width, hidden, out_height, out_width;  // hidden: a multiple of kHiddenStep
   const float* features;                      // (N, h, w, channels)
