@@ -129,7 +129,8 @@ def _within(value: Any, limits: Between, where: str) -> Any:
 
 def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], where: str) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"config key '{where}': expected a list, got {shown(value)}")
+        remedy = f": write [{value}]" if isinstance(value, str) and len(value) < 40 else ""
+        raise InputError(f"config key '{where}': expected a list, got {shown(value)}{remedy}")
     variadic = origin is list or (len(arguments) == 2 and arguments[1] is Ellipsis)
     if not variadic and len(value) != len(arguments):
         raise InputError(f"config key '{where}': expected {len(arguments)} values, got {len(value)}")

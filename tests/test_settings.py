@@ -153,3 +153,8 @@ def test_yaml_that_makes_no_settings_is_one_line(text: str, words: str) -> None:
 def test_yaml_comes_back_as_it_was() -> None:
     mapping = {"a": ["000", "011", "1e5", "2020-01-01", "no", "1:30", "~", ""], "b": 1e-05, "c": None, "d": "größe"}
     assert parse_yaml(dump_yaml(mapping), "it") == mapping
+
+
+def test_a_word_in_place_of_a_list_gets_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"config key 'sizes': expected a list, got '000': write \[000\]"):
+        from_mapping(Outer, {"name": "x", "sizes": "000"})
