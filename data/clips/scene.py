@@ -10,7 +10,8 @@ import numpy as np
 
 from data.bands import DARK, Bands
 from data.clips.base import Clip
-from data.raster import Block, Facts, Raster, filled
+from data.raster import Block, Facts, Raster
+from data.validity import filled
 from errors import InputError
 
 USUAL = (0.1, 99.9)  # default percentiles that map to black and white

@@ -20,7 +20,8 @@ from data.clips import ArrayClip
 from data.clips.scene import SceneClip
 from data.degrade import imresize
 from data.files import move, remove_own_folder, replacing
-from data.raster import RasterWriter, keep_apart, nearest, sidecar
+from data.raster_writer import RasterWriter, sidecar
+from data.validity import keep_apart, nearest
 from engine.restore import Options, restore, tiles
 from engine.restore.pipeline import bytes_per_pixel
 from engine.upscale.job import ClipJob

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data.files import sha256, temporary_path
-from data.raster import filled, keep_apart, nearest
+from data.validity import filled, keep_apart, nearest
 from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import scene as scene_module

@@ -1,0 +1,178 @@
+"""Write GeoTIFF with rasterio (GDAL), with the metadata of the source.
+
+Arrays are (bands, rows, columns) in the file's own type, as in GDAL.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.raster import Facts, gdal
+
+BLOCK = 256  # pixels a side of a written tile
+PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band
+
+
+class RasterWriter:
+    """A GeoTIFF of `size` (H, W) with the metadata of `facts`, written from top to bottom.
+
+    `write` takes rows of some bands in order and passes them on in multiples of the file's blocks, so that no block is
+    compressed twice and the same rows give the same bytes. Bands: positions from 0 in `facts.bands`, alpha last.
+    """
+
+    def __init__(self, path: Path, facts: Facts, size: tuple[int, int]) -> None:
+        self.path, self.facts, self.size = path, facts, size
+        self.count = len(facts.bands) + (facts.alpha is not None)
+        self._waiting: dict[tuple[int, ...], tuple[int, list[np.ndarray]]] = {}
+        self._mask: list[np.ndarray] = []
+        self._mask_row = 0
+
+    @property
+    def interleaved(self) -> bool:
+        """Whether the rows of all bands must be written together."""
+        return self.count <= PIXEL_INTERLEAVED
+
+    @contextmanager
+    def opened(self) -> Iterator[RasterWriter]:
+        """The file is complete when the block ends."""
+        with gdal(self.path) as rasterio:
+            with rasterio.open(self.path, "w", **self._options()) as self._file:
+                self._describe()
+                yield self
+                for bands in list(self._waiting):
+                    self._flush(bands, final=True)
+                self._flush_mask(final=True)
+            if self.facts.overviews and not self.facts.cog:
+                with rasterio.open(self.path, "r+") as file:
+                    file.build_overviews(list(self.facts.overviews), rasterio.enums.Resampling.average)
+            if self.facts.cog:
+                self._as_cog(rasterio)
+
+    def write(self, bands: tuple[int, ...], rows: np.ndarray) -> None:
+        """Write the next rows of these bands, (len(bands), rows, W)."""
+        _, waiting = self._waiting.setdefault(bands, (0, []))
+        waiting.append(rows)
+        if sum(part.shape[1] for part in waiting) >= BLOCK:
+            self._flush(bands)
+
+    def write_mask(self, rows: np.ndarray) -> None:
+        """Write the next rows of the mask, (rows, W) bool."""
+        self._mask.append(rows)
+        if sum(map(len, self._mask)) >= BLOCK:
+            self._flush_mask()
+
+    def _flush(self, bands: tuple[int, ...], final: bool = False) -> None:
+        first, waiting = self._waiting[bands]
+        if not waiting:
+            return
+        rows = np.concatenate(waiting, axis=1)
+        count = rows.shape[1] if final else rows.shape[1] // BLOCK * BLOCK
+        if count:
+            self._file.write(rows[:, :count], [band + 1 for band in bands], window=self._window(first, count))
+        self._waiting[bands] = (first + count, [rows[:, count:]] if count < rows.shape[1] else [])
+
+    def _flush_mask(self, final: bool = False) -> None:
+        if not self._mask:
+            return
+        rows = np.concatenate(self._mask)
+        count = len(rows) if final else len(rows) // BLOCK * BLOCK
+        if count:
+            self._file.write_mask(rows[:count], window=self._window(self._mask_row, count))
+        self._mask_row, self._mask = self._mask_row + count, [rows[count:]] if count < len(rows) else []
+
+    def _window(self, first: int, count: int) -> Any:
+        from rasterio.windows import Window
+
+        return Window(0, first, self.size[1], count)
+
+    def _options(self) -> dict[str, Any]:
+        from rasterio.enums import ColorInterp
+
+        facts, (height, width) = self.facts, self.size
+        rgb = facts.colours[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        options: dict[str, Any] = {
+            "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": facts.dtype.name,
+            "compress": "deflate", "BIGTIFF": "IF_SAFER", "photometric": "RGB" if rgb else "MINISBLACK",
+            "ALPHA": "YES" if facts.alpha is not None else "NO", "interleave": "pixel" if self.interleaved else "band",
+        }  # fmt: skip
+        if min(height, width) >= BLOCK:
+            options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
+        if facts.bits:
+            options["NBITS"] = facts.bits
+        elif facts.dtype.itemsize < 8 or facts.dtype.kind == "f":
+            options["predictor"] = 3 if facts.dtype.kind == "f" else 2
+        if facts.profile:
+            options["SOURCE_ICC_PROFILE"] = base64.b64encode(facts.profile).decode()
+        if len(set(map(str, facts.nodata))) == 1 and facts.nodata[0] is not None:
+            options["nodata"] = facts.nodata[0]
+        y, x = height / facts.size[0], width / facts.size[1]
+        return options | _scaled_place(facts.place, y, x)
+
+    def _describe(self) -> None:
+        from rasterio.enums import ColorInterp
+
+        facts, file = self.facts, self._file
+        alpha = [ColorInterp.alpha] if facts.alpha is not None else []
+        file.colorinterp = [*facts.colours, *alpha]
+        for space, tags in facts.tags.items():
+            file.update_tags(**({"ns": space} if space else {}), **tags)
+        for band, tags in enumerate(facts.band_tags, 1):
+            file.update_tags(band, **tags)
+        if set(facts.scales) != {1.0}:
+            file.scales = (*facts.scales, *([1.0] * len(alpha)))
+        if set(facts.offsets) != {0.0}:
+            file.offsets = (*facts.offsets, *([0.0] * len(alpha)))
+        for band, (unit, name) in enumerate(zip(facts.units, facts.names, strict=True), 1):
+            if unit:
+                file.set_band_unit(band, unit)
+            if name:
+                file.set_band_description(band, name)
+
+    def _as_cog(self, rasterio: Any) -> None:
+        """Convert the file to a cloud-optimised GeoTIFF: GDAL's COG driver can only copy."""
+        from rasterio.shutil import copy
+
+        plain = self.path.with_suffix(".plain.tif")
+        self.path.rename(plain)
+        predictor = "NO" if self.facts.bits else "YES"
+        copy(str(plain), str(self.path), driver="COG", COMPRESS="DEFLATE", PREDICTOR=predictor, BIGTIFF="IF_SAFER")
+        plain.unlink()
+
+
+def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict[str, Any]:
+    """Metadata of the same area with `scale_y` x `scale_x` as many pixels. GCPs refer to pixel edges, RPCs to pixel centres."""
+    from affine import Affine
+    from rasterio.control import GroundControlPoint
+
+    scaled = {key: value for key, value in place.items() if value is not None}
+    if "transform" in scaled:
+        scaled["transform"] = scaled["transform"] * Affine.scale(1 / scale_x, 1 / scale_y)
+    if "gcps" in scaled:
+        scaled["gcps"] = [
+            GroundControlPoint(p.row * scale_y, p.col * scale_x, p.x, p.y, p.z, p.id, p.info) for p in scaled["gcps"]
+        ]
+    if "rpcs" in scaled:
+        rpcs = scaled["rpcs"].to_dict()
+        for axis, scale in (("line", scale_y), ("samp", scale_x)):
+            rpcs[f"{axis}_off"] = (rpcs[f"{axis}_off"] + 0.5) * scale - 0.5
+            rpcs[f"{axis}_scale"] *= scale
+        scaled["rpcs"] = type(scaled["rpcs"])(**rpcs)
+    return scaled
+
+
+def sidecar(facts: Facts) -> str | None:
+    """Write GDAL's `.aux.xml` for a file whose bands have different nodata values: a TIFF can store only one."""
+    if len(set(map(str, facts.nodata))) == 1:
+        return None
+    bands = [
+        f'<PAMRasterBand band="{band}"><NoDataValue>{value:.17g}</NoDataValue></PAMRasterBand>'
+        for band, value in enumerate(facts.nodata, 1)
+        if value is not None
+    ]
+    return f"<PAMDataset>{''.join(bands)}</PAMDataset>\n"

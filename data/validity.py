@@ -1,0 +1,48 @@
+"""Missing values of rasters: fill them before restoration, and keep valid values different from nodata.
+
+Arrays are (bands, rows, columns) in the file's own type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def filled(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Replace every missing value of (bands, rows, columns) by the nearest valid one of its band, so that the network sees
+    no artificial edges. A band without valid values becomes 0.
+    """
+    if valid is None:
+        return values
+    from scipy.ndimage import distance_transform_edt  # installed with scikit-image
+
+    result = np.where(valid, values, values.dtype.type(0))
+    for band, there in enumerate(valid):
+        if there.any() and not there.all():
+            nearest = distance_transform_edt(~there, return_distances=False, return_indices=True)
+            result[band] = values[band][tuple(nearest)]
+    return result
+
+
+def nearest(length: int, out: int, first: int, last: int) -> np.ndarray:
+    """Source pixel of each output pixel first .. last - 1 along an axis of `length` pixels that becomes `out`."""
+    return ((np.arange(first, last) + 0.5) * length / out).astype(np.int64).clip(0, length - 1)
+
+
+def keep_apart(values: np.ndarray, nodata: Sequence[float | None], towards: np.ndarray) -> None:
+    """Replace valid values that equal nodata by the next value in the direction of `towards`, in place.
+
+    All (bands, rows, columns); `towards` holds valid values of the source, which are not nodata.
+    """
+    for band, missing in enumerate(nodata):
+        if missing is None or not np.isfinite(missing):
+            continue
+        hit = values[band] == missing
+        if not hit.any():
+            continue
+        if values.dtype.kind == "f":
+            values[band][hit] = np.nextafter(values[band][hit], towards[band][hit])
+        else:
+            values[band][hit] = np.where(towards[band][hit] > missing, int(missing) + 1, int(missing) - 1)
