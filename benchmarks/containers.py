@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from data.video import VideoFile, tracks
+from data.video import VideoFile, track_plan
 from data.video.containers import CONTAINERS, LIMITS, check_codec, default_codec
 from errors import InputError
 from tests.data.video.make import video
@@ -69,7 +69,7 @@ def sound_case(sound: str) -> Callable[[str, Path], str]:
         how = {"codec": "wmv2", "base": Fraction(1, 1000)} if sound == "wmav2" else {}
         source = VideoFile(video(folder / SOURCES[sound], sound=[sound], **how))
         out = folder / f"out{suffix}"
-        plan = tracks.plan(source.path, source.info.stream, out, source.start)
+        plan = track_plan.plan(source.path, source.info.stream, out, source.start)
         write(out, source.times, source.info.fps, source)
         late = round(1000 * abs(onset(out) - facts(out).times[0] - (onset(source.path) - facts(source.path).times[0])))
         return f"{'kept' if plan.tracks[0].to is None else plan.tracks[0].to} ({late} ms)"
@@ -81,7 +81,7 @@ def stream_case(kind: str) -> Callable[[str, Path], str]:
     def attempt(suffix: str, folder: Path) -> str:
         source = VideoFile(with_everything(folder / "in.mkv"))
         out = folder / f"out{suffix}"
-        plan = tracks.plan(source.path, source.info.stream, out, source.start)
+        plan = track_plan.plan(source.path, source.info.stream, out, source.start)
         before, after = facts(source.path), facts(write(out, source.times, source.info.fps, source))
         if kind == "chapters":
             return "kept" if len(after.chapters) == len(before.chapters) else "left out"

@@ -18,12 +18,14 @@ import av
 import numpy as np
 
 from data.files import replacing
-from data.video import tracks
+from data.video import metadata
 from data.video.containers import Container, Timing, container_of
 from data.video.encoding import Encoding
 from data.video.file import VideoFile
+from data.video.metadata import Placement
 from data.video.opening import open_input, url
-from data.video.tracks import Placement, TrackPlan, Tracks
+from data.video.track_plan import TrackPlan
+from data.video.tracks import Tracks
 from errors import InputError
 
 PIECE_TICK = Fraction(1, 100)  # pieces count frames; Matroska's milliseconds would merge frames of high rates
@@ -136,12 +138,12 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 _tag(stream, container, encoding.codec)
                 stream.codec_context.framerate = _rate(timing)
                 if source and original:
-                    tracks.copy_tags(original, file, container.format)
-                    tracks.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
+                    metadata.copy_tags(original, file, container.format)
+                    metadata.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
                     carried = Tracks(source.video.path, source.plan, file, out, source.placement)
                     if source.plan.chapters:
                         length = float((timing.stamps[-1] + timing.last) * timing.tick)
-                        file.set_chapters(tracks.chapters(original, source.placement, length))
+                        file.set_chapters(metadata.chapters(original, source.placement, length))
                 file.start_encoding()
                 iso = container.format in ("mp4", "mov")
                 _copy_packets(file, stream, pieces, timing, carried, change, iso)

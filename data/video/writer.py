@@ -13,12 +13,13 @@ from torch import Tensor
 
 from data.files import temporary_path
 from data.media import from_tensor
-from data.video import tracks
+from data.video import metadata, track_plan
 from data.video.containers import TICKS, check_codec, check_size, container_of, default_codec
 from data.video.encoding import Encoding
 from data.video.file import VideoFile
+from data.video.metadata import Placement
 from data.video.opening import open_input, url
-from data.video.tracks import Placement, Tracks
+from data.video.tracks import Tracks
 from errors import InputError
 
 
@@ -139,10 +140,10 @@ class VideoWriter:
         self._guarded(begin)
 
     def _carry(self, like: VideoFile) -> None:
-        plan = tracks.plan(like.path, like.info.stream, self.path, like.start)
+        plan = track_plan.plan(like.path, like.info.stream, self.path, like.start)
         self._tracks = Tracks(like.path, plan, self._file, self.path, Placement(like.table.stretches))
         with open_input(like.path) as source:
-            tracks.copy_tags(source, self._file, self.container.format)
+            metadata.copy_tags(source, self._file, self.container.format)
 
     def _guarded(self, act: Any) -> None:
         try:

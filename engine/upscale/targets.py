@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.clips import Clip, SubClip, VideoClip
 from data.clips.derived import Derived
-from data.video import join, tracks
+from data.video import join, track_plan
 from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
@@ -204,7 +204,7 @@ def video_target(clip: Clip, out: Path, request: Request, compare: bool = False)
         )
     if not isinstance(base, VideoClip) or video is None:
         return VideoTarget(path, encoding)
-    plan = tracks.plan(video.path, video.info.stream, path, video.start, sound=not base.retimed)
+    plan = track_plan.plan(video.path, video.info.stream, path, video.start, sound=not base.retimed)
     begin, end = _window(clip, base)
     return VideoTarget(path, encoding.like(video), join.Source(video, plan, begin, end))
 

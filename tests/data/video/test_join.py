@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.video import VideoFile, join, tracks
+from data.video import VideoFile, join, track_plan
 from data.video.containers import CONTAINERS, TOLERANCE, default_codec, timing
 from data.video.encoding import Encoding
 from errors import InputError
@@ -31,7 +31,9 @@ def write(out: Path, times: list[float], rate: Fraction, source: VideoFile | Non
     codec = default_codec(out, 8, False)
     encoding = Encoding(codec, b_frames=not CONTAINERS[out.suffix].constant).like(source)
     last = times[-1] - times[-2]
-    origin = join.Source(source, tracks.plan(source.path, source.info.stream, out, source.start)) if source else None
+    origin = (
+        join.Source(source, track_plan.plan(source.path, source.info.stream, out, source.start)) if source else None
+    )
     shown = timing(out, times, last, rate, source.info.time_base if source else None)
     join.rehearse(out, encoding, (16, 24), origin)
     frames = pictures(len(times), next((k for k, time in enumerate(times) if time >= FLASH - 1e-9), None))
@@ -113,10 +115,10 @@ def test_sound_that_is_copied_keeps_its_bytes(tmp_path):
 
 def test_what_is_converted_or_left_out_is_said(tmp_path):
     source = VideoFile(video(tmp_path / "in.mkv", sound=["pcm_s16le", "flac"]))
-    plan = tracks.plan(source.path, 0, tmp_path / "out.mp4", source.start)
+    plan = track_plan.plan(source.path, 0, tmp_path / "out.mp4", source.start)
     assert [track.to for track in plan.tracks] == ["aac", None]
     assert len(plan.notes) == 1 and "pcm_s16le" in plan.notes[0] and "AAC" in plan.notes[0]
-    plan = tracks.plan(source.path, 0, tmp_path / "out.mkv", source.start, sound=False)
+    plan = track_plan.plan(source.path, 0, tmp_path / "out.mkv", source.start, sound=False)
     assert not plan.tracks and "speed" in plan.notes[0]
 
 

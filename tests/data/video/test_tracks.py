@@ -10,12 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from data.video import VideoFile, join, tracks
+from data.video import VideoFile, join, track_plan
 from data.video.containers import default_codec, timing, vp9_is_deep
 from data.video.encoding import Encoding
 from data.video.frames import Stretch
 from data.video.hdr import Light, Mastering
-from data.video.tracks import Placement
+from data.video.metadata import Placement
 from errors import InputError
 from tests.data.video.make import FLASH, flash_time, pictures, video
 from tests.data.video.test_join import write
@@ -85,7 +85,7 @@ def test_tracks_subtitles_chapters_and_place(tmp_path, origin, result):
 
 def test_what_avi_cannot_carry_is_named_in_one_line(tmp_path):
     source = VideoFile(with_everything(tmp_path / "in.mkv"))
-    plan = tracks.plan(source.path, source.info.stream, tmp_path / "a.avi", source.start)
+    plan = track_plan.plan(source.path, source.info.stream, tmp_path / "a.avi", source.start)
     left = [note for note in plan.notes if note.startswith("left out")]
     assert len(left) == 1 and "subtitles" in left[0] and "chapters" in left[0]
 
@@ -95,7 +95,7 @@ def test_a_part_of_a_video_has_its_part_of_the_sound(tmp_path):
     encoding = Encoding("h264").like(source)
     for suffix in (".mp4", ".mkv"):
         out = tmp_path / f"out{suffix}"
-        plan = tracks.plan(source.path, 0, out, source.start)
+        plan = track_plan.plan(source.path, 0, out, source.start)
         part = join.Source(source, plan, begin=0.2, end=0.8)
         frames = pictures(25, 10)[5:20]
         join.write_piece(tmp_path / "p.mkv", frames, encoding, Fraction(25))

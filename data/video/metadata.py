@@ -1,0 +1,91 @@
+"""Copy metadata and chapters of a source video, with times mapped to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+
+from data.video.frames import Stretch
+
+TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
+TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
+# MOV has a table of languages; FFmpeg knows it under these names.
+MOV_LANGUAGES = {
+    "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",
+    "ces": "cze", "slk": "slo", "fas": "per", "sqi": "alb", "cym": "wel", "eus": "baq",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Times of the source to times of the output, in seconds.
+
+    stretches: of the video (`FrameTable`).   begin: seconds from the first frame at which the output begins.   end: where it
+    ends; None: with the source.
+    """
+
+    stretches: Sequence[Stretch]
+    begin: float = 0.0
+    end: float | None = None
+
+    def __call__(self, seconds: float, stretch: int = 0) -> float:
+        return seconds + self.stretches[min(stretch, len(self.stretches) - 1)].shift - self.begin
+
+    @property
+    def cut(self) -> bool:
+        return self.begin > 0 or self.end is not None
+
+
+def tags(metadata: dict[str, str]) -> dict[str, str]:
+    """The user's metadata, without entries that describe the file itself."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if key.lower() not in TECHNICAL and not key.lower().startswith(TECHNICAL_PREFIXES)
+    }
+
+
+def copy_tags(source: Any, output: Any, format: str) -> None:
+    """The file's metadata. MP4 and MOV name the location differently from the key that phones write."""
+    found = tags(source.metadata)
+    if format in ("mp4", "mov"):  # Matroska's names are in capitals
+        found = {key.lower() if key.isupper() else key: value for key, value in found.items()}
+    place = found.get("com.apple.quicktime.location.ISO6709") or found.get("location-eng")
+    if place and format in ("mp4", "mov"):
+        found.setdefault("location", place)
+    if format in ("mp4", "mov"):
+        found.pop("location-eng", None)
+    output.metadata.update(found)
+
+
+def copy_stream_tags(source: Any, output: Any, format: str) -> None:
+    found = tags(source.metadata)
+    if format == "mov" and "language" in found:
+        found["language"] = MOV_LANGUAGES.get(found["language"], found["language"])
+    output.metadata.update(found)
+    output.disposition = int(source.disposition)
+
+
+def chapters(source: Any, place: Placement, length: float) -> list[Any]:
+    """The source's chapters, mapped to an output of `length` seconds. Their times count from the start of the file."""
+    found, first = [], (source.start_time or 0) / av.time_base + place.begin
+    for number, chapter in enumerate(source.chapters()):
+        base = chapter["time_base"]
+        start, end = (float(chapter[key] * base) - first for key in ("start", "end"))
+        if end <= 0 or start >= length:
+            continue
+        span = max(round(start * 1000), 0), round((min(end, length) if place.cut else end) * 1000)
+        found.append(
+            {
+                "id": number,
+                "start": span[0],
+                "end": span[1],
+                "time_base": Fraction(1, 1000),
+                "metadata": chapter["metadata"],
+            }
+        )
+    return found

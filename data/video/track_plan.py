@@ -1,0 +1,132 @@
+"""Select the tracks of a source video that are copied or converted, and describe what is converted or left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+
+from data.video.containers import TEXT, Container, container_of
+from data.video.opening import open_input
+
+LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
+EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
+NAMES = {"audio": "sound", "subtitle": "subtitles", "video": "video", "data": "data", "attachment": "attachment"}
+
+
+@dataclass(frozen=True)
+class Track:
+    """A stream of the source that goes into the output. to: None: copied; else the encoder it is converted with."""
+
+    index: int
+    kind: str
+    to: str | None = None
+
+
+@dataclass(frozen=True)
+class TrackPlan:
+    """tracks: copied and converted tracks, in the source's order.   notes: messages on converted and omitted tracks, for the user."""
+
+    tracks: tuple[Track, ...] = ()
+    notes: tuple[str, ...] = ()
+    chapters: bool = False
+
+
+def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) -> TrackPlan:
+    """Select the tracks of the source at `path` that the output `out` gets.
+
+    video: index of the source's stream that is upscaled.   start: its first frame's time.   sound: False leaves sound and
+    subtitles out (another speed).
+    """
+    container, tracks, notes = container_of(out), [], []
+    suffix = out.suffix.lower()
+    left: list[str] = []
+    with open_input(path) as source:
+        for stream in source.streams:
+            if stream.index == video:
+                continue
+            track = _track(stream, container, start) if sound or stream.type == "attachment" else None
+            if track is None:
+                if not (stream.type == "data" and _is_timecode(stream)):
+                    left.append(describe(stream))
+                continue
+            tracks.append(track)
+            if track.to:
+                notes.append(
+                    f"{describe(stream)} is converted to {_pretty(track.to)}: {suffix} does not take it as it is"
+                )
+        if source.chapters() and not (container.chapters and sound):
+            left.append("chapters")
+        if container.constant:  # AVI
+            left += ["languages"] if any(_language(source.streams[track.index]) for track in tracks) else []
+            left += ["the place"] if any("location" in key.lower() for key in source.metadata) else []
+        if left:
+            why = f"{suffix} cannot hold it" if sound else "the speed is changed"
+            notes.append(f"left out ({why}): {', '.join(left)}")
+        return TrackPlan(tuple(tracks), tuple(notes), bool(source.chapters()) and container.chapters and sound)
+
+
+def _language(stream: Any) -> str:
+    language = stream.metadata.get("language", "")
+    return "" if language == "und" else language
+
+
+def describe(stream: Any) -> str:
+    """A stream in words: `sound 2 (aac, ger)`."""
+    codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
+    picture = stream.type == "video" and int(stream.disposition) & int(av.stream.Disposition.attached_pic)
+    kind = "cover picture" if picture else f"{NAMES.get(stream.type, stream.type)} stream {stream.index}"
+    return f"{kind} ({', '.join(filter(None, (codec, _language(stream))))})"
+
+
+def _track(stream: Any, container: Container, start: float) -> Track | None:
+    codec = stream.codec_context.name if stream.codec_context else ""
+    if stream.type == "attachment":
+        return Track(stream.index, "attachment") if container.attachments else None
+    if stream.type == "audio" and codec:
+        begin = stream.start_time * stream.time_base - start if stream.start_time is not None else 0
+        codec = _family(codec)
+        if codec in container.sound and not (container.constant and abs(begin) > EARLY):
+            return Track(stream.index, "audio")
+        exact = container.exact if codec.startswith(LOSSLESS) else None
+        return Track(stream.index, "audio", exact or container.encoder) if _decodable(stream) else None
+    if stream.type == "subtitle" and codec:
+        if codec in container.subtitles:
+            return Track(stream.index, "subtitle")
+        return Track(stream.index, "subtitle", container.text) if container.text and codec in TEXT else None
+    return None
+
+
+def _family(codec: str) -> str:
+    """The codec of a decoder's name."""
+    names = {
+        "mp3float": "mp3",
+        "aac_latm": "aac_latm",
+        "libopus": "opus",
+        "libvorbis": "vorbis",
+        "dca": "dts",
+        "ac3_fixed": "ac3",
+    }
+    return names.get(codec, codec)
+
+
+def _decodable(stream: Any) -> bool:
+    return bool(stream.codec_context.sample_rate)
+
+
+def _is_timecode(stream: Any) -> bool:
+    return "timecode" in stream.metadata
+
+
+def _pretty(encoder: str) -> str:
+    names = {
+        "aac": "AAC",
+        "libopus": "Opus",
+        "libmp3lame": "MP3",
+        "flac": "FLAC",
+        "mov_text": "MP4 text",
+        "subrip": "SubRip",
+    }
+    return names.get(encoder, "WebVTT" if encoder == "webvtt" else "PCM" if encoder.startswith("pcm") else encoder)
