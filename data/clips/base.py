@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from data.bands import BandMap
+from data.geo_tags import GeoTags
 from data.media import from_tensor, to_tensor
-from data.tiff import GeoTags
 from errors import InputError
 
 PADDINGS = ("reflect", "replicate", "circular", "distinct")

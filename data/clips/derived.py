@@ -10,8 +10,8 @@ import numpy as np
 from data.bands import BandMap
 from data.clips.base import Clip
 from data.degrade import Degradation
+from data.geo_tags import GeoTags
 from data.media import colours
-from data.tiff import GeoTags
 from errors import InputError
 
 

@@ -19,8 +19,9 @@ from PIL import Image
 
 from data import open_layout
 from data.clips import TiffStackClip, VideoClip
+from data.geo_tags import GeoTags
 from data.media import probe, read_geo, read_image, to_tensor, write_image
-from data.tiff import GeoTags, write_page
+from data.tiff import write_page
 from data.video import VideoFile
 from data.video.writer import VideoWriter
 from errors import InputError

@@ -4,7 +4,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from data import tiff
+from data import geo_tags, tiff
 from data.bands import Bands
 from data.clips import CroppedClip, DegradedClip, FolderClip, TiffStackClip
 from data.degrade import Degradation
@@ -17,15 +17,18 @@ POINT_KEYS = (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 2, 3072, 0, 1, 32643)
 DOUBLE, SHORT, ASCII = 12, 3, 2
 
 
-def geo(keys=AREA_KEYS, matrix: bool = False, pixel: float = 2.0) -> tiff.GeoTags:
+def geo(keys=AREA_KEYS, matrix: bool = False, pixel: float = 2.0) -> geo_tags.GeoTags:
     """UTM 43N, upper left corner (500000, 4000000), `pixel` metres."""
-    tags = {tiff.GEO_KEYS: (SHORT, keys), tiff.GDAL_NODATA: (ASCII, "0")}
+    tags = {geo_tags.GEO_KEYS: (SHORT, keys), geo_tags.GDAL_NODATA: (ASCII, "0")}
     if matrix:
-        tags[tiff.TRANSFORMATION] = (DOUBLE, (pixel, 0.3, 0, 500000, 0.2, -pixel, 0, 4000000, 0, 0, 0, 0, 0, 0, 0, 1))
+        tags[geo_tags.TRANSFORMATION] = (
+            DOUBLE,
+            (pixel, 0.3, 0, 500000, 0.2, -pixel, 0, 4000000, 0, 0, 0, 0, 0, 0, 0, 1),
+        )
     else:
-        tags[tiff.PIXEL_SCALE] = (DOUBLE, (pixel, pixel, 0.0))
-        tags[tiff.TIEPOINT] = (DOUBLE, (0.0, 0.0, 0.0, 500000.0, 4000000.0, 0.0))
-    return tiff.GeoTags(tags)
+        tags[geo_tags.PIXEL_SCALE] = (DOUBLE, (pixel, pixel, 0.0))
+        tags[geo_tags.TIEPOINT] = (DOUBLE, (0.0, 0.0, 0.0, 500000.0, 4000000.0, 0.0))
+    return geo_tags.GeoTags(tags)
 
 
 def deep(bands: int = 1, size=(20, 30), top: int = 2047) -> np.ndarray:
@@ -36,14 +39,14 @@ def ground(path, x: float, y: float) -> tuple[float, float]:
     """Where corner (x, y) of the pixel grid lies, by another reader (Pillow) and the rules of GeoTIFF."""
     with Image.open(path) as image:
         tags = dict(image.tag_v2)
-    keys = tags[tiff.GEO_KEYS]
+    keys = tags[geo_tags.GEO_KEYS]
     point = any(keys[i] == 1025 and keys[i + 3] == 2 for i in range(4, len(keys), 4))
     x, y = (x - 0.5, y - 0.5) if point else (x, y)
-    if tiff.TRANSFORMATION in tags:
-        m = tags[tiff.TRANSFORMATION]
+    if geo_tags.TRANSFORMATION in tags:
+        m = tags[geo_tags.TRANSFORMATION]
         return m[0] * x + m[1] * y + m[3], m[4] * x + m[5] * y + m[7]
-    i, j, _, left, upper, _ = tags[tiff.TIEPOINT]
-    wide, high = tags[tiff.PIXEL_SCALE][:2]
+    i, j, _, left, upper, _ = tags[geo_tags.TIEPOINT]
+    wide, high = tags[geo_tags.PIXEL_SCALE][:2]
     return left + (x - i) * wide, upper - (y - j) * high
 
 
@@ -58,12 +61,12 @@ def test_the_ground_stays_where_it_is(tmp_path, keys, matrix, scale_y, scale_x):
         low, high = ground(tmp_path / "low.tif", x, y), ground(tmp_path / "high.tif", x * scale_x, y * scale_y)
         assert high == pytest.approx(low, abs=1e-6)
     again = tiff.read_geo(tmp_path / "high.tif")
-    assert again is not None and again.tags[tiff.GEO_KEYS][1] == keys and again.tags[tiff.GDAL_NODATA][1] == "0"
+    assert again is not None and again.tags[geo_tags.GEO_KEYS][1] == keys and again.tags[geo_tags.GDAL_NODATA][1] == "0"
 
 
 def test_rational_polynomials_are_scaled():
     values = (0.0, 0.0, 99.5, 199.5, 10, 20, 30, 100.0, 200.0, *range(83))
-    scaled = tiff.GeoTags({tiff.RPC: (DOUBLE, values)}).scaled(2, 4).tags[tiff.RPC][1]
+    scaled = geo_tags.GeoTags({geo_tags.RPC: (DOUBLE, values)}).scaled(2, 4).tags[geo_tags.RPC][1]
     assert scaled[2:4] == (199.5, 799.5) and scaled[7:9] == (200, 800) and scaled[9:] == values[9:]
 
 
@@ -84,7 +87,7 @@ def test_a_16_bit_stack_with_georeference_goes_through(tmp_path):
             tiff.write_page(writer, clip.stored(twice), source.scaled(2, 2))
     with Image.open(tmp_path / "out.tif") as image:
         assert image.n_frames == 3 and image.mode == "I;16" and image.size == (60, 40)
-        assert image.tag_v2[tiff.PIXEL_SCALE][:2] == (1.0, 1.0)
+        assert image.tag_v2[geo_tags.PIXEL_SCALE][:2] == (1.0, 1.0)
         image.seek(2)
         assert np.array_equal(np.asarray(image)[::2, ::2], pages[2][..., 0])
 

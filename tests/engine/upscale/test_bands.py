@@ -11,7 +11,7 @@ import torch
 
 from data.bands import Bands, hint
 from data.clips import FolderClip, TiffStackClip
-from data.tiff import PIXEL_SCALE, TIEPOINT
+from data.geo_tags import PIXEL_SCALE, TIEPOINT
 from engine.checkpoint import save_weights
 from engine.config import config_from_mapping
 from engine.evaluate.measure import evaluate
