@@ -1,0 +1,72 @@
+"""Properties of the clips that the user should know before the work: damage, scene cuts, missing values, compression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data import tiff
+from data.bands import hint
+from data.clips import Clip, FolderClip, TiffStackClip, VideoClip
+from data.clips.scene import SceneClip
+from data.frame_writer import STACK_SUFFIXES
+from data.scenes import scene_cuts
+from engine import distributed
+from engine.checkpoint import released_for
+from engine.distributed import say
+from engine.upscale import quality, targets
+from engine.upscale.request import Request
+
+
+def tell(clips: Sequence[tuple[Clip, Path]]) -> None:
+    """Print the readers' notes on the video files: damage, cuts, interlacing."""
+    for clip, _ in clips:
+        base = targets.base_of(clip)
+        for note in base.video.notes if isinstance(base, VideoClip) else ():
+            say(f"clip '{clip.name}': {note}")
+
+
+def find_cuts(clip: Clip, request: Request) -> list[int]:
+    """Detect and print the first frames of scenes, on rank 0; empty if the request disables scene detection."""
+    if not request.scenes or len(clip) < 2:
+        return []
+    cuts = distributed.broadcast(scene_cuts(clip) if distributed.is_main() else [])
+    if cuts:
+        times, _ = targets.key_times(clip, request)
+        named = ", ".join(f"{times[cut]:.2f} s" for cut in cuts[:8]) + (" ..." if len(cuts) > 8 else "")
+        say(
+            f"clip '{clip.name}': {len(cuts)} scene cut(s) at {named}: nothing reaches across them (--no-scenes: it does)"
+        )
+    return cuts
+
+
+def has_holes(clip: Clip) -> bool:
+    """Whether the first file of a clip is a TIFF that declares missing values (nodata or a mask)."""
+    path = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0] if isinstance(clip, FolderClip) else None
+    return path is not None and path.suffix.lower() in STACK_SUFFIXES and tiff.describe(path).holes
+
+
+def remarks(clips: Sequence[Clip]) -> Iterator[str]:
+    """Notes on the conversion of stored values: for every scene, and for the first of the other clips."""
+    for clip in clips:
+        if isinstance(clip, SceneClip) and clip.stretched:
+            yield clip.stretched
+        if has_holes(targets.base_of(clip)):
+            yield (
+                f"clip '{clip.name}' says that values are missing (nodata or a mask), but is restored as if they were measured; "
+                "GeoTIFFs that become GeoTIFFs keep their holes once rasterio is installed (requirements-geo.txt)"
+            )
+    if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
+        yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"
+
+
+def is_lossy(clip: Clip, request: Request) -> bool:
+    """Whether to use the weights for compressed sources; prints the choice if the clip decides it."""
+    if request.quality != "auto":
+        return request.quality == "compressed"
+    lost = None if request.weight else quality.loss(clip)
+    if lost is None:
+        return False
+    if released_for(request.scale) != released_for(request.scale, lossy=True) and not (request.fps or request.times):
+        say(f"'{clip.name}' is {lost}: upscaled with weights for compressed sources (--quality clean: with the others)")
+    return True
