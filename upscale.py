@@ -91,6 +91,11 @@ def _add_what(add: Callable[..., Any]) -> None:
         help="frames from one of MTDO's windows to the next, or auto: by what moves (default: as the weights say)",
     )
     add(
+        "--temporal-filter",
+        choices=["off", "clean", "compressed"],
+        help="average MTDO's frames along the motion, for clean or compressed sources (default: as the weights say)",
+    )
+    add(
         "--quality",
         choices=["auto", "clean", "compressed"],
         help="of the source: chooses between the released weights for clean and for compressed video (default: auto)",

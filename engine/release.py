@@ -7,8 +7,9 @@ with the network's configuration: half the size of the files of a run. The share
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,20 +18,20 @@ import cli
 from data.files import sha256
 from data.frame_writer import check_free
 from engine.checkpoint import load_network, save_weights
-from engine.restore.spacing import set_spacing
 from errors import InputError
+from models.base import TEMPORAL_FILTERS, set_use
 
 
 def release(
     out: Path,
     parts: list[tuple[Path, float]],
     *,
-    spacing: int | Literal["auto"] | None = None,
+    uses: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> str:
     """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
 
-    spacing: stored with MTDO's weights; None: as in `parts`.
+    uses: spacing and temporal filter to store with MTDO's weights; those that are missing: as in `parts`.
 
     Raises InputError if the files do not fit each other, or if `out` exists and `overwrite` is not set.
     """
@@ -39,16 +40,19 @@ def release(
         raise InputError(f"the shares add up to {total:g}: they must add up to 1: of two files, write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
     networks = [load_network(path) for path, _ in parts]
-    if spacing is not None:
+    for key, value in (uses or {}).items():
         for (path, _), network in zip(parts, networks, strict=True):
-            set_spacing(network, spacing, path)
+            set_use(network, key, value, path)
     for (path, _), network in zip(parts, networks, strict=True):
         if network.config != networks[0].config:
             raise InputError(
                 f"'{path}' and '{parts[0][0]}' hold networks of different sizes: average weights of one config"
             )
         if network.uses != networks[0].uses:
-            raise InputError(f"'{path}' and '{parts[0][0]}' hold different spacings or paddings: choose with --spacing")
+            raise InputError(
+                f"'{path}' and '{parts[0][0]}' differ in spacing, padding or temporal filter: choose with --spacing or "
+                "--temporal-filter"
+            )
     states = [network.state_dict() for network in networks]
     shares = [share for _, share in parts]
 
@@ -88,11 +92,12 @@ def main() -> None:
         help="weights and their share of the mean (default: 1); shares add up to 1",
     )  # fmt: skip
     arguments.add_argument("--spacing", type=cli.spacing, metavar="N", help="MTDO: data.spacing of OUT, such as auto")
+    arguments.add_argument("--temporal-filter", choices=TEMPORAL_FILTERS, help="MTDO: data.temporal_filter of OUT")
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
-    print(
-        f"{options.out}: SHA-256 {release(options.out, options.parts, spacing=options.spacing, overwrite=options.overwrite)}"
-    )
+    asked = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}
+    uses = {key: value for key, value in asked.items() if value is not None}
+    print(f"{options.out}: SHA-256 {release(options.out, options.parts, uses=uses, overwrite=options.overwrite)}")
 
 
 if __name__ == "__main__":

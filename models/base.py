@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -23,15 +24,30 @@ DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
-USES = ("spacing", "padding")  # how to take windows from a clip; stored in the weights' header next to the config
+TEMPORAL_FILTERS = ("off", "clean", "compressed")
+USES = (
+    "spacing",
+    "padding",
+    "temporal_filter",
+)  # how to restore a clip; stored in the weights' header next to the config
 
 
 def check_use(key: str, value: Any) -> None:
-    """Raises `InputError` if `value` is not a valid spacing or padding (`key`)."""
+    """Raises `InputError` if `value` is not valid for `key`, one of `USES`."""
     if key == "spacing" and value != "auto" and not (type(value) is int and 1 <= value <= LARGEST_SPACING):
         raise InputError(f"'spacing' is {value!r}, expected a whole number from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
+    if key == "temporal_filter" and value not in TEMPORAL_FILTERS:
+        raise InputError(f"'temporal_filter' is {value!r}, expected one of {', '.join(TEMPORAL_FILTERS)}")
+
+
+def set_use(network: Network, key: str, value: Any, source: Path) -> None:
+    """Change one of `USES` of the network from `source`. Raises `InputError` if the network does not take windows."""
+    if network.space_time:
+        option, name = key.replace("_", "-"), network.config.name.upper()
+        raise InputError(f"--{option} is for networks of windows, '{source}' holds {name} weights: leave it out")
+    network.set_uses({key: value})
 
 
 class NetworkConfig:
@@ -70,6 +86,7 @@ class Network(nn.Module):
     pool_work: float = float("inf")  # channels squared; finite: small frames may be restored by several workers at once
     spacing: Spacing | None = None  # see `WindowNetwork`
     padding: str | None = None
+    temporal_filter: str | None = None
 
     @property
     def space_time(self) -> bool:
@@ -77,11 +94,11 @@ class Network(nn.Module):
 
     @property
     def uses(self) -> dict[str, Any]:
-        """Spacing and padding, if the network takes windows."""
+        """The values of `USES`, if the network takes windows."""
         return {} if self.space_time else {key: getattr(self, key) for key in USES}
 
     def set_uses(self, values: Mapping[str, Any]) -> None:
-        """Set spacing and padding from `values`. No effect if the network does not take windows."""
+        """Set `uses` from `values`. No effect if the network does not take windows."""
         for key in self.uses.keys() & values.keys():
             check_use(key, values[key])
             setattr(self, key, values[key])
@@ -123,13 +140,15 @@ class Network(nn.Module):
 class WindowNetwork(Network):
     """(B, N, 3, h, w) in [0, 1] -> the centre frame (B, 3, scale*h, scale*w), not clamped.
 
-    The weights' header stores how to take windows from a clip. spacing: frames from one frame of a window to the next,
-    "auto": chosen from the motion (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
+    The weights' header stores how to restore a clip. spacing: frames from one frame of a window to the next, "auto": chosen
+    from the motion (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
+    temporal_filter: mean over restored frames (`engine.restore.temporal_filter`).
     """
 
     config: WindowConfig
     spacing: Spacing = 1
     padding: str = "reflect"
+    temporal_filter: str = "off"
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
         return self.config.scale * size[0], self.config.scale * size[1]

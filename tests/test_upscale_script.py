@@ -89,6 +89,7 @@ def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
         (["--tile", "64"], "tile", 64),
         (["--spacing", "2"], "spacing", 2),
         (["--spacing", "auto"], "spacing", "auto"),
+        (["--temporal-filter", "clean"], "temporal_filter", "clean"),
     ],
 )
 def test_options_as_typed(words, name, value):

@@ -19,6 +19,7 @@ from engine.restore import precision, tiles
 from engine.restore.graphs import LARGEST, Graphed
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, batched, chunks, windows
 from engine.restore.spacing import WindowChooser, widest
+from engine.restore.temporal_filter import TemporalFilter
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
@@ -83,14 +84,20 @@ def restore(
     wanted = range(len(clip)) if frames is None else frames
     per_gap, every_gap = split_times(times)
     workers = 1
+    temporal: TemporalFilter | None = None
     jobs: Iterator[Job]
     if isinstance(network, SpaceTimeNetwork):
         jobs = chunks(clip, wanted, options.chunk, options.context, per_gap)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
-        jobs = windows(clip, chooser, wanted)
-        workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(wanted) > 1 else 1)
+        numbers = wanted
+        if network.temporal_filter != "off" and len(clip) > 1:
+            temporal = TemporalFilter(network.temporal_filter, len(clip), network.config.scale)
+            numbers = temporal.needed(wanted)
+        jobs = windows(clip, chooser, numbers)
+        jobs = temporal.recorded(jobs) if temporal else jobs
+        workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(numbers) > 1 else 1)
 
     def start(tile: tiles.Tile, position: int) -> Runner:
         if isinstance(network, SpaceTimeNetwork):
@@ -106,11 +113,15 @@ def restore(
     ahead: Iterator[Job] = read_ahead(jobs)
     if workers == 1:
         worker = make_worker()
-        for restored in downloaded(worker(job) for job in ahead):
+        results = (worker(job) for job in ahead)
+        if temporal:
+            results = (frame[None] for frame in temporal(wanted, (frame for result in results for frame in result)))
+        for restored in downloaded(results):
             yield from restored
     else:
-        group = group_size(len(wanted), workers, 12 * shape.out[0] * shape.out[1])
-        yield from share_out(ahead, make_worker, workers, group)
+        group = group_size(len(numbers), workers, 12 * shape.out[0] * shape.out[1])
+        frames_in_order = share_out(ahead, make_worker, workers, group)
+        yield from temporal(wanted, frames_in_order) if temporal else frames_in_order
 
 
 def split_times(

@@ -10,15 +10,13 @@ work. docs/results.md has the figures.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from data.clips import neighbours
 from data.media import LUMA
-from errors import InputError
-from models.base import Network, Spacing
+from models.base import Spacing
 
 WIDEST = 6
 REACH = 0.6  # LR pixels
@@ -27,14 +25,6 @@ REACH = 0.6  # LR pixels
 def widest(spacing: Spacing | None) -> int:
     """The widest spacing that windows may have."""
     return WIDEST if isinstance(spacing, str) else spacing or 1
-
-
-def set_spacing(network: Network, spacing: Spacing, source: Path) -> None:
-    """Set another spacing for the network from `source`. Raises `InputError` if the network does not take windows."""
-    if network.space_time:
-        name = network.config.name.upper()
-        raise InputError(f"--spacing is for networks of windows, '{source}' holds {name} weights: leave it out")
-    network.spacing = spacing
 
 
 class WindowChooser:

@@ -15,7 +15,7 @@ from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for
 from engine.distributed import say
-from engine.restore.spacing import set_spacing, widest
+from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob, work_folder
@@ -24,7 +24,7 @@ from engine.upscale.options import Request
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
 from errors import InputError
-from models.base import Network
+from models.base import Network, set_use
 
 LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
@@ -49,8 +49,9 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
             f"'{path}' holds {network.config.name.upper()} weights, which make no intermediate frames: leave --fps and "
             "--times out, or take STNO"
         )
-    if request.spacing is not None:
-        set_spacing(network, request.spacing, path)
+    for key in ("spacing", "temporal_filter"):
+        if getattr(request, key) is not None:
+            set_use(network, key, getattr(request, key), path)
     return network, path
 
 
@@ -160,6 +161,7 @@ def make_job(
         "weights": sha256(weights),
         "padding": request.padding or network.padding,
         "spacing": network.spacing,
+        "temporal_filter": network.temporal_filter,
         "context": request.context,
         "ensemble": request.ensemble,
         "cuts": list(cuts),
@@ -178,7 +180,7 @@ def make_job(
     )
     if isinstance(job, SceneJob):
         job.multiple = network.multiple
-        job.reach = request.context if network.space_time else network.config.frames // 2 * widest(network.spacing)
+        job.reach = request.context if network.space_time else reach(network)
     return job
 
 

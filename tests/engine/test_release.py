@@ -37,12 +37,13 @@ def test_spacing_of_what_is_released(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(spacing=2)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)
     parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
-    with pytest.raises(InputError, match="different spacings or paddings"):
+    with pytest.raises(InputError, match="differ in spacing, padding or temporal filter"):
         release(tmp_path / "out.safetensors", parts)
-    release(tmp_path / "out.safetensors", parts, spacing="auto")
-    assert load_network(tmp_path / "out.safetensors").spacing == "auto"
+    release(tmp_path / "out.safetensors", parts, uses={"spacing": "auto", "temporal_filter": "clean"})
+    uses = {"spacing": "auto", "padding": "reflect", "temporal_filter": "clean"}
+    assert load_network(tmp_path / "out.safetensors").uses == uses
     with pytest.raises(InputError, match=r"--spacing is for networks of windows, .*c\.safetensors"):
-        release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], spacing=2)
+        release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], uses={"spacing": 2})
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

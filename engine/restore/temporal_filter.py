@@ -1,0 +1,176 @@
+"""Motion-compensated temporal filter of restored frames.
+
+A network restores each frame from its own window. Errors caused by noise and compression differ from window to window, so
+they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 2 to t + 2:
+
+    out_t = b_t + sum_k w_k * M_k(y_k - b_k) / sum_k w_k,    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
+
+x: LR frames.   M_k: motion compensation from frame k to frame t by the optical flow from x_t to x_k (DIS; Kroeger et al.,
+ECCV 2016).   |.|^2: mean over the colours and 5x5 LR pixels.   b: a share of the bicubic upsampling of x, which is not
+averaged. "clean" keeps half of it, because noise of clean LR frames is also in the ground truth; "compressed" keeps none, so
+that compression errors of the LR frames are averaged too.
+
+A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. The result for a frame depends
+on the five frames only, so it is the same for any start of the work. docs/results.md has the gains.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.media import LUMA
+from engine.restore.jobs import WindowJob
+from engine.restore.spacing import widest
+from models.base import Network
+from models.layers import bicubic_upscale
+
+REACH = 2  # frames before and after the centre
+BASE = {"clean": 0.5, "compressed": 0.0}  # share of the bicubic upsampling that is not averaged
+TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
+CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
+SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
+SMALLEST = 16  # LR pixels: motion is not compensated in smaller frames, which DIS does not take
+
+
+@dataclass
+class _Frame:
+    """One frame: LR (3, h, w) and its luma for the flow (h, w); base b and difference y - b (1, 3, H, W)."""
+
+    low: Tensor
+    luma: Tensor
+    base: Tensor | None
+    change: Tensor
+
+
+def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
+    """Split frame numbers where they do not ascend."""
+    runs: list[list[int]] = []
+    for index in wanted:
+        if not runs or index <= runs[-1][-1]:
+            runs.append([])
+        runs[-1].append(index)
+    return runs
+
+
+def reach(network: Network) -> int:
+    """Maximum number of frames before and after a frame that the result of a window network depends on."""
+    filtered = REACH if network.temporal_filter != "off" else 0
+    return network.config.frames // 2 * widest(network.spacing) + filtered
+
+
+class TemporalFilter:
+    """Filters the restored frames of one clip of `length` frames for "clean" or "compressed" sources (`form`)."""
+
+    def __init__(self, form: str, length: int, scale: int) -> None:
+        self.form, self.length, self.scale = form, length, scale
+        self._lows: deque[tuple[int, Tensor]] = deque()  # of the frames that are being restored
+        self._grids: dict[tuple[int, int], Tensor] = {}
+
+    def _around(self, index: int) -> range:
+        return range(max(0, index - REACH), min(self.length, index + REACH + 1))
+
+    def needed(self, wanted: Sequence[int]) -> list[int]:
+        """The frames to restore, in order, for the frames `wanted` of the clip."""
+        return [
+            number
+            for run in ascending_runs(wanted)
+            for number in sorted({number for index in run for number in self._around(index)})
+        ]
+
+    def recorded(self, jobs: Iterator[WindowJob]) -> Iterator[WindowJob]:
+        """The same windows; their centre frames are kept until the restored frames arrive."""
+        for job in jobs:
+            number = job.numbers[len(job.numbers) // 2]
+            self._lows.append((number, job.frames[number]))
+            yield job
+
+    def __call__(self, wanted: Sequence[int], restored: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Filtered frames (3, H, W) for `wanted`. restored: the frames of `needed`, in order."""
+        for run in ascending_runs(wanted):
+            held: dict[int, _Frame] = {}
+            newest = -1
+            for index in run:
+                while newest < self._around(index)[-1]:
+                    frame = next(restored)
+                    newest, low = self._lows.popleft()
+                    held[newest] = self._prepare(low, frame)
+                held = {number: frame for number, frame in held.items() if number >= index - REACH}
+                yield self._filtered(index, held)
+
+    def _prepare(self, low: Tensor, restored: Tensor) -> _Frame:
+        luma = torch.tensordot(torch.tensor(LUMA), low.float(), 1)
+        on_device, restored = low.to(restored.device), restored[None]
+        if not BASE[self.form]:
+            return _Frame(on_device, luma, None, restored)
+        base = bicubic_upscale(on_device, self.scale)[None] * BASE[self.form]
+        return _Frame(on_device, luma, base, restored - base)
+
+    @torch.no_grad()
+    def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
+        centre = frames[index]
+        tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
+        total, weights = centre.change.clone(), torch.ones_like(centre.change[:, :1])
+        for number in self._around(index):
+            if number != index:
+                moved, weight = self._compensated(centre, frames[number], tolerance)
+                total.addcmul_(moved, weight)
+                weights.add_(weight)
+        total.div_(weights)
+        return (total if centre.base is None else total.add_(centre.base))[0]
+
+    def _compensated(self, centre: _Frame, other: _Frame, tolerance: float) -> tuple[Tensor, Tensor]:
+        """`other.change` moved to the centre (1, 3, H, W), and its weight (1, 1, H, W)."""
+        motion = flow(centre.luma, other.luma).to(centre.low.device)
+        low = self._moved(other.low[None], motion)
+        difference = (low - centre.low).square_().mean(1, keepdim=True)
+        difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
+        weight = torch.exp(difference / -(max(tolerance, 1e-6) ** 2))
+        size = centre.change.shape[-2:]
+        motion, weight = F.interpolate(torch.cat([motion * self.scale, weight], 1), size, mode="bilinear").split(
+            [2, 1], 1
+        )
+        return self._moved(other.change, motion), weight
+
+    def _moved(self, image: Tensor, motion: Tensor) -> Tensor:
+        """image(p + motion(p)) for images (1, C, h, w) and motion (1, 2, h, w) in pixels (x, y), bicubic."""
+        height, width = image.shape[-2:]
+        if (height, width) not in self._grids:
+            rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+            self._grids[height, width] = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).float() + 0.5
+        scale = torch.tensor([2 / width, 2 / height]).view(2, 1, 1).to(image.device, non_blocking=True)
+        grid = ((self._grids[height, width] + motion) * scale - 1).permute(0, 2, 3, 1)
+        return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+def flow(first: Tensor, second: Tensor) -> Tensor:
+    """Optical flow between lumas (h, w) -> (1, 2, h, w), pixels (x, y): the point p of `first` is at p + flow(p) in `second`."""
+    if min(first.shape) < SMALLEST:
+        return torch.zeros(1, 2, *first.shape)
+    low, high = (float(edge) for edge in torch.aminmax(torch.stack([first, second])))
+    span = max(high - low, 1e-6)
+    images = [((each - low) * (255 / span)).round_().to(torch.uint8).numpy() for each in (first, second)]
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # missing in the stubs
+    search.setFinestScale(0)
+    with one_thread():
+        found = search.calc(*images, np.zeros((*first.shape, 2), np.float32))
+    return torch.from_numpy(found).permute(2, 0, 1)[None].contiguous()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """OpenCV's DIS divides a frame by the number of threads, which changes the result."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)

@@ -1,0 +1,138 @@
+"""The temporal filter of restored frames: less noise, no ghosts, the same result for any start of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.config import config_from_mapping
+from engine.restore import Options, restore
+from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, flow, reach
+from errors import InputError
+from models.layers import bicubic_upscale
+from tests.engine.small import moving_clip, small_mtdo
+
+
+def texture(height: int, width: int, seed: int = 0) -> Tensor:
+    """A smooth random image (3, height, width) in [0, 1]."""
+    noise = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    smooth = F.avg_pool2d(F.pad(noise, (4, 4, 4, 4), mode="circular"), 9, 1)[0]
+    return (smooth - smooth.min()) / (smooth.max() - smooth.min())
+
+
+def filtered(
+    lows: Sequence[Tensor], restored: Sequence[Tensor], form: str = "clean", wanted: Sequence[int] = ()
+) -> list[Tensor]:
+    wanted = wanted or range(len(lows))
+    method = TemporalFilter(form, len(lows), 2)
+    numbers = method.needed(wanted)
+    method._lows.extend((number, lows[number]) for number in numbers)
+    return list(method(wanted, iter([restored[number] for number in numbers])))
+
+
+def rms(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("form", ["clean", "compressed"])
+@pytest.mark.parametrize("step", [0, 3])
+def test_errors_that_differ_between_frames_are_averaged_along_the_motion(form: str, step: int) -> None:
+    """The scene moves by `step` HR pixels a frame, which is not a whole number of LR pixels."""
+    scene = texture(128, 128)
+    truth = [scene.roll(step * k, -1) for k in range(5)]
+    lows = [F.avg_pool2d(frame, 2) for frame in truth]
+    generator = torch.Generator().manual_seed(1)
+    errors = [0.05 * torch.randn(frame.shape, generator=generator) for frame in truth]
+    restored = [frame + error for frame, error in zip(truth, errors, strict=True)]
+    inner = (slice(None), slice(16, -16), slice(16, -16))
+    ratio = rms((filtered(lows, restored, form)[2] - truth[2])[inner]) / rms(errors[2][inner])
+    assert ratio < (0.5 if step == 0 else 0.6)  # five independent errors: 0.447
+
+
+def test_an_object_with_its_own_motion_and_a_cut_leave_no_ghost() -> None:
+    scene, other = texture(96, 96), texture(96, 96, seed=5)
+    truth = [scene.clone() for _ in range(5)]
+    for k, frame in enumerate(truth):
+        frame[:, 40:52, 10 + 12 * k : 22 + 12 * k] = 1 - frame[:, 40:52, 10 + 12 * k : 22 + 12 * k]  # 12 pixels a frame
+    truth[4] = other
+    lows = [F.avg_pool2d(frame, 2) for frame in truth]
+    result = filtered(lows, truth)
+    assert (result[4] - other).abs().max() < 0.02
+    changed = (result[2] - truth[2]).abs()
+    assert changed.mean() < 0.005
+    assert changed[:, 40:52, 34:46].mean() < 0.03
+
+
+def test_low_contrast_makes_the_filter_stricter() -> None:
+    """Data that use a tenth of the range are filtered in the same way: a moving object is not averaged away."""
+    results = []
+    for gain in (1.0, 0.1):
+        frames = [texture(64, 64) * gain for _ in range(3)]
+        frames[1] = frames[1].clone()
+        frames[1][:, 20:40, 20:40] = gain - frames[1][:, 20:40, 20:40]
+        lows = [F.avg_pool2d(frame, 2) for frame in frames]
+        results.append(((filtered(lows, frames)[1] - frames[1]) / gain)[:, 24:36, 24:36].abs().max())
+    assert max(results) < 0.02
+
+
+def test_the_flow_of_a_shift() -> None:
+    luma = texture(64, 80).mean(0)
+    for gain in (1.0, 0.02):  # of the contrast
+        motion = flow(luma * gain, luma.roll((2, -3), (0, 1)) * gain)[0, :, 12:-12, 12:-12]
+        assert motion[0].mean() == pytest.approx(-3, abs=0.1) and motion[1].mean() == pytest.approx(2, abs=0.1)
+    assert flow(luma[:12], luma[:12]).abs().max() == 0  # too small to measure
+    assert flow(torch.zeros(32, 32), torch.zeros(32, 32)).abs().max() == 0
+
+
+def test_frames_that_are_needed() -> None:
+    method = TemporalFilter("clean", 10, 4)
+    assert method.needed([0]) == [0, 1, 2]
+    assert method.needed([4, 5]) == [2, 3, 4, 5, 6, 7]
+    assert method.needed([0, 9]) == [0, 1, 2, 7, 8, 9]
+    assert method.needed([9, 0]) == [7, 8, 9, 0, 1, 2]
+    assert ascending_runs([3, 5, 5, 2]) == [[3, 5], [5], [2]]
+
+
+def test_the_result_does_not_depend_on_the_start_of_the_work() -> None:
+    network, clip = small_mtdo(), moving_clip(9, 20, 24)
+    network.set_uses({"temporal_filter": "clean"})
+    complete = list(restore(network, clip, options=Options(workers=1)))
+    assert len(complete) == 9
+    for wanted in ([6], [3, 4], [0, 8], [7, 2]):
+        part = list(restore(network, clip, frames=wanted, options=Options(workers=1)))
+        assert all(torch.equal(mine, complete[index]) for mine, index in zip(part, wanted, strict=True))
+    pool = list(restore(network, clip, options=Options(workers=2)))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(pool, complete, strict=True))
+
+
+def test_restore_filters_what_the_network_returns() -> None:
+    network, clip = small_mtdo(), moving_clip(5, 20, 24)
+    plain = list(restore(network, clip))
+    network.set_uses({"temporal_filter": "compressed"})
+    method = TemporalFilter("compressed", 5, network.config.scale)
+    method._lows.extend((number, clip.frame(number)) for number in range(5))
+    expected = list(method(range(5), iter(plain)))
+    assert all(torch.equal(a, b) for a, b in zip(restore(network, clip), expected, strict=True))
+    assert reach(network) == network.config.frames // 2 + REACH
+
+
+def test_one_frame_is_not_changed() -> None:
+    network, clip = small_mtdo(), moving_clip(1, 20, 24)
+    plain = next(iter(restore(network, clip)))
+    network.set_uses({"temporal_filter": "clean"})
+    assert torch.equal(next(iter(restore(network, clip))), plain)
+    lows = [torch.rand(3, 8, 8)]
+    assert torch.allclose(filtered(lows, [bicubic_upscale(lows[0], 2)])[0], bicubic_upscale(lows[0], 2), atol=1e-6)
+
+
+def test_wrong_values_are_refused() -> None:
+    with pytest.raises(InputError, match="temporal_filter"):
+        config_from_mapping({"network": {"name": "mtdo"}}, ["data.temporal_filter=strong"])
+    with pytest.raises(InputError, match="'temporal_filter' is 'strong', expected one of off, clean, compressed"):
+        small_mtdo().set_uses({"temporal_filter": "strong"})
+    assert np.isfinite(flow(torch.rand(40, 40), torch.rand(40, 40)).numpy()).all()
