@@ -60,6 +60,7 @@ def restore(
     *,
     device: torch.device | str | None = None,
     padding: str | None = None,
+    temporal_filter: str | None = None,
     frames: Sequence[int] | None = None,
     times: Sequence[float] | Sequence[Sequence[float]] = (0.5,),
     size: tuple[int, int] | None = None,
@@ -71,10 +72,11 @@ def restore(
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
     Window networks: one frame for each frame of `clip` (or of `frames`, in their order); `padding`: neighbours beyond the
-    ends of the clip, None: the network's. Space-time networks: the key frames and, in each gap, one frame for each of `times`
-    (none: key frames only; or a list for each gap), at `size` = (H, W), None: four times as large; with `frames` (a range of
-    key frames) these and the intermediate frames after each. Memory does not depend on the length of the clip. note: called
-    with a line when memory runs out and smaller tiles are used (default: standard error). clock: measures the time of the
+    ends of the clip; `temporal_filter`: "off", "clean" or "compressed" (temporal_filter.py); None: the network's. Space-time
+    networks: the key frames and, in each gap, one frame for each of `times` (none: key frames only; or a list for each gap), at
+    `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these and the intermediate frames after
+    each. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller tiles
+    are used (default: standard error). clock: measures the time of the
     work. progress: called with the number of finished tiles of a frame and its number of tiles. The network is set to eval
     mode. Raises `InputError` for a clip that is too short.
     """
@@ -92,8 +94,9 @@ def restore(
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
         numbers = wanted
-        if network.temporal_filter != "off" and len(clip) > 1:
-            temporal = TemporalFilter(network.temporal_filter, len(clip), network.config.scale)
+        form = temporal_filter or network.temporal_filter
+        if form != "off" and len(clip) > 1:
+            temporal = TemporalFilter(form, len(clip), network.config.scale, clock)
             numbers = temporal.needed(wanted)
         jobs = windows(clip, chooser, numbers)
         jobs = temporal.recorded(jobs) if temporal else jobs

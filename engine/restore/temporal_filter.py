@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -30,6 +30,7 @@ from torch import Tensor
 from data.media import LUMA
 from engine.restore.jobs import WindowJob
 from engine.restore.spacing import widest
+from engine.restore.timing import Clock
 from models.base import Network
 from models.layers import bicubic_upscale
 
@@ -61,17 +62,17 @@ def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def reach(network: Network) -> int:
-    """Maximum number of frames before and after a frame that the result of a window network depends on."""
-    filtered = REACH if network.temporal_filter != "off" else 0
+def reach(network: Network, form: str) -> int:
+    """Maximum number of frames before and after a frame that the result of a window network with the filter `form` depends on."""
+    filtered = REACH if form != "off" else 0
     return network.config.frames // 2 * widest(network.spacing) + filtered
 
 
 class TemporalFilter:
     """Filters the restored frames of one clip of `length` frames for "clean" or "compressed" sources (`form`)."""
 
-    def __init__(self, form: str, length: int, scale: int) -> None:
-        self.form, self.length, self.scale = form, length, scale
+    def __init__(self, form: str, length: int, scale: int, clock: Clock | None = None) -> None:
+        self.form, self.length, self.scale, self.clock = form, length, scale, clock
         self._lows: deque[tuple[int, Tensor]] = deque()  # of the frames that are being restored
         self._grids: dict[tuple[int, int], Tensor] = {}
 
@@ -104,7 +105,9 @@ class TemporalFilter:
                     newest, low = self._lows.popleft()
                     held[newest] = self._prepare(low, frame)
                 held = {number: frame for number, frame in held.items() if number >= index - REACH}
-                yield self._filtered(index, held)
+                with self.clock.span(held[index].low.device) if self.clock else nullcontext():
+                    filtered = self._filtered(index, held)
+                yield filtered
 
     def _prepare(self, low: Tensor, restored: Tensor) -> _Frame:
         luma = torch.tensordot(torch.tensor(LUMA), low.float(), 1)

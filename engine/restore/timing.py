@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -31,8 +32,17 @@ class Clock:
 
         return watched
 
+    @contextmanager
+    def span(self, device: torch.device) -> Iterator[None]:
+        """Count the time of a block that restores no further frame, such as filtering."""
+        begin = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self._spans.append((begin, time.perf_counter(), 0))
+
     def reading(self) -> tuple[float, int]:
-        """Seconds in which at least one worker was busy, and the number of frames restored."""
+        """Seconds in which at least one worker or the filter was busy, and the number of frames restored."""
         seconds, until = 0.0, 0.0
         for begin, end, _ in sorted(self._spans):
             seconds += max(end - max(begin, until), 0.0)

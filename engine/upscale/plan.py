@@ -62,7 +62,9 @@ def measured(
         if name not in prepared:
             prepared[name] = precision.prepare(network, name)
         options = Options(precision=name, workers=workers)
-        restored = restore(prepared[name], sample, device=device, frames=frames, size=size, options=options)
+        restored = restore(
+            prepared[name], sample, device=device, temporal_filter="off", frames=frames, size=size, options=options
+        )
         return torch.stack(list(restored))
 
     name, reason = precision.choose(restore_sample, device)

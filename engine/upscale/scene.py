@@ -283,6 +283,7 @@ def enlarger(job: SceneJob, network: Network, options: Options, device: torch.de
             clip,
             device=device,
             padding=job.facts.get("padding"),
+            temporal_filter=job.facts["temporal_filter"],
             frames=range(centre, centre + 1),
             times=(),
             size=(made[0], made[1]),
