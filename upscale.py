@@ -46,8 +46,8 @@ def _add_what(add: Callable[..., Any]) -> None:
     add(
         "--scale",
         type=_positive,
-        help="how many times as large (default: that of MTDO weights, else 4). Without --weight 2 and 4 by MTDO, "
-        "other scales and all with --fps or --times by STNO",
+        help="how many times as large (default: that of MTDO weights, else 4). Without --weight by MTDO's weights for 2 and "
+        "4, resized for other scales, or with --fps or --times by STNO",
     )
     add("--size", metavar="WxH", help="or this size, such as 1920x1080; 1920x or x1080 keep the shape")
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or any number (60)")

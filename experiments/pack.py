@@ -90,10 +90,10 @@ def pack_clips(pack: Pack, roots: Sequence[str], frames: int, limit: float) -> i
     return count
 
 
-def pack_stills(pack: Pack, roots: Sequence[str], limit: float) -> int:
-    """Add stills in turns from the folders, up to `limit` bytes. Returns their number."""
+def pack_stills(pack: Pack, groups: Sequence[Sequence[Path]], limit: float) -> int:
+    """Add stills in turns from the groups, up to `limit` bytes. Returns their number."""
     count = 0
-    for path in tqdm(list(in_turns([find_stills([root]) for root in roots], 1)), unit="still", desc="stills"):
+    for path in tqdm(list(in_turns(groups, 1)), unit="still", desc="stills"):
         if pack.size >= limit:
             break
         picture = read_image(path)
@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument(
         "--clips", nargs="+", default=[], metavar="FOLDER", help="folders of clips in any known layout"
     )
-    arguments.add_argument("--megabytes", type=float, default=38, help="MiB of all files (default: 38)")
+    arguments.add_argument("--megabytes", type=float, default=28, help="MiB of all files (default: 28)")
     arguments.add_argument("--side", type=int, default=512, help="largest side of a crop in pixels (default: 512)")
     arguments.add_argument("--frames", type=int, default=9, help="frames of a clip (default: 9)")
     arguments.add_argument("--quality", type=int, default=92, help="of WebP (default: 92; 100 is lossless)")
@@ -121,9 +121,10 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError("--stills: name at least one folder of overhead images")
     if options.side < SMALLEST:
         raise InputError(f"--side {options.side}: expected at least {SMALLEST}")
+    groups = [find_stills([root]) for root in options.stills]
     pack, limit = Pack(options.folder, options), options.megabytes * MIB
     clips = pack_clips(pack, options.clips, options.frames, CLIP_SHARE * limit)
-    stills = pack_stills(pack, options.stills, limit)
+    stills = pack_stills(pack, groups, limit)
     (options.folder / "pack.tsv").write_text("file\tsource\tleft,top,width,height\n" + "".join(pack.lines), "utf-8")
     print(f"{options.folder}: {stills} stills and {clips} clips, {pack.size / MIB:.1f} MiB")
 

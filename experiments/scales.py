@@ -1,6 +1,6 @@
 """Ways to reach a scale without weights of its own: python experiments/scales.py --datapath CLIPS [--scales 2.5 3] [key.sub=value ...].
 
-stno_s at the scale itself, mtdo_s (x4) shrunk to the size, and mtdo_s_x2 enlarged to it, both with antialiased bicubic resizing, as
+stno_s at the scale itself, mtdo_s (x4) and mtdo_s_x2 resized to it with antialiased bicubic, as
 `upscale.py --size` does. Y PSNR in dB, protocol `standard`, of the first frames of every clip; low resolution is made from the ground
 truth, cropped to whole LR pixels. Other options as for eval.py.
 """
@@ -70,8 +70,8 @@ def main() -> None:
     ways: dict[str, Way] = {
         "bicubic": bicubic,
         "stno_s": direct(),
-        "mtdo_s, shrunk": resized(4),
-        "mtdo_s_x2, enlarged": resized(2),
+        "mtdo_s, resized": resized(4),
+        "mtdo_s_x2, resized": resized(2),
     }
     print("| clip | scale | " + " | ".join(ways) + " |\n|---|---|" + "---|" * len(ways))
     for scale in options.scales:

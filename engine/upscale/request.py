@@ -32,17 +32,14 @@ LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow e
 def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:
     """The network and its file: the requested weights, or the small released ones for the job.
 
-    These are MTDO's if they have the scale, and STNO's for other scales and for intermediate frames. lr: (h, w) of the
-    first clip, for `--size`. lossy: whether the source is compressed.
+    These are MTDO's, whose frames are resized for scales without weights, and STNO's for intermediate frames.
+    lr: (h, w) of the smallest clip, for `--size`. lossy: whether the source is compressed.
     """
     intermediate = bool(request.fps or request.times)
     if request.size and request.scale is not None:
         raise InputError("--size and --scale both say how large: give one of them")
-    asked = (
-        targets.exact_scale(targets.asked_size(request.size, None, lr), lr) if lr and request.size else request.scale
-    )
-    any_scale = request.size is not None and asked is None  # width and height are enlarged differently
-    path = request.weight or released_for(asked, space_time=True if intermediate or any_scale else None, lossy=lossy)
+    asked = targets.needed_scale(request, lr)
+    path = request.weight or released_for(asked, space_time=True if intermediate else None, lossy=lossy)
     network = load_network(path)
     if intermediate and not network.space_time:
         raise InputError(
@@ -52,6 +49,10 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
     for key in ("spacing", "temporal_filter"):
         if getattr(request, key) is not None:
             set_use(network, key, getattr(request, key), path)
+    if not (request.weight or network.space_time or asked in (None, network.config.scale)):
+        say(
+            f"no weights are for x{asked:.3g}: frames are made at x{network.config.scale} with '{path.name}' and resized"
+        )
     return network, path
 
 

@@ -55,7 +55,8 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     total = len(clips) + len(failures.errors)
     if not clips:
         failures.close(total)
-    network, weights = open_network(request, clips[0][0].size, is_lossy(clips[0][0], request))
+    heights, widths = zip(*(clip.size for clip, _ in clips), strict=True)
+    network, weights = open_network(request, (min(heights), min(widths)), is_lossy(clips[0][0], request))
     for line in remarks([clip for clip, _ in clips]):
         say(line)
     request = targets.preview_range(clips[0][0], clips[0][1], request)

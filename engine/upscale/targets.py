@@ -130,12 +130,12 @@ def asked_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tu
     return out_height, out_width
 
 
-def exact_scale(size: tuple[int, int] | None, lr: tuple[int, int]) -> float | None:
-    """The scale from `lr` to `size` if it is equal for both sides; else None."""
-    if size is None:
-        return None
-    down, across = size[0] / lr[0], size[1] / lr[1]
-    return down if down == across else None
+def needed_scale(request: Request, lr: tuple[int, int] | None) -> float | None:
+    """The scale that `--scale` or `--size` asks for; for a size of another shape that of the side that grows most."""
+    if request.size is None or lr is None:
+        return request.scale
+    size = asked_size(request.size, None, lr)
+    return max(size[0] / lr[0], size[1] / lr[1]) if size else None
 
 
 def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -145,17 +145,13 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
     scale = DEFAULT_SCALE if request.scale is None else request.scale
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"scale {scale:g} leaves nothing of {lr[1]}x{lr[0]} pixels: take a larger one")
-    if network.space_time:
-        made = network.output_size(lr, wanted)
-        if max(made[0] / lr[0], made[1] / lr[1]) > LARGEST_SCALE:
-            raise InputError(
-                f"{made[1]}x{made[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: take a smaller size"
-            )
-        return made, made
-    made = network.output_size(lr)
-    if wanted is None:
-        return made, made
-    if max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
+    made = network.output_size(lr, wanted if network.space_time else None)
+    wanted = made if wanted is None or network.space_time else wanted
+    if max(wanted[0] / lr[0], wanted[1] / lr[1]) > LARGEST_SCALE:
+        raise InputError(
+            f"{wanted[1]}x{wanted[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: take a smaller size"
+        )
+    if request.weight and max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
         asked = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
         raise InputError(
             f"'{source}' is for scale {network.config.scale}, asked for is {asked}: say --scale {network.config.scale} or "

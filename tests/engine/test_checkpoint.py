@@ -158,7 +158,8 @@ def test_released_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("scale", "space_time", "name"),
     [
-        (None, False, "mtdo_s"), (2.0, None, "mtdo_s_x2"), (3.3, None, "stno_s"), (4.0, True, "stno_s"),
+        (None, False, "mtdo_s"), (2.0, None, "mtdo_s_x2"), (3.3, None, "mtdo_s"), (4.0, True, "stno_s"),
+        (1.0, None, "mtdo_s_x2"), (8.0, None, "mtdo_s"), (3.3, True, "stno_s"),
         (None, None, "mtdo_s"),
     ],
 )  # fmt: skip

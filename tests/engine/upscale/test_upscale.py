@@ -12,8 +12,10 @@ import tifffile
 import torch
 
 from cli import tune_allocator
+from data.clips import FolderClip
+from data.degrade import imresize
 from data.files import temporary_path
-from data.media import from_tensor, read_image, write_image
+from data.media import from_tensor, read_image, to_uint8, write_image
 from data.video import join
 from data.video.containers import timing
 from data.video.encoding import Encoding
@@ -241,11 +243,17 @@ def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, wr
         ({}, "mtdo_s"),
         ({"scale": 4.0}, "mtdo_s"),
         ({"scale": 2.0}, "mtdo_s_x2"),
-        ({"scale": 3.0}, "stno_s"),
-        ({"scale": 0.0}, "stno_s"),
+        ({"scale": 3.0}, "mtdo_s"),
+        ({"scale": 1.5}, "mtdo_s_x2"),
+        ({"scale": 6.0}, "mtdo_s"),
+        ({"scale": 3.0, "fps": "x2"}, "stno_s"),
+        ({"size": "80x"}, "mtdo_s_x2"),
+        ({"size": "90x40"}, "mtdo_s"),
+        ({"size": "200x40"}, "mtdo_s"),
         ({"fps": "x2"}, "stno_s"),
         ({"scale": 2.0, "times": (0.5,)}, "stno_s"),
         ({"lossy": True}, "mtdo_s_real"),
+        ({"lossy": True, "scale": 3.0}, "mtdo_s_real"),
         ({"lossy": True, "scale": 2.0}, "mtdo_s_x2"),
         ({"lossy": True, "fps": "x2"}, "stno_s"),
     ],
@@ -256,10 +264,25 @@ def test_released_weights_that_fit(tmp_path, monkeypatch, asked, name):
     for file in ("mtdo_s", "mtdo_s_x2", "mtdo_s_real", "stno_s"):
         network = small_stno() if file == "stno_s" else small_mtdo(scale=2 if file.endswith("x2") else 4)
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config.load, "ROOT", tmp_path)
     lossy = asked.pop("lossy", False)
     request = Request(tmp_path / "in", tmp_path / "out", **asked)
-    assert open_network(request, lossy=lossy)[1].stem == name
+    assert open_network(request, (20, 40), lossy=lossy)[1].stem == name
+
+
+@pytest.mark.parametrize(("scale", "weights_of"), [(3.0, "x4"), (1.5, "x2"), (6.0, "x4")])
+def test_other_scales_are_resized_and_said(tmp_path, monkeypatch, capsys, scale, weights_of):
+    (tmp_path / "checkpoints").mkdir()
+    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2)):
+        save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", small_mtdo(scale=own))
+    monkeypatch.setattr(config.load, "ROOT", tmp_path)
+    source, out = folder(tmp_path / "in", frames=1), tmp_path / "out"
+    upscale(Request(source, out, scale=scale, quality="clean", precision="fp32"))
+    network = small_mtdo(scale=int(weights_of[1:]))
+    made = next(restore(network, FolderClip(source), frames=[0]))
+    expected = to_uint8(imresize(made, size=(round(16 * scale), round(24 * scale))))
+    np.testing.assert_allclose(read_image(next(out.iterdir())).astype(int), expected, atol=1)
+    assert f"no weights are for x{scale:g}: frames are made at {weights_of}" in "".join(capsys.readouterr())
 
 
 def test_a_scale_of_nothing_is_not_the_default(weights, tmp_path):
