@@ -1,0 +1,64 @@
+"""Stills and clips from checkouts (experiments/gather.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.media import read_image, write_image
+from errors import InputError
+from experiments import gather
+
+HEADER = "repository\tcommit\tfiles\tkind\tshrink\tlicence\tauthor\n"
+
+
+def picture(seed: int, bands: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (24, 32, bands), dtype=np.uint8)
+
+
+def test_stills_are_shrunk_by_area_and_named_with_their_licence(tmp_path, capsys):
+    photos, out = tmp_path / "checkouts" / "photos", tmp_path / "out"
+    for number in range(2):
+        write_image(photos / "images" / f"{number}.png", picture(number))
+    write_image(photos / "images" / "2.tif", picture(2, 4))
+    (photos / "images" / "broken.png").write_bytes(b"none")
+    write_image(tmp_path / "checkouts" / "clips" / "a" / "00000.png", picture(3))
+    table = tmp_path / "list.tsv"
+    table.write_text(
+        f'{HEADER}me/photos\tabc\timages/*\tstills\t4\tCC0 1.0\tA. Person\nme/clips\tdef\ta/*.png\tclip\t1\tCC BY 4.0\t"Title", B\n'
+    )
+    gather.main([str(tmp_path / "checkouts"), str(out), "--list", str(table)])
+    expected = picture(1).reshape(6, 4, 8, 4, 3).mean((1, 3))
+    np.testing.assert_allclose(read_image(out / "stills" / "photos_1.png"), expected, atol=0.51)
+    assert read_image(out / "stills" / "photos_2.png").shape == (6, 8, 3)
+    np.testing.assert_array_equal(read_image(out / "clips" / "clips_a" / "00000.png"), picture(3))
+    lines = (out / "sources.tsv").read_text().splitlines()
+    assert lines[1] == "stills/photos_0.png\tme/photos@abc images/0.png\tCC0 1.0\tA. Person"
+    assert lines[-1] == 'clips/clips_a\tme/clips@def a/*.png\tCC BY 4.0\t"Title", B' and len(lines) == 5
+    assert "left out" in capsys.readouterr().out
+    with pytest.raises(InputError, match="is not empty"):
+        gather.main([str(tmp_path / "checkouts"), str(out), "--list", str(table)])
+
+
+def test_missing_checkouts_are_named_before_the_work(tmp_path):
+    with pytest.raises(InputError, match="lacks checkouts of OpenDroneMap/odm_data_caliterra, "):
+        gather.main([str(tmp_path), str(tmp_path / "out")])
+    (tmp_path / "list.tsv").write_text("nothing\n1\n")
+    with pytest.raises(InputError, match=r"is no list of sources"):
+        gather.main([str(tmp_path), str(tmp_path / "out"), "--list", str(tmp_path / "list.tsv")])
+
+
+def test_the_permissive_list_has_permissive_licences_only():
+    rows = gather.read_list(gather.LIST)
+    assert {row.licence for row in rows} <= {"CC0 1.0", "public domain", "CC BY 3.0", "CC BY 4.0", "BSD-2-Clause"}
+    assert {row.kind for row in rows} == {"stills", "clip"} and all(row.author for row in rows)
+
+
+@pytest.mark.parametrize("name", ["mtdo_s_gpu", "mtdo_s_free"])
+def test_configs_of_experiments_are_valid(name):
+    from engine.config import load_config
+
+    config = load_config(str(Path(__file__).parents[2] / "experiments" / "configs" / f"{name}.yaml"), [])
+    assert config.name == name and not config.train.init
