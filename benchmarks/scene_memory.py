@@ -1,16 +1,19 @@
 """Peak memory of upscaling GeoTIFF scenes of growing size: a table, and a plot with --plot.
 
     python benchmarks/scene_memory.py 300x300 600x600 1200x1200
-    python benchmarks/scene_memory.py 2500x2500 10000x1000 10000x2500 --without-network --plot memory.png
+    python benchmarks/scene_memory.py 10000x2500 --precision bf16 --results memory.jsonl
+    python benchmarks/scene_memory.py 10000x10000 --without-network --results memory.jsonl
+    python benchmarks/scene_memory.py --results memory.jsonl --plot memory.png
 
 --without-network enlarges tiles by repeating pixels: what reading, keeping and writing take by themselves, in the tiles of the network.
 Each size is a process of its own: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
-back in strips: type, nodata and the mean of the valid pixels.
+back in strips: type, nodata and the mean of the valid pixels. --results collects the runs of several commands for one plot.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import subprocess
 import sys
@@ -74,55 +77,55 @@ def repeat_pixels(source: str, out: str) -> None:
     upscale(Request(Path(source), Path(out), scale=2, precision="fp32"))
 
 
-def measure(size: tuple[int, int], weight: Path | None, folder: Path, network: bool) -> tuple[float, float, str]:
-    """Peak GiB, seconds, and the data read back."""
+def measure(size: tuple[int, int], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Peak memory, time, and the data read back."""
     mean = write_scene(folder / "in.tif", *size)
-    command = [
-        sys.executable,
-        str(ROOT / "upscale.py"),
-        str(folder / "in.tif"),
-        str(folder / "out.tif"),
-        "--scale",
-        "2",
-    ]
-    command += ["--precision", "fp32", *(["--weight", str(weight)] if weight else [])]
-    if not network:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.scene_memory",
-            "--child",
-            str(folder / "in.tif"),
-            str(folder / "out.tif"),
-        ]
+    files = [str(folder / "in.tif"), str(folder / "out.tif")]
+    if options.without_network:
+        command = [sys.executable, "-m", "benchmarks.scene_memory", "--child", *files]
+    else:
+        command = [sys.executable, str(ROOT / "upscale.py"), *files, "--scale", "2", "--precision", options.precision]
+        command += ["--weight", str(options.weight)] if options.weight else []
     begun = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     result, after = read_back(folder / "out.tif")
-    return peak, seconds, f"{result}, mean {mean:.1f} -> {after:.1f}"
+    return {
+        "size": f"{size[0]}x{size[1]}",
+        "megapixels": size[0] * size[1] / 1e6,
+        "network": not options.without_network,
+        "precision": options.precision,
+        "peak_gib": round(usage.ru_maxrss / 2**20, 3),
+        "seconds": round(seconds),
+        "result": f"{result}, mean {mean:.1f} -> {after:.1f}",
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sizes", type=parse_size, nargs="+", metavar="WxH")
+    parser.add_argument("sizes", type=parse_size, nargs="*", metavar="WxH")
     parser.add_argument("--weight", type=Path, help="weights of scale 2 (default: the released ones)")
-    parser.add_argument("--without-network", action="store_true", help="measure reading, keeping and writing alone")
-    parser.add_argument("--plot", type=Path, help="picture of peak memory over size")
+    parser.add_argument("--precision", default="fp32", help="as in upscale.py")
+    parser.add_argument("--without-network", action="store_true", help="measure reading, keeping and writing only")
+    parser.add_argument("--results", type=Path, help="file of JSON lines to which the measurements are added")
+    parser.add_argument("--plot", type=Path, help="picture of peak memory over size, of all measurements in --results")
     parser.add_argument("--folder", help="where the scenes are written (default: the temporary folder)")
     options = parser.parse_args()
+    measured = []
     print("| pixels | peak memory (GiB) | seconds | result |\n|---|---|---|---|")
-    peaks = []
-    sizes = sorted(
-        options.sizes, key=lambda size: size[0] * size[1]
-    )  # rising: the peak is that of the largest child so far
-    for size in sizes:
+    # in rising order, because the peak is that of the largest child so far
+    for size in sorted(options.sizes, key=lambda size: size[0] * size[1]):
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            peak, seconds, result = measure(size, options.weight, Path(folder), not options.without_network)
-        peaks.append(peak)
-        print(f"| {size[0]}x{size[1]} | {peak:.2f} | {seconds:.0f} | {result} |", flush=True)
+            row = measure(size, Path(folder), options)
+        measured.append(row)
+        print(f"| {row['size']} | {row['peak_gib']:.2f} | {row['seconds']} | {row['result']} |", flush=True)
+        if options.results:
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
     if options.plot:
-        plot(sizes, peaks, options.plot)
+        kept = options.results.read_text(encoding="utf-8").splitlines() if options.results else []
+        plot([json.loads(line) for line in kept] or measured, options.plot)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -130,15 +133,27 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def plot(sizes: list[tuple[int, int]], peaks: list[float], path: Path) -> None:
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout="constrained")
-    axes.plot([width * height / 1e6 for width, height in sizes], peaks, "o-")
-    axes.set(
-        xlabel="megapixels of the scene", ylabel="peak memory (GiB)", ylim=(0, max(3.2, 1.1 * max(peaks))), xscale="log"
-    )
-    axes.axhline(3, color="0.6", linestyle="--")
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    for network, label, style in ((True, "mtdo_s_x2", "o-"), (False, "reading, keeping and writing only", "s--")):
+        series = sorted((row for row in rows if row["network"] == network), key=lambda row: row["megapixels"])
+        if not series:
+            continue
+        axes.plot([row["megapixels"] for row in series], [row["peak_gib"] for row in series], style, label=label)
+        for row in series:
+            axes.annotate(
+                row["size"],
+                (row["megapixels"], row["peak_gib"]),
+                textcoords="offset points",
+                xytext=(0, 6 if network else -12),
+                ha="center",
+                fontsize=7,
+            )
+    axes.axhline(3, color="0.6", linestyle=":", label="3 GiB")
+    axes.set(xlabel="megapixels of the scene (LR)", ylabel="peak memory (GiB)", ylim=(0, 3.3), xscale="log")
+    axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)
 
 

@@ -23,6 +23,7 @@ from errors import InputError
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
 SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
+JPEG_2000 = (b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")
 
 
 def available() -> bool:
@@ -30,18 +31,30 @@ def available() -> bool:
     return importlib.util.find_spec("rasterio") is not None
 
 
-def is_scene(path: str | Path) -> bool:
-    """Whether a TIFF is one image of measured values or plain colours that GDAL reads as it is stored.
+def is_jpeg_2000(path: str | Path) -> bool:
+    """Whether a file begins like JPEG 2000 (as delivered for Sentinel-2)."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(12).startswith(JPEG_2000)
+    except OSError:
+        return False
 
-    Not: stacks of pages, palettes and inks, one bit per value, photographs turned by an orientation tag.
+
+def is_scene(path: str | Path) -> bool:
+    """Whether a file is JPEG 2000, or a TIFF of one image of measured values or colours.
+
+    Not: stacks of pages, inks, photographs with 1 bit per value or turned by an orientation tag.
     """
     if not available():
         return False
+    if is_jpeg_2000(path):
+        return True
     try:
         page = tiff.describe(path)
     except Exception:  # damaged: the reader of plain images reports the reason
         return False
-    return page.pages == 1 and page.plain and (page.orientation == 1 or page.georeferenced)
+    known = page.kind in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR", "PALETTE")
+    return page.pages == 1 and known and (page.georeferenced or (page.orientation == 1 and page.bits > 1))
 
 
 @contextmanager
@@ -72,6 +85,7 @@ class Facts:
     """Metadata of a file's values. Tuples have one entry per band; band numbers start at 1.
 
     bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
+    palette: (entries, 4) RGBA of the only band, which is then read as three bands.   inverted: 0 is white.
     """
 
     size: tuple[int, int]
@@ -92,6 +106,15 @@ class Facts:
     overviews: tuple[int, ...] = ()
     cog: bool = False
     place: dict[str, Any] = field(default_factory=dict)  # crs, transform, gcps, rpcs
+    palette: np.ndarray | None = None
+    inverted: bool = False
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Band numbers in the result: of the data bands, then of alpha, which keeps its place."""
+        if self.alpha is None:
+            return tuple(range(1, len(self.bands) + 1))
+        return (*self.bands, self.alpha)
 
     @property
     def plain(self) -> bool:
@@ -112,7 +135,9 @@ class Raster:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        with gdal(self.path) as rasterio, rasterio.open(self.path.absolute(), driver="GTiff") as file:
+        # no other format: VRT, for example, can refer to other files and URLs
+        driver = "JP2OpenJPEG" if is_jpeg_2000(self.path) else "GTiff"
+        with gdal(self.path) as rasterio, rasterio.open(self.path.absolute(), driver=driver) as file:
             yield file
 
     def read(self, rows: slice, columns: slice, bands: Sequence[int] | None = None) -> Block:
@@ -132,6 +157,11 @@ class Raster:
             return self._block(file, list(self.facts.bands), {"out_shape": shape})
 
     def _block(self, file: Any, bands: list[int], where: dict[str, Any]) -> Block:
+        if self.facts.palette is not None:
+            colours = self.facts.palette[file.read(1, **_of_one_band(where))]
+            valid = (file.read_masks(1, **_of_one_band(where)) != 0) & (colours[..., 3] != 0)
+            values = np.moveaxis(colours, -1, 0)[[band - 1 for band in bands]]
+            return Block(values, None if valid.all() else np.broadcast_to(valid, values.shape))
         values = file.read(bands, **where)
         valid = file.read_masks(bands, **where) != 0
         if values.dtype.kind == "f":
@@ -139,14 +169,23 @@ class Raster:
         return Block(values, None if valid.all() else valid)
 
 
+def _of_one_band(where: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `read` for one band in place of several."""
+    return where | {"out_shape": where["out_shape"][-2:]} if "out_shape" in where else where
+
+
 def _facts(file: Any, choice: Sequence[int] | None, path: Path) -> Facts:
     from rasterio.enums import ColorInterp, MaskFlags
 
-    height, width, dtype = file.height, file.width, np.dtype(file.dtypes[0])
-    if dtype.kind not in "uif":
-        raise InputError(f"{path}: its values are {dtype}; real numbers are needed")
+    height, width = file.height, file.width
+    complex_numbers = any(name.startswith("complex") for name in file.dtypes)
+    if complex_numbers or np.dtype(file.dtypes[0]).kind not in "uif":
+        raise InputError(f"{path}: its values are {file.dtypes[0]}; real numbers are needed")
+    dtype = np.dtype(file.dtypes[0])
     if height * width > max(SPARSE, 2000 * path.stat().st_size):
         raise InputError(f"{path}: its header claims {width}x{height} pixels, the file has {path.stat().st_size} bytes")
+    if (palette := _palette(file, path)) is not None:
+        return _colours_of_palette(file, choice, palette, path)
     alpha = next(
         (k for k, kind in enumerate(file.colorinterp, 1) if kind == ColorInterp.alpha and file.count > 1), None
     )
@@ -178,23 +217,61 @@ def _facts(file: Any, choice: Sequence[int] | None, path: Path) -> Facts:
         profile=base64.b64decode(icc) if icc else None,
         overviews=tuple(file.overviews(bands[0])),
         cog=structure.get("LAYOUT") == "COG",
-        place=_place(file),
+        place=_place(file, path),
+        inverted=file.driver == "GTiff" and tiff.describe(path).kind == "MINISWHITE",
     )
 
 
+def _palette(file: Any, path: Path) -> np.ndarray | None:
+    """(entries, 4) uint8 of a file whose only band holds numbers of colours; GDAL has tables for MINISWHITE and 1 bit too."""
+    from rasterio.enums import ColorInterp
+
+    if file.count != 1 or file.colorinterp[0] != ColorInterp.palette:
+        return None
+    if file.driver == "GTiff" and tiff.describe(path).kind != "PALETTE":
+        return None
+    table = np.zeros((2 ** (8 * np.dtype(file.dtypes[0]).itemsize), 4), np.uint8)
+    for number, colour in file.colormap(1).items():
+        table[number] = colour
+    return table
+
+
+def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> Facts:
+    """Facts of the RGB image that a palette describes. nodata becomes a mask, because it is a number of a colour."""
+    from rasterio.enums import ColorInterp
+
+    if choice is not None and max(choice) > 3:
+        raise InputError(f"{path}: its palette has 3 bands (red, green, blue), band {max(choice)} was chosen")
+    bands = tuple(choice or (1, 2, 3))
+    count, rgb = len(bands), (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+    used = [number for number in file.colormap(1) if number < len(palette)]
+    return Facts(
+        size=(file.height, file.width), dtype=np.dtype(np.uint8), bands=bands, alpha=None, nodata=(None,) * count,
+        mask=file.nodata is not None or bool((palette[used, 3] == 0).any()), bits=None,
+        colours=rgb if count == 3 else (ColorInterp.gray,), scales=(1.0,) * count, offsets=(0.0,) * count,
+        units=(None,) * count, names=(None,) * count,
+        tags={space: file.tags(ns=space) for space in (None, *_namespaces(file))}, band_tags=({},) * count,
+        overviews=tuple(file.overviews(1)), cog=file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
+        place=_place(file, path), palette=palette,
+    )  # fmt: skip
+
+
 def _namespaces(file: Any) -> list[str]:
-    return [space for space in file.tag_namespaces() if space not in NOT_COPIED and not space.startswith("COLOR_")]
+    left_out = ("COLOR_", "xml:gml")  # gml: the georeference of JPEG 2000
+    return [space for space in file.tag_namespaces() if space not in NOT_COPIED and not space.startswith(left_out)]
 
 
 def _without_statistics(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if not key.startswith("STATISTICS_")}
 
 
-def _place(file: Any) -> dict[str, Any]:
+def _place(file: Any, path: Path) -> dict[str, Any]:
     points, points_crs = file.gcps
     place: dict[str, Any] = {"rpcs": file.rpcs}
     if points:
         return place | {"gcps": points, "crs": points_crs}
-    if file.crs or not file.transform.is_identity:
-        place |= {"crs": file.crs, "transform": file.transform}
+    place["crs"] = file.crs
+    known = not file.transform.is_identity  # GDAL returns the identity for files without a transform
+    if known or (file.driver == "GTiff" and tiff.describe(path).georeferenced):
+        place["transform"] = file.transform
     return place

@@ -74,7 +74,8 @@ class RasterWriter:
         rows = np.concatenate(waiting, axis=1)
         count = rows.shape[1] if final else rows.shape[1] // BLOCK * BLOCK
         if count:
-            self._file.write(rows[:, :count], [band + 1 for band in bands], window=self._window(first, count))
+            numbers = [self.facts.numbers[band] for band in bands]
+            self._file.write(rows[:, :count], numbers, window=self._window(first, count))
         self._waiting[bands] = (first + count, [rows[:, count:]] if count < rows.shape[1] else [])
 
     def _flush_mask(self, final: bool = False) -> None:
@@ -95,11 +96,12 @@ class RasterWriter:
         from rasterio.enums import ColorInterp
 
         facts, (height, width) = self.facts, self.size
-        rgb = facts.colours[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+        rgb = self._colours()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+        photometric = "RGB" if rgb else "MINISWHITE" if facts.inverted else "MINISBLACK"
         options: dict[str, Any] = {
             "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": facts.dtype.name,
-            "compress": "deflate", "BIGTIFF": "IF_SAFER", "photometric": "RGB" if rgb else "MINISBLACK",
-            "ALPHA": "YES" if facts.alpha is not None else "NO", "interleave": "pixel" if self.interleaved else "band",
+            "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if facts.alpha == self.count else "NO",
+            "photometric": photometric, "interleave": "pixel" if self.interleaved else "band",
         }  # fmt: skip
         if min(height, width) >= BLOCK:
             options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
@@ -118,21 +120,29 @@ class RasterWriter:
         from rasterio.enums import ColorInterp
 
         facts, file = self.facts, self._file
-        alpha = [ColorInterp.alpha] if facts.alpha is not None else []
-        file.colorinterp = [*facts.colours, *alpha]
+        numbers = facts.numbers[: len(facts.bands)]
+        if ColorInterp.palette not in facts.colours:  # GDAL's table for MINISWHITE and for 1 bit
+            file.colorinterp = self._colours()
         for space, tags in facts.tags.items():
             file.update_tags(**({"ns": space} if space else {}), **tags)
-        for band, tags in enumerate(facts.band_tags, 1):
+        for band, tags in zip(numbers, facts.band_tags, strict=True):
             file.update_tags(band, **tags)
-        if set(facts.scales) != {1.0}:
-            file.scales = (*facts.scales, *([1.0] * len(alpha)))
-        if set(facts.offsets) != {0.0}:
-            file.offsets = (*facts.offsets, *([0.0] * len(alpha)))
-        for band, (unit, name) in enumerate(zip(facts.units, facts.names, strict=True), 1):
+        for name, values, usual in (("scales", facts.scales, 1.0), ("offsets", facts.offsets, 0.0)):
+            if set(values) != {usual}:
+                known = dict(zip(numbers, values, strict=True))
+                setattr(file, name, [known.get(number, usual) for number in range(1, self.count + 1)])
+        for band, unit, name in zip(numbers, facts.units, facts.names, strict=True):
             if unit:
                 file.set_band_unit(band, unit)
             if name:
                 file.set_band_description(band, name)
+
+    def _colours(self) -> list[Any]:
+        """Colour interpretation of each band of the file."""
+        from rasterio.enums import ColorInterp
+
+        known = dict(zip(self.facts.numbers, self.facts.colours, strict=False))  # without alpha
+        return [known.get(number, ColorInterp.alpha) for number in range(1, self.count + 1)]
 
     def _as_cog(self, rasterio: Any) -> None:
         """Convert the file to a cloud-optimised GeoTIFF: GDAL's COG driver can only copy."""

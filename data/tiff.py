@@ -70,13 +70,14 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
 
 @dataclass(frozen=True)
 class Description:
-    """Facts from the headers. plain: values or colours are stored directly, without palette, inks or 1-bit values.
+    """Facts from the headers. kind: name of the photometric interpretation (MINISBLACK, RGB, PALETTE, ...).
 
     holes: values may be missing, according to nodata or a mask.
     """
 
     pages: int
-    plain: bool
+    kind: str
+    bits: int
     orientation: int
     georeferenced: bool
     holes: bool
@@ -85,11 +86,10 @@ class Description:
 def describe(path: str | Path) -> Description:
     with _opened(path) as file:
         page = _first(file)
-        known = tifffile.PHOTOMETRIC
         holes = GDAL_NODATA in page.tags or any(frame.aspage().subfiletype & 0b100 for frame in file.pages)
-        plain = page.photometric in (known.MINISBLACK, known.RGB, known.YCBCR) and page.bitspersample != 1
+        kind = getattr(page.photometric, "name", str(page.photometric))
         georeferenced = any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION))
-        return Description(len(_pages(file)), plain, _orientation(page), georeferenced, holes)
+        return Description(len(_pages(file)), kind, page.bitspersample, _orientation(page), georeferenced, holes)
 
 
 def _turn(page: tifffile.TiffPage) -> int:

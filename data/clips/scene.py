@@ -65,15 +65,25 @@ class SceneClip(Clip):
         """Stored values that map to 0 and 1, per band, (bands,) float64."""
         count, said = len(self.facts.bands), self.bands.limits or self._range_of_type
         if said is not None:
-            return np.full(count, said[0], float), np.full(count, said[1], float)
-        return _percentiles(self._sample, self.bands.percentiles or USUAL)
+            low, high = np.full(count, said[0], float), np.full(count, said[1], float)
+        else:
+            low, high = _percentiles(self._sample, self.bands.percentiles or USUAL)
+        return (high, low) if self.facts.inverted else (low, high)  # the network sees a positive
+
+    @property
+    def notes(self) -> list[str]:
+        """Messages on how the values are converted."""
+        notes = [self.stretched] if self.stretched else []
+        if self.facts.palette is not None:
+            notes.append(f"'{self.path.name}': the numbers of its palette become the colours that they stand for (RGB)")
+        return notes
 
     @property
     def stretched(self) -> str | None:
         """A message if the scene was stretched by default, else None."""
         if self.bands.limits or self.bands.percentiles or self._range_of_type:
             return None
-        low, high = self.limits
+        low, high = sorted(self.limits, key=np.max)
         return (
             f"'{self.path.name}': {self.facts.dtype} values of about {low.min():g} to {high.max():g} are stretched for the "
             "network; results are in the units of the source (other limits: --limits, --percentiles)"
@@ -89,15 +99,14 @@ class SceneClip(Clip):
         facts = self.facts
         if self.bands.percentiles:
             return None
-        if facts.bits:
-            return 0.0, 2.0**facts.bits - 1
         if facts.dtype == np.uint8:
-            return 0.0, 255.0
+            return 0.0, 2.0 ** (facts.bits or 8) - 1
         values = self._sample.values if self._sample.valid is None else self._sample.values[self._sample.valid]
         if not values.size:
             return 0.0, 1.0
         if facts.dtype == np.uint16:
-            return (0.0, 65535.0) if values.max() >= DARK else None
+            top = 2.0 ** (facts.bits or 16)
+            return (0.0, top - 1) if values.max() >= min(DARK, top / 4) else None
         if facts.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2:
             return 0.0, 1.0
         return None

@@ -49,8 +49,8 @@ def has_holes(clip: Clip) -> bool:
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:
     """Notes on the conversion of stored values: for every scene, and for the first of the other clips."""
     for clip in clips:
-        if isinstance(clip, SceneClip) and clip.stretched:
-            yield clip.stretched
+        if isinstance(clip, SceneClip):
+            yield from clip.notes
         if has_holes(targets.base_of(clip)):
             yield (
                 f"clip '{clip.name}' says that values are missing (nodata or a mask), but is restored as if they were measured; "

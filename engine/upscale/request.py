@@ -95,7 +95,7 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
     into_folder = out.suffix == "" and str(out) != "-" and request.image_format in (None, "tif")
     if not (out.suffix.lower() in frame_writer.STACK_SUFFIXES or into_folder) or request.compare:
         return None
-    if request.preview is not None or path.suffix.lower() not in frame_writer.STACK_SUFFIXES or not is_scene(path):
+    if request.preview is not None or not path.is_file() or not is_scene(path):
         return None
     return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
 

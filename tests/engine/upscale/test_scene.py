@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from data.files import sha256, temporary_path
@@ -365,12 +366,20 @@ def test_a_scene_into_a_folder(tmp_path, weight):
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [("complex", "real numbers"), ("cut", r"in\.tif"), ("huge", r"in\.tif"), ("text", r"in\.tif")],
+    [
+        ("complex", "real numbers"),
+        ("complex integers", "real numbers"),
+        ("cut", r"in\.tif"),
+        ("huge", r"in\.tif"),
+        ("text", r"in\.tif"),
+    ],
 )
 def test_files_that_cannot_be_used(tmp_path, weight, bad, message):
     source = tmp_path / "in.tif"
     if bad == "complex":
         write(source, picture().astype(np.complex64))
+    elif bad == "complex integers":
+        write(source, picture().astype(np.complex64), dtype="complex_int16")
     elif bad == "cut":
         write(source, (np.random.default_rng(0).random((1, 200, 200)) * 255).astype(np.uint8))
         source.write_bytes(source.read_bytes()[:9000])
@@ -383,6 +392,87 @@ def test_files_that_cannot_be_used(tmp_path, weight, bad, message):
     with pytest.raises(InputError, match=message):
         make(source, weight)
     assert not (tmp_path / "out.tif").exists()
+
+
+# --- kinds of files -----------------------------------------------------------------------------------------------------
+
+
+def halves(values: tuple[int, int]) -> np.ndarray:
+    """(1, 40, 56) uint8: the left half has one value, the right half another."""
+    return np.broadcast_to(np.where(np.arange(56) < 28, *values), (1, 40, 56)).astype(np.uint8)
+
+
+def test_one_bit_with_a_place_keeps_its_values(tmp_path, weight):
+    source = write(tmp_path / "in.tif", halves((1, 0)), nbits=1, compress="ccittfax4")
+    with rasterio.open(make(source, weight)) as out:
+        assert out.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "1" and out.count == 1
+        values = out.read(1)
+        assert np.array_equal(values[:, :50], np.ones((80, 50))) and not values[:, 62:].any()
+
+
+def test_white_is_zero(tmp_path, weight):
+    data = halves((200, 60))
+    data[:, :10] = 0  # rows
+    source = write(tmp_path / "in.tif", data, photometric="MINISWHITE", nodata=0)
+    with rasterio.open(make(source, weight)) as out, tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE and out.nodata == 0
+        values = out.read(1)
+        assert not values[:20].any() and (out.read_masks(1)[20:] == 255).all()
+        assert abs(values[20:, :50].mean() - 200) < 2 and abs(values[20:, 62:].mean() - 60) < 2
+
+
+def test_a_palette_becomes_colours_and_its_nodata_a_mask(tmp_path, weight, capsys):
+    data = halves((1, 2))
+    data[:, :10] = 7
+    source = write(tmp_path / "in.tif", data, photometric="palette", nodata=7)
+    with rasterio.open(source, "r+") as file:
+        file.write_colormap(1, {1: (200, 30, 40, 255), 2: (20, 130, 240, 255), 7: (0, 0, 0, 0)})
+    with rasterio.open(make(source, weight)) as out:
+        assert out.count == 3 and out.nodata is None and out.crs == PLACE["crs"]
+        mask = out.dataset_mask() != 0
+        assert not mask[:20].any() and mask[20:].all()
+        assert np.abs(out.read()[:, 20:, :50].reshape(3, -1).mean(1) - (200, 30, 40)).max() < 2
+        assert np.abs(out.read()[:, 20:, 62:].reshape(3, -1).mean(1) - (20, 130, 240)).max() < 2
+    assert "become the colours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("order", ["first", "second of six"])
+def test_alpha_keeps_its_place_among_the_bands(tmp_path, weight, order):
+    data = (picture(4 if order == "first" else 6) * 200 + 20).astype(np.uint8)
+    place = 0 if order == "first" else 1
+    data[place] = np.where(np.arange(56) < 10, 0, 255)
+    if order == "first":
+        source = write(tmp_path / "in.tif", data, photometric="MINISBLACK", alpha="NO")
+        with rasterio.open(source, "r+") as file:
+            file.colorinterp = [ColorInterp.alpha, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    else:
+        source = write(tmp_path / "in.tif", data, photometric="MINISBLACK", alpha="YES")
+    with rasterio.open(make(source, weight)) as out, rasterio.open(source) as before:
+        assert out.colorinterp == before.colorinterp and out.colorinterp[place] == ColorInterp.alpha
+        assert np.array_equal(out.read(place + 1), np.kron(data[place], np.ones((2, 2), np.uint8)))
+        for band in set(range(len(data))) - {place}:
+            assert abs(out.read(band + 1)[:, 20:].mean() - data[band, :, 10:].mean()) < 2, band
+
+
+def test_a_reference_system_without_a_transform(tmp_path, weight):
+    source = write(tmp_path / "in.tif", (picture() * 250).astype(np.uint8), transform=None)
+    with rasterio.open(make(source, weight)) as out:
+        assert out.crs == PLACE["crs"] and out.transform.is_identity
+
+
+def test_jpeg_2000_becomes_a_geotiff(tmp_path, weight):
+    data = (picture(1, 64, 64) * 3000 + 100).astype(np.uint16)
+    source = write(tmp_path / "in.jp2", data, driver="JP2OpenJPEG", quality=100, reversible="YES")
+    with rasterio.open(make(source, weight)) as out:
+        assert (out.driver, out.dtypes, out.crs) == ("GTiff", ("uint16",), PLACE["crs"])
+        assert out.transform == PLACE["transform"] * Affine.scale(0.5)
+        assert abs(out.read(1).mean() - data.mean()) < 15
+
+
+def test_the_content_decides_and_not_the_suffix(tmp_path, weight):
+    source = write(tmp_path / "in.gtiff", (picture() * 250).astype(np.uint8))
+    with rasterio.open(make(source, weight)) as out:
+        assert out.crs == PLACE["crs"]
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------
