@@ -21,11 +21,12 @@ import numpy as np
 from data.clips import Clip
 from data.clips.derived import Derived
 from data.media import colours
+from data.video.encoding import SAME_BYTES
 from errors import InputError
 
 Range = tuple[float, float]  # lowest and highest value; one is drawn per clip
 ENCODERS = {
-    "h264": ("libx264", {"preset": "medium"}),
+    "h264": ("libx264", {"preset": "medium"} | ({"x264-params": SAME_BYTES} if SAME_BYTES else {})),
     "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"}),
 }
 BLOCK = 16  # side of a block of subsampled chroma: the largest offset of the block grid
