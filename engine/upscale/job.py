@@ -8,7 +8,6 @@ number of processes may work on different pieces.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,55 +20,16 @@ import numpy as np
 from data import frame_writer, tiff
 from data.baseline import Bicubic
 from data.clips import Clip
-from data.files import (
-    is_own_folder,
-    make_own_folder,
-    move,
-    remove_own_folder,
-    remove_unfinished,
-    replacing,
-)
+from data.files import move, remove_own_folder, remove_unfinished
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
 from data.video import join
-from data.video.containers import Timing, check_size, timing
-from data.video.encoding import PARAMS, Encoding
 from engine.upscale import comparison
 from engine.upscale.timeline import Timeline
-from errors import InputError
+from engine.upscale.video_target import VideoTarget
+from engine.upscale.work_folder import begun_with, check_same, check_work_folder, create, is_filled, work_folder
 
 PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time networks
-
-
-@dataclass(frozen=True)
-class VideoTarget:
-    """A video to write: its path, its encoding, and the video to copy tracks and metadata from (None: no video)."""
-
-    path: Path
-    encoding: Encoding
-    source: join.Source | None = None
-
-    def timing(self, timeline: Timeline) -> Timing:
-        """Raises InputError if the file format cannot store the frame times."""
-        base = self.source.video.info.time_base if self.source else None
-        return timing(self.path, timeline.times, timeline.last, timeline.fps, base)
-
-    def check(self, size: tuple[int, int], timeline: Timeline) -> None:
-        """Raises InputError, before any frame is restored, if the file format cannot store the video."""
-        check_size(self.path, self.encoding.codec, size)
-        self.timing(timeline)
-        join.rehearse(self.path, self.encoding, size, self.source)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes on tracks of the source that are converted or dropped."""
-        if self.source is None:
-            return ()
-        light, codec = self.source.video.info.light, self.encoding.codec
-        lost = [*light.dynamic]
-        if (light.mastering or light.content) and codec not in PARAMS:
-            lost.append("the HDR mastering display and light level")
-        return (*self.source.plan.notes, *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []))
 
 
 @dataclass
@@ -171,15 +131,15 @@ class ClipJob:
 
     def complete(self, number: int) -> bool:
         """Whether a piece is finished."""
-        if self.compare and not _filled(self.piece_beside(number)):
+        if self.compare and not is_filled(self.piece_beside(number)):
             return False
         if self.kind == "video":
-            return _filled(self.piece(number))
-        return all(_filled(self.image(index)) for index in self.frames_of(number))
+            return is_filled(self.piece(number))
+        return all(is_filled(self.image(index)) for index in self.frames_of(number))
 
     def has(self, index: int) -> bool:
         """Whether a frame of an unfinished piece exists."""
-        return _filled(self.raw(index) if self.kind == "video" else self.image(index))
+        return is_filled(self.raw(index) if self.kind == "video" else self.image(index))
 
     def keep(self, index: int, frame: Any) -> None:
         """Write a restored frame (3, H, W) in [0, 1] to the work folder."""
@@ -262,13 +222,7 @@ class ClipJob:
 
     def check(self, resume: bool, overwrite: bool) -> None:
         """Raises InputError if the output or the work folder of an interrupted run exists and may not be replaced."""
-        if self.work.exists() and not is_own_folder(self.work) and any(self.work.iterdir()):
-            raise InputError(f"'{self.work}' was not made by this program: move it away or name another output")
-        if self.work.exists() and not (resume or overwrite):
-            raise InputError(
-                f"'{self.work}' holds an interrupted upscaling of this clip: go on with --resume or start "
-                f"again with --overwrite"
-            )
+        check_work_folder(self.work, resume, overwrite)
         self.overwrite = overwrite or (resume and self.begun_with().get("overwrite") is True)
         self.check_free()
 
@@ -288,22 +242,12 @@ class ClipJob:
         cannot be written.
         """
         if self.work.exists() and resume:
-            self._check_same()
+            check_same(self.work, self.identity())
             for place in (self.work, self.out, self.beside):
                 remove_unfinished(place)
             self._drop_damaged()
-            return
-        try:
-            if self.work.exists():
-                remove_own_folder(self.work) if is_own_folder(self.work) else self.work.rmdir()
-            make_own_folder(self.work)
-            for name in ("raw", "frames", "pieces"):
-                (self.work / name).mkdir()
-            self._write_identity()
-        except OSError as error:
-            raise InputError(
-                f"'{self.out.parent}': cannot be written ({error.strerror}): choose another folder"
-            ) from None
+        else:
+            create(self.work, {**self.identity(), "overwrite": self.overwrite})
 
     def _drop_damaged(self) -> None:
         """Delete finished frames that cannot be read, so that they are restored again."""
@@ -311,30 +255,9 @@ class ClipJob:
             if not frame_writer.is_sound(path, self.shape, self.dtype):
                 path.unlink()
 
-    def _write_identity(self) -> None:
-        with replacing(self.work / "job.json") as temporary:
-            content = {**self.identity(), "overwrite": self.overwrite}
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-
     def begun_with(self) -> dict[str, Any]:
-        """`job.json` of an interrupted run; empty if it is missing or damaged."""
-        try:
-            begun = json.loads((self.work / "job.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return begun if isinstance(begun, dict) else {}
-
-    def _check_same(self) -> None:
-        before, now = self.begun_with(), json.loads(json.dumps(self.identity()))
-        if not before:
-            raise InputError(f"'{self.work / 'job.json'}' is damaged: start again with --overwrite")
-        changed = [key for key in now if before.get(key) != now[key]]
-        if changed:
-            key = changed[0]
-            raise InputError(
-                f"'{self.work}' was begun with another {key} ({before.get(key)}, now {now[key]}): use the same, "
-                f"or --overwrite"
-            )
+        """Settings of an interrupted run of this job; empty if there is none."""
+        return begun_with(self.work)
 
     def finish(self) -> list[Path]:
         """Join the pieces, rename the result into place and remove the work folder. Returns the written paths."""
@@ -361,16 +284,3 @@ class ClipJob:
         whole = self.work / target.path.name
         join.join(whole, pieces, target.encoding, target.timing(self.timeline), target.source)
         move(whole, target.path, replace=self.overwrite)
-
-
-def work_folder(out: Path) -> Path:
-    """The work folder of the output `out`."""
-    return out.with_name(f".{out.name}.upscaling")
-
-
-def _filled(path: Path) -> bool:
-    """Whether `path` is a file that is not empty."""
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

@@ -18,11 +18,12 @@ from engine.distributed import say
 from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
-from engine.upscale.job import ClipJob, work_folder
+from engine.upscale.job import ClipJob
 from engine.upscale.members import Member, clips_in, find_members
 from engine.upscale.options import Request
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
+from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network, set_use
 

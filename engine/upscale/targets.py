@@ -15,9 +15,9 @@ from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
 from engine.upscale import comparison
-from engine.upscale.job import VideoTarget
 from engine.upscale.options import Request
 from engine.upscale.timeline import Timeline, at_rate, by_steps
+from engine.upscale.video_target import VideoTarget
 from errors import InputError
 from models.base import LARGEST_SCALE, Network
 
