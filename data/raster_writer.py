@@ -131,11 +131,11 @@ class RasterWriter:
             if set(values) != {usual}:
                 known = dict(zip(numbers, values, strict=True))
                 setattr(file, name, [known.get(number, usual) for number in range(1, self.count + 1)])
-        for band, unit, name in zip(numbers, facts.units, facts.names, strict=True):
+        for band, unit, title in zip(numbers, facts.units, facts.names, strict=True):
             if unit:
                 file.set_band_unit(band, unit)
-            if name:
-                file.set_band_description(band, name)
+            if title:
+                file.set_band_description(band, title)
 
     def _colours(self) -> list[Any]:
         """Colour interpretation of each band of the file."""
