@@ -1,190 +1,22 @@
-"""Training samples: windows for MTDO, sequences for STNO.
-
-The `SampleKey` of a sample determines its clip, frame, crop, flip, scale and time (`data.sampling`). Frames stay 8-bit
-views until they are cropped and rotated; the training device converts them to float.
-"""
+"""Training sequences for STNO."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from data.clips import Clip, neighbours
+from data.datasets.samples import Samples, crop
 from data.degrade import Degradation
 from data.layouts import Pair
-from data.media import rgb, to_planes
-from data.sampling import BATCH, SampleKey, StepBatches, build_loader, shuffled
+from data.sampling import BATCH, SampleKey, shuffled
 from errors import InputError
 
-ATTEMPTS = 10  # number of replacements tried for a sample that cannot be read
-REPLACEMENT = 3  # stream of random numbers, after sampling.BATCH and SAMPLE
 
-__all__ = ["SampleKey", "SequenceDataset", "StepBatches", "Turn", "WindowDataset", "build_loader"]
-
-# --- geometry ---------------------------------------------------------------------------------------------------------
-
-
-class Turn(NamedTuple):
-    """Flips and a 90-degree rotation, applied to all LR and GT frames of a sample."""
-
-    left_right: bool
-    up_down: bool
-    quarter: bool
-
-    def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """(T, h, w, C) -> a view."""
-        frames = frames[:, :, ::-1] if self.left_right else frames
-        frames = frames[:, ::-1] if self.up_down else frames
-        return frames.swapaxes(1, 2) if self.quarter else frames
-
-
-def _crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
-    return rgb(clip.array(index))[top : top + side, left : left + side]
-
-
-class _Samples(Dataset[dict[str, Any]]):
-    """Base class of both data sets: pairs, augmentation, and one data type for all clips."""
-
-    def __init__(
-        self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
-    ) -> None:
-        if not pairs:
-            raise InputError("the training data hold no clips")
-        if patch < 1:
-            raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
-        self.pairs = list(pairs)
-        self.patch, self.flips, self.turns, self.reversal = patch, flips, turns, reversal
-        self.on_error = on_error
-        self.bytes_only = all(
-            self._gt(i).bit_depth == 8 and pair.lr.bit_depth == 8 for i, pair in enumerate(self.pairs)
-        )
-
-    def __getitem__(self, key: SampleKey) -> dict[str, Any]:
-        """The sample of `key`. If it cannot be read and `on_error` is "skip", another one (a function of the key) is
-        read instead; "skipped" then gives the reason."""
-        skipped: list[str] = []
-        for attempt in range(ATTEMPTS):
-            try:
-                return self.read(key) | {"skipped": "; ".join(skipped)}
-            except (InputError, OSError) as error:
-                if self.on_error == "stop":
-                    raise InputError(str(error)) from None
-                skipped.append(str(error))
-            candidates = self.candidates(key)
-            number = np.random.default_rng([key.seed, REPLACEMENT, key.step, key.slot, attempt]).integers(
-                len(candidates)
-            )
-            clip, frame = candidates[int(number)]
-            key = key._replace(clip=clip, frame=frame)
-        raise InputError(f"{ATTEMPTS} samples in a row cannot be read; the last: {skipped[-1]}")
-
-    def read(self, key: SampleKey) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
-        """(clip, frame) of all samples that may replace `key`."""
-        raise NotImplementedError
-
-    def _gt(self, clip: int) -> Clip:
-        gt = self.pairs[clip].gt
-        if gt is None:
-            raise InputError(f"clip {self.pairs[clip].name} has no ground truth: it cannot be trained on")
-        return gt
-
-    def _draw_turn(self, random: np.random.Generator) -> tuple[Turn, bool]:
-        coins = random.integers(0, 2, 4).astype(bool).tolist()
-        return Turn(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.turns), coins[
-            3
-        ] and self.reversal
-
-    def _tensor(self, frames: np.ndarray) -> Tensor:
-        """(T, h, w, 3) as stored -> (T, 3, h, w): uint8 where every clip is 8-bit, else float32."""
-        planes = to_planes(frames)
-        return planes if self.bytes_only or planes.dtype != torch.uint8 else planes.float().div_(255)
-
-
-# --- windows ----------------------------------------------------------------------------------------------------------
-
-
-class WindowDataset(_Samples):
-    """Windows of LR frames with the ground truth of the centre frame.
-
-    Args:
-        pairs: from a layout opened at integer `scale` (wrap them with `data.cache.cache_pairs` first).
-        frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
-            `data.clips.neighbours`.
-        flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
-        on_error: "stop" raises for a frame that cannot be read; "skip" reads another sample and reports it in "skipped".
-
-    Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
-    clips are 8-bit (divide by 255 on the device: `data.media.to_float`), else float32 in [0, 1].
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        scale: int,
-        frames: int = 5,
-        patch: int = 64,
-        padding: str = "reflect",
-        flips: bool = True,
-        turns: bool = True,
-        reversal: bool = True,
-        spacing: int = 1,
-        on_error: str = "stop",
-    ) -> None:
-        super().__init__(pairs, patch, flips, turns, reversal, on_error)
-        if frames < 1 or frames % 2 == 0:
-            raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
-        self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
-        neighbours(0, frames, 2, padding)  # raises for a wrong padding here, not in a worker
-        for i, pair in enumerate(self.pairs):
-            height, width = pair.lr.size
-            if self._gt(i).size != (height * scale, width * scale):
-                raise InputError(
-                    f"clip {pair.name}: its low resolution is not of scale {scale}; open the layout with it"
-                )
-            if min(height, width) < patch:
-                raise InputError(
-                    f"{pair.lr.source(0)}: {width}x{height} is smaller than the patch of {patch}; lower it"
-                )
-        self.items = [(i, n) for i, pair in enumerate(self.pairs) for n in pair.listed or range(len(pair))]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def draw(self, seed: int, step: int, slot: int, position: int) -> SampleKey:
-        """The sample in `slot` of `step`, number `position` of the run: shuffled epochs over all frames of all clips."""
-        clip, frame = self.items[shuffled(position, len(self.items), seed)]
-        return SampleKey(seed, step, slot, clip, frame, self.scale)
-
-    def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
-        return self.items
-
-    def read(self, key: SampleKey) -> dict[str, Any]:
-        pair, gt, random = self.pairs[key.clip], self._gt(key.clip), key.random()
-        height, width = pair.lr.size
-        top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))
-        turn, backwards = self._draw_turn(random)
-        numbers = neighbours(key.frame, self.frames, len(pair), self.padding, self.spacing)
-        numbers = numbers[::-1] if backwards else numbers
-        crops = {number: _crop(pair.lr, number, top, left, self.patch) for number in set(numbers)}
-        low = np.stack([crops[number] for number in numbers])
-        side = self.patch * self.scale
-        high = _crop(gt, key.frame, top * self.scale, left * self.scale, side)[None]
-        return {"lr": self._tensor(turn(low)), "gt": self._tensor(turn(high))[0], "source": gt.source(key.frame)}
-
-
-# --- sequences --------------------------------------------------------------------------------------------------------
-
-
-class SequenceDataset(_Samples):
+class SequenceDataset(Samples):
     """Key frames at low resolution, all frames (key and intermediate) at high resolution, and the times.
 
     Args:
@@ -318,10 +150,10 @@ class SequenceDataset(_Samples):
         self, key: SampleKey, numbers: list[int], keys: list[int], corners: list[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
         lr, gt, scale = self.pairs[key.clip].lr, self._gt(key.clip), int(key.scale)
-        low = [_crop(lr, numbers[position], *corners[position], self.patch) for position in keys]
+        low = [crop(lr, numbers[position], *corners[position], self.patch) for position in keys]
         side = self.patch * scale
         high = [
-            _crop(gt, number, top * scale, left * scale, side)
+            crop(gt, number, top * scale, left * scale, side)
             for number, (top, left) in zip(numbers, corners, strict=True)
         ]
         return np.stack(low), np.stack(high)
@@ -330,7 +162,7 @@ class SequenceDataset(_Samples):
         self, key: SampleKey, numbers: list[int], keys: list[int], corners: list[tuple[int, int]], side: int
     ) -> tuple[np.ndarray, np.ndarray]:
         gt = self._gt(key.clip)
-        high = np.stack([_crop(gt, number, *corner, side) for number, corner in zip(numbers, corners, strict=True)])
+        high = np.stack([crop(gt, number, *corner, side) for number, corner in zip(numbers, corners, strict=True)])
         degradation = self.degradation.for_depth(gt.bit_depth)
         size, name = (self.patch, self.patch), gt.name
         low = [
