@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from errors import InputError
+from formulas import keys_cubic
 
 Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
 ROWS = 128  # output rows per matrix product; keeps the matrices small for large images
@@ -59,19 +60,11 @@ def _ceil(value: float) -> int:
     return math.ceil(value - 1e-9 * value)  # 0.1 * 30 is 3.0000000000000004 in floating point
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -0.5."""
-    d = np.abs(distance)
-    near = 1.5 * d**3 - 2.5 * d**2 + 1
-    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return np.where(d <= 1, near, np.where(d <= 2, far, 0.0))
-
-
 @lru_cache(maxsize=64)
 def _bicubic_taps(length: int, out: int, scale: float) -> Taps:
     shrink = min(scale, 1.0)  # below 1 the kernel is widened to the area of one output pixel (antialiasing)
     centres = (np.arange(out) + 0.5) / scale - 0.5
-    return _kernel_taps(centres, length, 2.0 / shrink, lambda distance: _cubic(distance * shrink))
+    return _kernel_taps(centres, length, 2.0 / shrink, lambda distance: keys_cubic(np.abs(distance) * shrink))
 
 
 def _kernel_taps(centres: np.ndarray, length: int, radius: float, kernel: Callable[[np.ndarray], np.ndarray]) -> Taps:

@@ -23,6 +23,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+import formulas
 from data import tiff
 from data.files import replacing
 from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
@@ -34,7 +35,7 @@ ORIENTATION = 0x0112  # EXIF and TIFF
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601 weights of red, green and blue, full range
+LUMA = np.array(formulas.LUMA, np.float32)
 
 
 @dataclass(frozen=True)

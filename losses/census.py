@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LUMA = (0.299, 0.587, 0.114)
+from formulas import LUMA
+
 SOFTNESS = 0.9 / 255  # brightness difference (range 1) at which the ternary value reaches 0.71
 TOLERANCE = 0.1  # squared difference of two ternary values at which the distance is one half
 

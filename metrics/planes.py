@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from errors import InputError
+from formulas import LUMA
 
 PROTOCOLS = ("standard", "paper_mtdo")
 CHANNELS = ("y", "rgb")
 
 STUDIO_LUMA = (65.481, 128.553, 24.966)  # R, G, B in [0, 1] -> 0..219; 16 is added
-EXCHANGED_LUMA = (0.114, 0.587, 0.299)  # full range, R and B exchanged
+EXCHANGED_LUMA = LUMA[::-1]  # full range, R and B exchanged
 
 
 def default_crop(protocol: str, scale: float) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from formulas import keys_cubic
 
 
 class ConvPReLU(nn.Module):
@@ -114,18 +114,6 @@ def pad_to_multiple(frames: Tensor, multiple: int) -> Tensor:
             extra = _extended(size, 0, missing, frames.device)[size:]
         frames = torch.cat([frames, frames.index_select(axis, extra)], axis)
     return frames
-
-
-def keys_cubic(distance: Any, a: float = -0.5) -> Any:
-    """Keys' cubic convolution kernel (IEEE Trans. ASSP 1981) at distances >= 0, a number or a tensor.
-
-    a = -0.5: MATLAB's kernel. a = -0.75: that of PyTorch and OpenCV.
-    """
-    near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
-    far = a * distance**3 - 5 * a * distance**2 + 8 * a * distance - 4 * a
-    if isinstance(distance, Tensor):
-        return torch.where(distance <= 1, near, torch.where(distance < 2, far, torch.zeros_like(far)))
-    return near if distance <= 1 else far if distance < 2 else 0.0
 
 
 def _bicubic_taps(scale: int) -> list[list[float]]:

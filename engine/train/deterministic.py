@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from formulas import keys_cubic
+
 CUBIC = -0.75  # PyTorch's bicubic kernel
 
 
@@ -88,7 +90,7 @@ def _taps(pixels: Tensor, size: int, mode: str, padding_mode: str) -> list[tuple
     if mode == "bilinear":
         weights = [(0, 1 - fraction), (1, fraction)]
     else:
-        weights = [(tap, _cubic(fraction - tap)) for tap in (-1, 0, 1, 2)]
+        weights = [(tap, keys_cubic((fraction - tap).abs(), CUBIC)) for tap in (-1, 0, 1, 2)]
     taps = []
     for tap, weight in weights:
         index = first + tap
@@ -96,13 +98,6 @@ def _taps(pixels: Tensor, size: int, mode: str, padding_mode: str) -> list[tuple
             weight = torch.where((index >= 0) & (index < size), weight, 0.0)
         taps.append((index.clamp(0, size - 1).long(), weight))
     return taps
-
-
-def _cubic(distance: Tensor) -> Tensor:
-    d = distance.abs()
-    near = (CUBIC + 2) * d**3 - (CUBIC + 3) * d**2 + 1
-    far = CUBIC * (d**3 - 5 * d**2 + 8 * d - 4)
-    return torch.where(d <= 1, near, far)
 
 
 def interpolate(

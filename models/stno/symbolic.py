@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import keys_cubic
+from formulas import keys_cubic
 
 
 class AxisCells(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.page.markup import Markup, element
+from formulas import LUMA
 
 WIDTH, HEIGHT = 440, 190
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 12, 30
@@ -124,7 +125,7 @@ def ramp(part: float) -> tuple[int, int, int]:
 
 
 def is_light(colour: tuple[int, int, int]) -> bool:
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 130
+    return sum(weight * level for weight, level in zip(LUMA, colour, strict=True)) > 130
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
