@@ -12,16 +12,16 @@ EXAMPLE = """  python eval.py                                                   
 
 def main() -> None:
     from engine.compare import run as comparison
-    from engine.evaluate import scripts as testing
+    from engine.evaluate import scripts
 
-    arguments = testing.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
+    arguments = scripts.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
     comparison.add_arguments(arguments)
     options = cli.parse(arguments)
     if options.results:
         comparison.compare(options)
     else:
         comparison.check_unused(options)
-        testing.evaluate_and_report(options, space_time=False)
+        scripts.evaluate_and_report(options, space_time=False)
 
 
 if __name__ == "__main__":

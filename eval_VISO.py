@@ -9,13 +9,13 @@ EXAMPLE = """  python eval_VISO.py --datapath VISO/mot                raw VISO: 
 
 
 def main() -> None:
-    from engine.evaluate import scripts as testing
+    from engine.evaluate import scripts
 
     options = cli.parse(
-        testing.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
+        scripts.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
     )
     kind = "viso" if options.datapath else "simulated"
-    testing.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}", "eval.detect=true"])
+    scripts.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}", "eval.detect=true"])
 
 
 if __name__ == "__main__":

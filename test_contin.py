@@ -12,9 +12,9 @@ TIMES = [2.0, 4.0, 8.0]
 
 
 def main() -> None:
-    from engine.evaluate import scripts as testing
+    from engine.evaluate import scripts
 
-    arguments = testing.parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
+    arguments = scripts.parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
     arguments.add_argument(
         "--scales", type=float, nargs="+", default=SCALES, help="magnifications in space, any real numbers from 1"
     )
@@ -28,7 +28,7 @@ def main() -> None:
     arguments.add_argument(
         "--grid", action="store_true", help="also write a picture of PSNR over scale and time (grid.png)"
     )
-    testing.sweep_and_report(cli.parse(arguments))
+    scripts.sweep_and_report(cli.parse(arguments))
 
 
 if __name__ == "__main__":

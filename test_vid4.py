@@ -8,9 +8,9 @@ EXAMPLE = """  python test_vid4.py --datapath Vid4 --outputpath runs/vid4 --weig
 
 
 def main() -> None:
-    from engine.evaluate import scripts as testing
+    from engine.evaluate import scripts
 
-    arguments = testing.parser(
+    arguments = scripts.parser(
         "Test STNO weights, x4 in space and x2 in time. The restored frames are always written.",
         EXAMPLE,
         "runs/vid4",
@@ -19,7 +19,7 @@ def main() -> None:
     arguments.add_argument("--scale", type=float, default=4.0, help="magnification in space (default: 4)")
     options = cli.parse(arguments)
     defaults = [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"]
-    testing.evaluate_and_report(options, space_time=True, defaults=defaults)
+    scripts.evaluate_and_report(options, space_time=True, defaults=defaults)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """Upscale a long video, killed and resumed: python benchmarks/long_clip.py [--frames 1200] [--size 320x180] [--fps x2] [--weight FILE].
 
 Makes a video with sound by looping a sample clip, and runs upscale.py on it: on all frames, on the first 50, and on all frames
-again, killed twice with SIGKILL and resumed. Resident memory is sampled throughout. Then the files are compared byte by byte
-and frame by frame, and their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and long_clip.png
+again, killed twice and resumed. Resident memory is sampled ten times a second. Then the files are compared byte by byte and
+frame by frame, and their sound packet by packet with the source's. Writes long_clip.md, long_clip.json and long_clip.png
 (memory over time) into --out. The default network is tiny and has random weights, which do not affect the measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import av
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 
@@ -46,7 +47,7 @@ TINY = {
 }  # fmt: skip
 
 
-def make_film(path: Path, frames: int, size: tuple[int, int]) -> None:
+def make_video(path: Path, frames: int, size: tuple[int, int]) -> None:
     """A video of `frames` frames of `size` (width, height): a sample clip forwards and backwards, with a sliding tone."""
     source = VideoFile(next(natural("test").glob("*.mp4")))
     there = list(range(len(source))) + list(range(len(source) - 2, 0, -1))
@@ -81,24 +82,21 @@ def tiny_weights(path: Path, name: str) -> Path:
 
 
 def watch(command: list[str], stop: Callable[[], bool] | None = None) -> dict[str, Any]:
-    """Run upscale.py; SIGKILL once `stop()` holds. Returns seconds, samples (second, MB) and peak MB of resident memory."""
-    samples, start = [], time.monotonic()
+    """Run upscale.py; kill it once `stop()` holds. Returns seconds, samples (second, MB) and the largest sample of resident memory."""
+    samples, start, killed = [], time.monotonic(), False
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    peak = 0.0
     while process.poll() is None:
-        try:
-            lines = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").splitlines()
-            status = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
-            samples.append((round(time.monotonic() - start, 1), int(status["VmRSS"]) / 1024))
-            peak = int(status["VmHWM"]) / 1024
-        except (OSError, KeyError):  # it has just ended
-            break
-        if stop and stop():
-            process.send_signal(signal.SIGKILL)
-        time.sleep(0.25)
-    if process.wait() not in ((0, -signal.SIGKILL) if stop else (0,)):
+        with contextlib.suppress(psutil.Error):  # the process has just ended
+            megabytes = psutil.Process(process.pid).memory_info().rss / 2**20
+            samples.append((round(time.monotonic() - start, 1), megabytes))
+        if not killed and stop and stop():
+            process.kill()
+            killed = True
+        time.sleep(0.1)
+    if process.wait() and not killed:
         raise SystemExit(f"failed with exit code {process.returncode}: {' '.join(command)}")
-    return {"seconds": time.monotonic() - start, "samples": samples, "peak_mb": peak, "killed": process.returncode != 0}
+    peak = max((megabytes for _, megabytes in samples), default=0.0)
+    return {"seconds": time.monotonic() - start, "samples": samples, "peak_mb": peak, "killed": killed}
 
 
 def finished_frames(out: Path, piece: int) -> int:
@@ -127,12 +125,12 @@ def duration(path: Path) -> float:
         return float(stream.duration * stream.time_base)
 
 
-def compare(source: Path, whole: Path, killed: Path) -> dict[str, Any]:
-    ours, again = pictures(whole), pictures(killed)
+def compare(source: Path, full: Path, killed: Path) -> dict[str, Any]:
+    ours, again = pictures(full), pictures(killed)
     return {
         "frames": len(ours), "frames that differ": sum(a != b for a, b in zip(ours, again, strict=True)),
-        "files equal": whole.read_bytes() == killed.read_bytes(), "sound equal": sound(source) == sound(whole),
-        "seconds of video": [duration(source), duration(whole)],
+        "files equal": full.read_bytes() == killed.read_bytes(), "sound equal": sound(source) == sound(full),
+        "seconds of video": [duration(source), duration(full)],
     }  # fmt: skip
 
 
@@ -150,20 +148,20 @@ def run(options: argparse.Namespace) -> None:
         return [*script, "--weight", str(weight.resolve()), "--precision", "fp32", *rate, *more]
 
     if options.part != "killed":
-        make_film(video, options.frames, size)
-        make_film(short, SHORT, size)
+        make_video(video, options.frames, size)
+        make_video(short, SHORT, size)
         if not options.weight:
             tiny_weights(weight, "stno" if options.fps else "mtdo")
-        result = {"whole": watch(command(video, "whole.mp4", "--overwrite"))}
+        result = {"full": watch(command(video, "full.mp4", "--overwrite"))}
         result["short"] = watch(command(short, "short_large.mp4", "--overwrite"))
         record.write_text(json.dumps(result))
-    if options.part != "whole":
+    if options.part != "full":
         result = json.loads(record.read_text(encoding="utf-8"))
         result["killed"] = kill_and_resume(command, video, out / "killed.mp4", options)
-        result |= compare(video, out / "whole.mp4", out / "killed.mp4")
+        result |= compare(video, out / "full.mp4", out / "killed.mp4")
         record.write_text(json.dumps(result))
         title = f"resident memory while {options.frames} frames of {options.size} are upscaled (1 process)"
-        samples = {"": result["whole"]["samples"]}
+        samples = {"": result["full"]["samples"]}
         plot(out / "long_clip.png", title, ("seconds", "MB"), samples, marker="")
         (out / "long_clip.md").write_text(text(result), encoding="utf-8")
         print(text(result))
@@ -193,7 +191,7 @@ def main() -> None:
         "--kills", type=float, nargs="+", default=[0.3, 0.62], help="when it is killed, as shares of the frames"
     )
     parser.add_argument(
-        "--part", choices=["all", "whole", "killed"], default="all", help="undisturbed, killed, or both"
+        "--part", choices=["all", "full", "killed"], default="all", help="uninterrupted, killed, or both"
     )
     run(parser.parse_args())
 
@@ -202,9 +200,9 @@ def text(result: dict[str, Any]) -> str:
     """The findings as a table."""
     kills = ", ".join(f"after {run['at']} frames" for run in result["killed"] if run["killed"])
     rows = {
-        "peak memory, full video": f"{result['whole']['peak_mb']:.0f} MB ({result['whole']['seconds']:.0f} s)",
+        "peak memory, full video": f"{result['full']['peak_mb']:.0f} MB ({result['full']['seconds']:.0f} s)",
         f"peak memory, video of {SHORT} frames": f"{result['short']['peak_mb']:.0f} MB",
-        "ratio": f"{result['whole']['peak_mb'] / result['short']['peak_mb']:.3f}",
+        "ratio": f"{result['full']['peak_mb'] / result['short']['peak_mb']:.3f}",
         "killed": kills,
         **{
             key: str(result[key])

@@ -53,7 +53,7 @@ from data.compress import Compression
 from data.degrade import imresize
 from data.media import to_uint8, write_image
 from engine.config import Config, SourceConfig
-from engine.evaluate import scripts as testing
+from engine.evaluate import scripts
 from engine.evaluate.measure import Blend
 from engine.restore import Options, restore
 from engine.sources import open_source
@@ -266,10 +266,10 @@ def in_groups(options: argparse.Namespace, config: Config, table: Table) -> dict
         runs["BasicVSR"] = complete_clip
     for weight in [options.weight, *options.also]:
         chosen = argparse.Namespace(**(vars(options) | {"weight": weight}))
-        model, own, path = testing.prepare(chosen, space_time=False)
+        model, own, path = scripts.prepare(chosen, space_time=False)
         if model.config.scale != SCALE:
             raise InputError(f"'{path}' is for scale {model.config.scale}: the peers are for {SCALE}")
-        runs[testing.run_name(path)] = partial(restored_by, model.eval(), own, table.options)
+        runs[scripts.run_name(path)] = partial(restored_by, model.eval(), own, table.options)
     return runs
 
 
@@ -287,11 +287,11 @@ def main() -> None:
         return draw(options.plot, options.of)
     stno = options.what == "time"
     defaults = [f"eval.scale={SCALE}", "eval.stride=2"] if stno else []
-    network, config, weights = testing.prepare(options, space_time=stno, defaults=defaults)
+    network, config, weights = scripts.prepare(options, space_time=stno, defaults=defaults)
     folder = Path(options.outputpath) if options.save_frames else None
     table = Table(options.precision == "bf16", folder, bool(config.eval.temporal))
     if stno:
-        ours, peers = (testing.run_name(weights), network.eval()), (dat_light(), rife())
+        ours, peers = (scripts.run_name(weights), network.eval()), (dat_light(), rife())
         for low, gt in clips_of(config):
             space_time(table, ours, *peers, low, gt, config.eval.frames or len(gt))
     else:
@@ -319,7 +319,7 @@ def clips_of(config: Config) -> Iterator[tuple[Clip, Clip]]:
 
 
 def parsed() -> argparse.Namespace:
-    arguments = testing.parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
+    arguments = scripts.parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument(

@@ -29,9 +29,9 @@ from models.base import Network
 HEADER = "| network | tile | tiles | largest difference | mean | PSNR to the full frame |\n|---|---|---|---|---|---|\n"
 
 
-def sample(size: tuple[int, int], frames: int, film: Path) -> Clip:
+def sample(size: tuple[int, int], frames: int, video: Path) -> Clip:
     """`frames` frames of (h, w): the video at half size, cropped to its middle."""
-    clip = VideoClip(film)
+    clip = VideoClip(video)
     pictures = []
     for index in range(frames):
         small = imresize(clip.frame(index), scale=0.5).clamp(0, 1)
@@ -39,7 +39,7 @@ def sample(size: tuple[int, int], frames: int, film: Path) -> Clip:
         if min(top, left) < 0:
             raise SystemExit(f"--size: the video has {small.shape[2]}x{small.shape[1]} LR pixels at most")
         pictures.append(to_uint8(small[:, top : top + size[0], left : left + size[1]]))
-    return ArrayClip(film.stem, np.stack(pictures))
+    return ArrayClip(video.stem, np.stack(pictures))
 
 
 def restored(network: Network, clip: Clip, tile: int | None) -> Tensor:

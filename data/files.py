@@ -30,6 +30,19 @@ MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program create
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # a file system without locks
 
 
+@contextmanager
+def named_errors(path: str | Path, kind: str) -> Iterator[None]:
+    """Convert the errors of opening `path` to one line. kind: the expected file, such as "an image file"."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, expected {kind}") from None
+    except PermissionError:
+        raise InputError(f"{path}: no permission to read it") from None
+
+
 # --- temporary names ------------------------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import formulas
 from data import tiff
-from data.files import replacing
+from data.files import named_errors, replacing
 from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from errors import InputError
 
@@ -135,18 +135,13 @@ def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
 def _naming(path: str | Path) -> Iterator[None]:
     """Convert any exception of a decoder (they have no common base class) to one line that names the file."""
     try:
-        mode = Path(path).stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InputError(f"{path}: is a pipe or a device, expected an image file")
-        yield
+        with named_errors(path, "an image file"):
+            mode = Path(path).stat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(f"{path}: is a pipe or a device, expected an image file")
+            yield
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected an image file") from None
-    except PermissionError:
-        raise InputError(f"{path}: no permission to read it") from None
     except Exception as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error

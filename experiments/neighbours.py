@@ -21,7 +21,7 @@ import cli
 import metrics
 from data.degrade import imresize
 from data.media import LUMA
-from engine.evaluate import scripts as testing
+from engine.evaluate import scripts
 from engine.sources import open_source
 from errors import InputError
 
@@ -47,8 +47,8 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
-    network, config, _ = testing.prepare(cli.parse(arguments), space_time=False)
+    arguments = scripts.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
+    network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     if network.config.frames != 3:
         raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")
     network.eval()

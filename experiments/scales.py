@@ -24,7 +24,7 @@ from data.clips import Clip, DegradedClip, RegionClip
 from data.degrade import Degradation, imresize
 from engine.checkpoint import load_network, released
 from engine.config import MAX_SCALE
-from engine.evaluate import scripts as testing
+from engine.evaluate import scripts
 from engine.restore import restore
 from engine.sources import open_source
 from errors import InputError
@@ -63,10 +63,10 @@ def whole_pixels(clip: Clip, scale: float) -> tuple[Clip, Clip]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("Compare ways to reach a scale without weights of its own.", EXAMPLE, "runs/scales")
+    arguments = scripts.parser("Compare ways to reach a scale without weights of its own.", EXAMPLE, "runs/scales")
     arguments.add_argument("--scales", type=float, nargs="+", default=[2.5, 3.0])
     options = cli.parse(arguments)
-    _, config, _ = testing.prepare(options, space_time=False)
+    _, config, _ = scripts.prepare(options, space_time=False)
     ways: dict[str, Way] = {
         "bicubic": bicubic,
         "stno_s": direct(),

@@ -20,7 +20,7 @@ import torch
 import cli
 from data.clips import Clip
 from engine import distributed
-from engine.evaluate import scripts as testing
+from engine.evaluate import scripts
 from engine.evaluate.measure import evaluate
 from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
@@ -37,8 +37,8 @@ def pace(clip: Clip) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = testing.parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
-    network, config, _ = testing.prepare(cli.parse(arguments), space_time=False)
+    arguments = scripts.parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
+    network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")
     reports, seconds = [], []

@@ -13,6 +13,7 @@ from typing import Any
 
 import av
 
+from data.files import named_errors
 from errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -86,17 +87,12 @@ def _index_missing(path: str | Path) -> bool:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Turn FFmpeg's errors into one line that names the file."""
+    """Convert FFmpeg's errors to one line that names the file."""
     try:
-        yield
+        with named_errors(path, "a video file"):
+            yield
     except InputError:
         raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected a video file") from None
-    except PermissionError:
-        raise InputError(f"{path}: no permission to read it") from None
     except Exception as error:
         if _index_missing(path):
             raise InputError(f"{path}: its index is missing: the file is cut short or still being written") from error

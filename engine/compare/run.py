@@ -28,9 +28,10 @@ from engine.compare.measure import (
     measure_clip,
 )
 from engine.compare.results import Candidate, ResultClip, match_clips, open_result, parse_results
-from engine.compare.statistics import REPLICATES, SEED, differences, means, summary
+from engine.compare.statistics import REPLICATES, SEED, differences, summary
 from engine.compare.write import console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
+from engine.evaluate.averages import means
 from engine.evaluate.scripts import KEYS, override
 from engine.report import provenance
 from engine.sources import open_source

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import metrics
+from engine.evaluate.averages import means
 
 REPLICATES = 2000
 LEVEL = 0.95
@@ -17,17 +18,6 @@ PAIRED = ("psnr_y", "ssim_y", "lpips", "dists", "tof")  # measures whose differe
 
 Rows = Sequence[Mapping[str, Any]]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def means(rows: Rows) -> dict[str, float | None]:
-    """Column means of numbers other than times; missing values are skipped."""
-    columns = dict.fromkeys(
-        key
-        for row in rows
-        for key, value in row.items()
-        if isinstance(value, float) and key not in ("time", "gap_time")
-    )
-    return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
 
 
 def summary(clips: Mapping[str, Rows]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
 from engine import distributed
 from engine.config import Config, config_to_mapping
+from engine.evaluate.averages import means, summary
 from engine.evaluate.times import gap_times, runs
 from engine.report import provenance
 from engine.report.cost import SIDE, gmac_per_frame
@@ -259,44 +260,6 @@ class ClipMeter:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}
         detection = {"detection": {name: count.counts() for name, count in self.found().items()}} if self.grays else {}
         return {**means(self.rows), **objects, **detection, "frames": self.rows}
-
-
-def means(rows: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Column means of per-frame rows; names, times and kinds are left out."""
-    columns = dict.fromkeys(
-        key
-        for row in rows
-        for key, value in row.items()
-        if isinstance(value, float) and key not in ("time", "gap_time")
-    )
-    return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
-
-
-def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """`mean` (and `groups` of key and intermediate frames, `objects`): over clips, or over all frames for paper_mtdo."""
-    rows = [row for clip in clips for row in clip["frames"]]
-    over_clips, over_frames = means([means(clip["frames"]) for clip in clips]), means(rows)
-    per_frame = config.eval.protocol == "paper_mtdo"
-    result: dict[str, Any] = {
-        "mean": over_frames if per_frame else over_clips,
-        "mean_over_clips": over_clips,
-        "mean_over_frames": over_frames,
-    }
-    if config.space_time:
-        result["groups"] = {
-            kind: means([means([row for row in clip["frames"] if row["kind"] == kind]) for clip in clips])
-            for kind in ("key", "between")
-        }
-    objects = [row for clip in clips for row in clip.get("objects", {}).get("rows", [])]
-    if objects:
-        result["objects"] = metrics.summarise(objects)
-    found: dict[str, metrics.DetectionCount] = {}
-    for clip in clips:
-        for name, counts in clip.get("detection", {}).items():
-            found[name] = found.get(name, metrics.DetectionCount()) + metrics.DetectionCount(**counts)
-    if found:
-        result["detection"] = {name: count.result() for name, count in found.items()}
-    return result
 
 
 def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | None) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ FRAMES = 9
 
 
 @pytest.fixture(scope="module")
-def films() -> list[np.ndarray]:
+def videos() -> list[np.ndarray]:
     """Two simulated clips, (9, 96, 128, 3)."""
     clips = simulate(None, {"clips": 2, "frames": FRAMES, "size": [96, 128], "motion": {"drift": [0.5, 0.5]}})
     return [np.stack([clip.array(index) for index in range(FRAMES)]) for clip in clips]
@@ -29,10 +29,10 @@ def low(frame: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture()
-def root(tmp_path: Path, films: list[np.ndarray]) -> Path:
+def root(tmp_path: Path, videos: list[np.ndarray]) -> Path:
     """A sound data set in the jilin layout."""
-    for number, film in enumerate(films):
-        for index, frame in enumerate(film):
+    for number, video in enumerate(videos):
+        for index, frame in enumerate(video):
             write_image(tmp_path / "GT" / f"{number:03d}" / f"{index:08d}.png", frame)
             write_image(tmp_path / "LR4x" / f"{number:03d}" / f"{index:08d}.png", low(frame))
     return tmp_path
@@ -136,7 +136,7 @@ def test_pair_of_another_scale(root: Path):
     assert "is 2 times" in finding.message and "--scale 2" in finding.message
 
 
-def test_shifted_low_resolution(root: Path, films: list[np.ndarray]):
+def test_shifted_low_resolution(root: Path, videos: list[np.ndarray]):
     def shift(frame: np.ndarray) -> np.ndarray:
         matrix = np.array([[1, 0, 0.5], [0, 1, -0.25]])
         return cv2.warpAffine(frame, matrix, frame.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
@@ -147,15 +147,15 @@ def test_shifted_low_resolution(root: Path, films: list[np.ndarray]):
     assert abs(float(x) - 0.5) < 0.1 and abs(float(y) + 0.25) < 0.1
 
 
-def test_low_resolution_of_another_frame_or_colour_or_kind(root: Path, films: list[np.ndarray]):
+def test_low_resolution_of_another_frame_or_colour_or_kind(root: Path, videos: list[np.ndarray]):
     for index in range(FRAMES):
-        write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(films[1][max(index - 1, 0)]))
+        write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(videos[1][max(index - 1, 0)]))
     assert "frame i -1" in only(root, "pair-time").message
     for index in range(FRAMES):
-        write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(films[1][index])[..., ::-1].copy())
+        write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(videos[1][index])[..., ::-1].copy())
     assert only(root, "pair-colours").severity == "fault"
     for index in range(FRAMES):
-        write_image(root / "LR4x" / "001" / f"{index:08d}.png", films[1][index, ::4, ::4].copy())
+        write_image(root / "LR4x" / "001" / f"{index:08d}.png", videos[1][index, ::4, ::4].copy())
     assert {kind for _, kind, _ in found(root)} & {"pair-degradation", "pair-shift"}
 
 
@@ -177,14 +177,14 @@ def test_frozen_frame_and_still(root: Path):
     assert "no frame differs" in only(root, "frozen").message
 
 
-def test_exposure_jump_is_no_cut_and_a_cut_is_no_jump(root: Path, films: list[np.ndarray]):
-    brighter = np.clip(films[1].astype(np.int32) * [[[[1]]]] + 12, 0, 255).astype(np.uint8)
+def test_exposure_jump_is_no_cut_and_a_cut_is_no_jump(root: Path, videos: list[np.ndarray]):
+    brighter = np.clip(videos[1].astype(np.int32) * [[[[1]]]] + 12, 0, 255).astype(np.uint8)
     for index in range(5, FRAMES):
         write_image(root / "GT" / "001" / f"{index:08d}.png", brighter[index])
         write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(brighter[index]))
     assert only(root, "exposure").frames == ("00000005",)
     for index in range(5, FRAMES):
-        other = 255 - films[0][index][::-1, ::-1]
+        other = 255 - videos[0][index][::-1, ::-1]
         write_image(root / "GT" / "001" / f"{index:08d}.png", other)
         write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(other))
     assert only(root, "scene-cut", full=True).frames == ("00000005",)
@@ -213,9 +213,9 @@ def test_dark_deep_frames(root: Path):
     assert "limits 0 and 2047" in finding.message and finding.severity == "warning"
 
 
-def test_folders_of_frames_beside_frames(tmp_path: Path, films: list[np.ndarray]):
+def test_folders_of_frames_beside_frames(tmp_path: Path, videos: list[np.ndarray]):
     for place in ("stills", "clips/a"):
-        write_image(tmp_path / place / "0.png", films[0][0])
+        write_image(tmp_path / place / "0.png", videos[0][0])
     assert "choose one of the two as root" in examine(tmp_path).findings[0].message
 
 
@@ -277,9 +277,9 @@ def test_twins_are_worst_across_splits(root: Path, tmp_path_factory):
     assert [f.severity for f in examine(splits).findings if f.kind == "duplicate"] == ["fault"]
 
 
-def test_boxes(tmp_path: Path, films: list[np.ndarray]):
+def test_boxes(tmp_path: Path, videos: list[np.ndarray]):
     clip = tmp_path / "mot" / "car" / "001"
-    for index, frame in enumerate(films[0]):
+    for index, frame in enumerate(videos[0]):
         write_image(clip / "img" / f"{index + 1:06d}.jpg", frame, quality=98)
     (clip / "gt").mkdir()
     (clip / "gt" / "gt.txt").write_text("1,1,10,10,5,5\n2,1,500,10,5,5\n40,1,3,3,4,4\n")

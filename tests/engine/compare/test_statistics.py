@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.compare.statistics import differences, interval, means, paired, summary
+from engine.compare.statistics import differences, interval, paired, summary
+from engine.evaluate.averages import means
 
 
 def rows(values, **more):

@@ -14,7 +14,8 @@ import models
 from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
-from engine.evaluate.measure import Blend, evaluate, in_between_times, means, shown_frames
+from engine.evaluate.averages import means
+from engine.evaluate.measure import Blend, evaluate, in_between_times, shown_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import facts
 from engine.restore.jobs import inverse_transform, transform

@@ -10,7 +10,7 @@ import cli
 from data.layouts import Layout
 from engine import distributed
 from engine.checkpoint import save_weights
-from engine.evaluate import scripts as testing
+from engine.evaluate import scripts
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS
@@ -28,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tuple[float, ...] = ()):
-    result = cli.parse(testing.parser("Test.", "", "runs/test"), ["--weight", str(weight), *words])
+    result = cli.parse(scripts.parser("Test.", "", "runs/test"), ["--weight", str(weight), *words])
     result.scales, result.times, result.grid = list(scales), list(times), True
     return result
 
@@ -38,23 +38,23 @@ def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tu
 )
 def test_paths_are_taken_as_they_are_typed(weights: dict[str, Path], text: str) -> None:
     given = options(weights["mtdo"], "--datapath", text, "--list", text, "--split", text, "--frames", "3")
-    config = testing.prepare(given, space_time=False)[1]
+    config = scripts.prepare(given, space_time=False)[1]
     assert config.data.val.root == config.data.val.list_file == config.data.val.split == text
     assert config.eval.frames == 3
 
 
 def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]) -> None:
     for key in ("data.spacing", "network.spacing"):  # the second one: as before version 0.2
-        model, config, _ = testing.prepare(options(weights["mtdo"], f"{key}=auto"), space_time=False)
+        model, config, _ = scripts.prepare(options(weights["mtdo"], f"{key}=auto"), space_time=False)
         assert model.spacing == config.data.spacing == "auto"
     with pytest.raises(InputError, match=r"network\.frames is what .* was trained with"):
-        testing.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
+        scripts.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
 def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
     with pytest.raises(InputError, match=rf"eval\.frames': expected at least 1, got {number}"):
-        testing.prepare(options(weights["mtdo"], "--frames", number), space_time=False)
+        scripts.prepare(options(weights["mtdo"], "--frames", number), space_time=False)
 
 
 def test_frames_that_are_no_number(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
 ) -> None:
     calls: list[str] = []
 
-    def load(path: Path, really=testing.load_network):
+    def load(path: Path, really=scripts.load_network):
         calls.append("load")
         return really(path)
 
@@ -76,13 +76,13 @@ def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
         calls.append(f"open x{config.scale:g}")
         return open_source(config, part)
 
-    monkeypatch.setattr(testing, "load_network", load)
-    monkeypatch.setattr(testing, "open_source", opened)
+    monkeypatch.setattr(scripts, "load_network", load)
+    monkeypatch.setattr(scripts, "open_source", opened)
     given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, 2.5), times=(2.0, 0.25))
-    report = testing.sweep_and_report(given)
+    report = scripts.sweep_and_report(given)
     assert calls == ["load", "open x2", "open x2.5"]
     alone = options(weights["stno"], "--outputpath", str(tmp_path / "alone"), *SIMULATED, "eval.scale=2.5")
-    single = testing.evaluate_and_report(alone, space_time=True, defaults=["eval.stride=4", "eval.times=[0.25]"])
+    single = scripts.evaluate_and_report(alone, space_time=True, defaults=["eval.stride=4", "eval.times=[0.25]"])
     assert report["sweep"]["psnr_y"][1][1] == pytest.approx(single["mean"]["psnr_y"], abs=1e-9)
 
 
@@ -90,7 +90,7 @@ def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
 def test_a_scale_of_a_sweep_that_cannot_be_is_named(weights: dict[str, Path], tmp_path: Path, scale: float) -> None:
     given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, scale), times=(2.0,))
     with pytest.raises(InputError, match=f"--scales {scale:g}"):
-        testing.sweep_and_report(given)
+        scripts.sweep_and_report(given)
     assert not any(tmp_path.iterdir())
 
 
@@ -102,15 +102,15 @@ def test_one_process_of_many_writes_the_sweep(
     monkeypatch.setattr(distributed, "rank", lambda: rank[0])
     monkeypatch.setattr(distributed, "stop", lambda: rank.__setitem__(0, 0))
     report = {"config": {"name": "x"}, "mean": {"psnr_y": 30.0, "gain_psnr_y": 1.0}, "groups": {}}
-    monkeypatch.setattr(testing, "evaluate", lambda *_, **__: dict(report))
+    monkeypatch.setattr(scripts, "evaluate", lambda *_, **__: dict(report))
     for name in ("write_report", "write_grid"):
-        monkeypatch.setattr(testing, name, lambda *_, name=name: written.append(name))
-    testing.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
+        monkeypatch.setattr(scripts, name, lambda *_, name=name: written.append(name))
+    scripts.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
     assert rank == [0] and written == [] and capsys.readouterr().out == ""
 
 
 def test_reports_are_titled_by_the_run(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "harbour"
     save_weights(run / "weights.safetensors", small_mtdo())
-    assert testing.prepare(options(run / "weights.safetensors"), space_time=False)[1].name == "harbour"
-    assert testing.run_name(Path("checkpoints/mtdo_s.safetensors")) == "mtdo_s"
+    assert scripts.prepare(options(run / "weights.safetensors"), space_time=False)[1].name == "harbour"
+    assert scripts.run_name(Path("checkpoints/mtdo_s.safetensors")) == "mtdo_s"
