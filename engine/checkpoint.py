@@ -42,7 +42,7 @@ def use_of(network: Network) -> dict[str, Any]:
 
 
 def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
-    """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: MTDO's of this scale, or
+    """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: of a network of this scale, or
     else of the next larger one or of the largest, whose frames are then resized: better than STNO's (experiments/scales.py).
     lossy: prefer those trained on compressed video, if there are any of this scale and kind.
 
@@ -50,7 +50,7 @@ def released_for(scale: float | None = None, *, space_time: bool | None = None, 
     """
     scale = DEFAULT_SCALE if scale is None else scale
     if space_time is None:
-        known = sorted(own for own in RELEASED["mtdo"] if own is not None)
+        known = sorted(own for files in RELEASED.values() for own in files if own is not None)
         scale = next((own for own in known if own >= scale), known[-1])
     if lossy and not space_time and scale in RELEASED_LOSSY:
         return _shipped(RELEASED_LOSSY[scale])

@@ -115,7 +115,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
         for half in (out / TRAINING).glob("*/.*.part"):  # left by a stopped run
             shutil.rmtree(half)
     distributed.barrier()
-    frames = config.network.frames
+    frames = config.window_network.frames
     mine = range(distributed.rank(), len(pairs), distributed.world())
     waiting = [n for n in mine if not _place(out, "GT", pairs[n], n).is_dir()]
     with (
@@ -149,7 +149,7 @@ def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str
     return {
         "data": {key: data[key] for key in ("train", "also", "padding")},
         "scale": config.scale,
-        "frames": config.network.frames,
+        "frames": config.window_network.frames,
         "teachers": [teacher.identity() for teacher in teachers],
         "truth": truth,
     }

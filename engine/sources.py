@@ -191,7 +191,7 @@ def build_dataset(
     augment["on_error"] = data.on_error
     patch = stage.patch or data.patch
     if not config.space_time:
-        network = config.network
+        network = config.window_network
         spacing = 1 if isinstance(data.spacing, str) else data.spacing
         return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment, spacing=spacing)
     return SequenceDataset(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from errors import InputError
-from models.base import Network, SpaceTimeConfig, WindowConfig
+from models.base import Network, NetworkConfig, SpaceTimeConfig, WindowConfig
 from models.mtdo import MTDO, MTDOConfig
 from models.mtdo.official import MARKS as MTDO_MARKS
 from models.mtdo.official import from_earlier, mtdo_official
@@ -34,11 +34,16 @@ NETWORKS = {
 }
 
 
-def config_from_mapping(mapping: Mapping[str, Any]) -> Any:
+def config_from_mapping(mapping: Mapping[str, Any]) -> NetworkConfig:
     """A mapping with "name" -> that network's dataclass. `InputError` for an unknown key, a wrong type or value."""
     if not isinstance(mapping, Mapping) or "name" not in mapping:
         raise InputError(f"network.name is missing; expected one of {', '.join(NETWORKS)}: add it to the config")
     return from_mapping(_architecture(mapping["name"]).config, mapping, "network")
+
+
+def first_of(*, space_time: bool) -> str:
+    """The name of the first network of a kind, for a config in which only the kind matters."""
+    return next(name for name, network in NETWORKS.items() if network.config.space_time == space_time)
 
 
 def build(config: Any) -> Network:

@@ -45,7 +45,7 @@ THREADS = """
 import sys, torch
 from pathlib import Path
 from engine.upscale import job
-from engine.upscale import outputs
+from engine.upscale import outputs, plan
 from engine.upscale import run as upscale
 from engine.upscale.request import Request
 
@@ -53,7 +53,7 @@ def keep_two(self, index, frame, keep=job.ClipJob.keep):
     keep(self, index, frame) if index < 2 else sys.exit("stopped")
 
 threads, restore = [], outputs.restore
-upscale.frames_at_once = lambda *a: 1  # one worker, which has all threads
+plan.frames_at_once = lambda *a: 1  # one worker, which has all threads
 outputs.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
 if sys.argv[4] == "stop":
     job.ClipJob.keep = keep_two
@@ -179,7 +179,7 @@ def test_a_resumed_run_has_as_many_threads_as_a_fresh_one(inputs, tmp_path):
     for how, threads in (("stop", "[2, 2, 2]"), ("go on", "[2]")):
         result = subprocess.run(
             [sys.executable, "-c", THREADS, *paths, how],
-            capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"},
+            capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
         )  # fmt: skip
         assert result.stdout.splitlines()[-1] == threads, result.stderr
     assert len(frames(tmp_path / "out")) == 3

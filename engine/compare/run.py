@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 import metrics
+import models
 from data import samples
 from data.clips import CroppedClip
 from data.layouts import Layout, Pair
@@ -130,15 +132,25 @@ def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> 
     mapping = read_yaml(options.config) if options.config else default
     scale = SCALE if options.scale is None else options.scale
     stride = (mapping.get("eval") or {}).get("stride") or any(word.startswith("eval.stride=") for word in overrides)
-    whole = float(scale).is_integer() and scale >= 1 and not stride  # a stride belongs to space-time networks
-    mapping["network"] = {"name": "mtdo", "scale": int(scale)} if whole else {"name": "stno"}
+    mapping["network"] = network_allowing(scale, bool(stride))
+    space_time = "scale" not in mapping["network"]
     given = [
         override(key, getattr(options, option)) for option, key in KEYS.items() if getattr(options, option) is not None
     ]
-    config = config_from_mapping(mapping, [*given, *([] if whole else [f"eval.scale={scale}"]), *overrides])
+    config = config_from_mapping(mapping, [*given, *([f"eval.scale={scale}"] if space_time else []), *overrides])
     if not config.data.val.root and config.data.val.kind == "auto":
         config.data.val.kind, config.data.val.root = "file", str(samples.natural("test"))
     return config
+
+
+def network_allowing(scale: float, stride: bool) -> dict[str, Any]:
+    """The network group of a config with this scale. stride: it also has the keys of space-time networks."""
+    window = {"name": models.first_of(space_time=False), "scale": int(scale)}
+    if not stride and scale == int(scale):
+        with suppress(InputError):  # window networks have few scales
+            models.config_from_mapping(window)
+            return window
+    return {"name": models.first_of(space_time=True)}
 
 
 def open_results(pair: Pair, matched: Mapping[str, Mapping[str, Candidate]]) -> dict[str, ResultClip]:

@@ -14,7 +14,7 @@ from data.compress import Compression
 from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
-from models.base import LARGEST_SPACING
+from models.base import LARGEST_SPACING, NetworkConfig, WindowConfig
 from settings import Between
 
 MAX_SCALE = 32  # larger factors only fill memory
@@ -201,7 +201,7 @@ class EvalConfig:
             )
 
 
-def _parse_network(value: Any, where: str) -> Any:
+def _parse_network(value: Any, where: str) -> NetworkConfig:
     return models.config_from_mapping(value)
 
 
@@ -209,7 +209,7 @@ def _parse_network(value: Any, where: str) -> Any:
 class Config:
     """One experiment. `network` is the dataclass of the network named by `network.name`."""
 
-    network: Any = field(metadata={"parse": _parse_network})
+    network: NetworkConfig = field(metadata={"parse": _parse_network})
     name: str = "run"
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of weights, samples and everything else that is random
     device: str = "auto"
@@ -226,9 +226,15 @@ class Config:
         return self.network.space_time
 
     @property
+    def window_network(self) -> WindowConfig:
+        """`network` of a network that takes windows; call it only where `space_time` is False."""
+        assert isinstance(self.network, WindowConfig)
+        return self.network
+
+    @property
     def scale(self) -> float:
         """The scale of validation: the network's own, or the requested one if the network takes any."""
-        return (self.eval.scale or self.data.scales[0]) if self.space_time else self.network.scale
+        return (self.eval.scale or self.data.scales[0]) if self.space_time else self.window_network.scale
 
     @property
     def stride(self) -> int:

@@ -106,8 +106,11 @@ def some_unused(config: Config) -> bool:
         if config.space_time:
             batch["gt"] = torch.rand(1, 3, 3, 2 * side, 2 * side)
         else:
-            large = config.network.scale * side
-            batch |= {"lr": torch.rand(1, config.network.frames, 3, side, side), "gt": torch.rand(1, 3, large, large)}
+            large = config.window_network.scale * side
+            batch |= {
+                "lr": torch.rand(1, config.window_network.frames, 3, side, side),
+                "gt": torch.rand(1, 3, large, large),
+            }
         torch.stack(list(build_objective(network, config)(batch).values())).sum().backward()
     return any(parameter.grad is None for parameter in network.parameters())
 

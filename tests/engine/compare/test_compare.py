@@ -1,4 +1,4 @@
-"""The whole comparison on small clips: figures by hand and by scikit-image, files, figures, page, errors."""
+"""Comparisons of small clips: figures by hand and by scikit-image, files, figures, page, errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def picture(shift: int, height: int, width: int, noise: float = 0.0) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips whose sizes are no multiple of four; a good method (PNG, cut) and a bad one (whole frames)."""
+    """Two clips whose sizes are no multiple of four; a good method (PNG, cut) and a bad one (full frames)."""
     root = tmp_path_factory.mktemp("world")
     for clip, count, height, width in (("a", 4, 66, 98), (NASTY.replace("/", ""), 3, 67, 99)):
         for k in range(count):
@@ -116,6 +116,13 @@ def test_crops_are_drawn_with_vector_text(result: Path) -> None:
         content = (result / name).read_bytes()
         assert content[:4] == (b"%PDF" if name.endswith("pdf") else b"\x89PNG")
         assert name.endswith("png") or b"/FontDescriptor" in content
+
+
+@pytest.mark.parametrize("scale", [2.5, 5])
+def test_scales_that_no_window_network_has(world: Path, tmp_path: Path, scale: float) -> None:
+    words = ["--results", f"bad={world / 'bad'}", "eval.crop=4", "--datapath", str(world / "gt"), "--figures", "0"]
+    report = compare(options(*words, "--scale", str(scale), "--metrics", "psnr", "--outputpath", str(tmp_path)))
+    assert report["scale"] == scale and report["methods"]["bicubic"]["mean_over_frames"]["psnr_y"] > 15
 
 
 def test_several_methods_share_one_slider(result: Path) -> None:
