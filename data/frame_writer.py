@@ -56,6 +56,15 @@ def check_image_size(suffix: str, size: tuple[int, int]) -> None:
         )
 
 
+def check_image_depth(suffix: str, dtype: np.dtype) -> None:
+    """InputError if values of that type cannot be written with that suffix."""
+    known = {".png": (np.uint8, np.uint16), **dict.fromkeys(STACK_SUFFIXES, (dtype,))}
+    if dtype not in known.get(suffix.lower(), (np.uint8,)):
+        raise InputError(
+            f"{suffix} cannot hold {dtype} values: choose .tif" + (" or .png" if dtype == np.uint16 else "")
+        )
+
+
 def write_stack(
     path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
 ) -> None:

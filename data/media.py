@@ -107,6 +107,16 @@ def read_page(path: str | Path, page: int) -> np.ndarray:
         return tiff.read(path, page)
 
 
+def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image as in `read_image`, and where its values are measured, (H, W, C) bool; None: everywhere. Missing values are
+    declared by TIFF files only; they are returned as stored.
+    """
+    with _naming(path), Path(path).open("rb") as file:
+        if tiff.is_tiff(file.read(4)):
+            return tiff.read_measured(path, page)
+    return read_image(path), None
+
+
 def page_numbers(path: str | Path) -> list[int]:
     """Numbers in the file of a TIFF stack's images."""
     with _naming(path):

@@ -123,7 +123,42 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
             if len(pages) != 1:
                 raise ValueError(f"it holds {len(pages)} pages: a stack is a clip of its own, not one frame")
             page = pages[0]
-        return _decode(file.pages[page], file.filehandle.size)
+        return _finite(_decode(file.pages[page], file.filehandle.size))
+
+
+def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """A page as in `read`, and where its values are measured, (H, W, C) bool, by nodata and a mask; None: everywhere.
+
+    Only gray and RGB are looked at: in palettes and inverted gray, nodata is no value of the array that is returned.
+    """
+    with _opened(path) as file:
+        number = _pages(file)[0] if page is None else page
+        array, header = _decode(file.pages[number], file.filehandle.size), file.pages[number].aspage()
+        valid = None
+        if (
+            header.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+            and header.bitspersample > 1
+        ):
+            valid = _valid(file, number, array)
+    if valid is None or valid.all():
+        return _finite(array), None
+    return array, valid
+
+
+def _valid(file: tifffile.TiffFile, number: int, array: np.ndarray) -> np.ndarray | None:
+    """(H, W, C) bool by the nodata tag of a page and the mask after it; None if the page declares no missing values."""
+    page, valid = file.pages[number].aspage(), None
+    try:
+        nodata = float(str(page.tags.valueof(GDAL_NODATA, "")).strip("\0 "))
+    except ValueError:
+        nodata = None
+    if nodata is not None:
+        valid = np.isfinite(array) & (array != np.float32(nodata) if array.dtype.kind == "f" else array != nodata)
+    if number + 1 < len(file.pages) and file.pages[number + 1].aspage().subfiletype & 0b100:
+        mask = upright(file.pages[number + 1].aspage().asarray()[..., None], _turn(page)) != 0
+        if mask.shape[:2] == array.shape[:2]:
+            valid = mask & (True if valid is None else valid) & np.isfinite(array)
+    return valid
 
 
 def page_numbers(path: str | Path) -> list[int]:
@@ -174,8 +209,11 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
         return array.astype(np.uint8) * np.uint8(255)
     if dtype in (np.uint8, np.uint16):
         return array.astype(dtype.newbyteorder("="), copy=False)
-    array = array.astype(np.float32)
-    broken = array.size - int(np.isfinite(array).sum())
+    return array.astype(np.float32)
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    broken = 0 if array.dtype.kind != "f" else array.size - int(np.isfinite(array).sum())
     if broken:
         raise ValueError(f"{broken} of {array.size} values are NaN or infinite; fill them first")
     return array

@@ -31,6 +31,23 @@ def nearest(length: int, out: int, first: int, last: int) -> np.ndarray:
     return ((np.arange(first, last) + 0.5) * length / out).astype(np.int64).clip(0, length - 1)
 
 
+def with_holes(large: np.ndarray, source: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(H, W, C) restored values with the holes of `source` (h, w, C), by nearest neighbour. `valid`: where it is measured.
+
+    A restored value that equals the value of a hole is moved by one step towards the source: it is measured.
+    """
+    rows = nearest(source.shape[0], large.shape[0], 0, large.shape[0])
+    columns = nearest(source.shape[1], large.shape[1], 0, large.shape[1])
+    there, result = valid[rows][:, columns], large.copy()
+    near = source[rows][:, columns].astype(large.dtype)
+    for band in range(large.shape[-1]):
+        hole = source[..., band][~valid[..., band]]
+        missing = float(hole[0]) if hole.size and (hole == hole[0]).all() else None
+        towards = np.where(there[..., band], near[..., band], result[..., band])
+        keep_apart(result[None, ..., band], [missing], towards[None])
+    return np.where(there, result, near)
+
+
 def keep_apart(values: np.ndarray, nodata: Sequence[float | None], towards: np.ndarray) -> None:
     """Replace valid values that equal nodata by the next value in the direction of `towards`, in place.
 

@@ -105,6 +105,12 @@ class Clip(ABC):
         """The ICC profile of a frame, if its file has one."""
         return None
 
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of a frame with missing values: the values as stored and where they are measured, both (H, W, 1 or 3); else None.
+        In `array` the holes are filled with the nearest measured value.
+        """
+        return None
+
     def identity(self, index: int) -> str:
         """Cache key of a frame: changes whenever its content may have changed."""
         return f"{self.source(index)}"

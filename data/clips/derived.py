@@ -78,6 +78,9 @@ class Derived(Clip):
     def profile(self, index: int) -> bytes | None:
         return self.clip.profile(index)
 
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.clip.holes(index)
+
     def source(self, index: int) -> str:
         return self.clip.source(index)
 
@@ -104,6 +107,9 @@ class SubClip(Derived):
 
     def profile(self, index: int) -> bytes | None:
         return self.clip.profile(self.indices[index])
+
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.clip.holes(self.indices[index])
 
     def source(self, index: int) -> str:
         return self.clip.source(self.indices[index])

@@ -15,8 +15,9 @@ import numpy as np
 from data import tiff
 from data.bands import BandMap, Bands
 from data.clips.base import Clip
-from data.media import IMAGE_SUFFIXES, ImageInfo, page_numbers, probe, read_geo, read_image, read_page, read_profile
+from data.media import IMAGE_SUFFIXES, ImageInfo, colours, page_numbers, probe, read_geo, read_measured, read_profile
 from data.naming import natural_key
+from data.validity import filled
 from data.video import VideoFile
 from errors import InputError
 
@@ -34,8 +35,22 @@ class _StoredClip(Clip):
         """The first frame's header."""
 
     @abstractmethod
+    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(H, W, bands) of the file, and where they are measured (None: everywhere)."""
+
     def _stored(self, index: int) -> np.ndarray:
-        """(H, W, bands) of the file."""
+        """(H, W, bands) of the file, missing values filled."""
+        array, valid = self._measured(index)
+        return (
+            array if valid is None else np.moveaxis(filled(np.moveaxis(array, -1, 0), np.moveaxis(valid, -1, 0)), 0, -1)
+        )
+
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        array, valid = self._measured(self.check_index(index))
+        if valid is None:
+            return None
+        chosen = self.band_map.choice if self.band_map else None
+        return (array[..., chosen], valid[..., chosen]) if chosen else (colours(array), colours(valid))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -151,8 +166,8 @@ class FolderClip(_StoredClip):
                 )
             self._coloured |= info.bands >= 3
 
-    def _stored(self, index: int) -> np.ndarray:
-        return read_image(self.paths[index])
+    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_measured(self.paths[index])
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.paths[index])
@@ -186,8 +201,8 @@ class TiffStackClip(_StoredClip):
     def _info(self) -> ImageInfo:
         return probe(self.path)
 
-    def _stored(self, index: int) -> np.ndarray:
-        return read_page(self.path, self._pages[index])
+    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_measured(self.path, self._pages[index])
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.path, self._pages[index]) or read_geo(self.path)

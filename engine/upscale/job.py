@@ -23,6 +23,7 @@ from data.clips import Clip
 from data.files import move, remove_own_folder, remove_unfinished
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
+from data.validity import with_holes
 from data.video import join
 from engine.upscale import comparison
 from engine.upscale.timeline import Timeline
@@ -144,6 +145,9 @@ class ClipJob:
     def keep(self, index: int, frame: Any) -> None:
         """Write a restored frame (3, H, W) in [0, 1] to the work folder."""
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
+        if (holes := self.clip.holes(self.place(index)[0])) is not None:
+            source, valid = holes
+            array = with_holes(array, np.zeros_like(source) if self.kind == "video" else source, valid)
         if self.kind == "video":
             frame_writer.store_frame(self.raw(index), array)
         else:
@@ -219,6 +223,7 @@ class ClipJob:
             self.compare.check((height, 2 * width), self.timeline)
         if self.kind in ("frames", "image"):
             frame_writer.check_image_size(self.image_suffix, self.size)
+            frame_writer.check_image_depth(self.image_suffix, self.dtype)
 
     def check(self, resume: bool, overwrite: bool) -> None:
         """Raises InputError if the output or the work folder of an interrupted run exists and may not be replaced."""

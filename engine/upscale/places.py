@@ -26,6 +26,12 @@ def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Raises InputError if an output would overwrite an input or the program, is a link or a device, or cannot be written."""
     check_apart(places, inputs)
     for place in places:
+        try:
+            os.lstat(place)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise InputError(f"'{place}': cannot be written ({error.strerror}): name another output") from None
         if place.is_symlink():
             raise InputError(f"'{place}' is a link to '{place.readlink()}': name the file or folder itself")
         if place.exists() and not (place.is_file() or place.is_dir()):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data import tiff
 from data.bands import hint
-from data.clips import Clip, FolderClip, TiffStackClip, VideoClip
+from data.clips import Clip, VideoClip
 from data.clips.scene import SceneClip
-from data.frame_writer import STACK_SUFFIXES
 from data.scenes import scene_cuts
 from engine import distributed
 from engine.checkpoint import released_for
@@ -40,22 +38,11 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
     return cuts
 
 
-def has_holes(clip: Clip) -> bool:
-    """Whether the first file of a clip is a TIFF that declares missing values (nodata or a mask)."""
-    path = clip.path if isinstance(clip, TiffStackClip) else clip.paths[0] if isinstance(clip, FolderClip) else None
-    return path is not None and path.suffix.lower() in STACK_SUFFIXES and tiff.describe(path).holes
-
-
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:
     """Notes on the conversion of stored values: for every scene, and for the first of the other clips."""
     for clip in clips:
         if isinstance(clip, SceneClip):
             yield from clip.notes
-        if has_holes(targets.base_of(clip)):
-            yield (
-                f"clip '{clip.name}' says that values are missing (nodata or a mask), but is restored as if they were measured; "
-                "GeoTIFFs that become GeoTIFFs keep their holes once rasterio is installed (requirements-geo.txt)"
-            )
     if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
         yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"
 
