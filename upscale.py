@@ -92,7 +92,7 @@ def _add_what(add: Callable[..., Any]) -> None:
     )
     add(
         "--temporal-filter",
-        choices=["off", "clean", "compressed"],
+        choices=["none", "clean", "compressed"],
         help="average MTDO's frames along the motion, for clean or compressed sources (default: as the weights say)",
     )
     add(

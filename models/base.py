@@ -24,7 +24,7 @@ DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
-TEMPORAL_FILTERS = ("off", "clean", "compressed")
+TEMPORAL_FILTERS = ("none", "clean", "compressed")
 USES = (
     "spacing",
     "padding",
@@ -148,7 +148,7 @@ class WindowNetwork(Network):
     config: WindowConfig
     spacing: Spacing = 1
     padding: str = "reflect"
-    temporal_filter: str = "off"
+    temporal_filter: str = "none"
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
         return self.config.scale * size[0], self.config.scale * size[1]

@@ -64,7 +64,9 @@ class DataConfig:
     padding: Literal["reflect", "replicate", "circular", "distinct"] = "reflect"  # neighbours beyond the ends of a clip
     # windows: frames from one frame of a window to the next; auto: by what moves, in training 1
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
-    temporal_filter: Literal["off", "clean", "compressed"] = "off"  # windows: average restored frames along the motion
+    temporal_filter: Literal["none", "clean", "compressed"] = (
+        "none"  # windows: average restored frames along the motion
+    )
     flips: bool = True  # left-right and up-down (both together: 180 degrees)
     turns: bool = True  # by 90 degrees
     reverse_time: bool = True

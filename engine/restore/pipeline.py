@@ -72,7 +72,7 @@ def restore(
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
     Window networks: one frame for each frame of `clip` (or of `frames`, in their order); `padding`: neighbours beyond the
-    ends of the clip; `temporal_filter`: "off", "clean" or "compressed" (temporal_filter.py); None: the network's. Space-time
+    ends of the clip; `temporal_filter`: "none", "clean" or "compressed" (temporal_filter.py); None: the network's. Space-time
     networks: the key frames and, in each gap, one frame for each of `times` (none: key frames only; or a list for each gap), at
     `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these and the intermediate frames after
     each. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller tiles
@@ -95,7 +95,7 @@ def restore(
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
         numbers = wanted
         form = temporal_filter or network.temporal_filter
-        if form != "off" and len(clip) > 1:
+        if form != "none" and len(clip) > 1:
             temporal = TemporalFilter(form, len(clip), network.config.scale, clock)
             numbers = temporal.needed(wanted)
         jobs = windows(clip, chooser, numbers)

@@ -64,7 +64,7 @@ def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
 
 def reach(network: Network, form: str) -> int:
     """Maximum number of frames before and after a frame that the result of a window network with the filter `form` depends on."""
-    filtered = REACH if form != "off" else 0
+    filtered = REACH if form != "none" else 0
     return network.config.frames // 2 * widest(network.spacing) + filtered
 
 

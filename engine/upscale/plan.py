@@ -63,7 +63,7 @@ def measured(
             prepared[name] = precision.prepare(network, name)
         options = Options(precision=name, workers=workers)
         restored = restore(
-            prepared[name], sample, device=device, temporal_filter="off", frames=frames, size=size, options=options
+            prepared[name], sample, device=device, temporal_filter="none", frames=frames, size=size, options=options
         )
         return torch.stack(list(restored))
 

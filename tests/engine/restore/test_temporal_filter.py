@@ -118,7 +118,7 @@ def test_restore_filters_what_the_network_returns() -> None:
     method._lows.extend((number, clip.frame(number)) for number in range(5))
     expected = list(method(range(5), iter(plain)))
     assert all(torch.equal(a, b) for a, b in zip(restore(network, clip), expected, strict=True))
-    assert reach(network, "clean") == reach(network, "off") + REACH == network.config.frames // 2 + REACH
+    assert reach(network, "clean") == reach(network, "none") + REACH == network.config.frames // 2 + REACH
 
 
 def test_one_frame_is_not_changed() -> None:
@@ -131,8 +131,10 @@ def test_one_frame_is_not_changed() -> None:
 
 
 def test_wrong_values_are_refused() -> None:
+    mapping = {"network": {"name": "mtdo"}}
+    assert config_from_mapping(mapping, ["data.temporal_filter=none"]).data.temporal_filter == "none"
     with pytest.raises(InputError, match="temporal_filter"):
         config_from_mapping({"network": {"name": "mtdo"}}, ["data.temporal_filter=strong"])
-    with pytest.raises(InputError, match="'temporal_filter' is 'strong', expected one of off, clean, compressed"):
+    with pytest.raises(InputError, match="'temporal_filter' is 'strong', expected one of none, clean, compressed"):
         small_mtdo().set_uses({"temporal_filter": "strong"})
     assert np.isfinite(flow(torch.rand(40, 40), torch.rand(40, 40)).numpy()).all()
