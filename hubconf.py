@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ("cli", "data", "dcn", "engine", "errors", "losses", "metrics", "models", "settings")
+PACKAGES = ("cli", "data", "dcn", "engine", "errors", "formulas", "losses", "metrics", "models", "settings")
 
 
 def _make_importable() -> None:
