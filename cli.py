@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import io
 import json
 import os
 import sys
@@ -27,6 +28,9 @@ def run(main: Callable[[], int | None]) -> None:
 
 def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Exit code of `main`: bad input is printed as one line and gives 2, Ctrl-C prints `interrupted` and gives 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows code page lacks some of the characters in tables
+            stream.reconfigure(errors="replace")
     try:
         return main() or 0
     except InputError as error:
@@ -86,7 +90,7 @@ def spacing(text: str) -> int | str:
     if text == "auto":
         return text
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': expected a whole number from 1, or auto")
+        raise argparse.ArgumentTypeError(f"'{text}': expected an integer from 1, or auto")
     return int(text)
 
 

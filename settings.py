@@ -25,7 +25,7 @@ T = TypeVar("T")
 LARGEST = 2**53  # of integers without limits of their own
 LONGEST = 4096  # characters of a string
 NODES, DEPTH, DIGITS = 100_000, 40, 30  # of a YAML text, aliases written out; of an integer
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
 
 
 class Between(NamedTuple):
@@ -153,7 +153,7 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
     if kind is float and not math.isfinite(value):
         raise InputError(f"config key '{where}': expected a finite number, got {value}")
     if kind is int and abs(value) > LARGEST:
-        raise InputError(f"config key '{where}': expected a whole number up to 2**53, got {shown(value)}")
+        raise InputError(f"config key '{where}': expected an integer up to 2**53, got {shown(value)}")
     if kind is str and (len(value) > LONGEST or "\0" in value):
         raise InputError(f"config key '{where}': expected up to {LONGEST} characters and no null byte")
     return value

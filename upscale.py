@@ -194,7 +194,7 @@ def _positive(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    return _one(text, int, lambda value: value >= 0, "a whole number from 0 on")
+    return _one(text, int, lambda value: value >= 0, "an integer from 0 on")
 
 
 def _rate(text: str) -> float:
@@ -246,7 +246,7 @@ def _preview(text: str) -> int | str:
 
 
 def _tile(text: str) -> int:
-    return _one(text, int, lambda value: value >= 64, "a whole number: a tile needs at least 64 LR pixels a side")
+    return _one(text, int, lambda value: value >= 64, "an integer: a tile needs at least 64 LR pixels a side")
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
 from engine.config import read_yaml
 from engine.report.cost import gmac_per_frame
-from engine.report.provenance import machine
+from engine.report.provenance import machine, peak_memory_mb
 from engine.restore import Options, frames_at_once, restore
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -93,7 +92,7 @@ def measure(name: str, size: tuple[int, int], precision: str, seconds: float) ->
 
 
 def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_mb(torch.device("cpu"))
 
 
 def table(results: list[dict[str, Any]]) -> str:

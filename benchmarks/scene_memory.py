@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -89,14 +88,16 @@ def measure(size: tuple[int, int], folder: Path, options: argparse.Namespace) ->
     begun = time.perf_counter()
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     seconds = time.perf_counter() - begun
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    import resource  # Linux and macOS
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
     result, after = read_back(folder / "out.tif")
     return {
         "size": f"{size[0]}x{size[1]}",
         "megapixels": size[0] * size[1] / 1e6,
         "network": not options.without_network,
         "precision": options.precision,
-        "peak_gib": round(usage.ru_maxrss / 2**20, 3),
+        "peak_gib": round(peak / 2**30, 3),
         "seconds": round(seconds),
         "result": f"{result}, mean {mean:.1f} -> {after:.1f}",
     }
@@ -112,6 +113,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="picture of peak memory over size, of all measurements in --results")
     parser.add_argument("--folder", help="where the scenes are written (default: the temporary folder)")
     options = parser.parse_args()
+    if sys.platform == "win32":
+        parser.error(
+            "Windows does not tell the peak memory of a finished process: run it on Linux or macOS (or in WSL)"
+        )
     measured = []
     print("| pixels | peak memory (GiB) | seconds | result |\n|---|---|---|---|")
     # in rising order, because the peak is that of the largest child so far

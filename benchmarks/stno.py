@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import cli
 import dcn
 from benchmarks.figure import plot
+from engine.report.provenance import peak_memory_mb
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
@@ -55,7 +55,7 @@ def best(rounds: int, *runs: Callable[[], object]) -> list[float]:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_memory_mb(torch.device("cpu"))
 
 
 def matrix_product() -> Callable[[], Tensor]:

@@ -227,4 +227,5 @@ def _make_room(folder: Path, allowed: int) -> None:
         if total <= allowed:
             return
         total -= path.stat().st_size
-        path.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows keeps files that are mapped
+            path.unlink(missing_ok=True)

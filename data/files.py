@@ -17,6 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from errors import InputError
 
 try:
@@ -24,6 +26,7 @@ try:
 except ImportError:  # Windows: the holder's process number decides
     fcntl = None  # type: ignore[assignment]
 
+WINDOWS = os.name == "nt"
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: earlier releases
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
@@ -106,7 +109,7 @@ def move(source: Path, target: Path, *, replace: bool) -> None:
 def flush(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes only what can be written
     except OSError:
         return  # a folder on Windows
     try:
@@ -160,6 +163,9 @@ def lock(path: str | Path) -> Iterator[None]:
         with suppress(OSError):
             place.unlink()  # removed while locked: no other process can hold it
         os.close(handle)
+        if WINDOWS:  # which does not remove an open file
+            with suppress(OSError):
+                place.unlink()
 
 
 def _take(place: Path, path: Path) -> int:
@@ -222,13 +228,11 @@ def _lock(handle: int, holder: Mapping[str, Any] | None) -> bool:
 
 
 def _alive(pid: Any) -> bool:
+    """Whether another process has this number. (`os.kill` with signal 0 would send Ctrl-C on Windows.)"""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, ValueError, OverflowError):
+        return int(pid) != os.getpid() and psutil.pid_exists(int(pid))
+    except (ValueError, TypeError, OverflowError):
         return True
-    return int(pid) != os.getpid()
 
 
 def _same_file(handle: int, place: Path) -> bool:

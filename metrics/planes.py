@@ -85,7 +85,7 @@ def check_crop(size: tuple[int, int], crop: int, protocol: str, window: tuple[in
     check_protocol(protocol)
     height, width = size
     if isinstance(crop, bool) or not isinstance(crop, int) or crop < 0:
-        raise InputError(f"metrics: crop is {crop!r}; expected a whole number of pixels, 0 or more")
+        raise InputError(f"metrics: crop is {crop!r}; expected an integer number of pixels, 0 or more")
     if crop and protocol == "paper_mtdo":
         raise InputError(f"metrics: protocol paper_mtdo crops no border, but crop is {crop}; set it to 0")
     if height - 2 * crop < 1 or width - 2 * crop < 1:

@@ -35,7 +35,7 @@ USES = (
 def check_use(key: str, value: Any) -> None:
     """Raises `InputError` if `value` is not valid for `key`, one of `USES`."""
     if key == "spacing" and value != "auto" and not (type(value) is int and 1 <= value <= LARGEST_SPACING):
-        raise InputError(f"'spacing' is {value!r}, expected a whole number from 1 to {LARGEST_SPACING}, or auto")
+        raise InputError(f"'spacing' is {value!r}, expected an integer from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
     if key == "temporal_filter" and value not in TEMPORAL_FILTERS:

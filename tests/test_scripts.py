@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import cli
 import models
 from data.clips import ArrayClip
 from data.media import write_image
@@ -144,3 +146,10 @@ def test_resume_of_another_network_is_refused(weights: dict[str, Path], tmp_path
     file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
     result = run("main.py", "--config", file, "--resume", weights["mtdo"])
     assert result.returncode == 2 and "no training state" in result.stderr
+
+
+def test_characters_that_a_windows_code_page_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", stream)
+    assert cli.exit_code(lambda: print("PSNR ↑", flush=True)) == 0
+    assert stream.buffer.getvalue().split() == [b"PSNR", b"?"]

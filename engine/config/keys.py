@@ -69,7 +69,7 @@ def comments(cls: type) -> dict[str, str]:
 
 
 def describe(kind: Any) -> str:
-    """A type in words: "a whole number from 1 to 4096"."""
+    """A type in words: "an integer from 1 to 4096"."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         limits: Between = arguments[1]

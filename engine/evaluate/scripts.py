@@ -156,9 +156,7 @@ def stride_and_times(time: float) -> tuple[int, list[float] | None]:
     if time >= 2 and float(time).is_integer():
         return int(time), None
     if not 0 < time < 1:
-        raise InputError(
-            f"--times {time:g}: expected whole numbers from 2 (times the frame rate) or times between 0 and 1"
-        )
+        raise InputError(f"--times {time:g}: expected integers from 2 (times the frame rate) or times between 0 and 1")
     for stride in range(2, 65):
         if abs(time * stride - round(time * stride)) < 1e-6:
             return stride, [time]

@@ -15,7 +15,7 @@ def _require(valid: bool, key: str, value: object, expected: str) -> None:
 
 
 def _require_between(key: str, value: int, least: int, most: int) -> None:
-    _require(least <= value <= most, key, value, f"a whole number from {least} to {most}")
+    _require(least <= value <= most, key, value, f"an integer from {least} to {most}")
 
 
 def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

@@ -35,7 +35,7 @@ def test_overrides_reach_their_key() -> None:
     [
         ("train.stpes=7", ["train.stpes", "did you mean 'steps'"]),
         ("network.hat.windw=8", ["windw", "window"]),
-        ("train.steps=many", ["train.steps", "whole number"]),
+        ("train.steps=many", ["train.steps", "integer"]),
         ("train.steps=0", ["steps", "at least 1"]),
         ("train.accumulate=3", ["accumulate", "multiple"]),
         ("data.patch=1000000", ["data.patch", "at most 4096"]),
@@ -93,8 +93,8 @@ def test_clip_names_of_digits_need_no_quotes() -> None:
 
 def test_every_key_is_printed_with_type_default_and_meaning() -> None:
     text = keys.table()
-    assert "train.keep=2  (a whole number from 1 to 1000)  # states kept: the newest and those before it" in text
-    assert "network.hat.window=16  (a whole number)  # side of an attention window" in text
+    assert "train.keep=2  (an integer from 1 to 1000)  # states kept: the newest and those before it" in text
+    assert "network.hat.window=16  (an integer)  # side of an attention window" in text
     names = {line.split("=")[0] for line in text.splitlines() if "=" in line}
     config = config_from_mapping({"network": {"name": "mtdo"}})
     for group in ("data", "loss", "train", "eval"):

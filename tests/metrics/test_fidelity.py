@@ -173,7 +173,7 @@ FRAME = torch.zeros(3, 24, 24)
         (FRAME, FRAME, {"crop": 12}, "leaves nothing"),
         (FRAME, FRAME, {"crop": 7}, "smaller than the SSIM window"),
         (FRAME, FRAME, {"crop": -1}, "0 or more"),
-        (FRAME, FRAME, {"crop": 2.0}, "whole number"),
+        (FRAME, FRAME, {"crop": 2.0}, "integer"),
         (FRAME, FRAME, {"crop": 4, "protocol": "paper_mtdo"}, "crops no border"),
         (FRAME, FRAME, {"protocol": "papr"}, "standard, paper_mtdo"),
         (FRAME, FRAME, {"channel": "yuv"}, "y, rgb"),

@@ -338,9 +338,9 @@ def test_training_under_autocast():
 @pytest.mark.parametrize("changes, message", [
     ({"chanels": 64}, "unknown config key 'network.chanels': did you mean 'channels'"),
     ({"hat": {"windows": 8}}, "unknown config key 'network.hat.windows': did you mean 'window'"),
-    ({"frames": "five"}, "'network.frames': expected a whole number, got 'five'"),
-    ({"frames": True}, "'network.frames': expected a whole number, got True"),
-    ({"hat": {"depths": [2, "x"]}}, r"'network.hat.depths\[1\]': expected a whole number, got 'x'"),
+    ({"frames": "five"}, "'network.frames': expected an integer, got 'five'"),
+    ({"frames": True}, "'network.frames': expected an integer, got True"),
+    ({"hat": {"depths": [2, "x"]}}, r"'network.hat.depths\[1\]': expected an integer, got 'x'"),
     ({"hat": 3}, "'network.hat': expected a group of keys, got 3"),
     ({"frames": 4}, "network.frames is 4; expected an odd number from 3"),
     ({"scale": 5}, "network.scale is 5; expected 2, 3, 4 or 8"),

@@ -42,7 +42,7 @@ def rms(x: Tensor) -> float:
 @pytest.mark.parametrize("form", ["clean", "compressed"])
 @pytest.mark.parametrize("step", [0, 3])
 def test_errors_that_differ_between_frames_are_averaged_along_the_motion(form: str, step: int) -> None:
-    """The scene moves by `step` HR pixels a frame, which is not a whole number of LR pixels."""
+    """The scene moves by `step` HR pixels a frame, which is not an integer number of LR pixels."""
     scene = texture(128, 128)
     truth = [scene.roll(step * k, -1) for k in range(5)]
     lows = [F.avg_pool2d(frame, 2) for frame in truth]

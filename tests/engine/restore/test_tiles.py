@@ -1,4 +1,4 @@
-"""Tiles: cover, weights, how large one may be."""
+"""Tiles: coverage, blending weights, automatic size."""
 
 from __future__ import annotations
 
@@ -34,8 +34,19 @@ def test_tiles_cover_the_frame_and_their_weights_add_up_to_one(height, width, sc
             assert span.out_start * length == span.start * full and span.out_stop * length == span.stop * full
 
 
-def test_a_tile_that_sees_enough_gives_the_whole_frames_result():
-    """A blur of 9x9 pixels sees 4 around it: with an unused rim of 8 the seams vanish to rounding."""
+def test_a_difference_between_tiles_becomes_a_gradual_transition():
+    """Two tiles of different brightness: the transition takes half of the overlap, without a step at either end."""
+    regions = tiles.plan((64, 160), (128, 320), 96, 16, 32)
+    canvas = tiles.Canvas(regions, (128, 320))
+    blended = canvas.blend([torch.full((1, 3, *region.out_size), float(k)) for k, region in enumerate(regions)])
+    row = blended[0, 0, 0]
+    assert row[0] == 0 and row[-1] == len(regions) - 1 > 0
+    assert row.diff().min() >= 0 and row.diff().max() < 1.6 / 32  # a smoothstep over 32 output pixels rises by 1.5 / 32
+    assert row.diff().diff().abs().max() < 7 / 32**2  # and its slope changes by 6 / 32^2 a pixel
+
+
+def test_a_tile_with_enough_context_equals_the_full_frame():
+    """A 9x9 blur reads 4 pixels around each pixel: with an unused border of 8 pixels the tiles agree to rounding."""
     frame = torch.rand(1, 3, 96, 150)
 
     def enlarge(x):
