@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from data.files import sha256, temporary_path
+from data.raster_writer import _scaled_place
 from data.validity import filled, keep_apart, nearest
 from engine.checkpoint import save_weights
 from engine.restore import restore
@@ -634,3 +635,11 @@ def read_all(path: Path) -> np.ndarray:
             image.seek(number)
             frames.append(np.asarray(image))
     return np.stack(frames)
+
+
+def test_the_ground_stays_where_it_is_when_the_axes_scale_differently():
+    """The last corner of 10 rows and 20 columns is that of 20 rows and 80 columns."""
+
+    transform = Affine(0.5, 0.1, 5e5, 0.2, -0.7, 4e6)
+    scaled = _scaled_place({"transform": transform}, 2, 4)["transform"]
+    assert scaled * (80, 20) == pytest.approx(transform * (20, 10))
