@@ -24,9 +24,10 @@ import cli
 from benchmarks.train_step import batch_for
 from data.simulate import SimulatorSettings
 from engine.config import SourceConfig, load_config
-from engine.train.loop import PRECISIONS, Trainer, step_seed
+from engine.train.loop import Trainer
 from engine.train.objectives import to_device
 from engine.train.optim import learning_rate, set_learning_rate
+from engine.train.updates import PRECISIONS, step_seed
 
 
 def bare_step(trainer: Trainer, batch: dict[str, Any]) -> None:

@@ -32,7 +32,9 @@ from data.clips import ArrayClip
 from engine.config import Config, config_from_mapping, read_yaml
 from engine.report.files import write_report
 from engine.restore import Options, restore
-from engine.train.loop import STATE, Interrupted, train
+from engine.train.loop import train
+from engine.train.states import STATE
+from engine.train.stops import Interrupted
 from errors import InputError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -19,7 +19,8 @@ from engine.evaluate import scripts
 from engine.export.to_onnx import PACKAGES, TOLERANCE, export
 from engine.report.cost import gmac_per_frame
 from engine.restore import Options, restore
-from engine.train.loop import FINAL, train
+from engine.train.loop import train
+from engine.train.validation import FINAL
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,14 +30,25 @@ class LossTerms:
         self.names = list(names)
         self.parts.append(values)
 
-    def read(self, parts: list[list[float]] | None = None) -> dict[str, float]:
-        """The terms summed over the parts. parts: their values, if they were already copied to the CPU."""
-        columns = zip(*(parts or [part.tolist() for part in self.parts]), strict=True)
+    def sums(self, parts: list[list[float]]) -> dict[str, float]:
+        """The terms summed over the parts. parts: their values on the CPU."""
+        columns = zip(*parts, strict=True)
         return {name: sum(column, 0.0) for name, column in zip(self.names, columns, strict=True)}
 
 
+class Numbers(NamedTuple):
+    """What is checked after an update."""
+
+    losses: dict[str, float]  # weighted terms of this rank
+    loss: float  # their sum, mean of the ranks
+    norm: float  # of the gradient
+    change: float  # norm of the update
+    size: float  # norm of the weights before it
+    caught: bool  # whether a signal reached any rank
+
+
 class Pending:
-    """An enqueued update. An asynchronous copy brings its loss and norms to the CPU."""
+    """An enqueued update. One asynchronous copy brings its loss and norms to the CPU."""
 
     def __init__(self, step: int, batch: dict[str, Any], losses: LossTerms, norms: list[Tensor], caught: bool) -> None:
         """norms: of the gradient, the update and the weights.   caught: whether a signal arrived."""
@@ -50,12 +61,12 @@ class Pending:
         self.numbers = torch.cat([shared, torch.stack(norms), terms.flatten()])
         self.reading = Reading(self.numbers) if self.numbers.is_cuda else None
 
-    def take(self) -> tuple[dict[str, float], float, list[float], bool]:
-        """Loss terms of this rank, their sum (mean of the ranks), the norms, and whether a signal reached any rank."""
+    def take(self) -> Numbers:
+        """Wait for the copy. All numbers are in one tensor, so that they are read at once."""
         loss, caught, *rest = (self.reading.wait() if self.reading else self.numbers).tolist()
         norms, terms, count = rest[:3], rest[3:], len(self.losses.names)
         parts = [terms[start : start + count] for start in range(0, len(terms), count)]
-        return self.losses.read(parts), loss, norms, caught > 0
+        return Numbers(self.losses.sums(parts), loss, *norms, caught > 0)
 
 
 def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from engine.train.optim import EMA
 
 HISTORY = 101  # steps in the running median
 ENOUGH = 20  # steps before the first detection
+LEVELS = 2  # updates that can be undone
 
 
 class Guard:
@@ -49,18 +50,17 @@ class Kept(NamedTuple):
 
     copies: list[Tensor]
     empty: bool  # whether the optimizer had no moments yet
+    step: int
 
 
 class Undo:
     """Copies of the state that an update changes: weights, their average, and the optimizer's moments.
 
-    levels: number of successive updates that can be undone.
+    The last two updates can be undone: the one whose loss is not finite and the one that may have caused it.
     """
 
-    def __init__(
-        self, network: nn.Module, average: EMA | None, optimizer: torch.optim.Optimizer, levels: int = 1
-    ) -> None:
-        self.average, self.optimizer, self.levels = average, optimizer, levels
+    def __init__(self, network: nn.Module, average: EMA | None, optimizer: torch.optim.Optimizer) -> None:
+        self.average, self.optimizer = average, optimizer
         own = network.state_dict(keep_vars=True).values()  # listed once: slower than copying a small network
         self.own = [tensor.detach() for tensor in own]
         self.learned = [number for number, tensor in enumerate(own) if isinstance(tensor, nn.Parameter)]
@@ -74,23 +74,24 @@ class Undo:
         return [*self.own, *averages, *moments]
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Copy the present values."""
+    def keep(self, step: int) -> None:
+        """Copy the present values, those before the update of `step`."""
         tensors = self._tensors()
-        copies = self.kept.popleft().copies if len(self.kept) == self.levels else []
+        copies = self.kept.popleft().copies if len(self.kept) == LEVELS else []
         if len(tensors) != len(copies):  # the first update of a parameter creates its moments
             copies = [tensor.clone() for tensor in tensors]
         else:
             _copy(copies, tensors)
-        self.kept.append(Kept(copies, not self.optimizer.state))
+        self.kept.append(Kept(copies, not self.optimizer.state, step))
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Restore the values of the last `keep`."""
-        copies, empty = self.kept[-1]
+    def restore(self) -> int:
+        """Restore the values of the last `keep`; returns its step."""
+        copies, empty, step = self.kept[-1]
         if empty:
             self.optimizer.state.clear()
         _copy(self._tensors(), copies)
+        return step
 
     def discard(self) -> None:
         """Drop the values of the last `keep`: the next `restore` uses the values of the one before."""

@@ -38,7 +38,6 @@ def trained(config: Config, folder: Path, device: str, ahead: bool) -> tuple[lis
     """The loss of each step, and the weights."""
     trainer = Trainer(config, folder, torch.device(device))
     trainer.ahead, losses = ahead, []
-    trainer.undo.levels = 2 if ahead else 1
     with trainer.arithmetic():
         for batch in on_device(iter(batches(4)), trainer.device):
             trainer.update(batch)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.config import Config, config_from_mapping
-from engine.train.ahead import on_device, some_unused
+from engine.train.ahead import Pending, on_device, some_unused
 from engine.train.loop import Trainer
 from engine.train.states import STATE
 from engine.train.stops import Interrupted
@@ -29,7 +30,7 @@ class Said:
 
 def trainer_of(config: Config, folder: Path, ahead: bool) -> Trainer:
     trainer = Trainer(config, folder, torch.device("cpu"))
-    trainer.ahead, trainer.undo.levels = ahead, 2 if ahead else 1
+    trainer.ahead = ahead
     trainer.log = Said()  # type: ignore[assignment]
     return trainer
 
@@ -106,6 +107,36 @@ def test_a_state_is_saved_with_settled_numbers_and_a_signal_arrives_with_them(ti
     trainer.step += 1
     trainer.save()
     assert trainer.pending is None and trainer.saved == 3
+
+
+class Reads(TorchDispatchMode):
+    """Counts numbers that Python reads from a tensor, for which a GPU would have to finish. Adam's step counters are on the CPU."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.counters = {entry["step"].data_ptr() for entry in trainer.optimizer.state.values()}
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = ("_local_scalar_dense", "nonzero", "equal", "is_nonzero")
+        if func.overloadpacket.__name__ in waits and args[0].data_ptr() not in self.counters:
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_its_own_numbers(tiny, tmp_path, monkeypatch):
+    """The guard reads one tensor, that of the step before, after the next backward pass."""
+    trainer, order = trainer_of(tiny, tmp_path / "run", True), []
+    run(trainer, [batch(0)])
+    take, gradients = Pending.take, Trainer._gradients
+    monkeypatch.setattr(Pending, "take", lambda pending: (order.append(pending.step), take(pending))[1])
+    monkeypatch.setattr(Trainer, "_gradients", lambda self, b: (gradients(self, b), order.append("backward"))[0])
+    with Reads(trainer) as reads:
+        for number in (1, 2, 3):
+            trainer.update(batch(number))
+            trainer.step += 1
+    assert reads.count == 0
+    assert order == ["backward", "backward", 1, "backward", 2]
 
 
 def test_batches_of_a_cpu_pass_through():

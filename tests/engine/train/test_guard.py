@@ -12,8 +12,9 @@ import torch
 from engine.checkpoint import load_tensors
 from engine.config import Config
 from engine.train.guard import ENOUGH, Guard
-from engine.train.loop import SKIPS, Diverged, Trainer
+from engine.train.loop import Trainer
 from engine.train.states import STATE
+from engine.train.updates import SKIPS, Diverged
 
 
 def test_only_values_far_above_their_median_are_unusual() -> None:

@@ -21,8 +21,10 @@ from data.files import temporary_path
 from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
 from engine.train.logger import LABEL, labelled
-from engine.train.loop import FINAL, Trainer, split_batch, train
+from engine.train.loop import Trainer, train
 from engine.train.states import STATE
+from engine.train.updates import split_batch
+from engine.train.validation import FINAL
 from errors import InputError
 from tests.engine.conftest import NETWORK, tiny_mapping
 from tests.engine.small import SMALL_STNO

@@ -19,9 +19,10 @@ from data.sampling import StepBatches
 from engine.checkpoint import load_tensors
 from engine.config import Config, config_from_mapping
 from engine.sources import TrainingData
-from engine.train import loop, runs
+from engine.train import run, runs, validation
 from engine.train.logger import Logger
 from engine.train.loop import Trainer
+from engine.train.optim import load_optimizer_tensors
 from engine.train.states import STATE
 from engine.train.stops import Interrupted
 from errors import InputError
@@ -114,7 +115,7 @@ def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) ->
     trainer = Trainer(config_with(begun), tmp_path, CPU, fresh=False)
     tensors = {"0.exp_avg": torch.zeros(3, 3, 3)}
     with pytest.raises(InputError, match="moments in 'x' do not fit"):
-        loop.load_optimizer_tensors(trainer.optimizer, tensors, "x")
+        load_optimizer_tensors(trainer.optimizer, tensors, "x")
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ def failing(error: Exception) -> type[TrainingData]:
 def test_any_end_saves(
     tmp_path: Path, error: Exception, kind: type, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TrainingData", failing(error))
+    monkeypatch.setattr(run, "TrainingData", failing(error))
     trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path)), tmp_path / "run", CPU)
     with pytest.raises(kind, match=words) as caught:
         trainer.fit()
@@ -155,7 +156,7 @@ def test_any_end_saves(
 
 def test_a_signal_in_validation_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path, val_every=1)), tmp_path / "run", CPU)
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(validation, "evaluate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="saved at step 1") as caught:
         trainer.fit()
     assert caught.value.code == 128 + signal.SIGTERM
