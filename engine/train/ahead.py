@@ -64,9 +64,10 @@ class Pending:
     def take(self) -> Numbers:
         """Wait for the copy. All numbers are in one tensor, so that they are read at once."""
         loss, caught, *rest = (self.reading.wait() if self.reading else self.numbers).tolist()
-        norms, terms, count = rest[:3], rest[3:], len(self.losses.names)
+        norm, change, size, *terms = rest
+        count = len(self.losses.names)
         parts = [terms[start : start + count] for start in range(0, len(terms), count)]
-        return Numbers(self.losses.sums(parts), loss, *norms, caught > 0)
+        return Numbers(self.losses.sums(parts), loss, norm, change, size, caught > 0)
 
 
 def on_device(batches: Iterator[dict[str, Any]], device: torch.device) -> Iterator[dict[str, Any]]:
