@@ -25,6 +25,7 @@ T = TypeVar("T")
 LARGEST = 2**53  # of integers without limits of their own
 LONGEST = 4096  # characters of a string
 NODES, DEPTH, DIGITS = 100_000, 40, 30  # of a YAML text, aliases written out; of an integer
+TRUTH = {"yes": True, "on": True, "no": False, "off": False}  # words for a bool
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -142,8 +143,10 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
             value = float(value)
-    if kind is str and value is False:  # and `off` as a truth value
+    if kind is str and value is False:  # a mapping read by YAML 1.1, in which `off` is a truth value
         return "off"
+    if kind is bool and isinstance(value, str):
+        value = TRUTH.get(value.lower(), value)
     if kind is str and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST:
         return str(value)  # a folder or clip may be called 2024
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -175,7 +178,8 @@ def shorten(text: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that keeps plain words as strings: no dates, no numbers in base 60, and 011 is a name, not 9."""
+    """YAML loader that keeps plain words as strings: no dates, no numbers in base 60, 011 is a name, not 9, and so are on, off,
+    yes and no (as in YAML 1.2)."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -183,7 +187,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _plain_numbers() -> None:
-    taken = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    taken = tuple(f"tag:yaml.org,2002:{name}" for name in ("timestamp", "int", "float", "bool"))
     resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag not in taken]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -194,6 +198,8 @@ def _plain_numbers() -> None:
         r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
     )
     _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
+    truth = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
+    _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", truth, list("tTfF"))
     _Loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
     _Loader.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
 

@@ -1,7 +1,7 @@
 """Start weights with a longer window and the wide path, from weights of MTDO: python experiments/widen.py IN OUT --frames 5
 
 The new frames start without weight, so the network starts as the old one. One part cannot: with five frames the skipped
-differences are I_0 - I_2 and I_2 - I_4, not I_1 - I_3, and start with half of the old weights each.
+differences are I_0 - I_2 and I_2 - I_4, not I_1 - I_3. Each starts with an equal share of the sum of the old weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def widened(source: Path, frames: int):
         elif name.startswith("atdm.gather"):
             state[name] = spread(tensor, before - 1, frames - 1, 1)
         elif name.startswith("stdm.gather"):
-            state[name] = torch.cat([tensor] * (frames // 2), 1) / (frames // 2) * (before // 2)
+            mean = sum(tensor.chunk(before // 2, 1)) / (frames // 2)
+            state[name] = torch.cat([mean] * (frames // 2), 1)
         else:
             state[name] = spread(tensor, before, frames, 0 if name.startswith("route3.gate") else 1)
     network.load_state_dict(state)

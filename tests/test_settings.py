@@ -158,3 +158,17 @@ def test_yaml_comes_back_as_it_was() -> None:
 def test_a_word_in_place_of_a_list_gets_the_remedy() -> None:
     with pytest.raises(InputError, match=r"config key 'sizes': expected a list, got '000': write \[000\]"):
         from_mapping(Outer, {"name": "x", "sizes": "000"})
+
+
+@dataclass
+class Words:
+    mode: Literal["off", "on"] = "on"
+    name: str = ""
+    flag: bool = True
+    names: list[str] = field(default_factory=list)
+
+
+@pytest.mark.parametrize(("text", "flag"), [("off", False), ("No", False), ("true", True), ("on", True)])
+def test_off_is_a_word_where_a_word_is_expected(text: str, flag: bool) -> None:
+    parsed = parse_yaml(f"{{mode: off, name: off, names: [no, on, y], flag: {text}}}", "text")
+    assert from_mapping(Words, parsed) == Words("off", "off", flag, ["no", "on", "y"])
