@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -76,16 +77,15 @@ def restore(
     networks: the key frames and, in each gap, one frame for each of `times` (none: key frames only; or a list for each gap), at
     `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these and the intermediate frames after
     each. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller tiles
-    are used (default: standard error). clock: measures the time of the
-    work. progress: called with the number of finished tiles of a frame and its number of tiles. The network is set to eval
-    mode. Raises `InputError` for a clip that is too short.
+    are used (default: standard error). clock: measures the time of the work. progress: called with the number of finished
+    tiles of a frame and its number of tiles. The network is set to eval mode. Raises `InputError` for a clip that is too short.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, network.output_size(clip.size, size))
     wanted = range(len(clip)) if frames is None else frames
     per_gap, every_gap = split_times(times)
-    workers = 1
+    numbers, workers = wanted, 1
     temporal: TemporalFilter | None = None
     jobs: Iterator[Job]
     if isinstance(network, SpaceTimeNetwork):
@@ -93,7 +93,6 @@ def restore(
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
-        numbers = wanted
         form = temporal_filter or network.temporal_filter
         if form != "none" and len(clip) > 1:
             temporal = TemporalFilter(form, len(clip), network.config.scale, clock)
@@ -114,17 +113,16 @@ def restore(
     if device.type == "cuda":
         jobs = batched(jobs, windows_at_once(network, clip.size, options, device))
     ahead: Iterator[Job] = read_ahead(jobs)
+    results: Iterator[Tensor]  # (n, 3, H, W)
     if workers == 1:
-        worker = make_worker()
-        results = (worker(job) for job in ahead)
-        if temporal:
-            results = (frame[None] for frame in temporal(wanted, (frame for result in results for frame in result)))
-        for restored in downloaded(results):
-            yield from restored
+        results = map(make_worker(), ahead)
     else:
         group = group_size(len(numbers), workers, 12 * shape.out[0] * shape.out[1])
-        frames_in_order = share_out(ahead, make_worker, workers, group)
-        yield from temporal(wanted, frames_in_order) if temporal else frames_in_order
+        results = (frame[None] for frame in share_out(ahead, make_worker, workers, group))
+    if temporal:
+        results = (frame[None] for frame in temporal(wanted, chain.from_iterable(results)))
+    for restored in downloaded(results):
+        yield from restored
 
 
 def split_times(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import cv2
@@ -44,11 +44,10 @@ SMALLEST = 16  # LR pixels: motion is not compensated in smaller frames, which D
 
 @dataclass
 class _Frame:
-    """One frame: LR (3, h, w) and its luma for the flow (h, w); base b and difference y - b (1, 3, H, W)."""
+    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and the difference y - b (1, 3, H, W)."""
 
     low: Tensor
     luma: Tensor
-    base: Tensor | None
     change: Tensor
 
 
@@ -105,17 +104,22 @@ class TemporalFilter:
                     newest, low = self._lows.popleft()
                     held[newest] = self._prepare(low, frame)
                 held = {number: frame for number, frame in held.items() if number >= index - REACH}
-                with self.clock.span(held[index].low.device) if self.clock else nullcontext():
+                with self._timed(held[index]):
                     filtered = self._filtered(index, held)
                 yield filtered
 
+    def _timed(self, frame: _Frame) -> AbstractContextManager[None]:
+        return self.clock.span(frame.low.device) if self.clock else nullcontext()
+
     def _prepare(self, low: Tensor, restored: Tensor) -> _Frame:
         luma = torch.tensordot(torch.tensor(LUMA), low.float(), 1)
-        on_device, restored = low.to(restored.device), restored[None]
-        if not BASE[self.form]:
-            return _Frame(on_device, luma, None, restored)
-        base = bicubic_upscale(on_device, self.scale)[None] * BASE[self.form]
-        return _Frame(on_device, luma, base, restored - base)
+        low = low.to(restored.device)
+        return _Frame(low, luma, restored[None] - self._base(low))
+
+    def _base(self, low: Tensor) -> Tensor | float:
+        """b of a frame (1, 3, H, W). It is computed twice instead of kept: frames of the output are large."""
+        share = BASE[self.form]
+        return bicubic_upscale(low, self.scale)[None] * share if share else 0.0
 
     @torch.no_grad()
     def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
@@ -127,8 +131,7 @@ class TemporalFilter:
                 moved, weight = self._compensated(centre, frames[number], tolerance)
                 total.addcmul_(moved, weight)
                 weights.add_(weight)
-        total.div_(weights)
-        return (total if centre.base is None else total.add_(centre.base))[0]
+        return total.div_(weights).add_(self._base(centre.low))[0]
 
     def _compensated(self, centre: _Frame, other: _Frame, tolerance: float) -> tuple[Tensor, Tensor]:
         """`other.change` moved to the centre (1, 3, H, W), and its weight (1, 1, H, W)."""
@@ -138,10 +141,8 @@ class TemporalFilter:
         difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
         weight = torch.exp(difference / -(max(tolerance, 1e-6) ** 2))
         size = centre.change.shape[-2:]
-        motion, weight = F.interpolate(torch.cat([motion * self.scale, weight], 1), size, mode="bilinear").split(
-            [2, 1], 1
-        )
-        return self._moved(other.change, motion), weight
+        large = F.interpolate(torch.cat([motion * self.scale, weight], 1), size, mode="bilinear")
+        return self._moved(other.change, large[:, :2]), large[:, 2:]
 
     def _moved(self, image: Tensor, motion: Tensor) -> Tensor:
         """image(p + motion(p)) for images (1, C, h, w) and motion (1, 2, h, w) in pixels (x, y), bicubic."""
