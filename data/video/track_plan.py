@@ -103,7 +103,6 @@ def _family(codec: str) -> str:
     """The codec of a decoder's name."""
     names = {
         "mp3float": "mp3",
-        "aac_latm": "aac_latm",
         "libopus": "opus",
         "libvorbis": "vorbis",
         "dca": "dts",
