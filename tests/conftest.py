@@ -1,4 +1,4 @@
-"""One thread for the tests (their tensors are too small to share out over cores), and a seed for each of them."""
+"""Test setup: one thread, because the tensors are too small to parallelise, and a fixed seed per test."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def seeded(request: pytest.FixtureRequest) -> None:
-    """Every test draws the same random numbers in any order of the tests; `--seed` draws others, to look for weak bounds."""
+    """Seed the generators from the test's name, so that results do not depend on the order of the tests.
+
+    `--seed` draws other numbers, to find tolerances that are too tight.
+    """
     seed = zlib.crc32(f"{request.node.nodeid} {request.config.getoption('--seed', 0)}".encode())
     torch.manual_seed(seed)
     random.seed(seed)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seed", type=int, default=0, help="other random numbers in every test")
+    parser.addoption("--seed", type=int, default=0, help="use other random numbers in every test")
     group = parser.getgroup("fuzz", "random inputs (tests/fuzz)")
-    group.addoption("--long", action="store_true", help="10,000 tries a target")
-    group.addoption("--tries", type=int, default=0, help="this many tries a target")
-    group.addoption("--fuzz-from", type=int, default=0, help="number of the first try, to repeat one")
+    group.addoption("--long", action="store_true", help="10,000 tries per target")
+    group.addoption("--tries", type=int, default=0, help="number of tries per target")
+    group.addoption("--fuzz-from", type=int, default=0, help="index of the first try, to repeat a failure")

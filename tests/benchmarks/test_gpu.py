@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU: every step runs, what goes wrong is recorded, and the work can be continued."""
+"""The GPU benchmark on a CPU: every step runs, failures are recorded, and `--continue` resumes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fails(_context):
     raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
 
-def test_errors_hangs_and_wrong_numbers_are_recorded(monkeypatch, tmp_path):
+def test_errors_timeouts_and_mismatches_are_recorded(monkeypatch, tmp_path):
     steps = [
         Step("fails", fails, 1),
         Step("hangs", lambda context: time.sleep(30), 1),
@@ -52,13 +52,13 @@ def test_errors_hangs_and_wrong_numbers_are_recorded(monkeypatch, tmp_path):
     assert "- 1 is not 2\n\n| a | b |\n|---|---|\n| 1.23 |  |" in (tmp_path / "gpu.md").read_text()
 
 
-def test_a_lost_context_is_told(monkeypatch, tmp_path):
+def test_lost_cuda_context_stops_the_run(monkeypatch, tmp_path):
     report, context = gpu.Report(tmp_path, go_on=False), gpu.Context(torch.device("cuda"), quick=True)
     monkeypatch.setattr(gpu.Context, "clean", lambda self: None)
     assert not gpu.run_step(Step("fails", fails, 1), context, report, left=5)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-def test_without_a_gpu_one_line_says_what_can_be_done(tmp_path):
+def test_error_without_gpu_names_the_dry_run(tmp_path):
     with pytest.raises(InputError, match="--device cpu --quick"):
         gpu.main(["--out", str(tmp_path)])

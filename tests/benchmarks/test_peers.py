@@ -1,4 +1,4 @@
-"""The tables of benchmarks/peers.py, and its reading of networks from checkouts of other projects."""
+"""benchmarks/peers.py: its tables, and loading networks from checkouts of other projects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def brighter(clip, by):
     return lambda index: (clip.frame(index) + by / 255).clamp(0, 1)
 
 
-def test_rows_hold_means_by_clip_input_and_kind(clip):
+def test_rows_are_means_by_clip_input_and_kind(clip):
     table = peers.Table(flicker=True)
     table.measure("same", clip, ["", "", ""], clip.frame)
     table.measure("off", clip, ["", "", ""], brighter(clip, 8))
@@ -47,7 +47,7 @@ def test_rows_hold_means_by_clip_input_and_kind(clip):
     assert table.flicker_rows()[0]["same"] == 0 <= table.flicker_rows()[0]["off"]
 
 
-def test_frames_in_groups_are_timed_by_the_second_run(clip):
+def test_timing_excludes_the_first_run_of_a_size(clip):
     runs = []
 
     def make():
@@ -57,10 +57,10 @@ def test_frames_in_groups_are_timed_by_the_second_run(clip):
     table = peers.Table()
     for _ in range(2):
         table.measure_together("ours", clip, ["", "", ""], make)
-    assert len(runs) == 3 and len(table.seconds["ours"]) == 6  # the size is known at the second measurement
+    assert len(runs) == 3 and len(table.seconds["ours"]) == 6  # the second measurement of a size needs no warm-up
 
 
-def test_table_ends_every_input_with_the_mean_of_its_clips():
+def test_table_has_a_mean_row_per_input():
     rows = [
         {"clip": clip, "input": source, "kind": "", "frames": 2, "bicubic": value, "ours": value + 1}
         for clip, source, value in (("a", "clean", 20.0), ("a", "JPEG 60", 10.0), ("b", "clean", 30.0))
@@ -77,7 +77,7 @@ def test_table_ends_every_input_with_the_mean_of_its_clips():
     ]
 
 
-def test_plot_takes_the_first_input(monkeypatch, tmp_path):
+def test_plot_shows_the_first_input(monkeypatch, tmp_path):
     rows = [{"input": "clean", "bicubic": 20, "ours": 21}, {"input": "JPEG 60", "bicubic": 20, "ours": 10}]
     found = {"what": "space", "baseline": "bicubic", "seconds": {"bicubic": 0.1, "ours": 2.0}, "rows": rows}
     (tmp_path / "a.json").write_text(json.dumps(found))
@@ -100,7 +100,7 @@ class RLFN_cut(torch.nn.Module):
 """
 
 
-def test_networks_of_a_checkout_do_not_replace_ours(clip, tmp_path):
+def test_modules_of_a_checkout_do_not_shadow_ours(clip, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "model_zoo").mkdir()
     (tmp_path / "models" / "team04_rlfn.py").write_text(CHECKOUT)
@@ -115,6 +115,6 @@ def test_networks_of_a_checkout_do_not_replace_ours(clip, tmp_path):
     torch.testing.assert_close(found["RLFN"](frame), expected)
 
 
-def test_a_folder_without_known_networks_is_refused(tmp_path):
+def test_folder_without_known_networks_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a checkout that has one of model_zoo/team04_rlfn"):
         contenders.challengers([tmp_path])

@@ -1,4 +1,4 @@
-"""Random arguments of the operator over its settings."""
+"""Random arguments for the operator in many configurations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Case(NamedTuple):
-    """Settings of one call; channels count per pair of convolution group and deformable group."""
+    """Settings of one call; `channels` is per pair of convolution group and deformable group."""
 
     batch: int = 2
     size: tuple[int, int] = (7, 6)

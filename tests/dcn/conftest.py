@@ -1,4 +1,4 @@
-"""Builds the compiled operator once if a compiler is there; its tests say why they are skipped where none is."""
+"""Build the compiled operator once per session; without a compiler its tests are skipped and the reason is shown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def compiled() -> None:
 
 @pytest.fixture(params=["plain", "compiled", "torchvision"])
 def backend(request: pytest.FixtureRequest):
-    """Runs a test with each implementation that is there."""
+    """Run the test with each available implementation."""
     if request.param == "compiled":
         request.getfixturevalue("compiled")
     elif request.param not in dcn.backends():

@@ -1,9 +1,9 @@
-"""Compares the CUDA source, run on the CPU, with `dcn.plain` on random cases; prints one JSON line per case.
+"""Compare the CUDA source, run on the CPU, with `dcn.plain` on random cases; print one JSON line per case.
 
     python tests/dcn/cuda_source.py LIBRARY CASES
 
-test_cuda_source.py builds the library (see cuda_on_cpu/cuda.h) and runs this in a process of its own, because the library may
-be instrumented by sanitizers.
+test_cuda_source.py builds the library (see cuda_on_cpu/cuda.h) and runs this script in a subprocess, because the library may be
+instrumented by sanitizers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tests.dcn.cases import Case
 
 KINDS = ("float64", "float32", "bfloat16", "float16", "bfloat16 with float32 offsets", "float16 with float32 offsets")
 BOUNDS = {"float64": 1e-13, "float32": 5e-6, "bfloat16": 8e-3, "float16": 2e-3}  # relative, see `error`
-MARGIN = 0.05  # of sampling positions from the integers, where the gradients of the offsets jump
+MARGIN = 0.05  # distance of sampling positions from integers, where the gradients with respect to the offsets jump
 Tensors = dict[str, Tensor | None]
 
 
 def draw(number: int) -> Case:
-    """A case whose output is not empty."""
+    """Draw a random case with a non-empty output."""
     dice = random.Random(number)
     while True:
         case = Case(
@@ -45,14 +45,14 @@ def draw(number: int) -> Case:
             groups=dice.choice([1, 1, 2]),
             mask=dice.random() < 0.75,
         )
-        if number % 31 == 0:  # more pixels than a chunk of columns holds
+        if number % 31 == 0:  # more pixels than fit in one chunk of columns
             case = case._replace(batch=3, size=(40, 37), stride=(1, 1), channels=2, deform_groups=2)
         if min(case.out_size()) >= 1:
             return case
 
 
 def tensors_of(case: Case, kind: str, seed: int) -> Tensors:
-    """The arguments in `kind`, offsets off the integers."""
+    """Arguments in the types of `kind`, with sampling positions away from integers."""
     dtype = getattr(torch, kind.split()[0])
     made = case.tensors(torch.float64, spread=0.8 if dtype.itemsize == 2 else 3.0, seed=seed)
     whole = made["offset"].floor()
@@ -65,7 +65,7 @@ def tensors_of(case: Case, kind: str, seed: int) -> Tensors:
 
 
 def expected(case: Case, tensors: Tensors, grad: Tensor) -> list[Tensor | None]:
-    """Output and gradients (input, offset, weight, mask) of `dcn.plain` in float64."""
+    """Output and gradients (input, offset, weight, mask) from `dcn.plain` in float64."""
     exact = {
         name: None if tensor is None else tensor.double().clone().requires_grad_() for name, tensor in tensors.items()
     }

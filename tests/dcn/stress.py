@@ -1,6 +1,6 @@
-"""Drives the compiled CPU operators through odd shapes and hostile offsets; run under sanitizers by test_sanitizers.py.
+"""Run the compiled CPU operators on odd shapes and extreme values; test_sanitizers.py runs this under sanitizers.
 
-Nothing is compared here: the sanitizers abort on an access out of bounds or on undefined behaviour.
+Results are not compared: the sanitizers abort on out-of-bounds accesses and undefined behaviour.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WINDOWS = [(1, 0, 0), (5, 0, 2), (7, 0, 3), (4, 3, 0), (8, 1, 0), (16, 0, 8)]  #
 
 
 def attention() -> None:
-    """Windowed attention with every odd width, and with scores that are huge, infinite or not numbers."""
+    """Window attention with head widths that do not fill a vector, and with huge, infinite and NaN scores."""
     for (window, margin, shift), width in itertools.product(WINDOWS, (1, 3, 16, 30)):
         bias = torch.randn(2, window**2, (window + 2 * margin) ** 2)
         for dtype, value in itertools.product([torch.float32, torch.bfloat16], (None, *HOSTILE)):
@@ -45,7 +45,7 @@ RENDERINGS = [(1, 1, 1, 1, 1, 1), (3, 5, 33, 32, 70, 31), (8, 16, 31, 66, 5, 400
 
 
 def query() -> None:
-    """STNO's query with odd sizes in blocks of any fill, and features that are huge, infinite or not numbers."""
+    """STNO's query with sizes that leave blocks partly filled, and with huge, infinite and NaN features."""
     for channels, hidden, height, width, *output in RENDERINGS:
         layer = Query(channels, hidden)
         for value in (None, *HOSTILE):

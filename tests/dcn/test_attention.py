@@ -1,4 +1,4 @@
-"""Attention inside windows: the compiled operator beside the same arithmetic in plain PyTorch."""
+"""Window attention: the compiled operator against the same arithmetic in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def attention(kind: str, embed: int, heads: int, window: int, margin: int) -> nn
     else:
         network = WindowAttention(embed, heads, window)
     nn.init.normal_(network.relative_position_bias_table, std=0.5)
-    network.qkv.weight.data.mul_(3)  # scores far from equal
+    network.qkv.weight.data.mul_(3)  # makes the scores differ strongly
     return network
 
 
@@ -37,12 +37,12 @@ def run(network: nn.Module, x: Tensor, kind: str) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06)])
-def test_as_in_plain_pytorch(kind: str, size: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+def test_equals_plain_pytorch(kind: str, size: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     *sizes, height, width = size
     network = attention(kind, *sizes).to(dtype)
     x = torch.randn(2, height, width, sizes[0]).to(dtype)
     with torch.no_grad():
-        expected = run(network.double(), x.double(), kind)  # float64 is not for the operator
+        expected = run(network.double(), x.double(), kind)  # float64 runs in plain PyTorch
         assert dcn.attention.usable(x)
         result = run(network.to(dtype), x, kind)
     assert result.dtype == dtype
@@ -50,7 +50,7 @@ def test_as_in_plain_pytorch(kind: str, size: tuple[int, ...], dtype: torch.dtyp
     assert (result - expected).std() < 0.1 * tolerance
 
 
-def test_one_thread_or_two_give_the_same_bits() -> None:
+def test_result_does_not_depend_on_thread_count() -> None:
     network = attention("shifted", *SIZES[0][:4])
     x = torch.randn(1, 32, 48, 60)
     threads = torch.get_num_threads()
@@ -75,11 +75,11 @@ def test_large_scores_stay_finite() -> None:
     assert (result.flatten(1, 2) - expected).abs().max() < 1e-2 * expected.abs().max()
 
 
-def spoiled(what: str, qkv: Tensor, bias: Tensor) -> None:
-    """Put what is not finite into (1, window, window, 3, heads, width) and (heads, queries, keys)."""
+def write_non_finite(what: str, qkv: Tensor, bias: Tensor) -> None:
+    """Write non-finite values into qkv (1, window, window, 3 * heads * width) and bias (heads, queries, keys)."""
     tokens = qkv.unflatten(-1, (3, 2, -1))
     bad = torch.tensor(-1, dtype=torch.int32 if qkv.dtype == torch.float32 else torch.int16).view(qkv.dtype)
-    assert bad.isnan()  # all of its bits are set: no sum of integers may take it for a number
+    assert bad.isnan()  # all bits are set: integer arithmetic on the bits must not turn it into a number
     if what in ("query", "key", "value"):
         tokens[0, 4, 1, ("query", "key", "value").index(what), 1, 2] = bad
     elif what == "bias":
@@ -93,15 +93,15 @@ def spoiled(what: str, qkv: Tensor, bias: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("window", [7, 8])  # 49 and 64 keys: with and without filling up a vector
+@pytest.mark.parametrize("window", [7, 8])  # 49 and 64 keys: with and without padding of the last vector
 @pytest.mark.parametrize(
     "what", ["query", "key", "value", "bias", "infinite score", "infinite query", "no key left", "nothing"]
 )
-def test_what_is_not_finite_is_not_hidden(what: str, window: int, dtype: torch.dtype) -> None:
+def test_non_finite_values_propagate(what: str, window: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     qkv = torch.randn(1, window, window, 3 * 2 * 5).to(dtype)
     bias = torch.randn(2, window**2, window**2).to(dtype)
-    spoiled(what, qkv, bias)
+    write_non_finite(what, qkv, bias)
     result = dcn.attention.window_attention(qkv, bias, 2, window, 0.4)
     query, key, value = qkv.double().flatten(1, 2).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
     expected = torch.softmax(0.4 * query @ key.mT + bias.double(), -1) @ value  # (1, heads, L, width)
@@ -112,14 +112,14 @@ def test_what_is_not_finite_is_not_hidden(what: str, window: int, dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_key_with_a_score_of_minus_infinity_takes_no_part(dtype: torch.dtype) -> None:
+def test_key_with_score_of_minus_infinity_is_ignored(dtype: torch.dtype) -> None:
     qkv, bias = torch.randn(1, 8, 8, 3 * 16).to(dtype), torch.zeros(1, 64, 64, dtype=dtype)
     bias[..., 1:] = -math.inf
     result = dcn.attention.window_attention(qkv, bias, 1, 8, 0.2)
     assert torch.equal(result, qkv[:, :1, :1, 32:].expand_as(result))
 
 
-def test_not_where_gradients_or_traces_are_wanted() -> None:
+def test_unusable_with_gradients_float64_or_plain_backend() -> None:
     x = torch.randn(1, 8, 8, 4)
     assert not dcn.attention.usable(x)  # gradients are on
     with torch.no_grad():
@@ -143,6 +143,6 @@ def test_not_where_gradients_or_traces_are_wanted() -> None:
         ((1, 8, 8, 48), (2, 64, 64), {"shift": -1}, "margin 0 and shift -1 do not fit a window of 8"),
     ],
 )
-def test_what_does_not_fit_is_refused(shape, bias, arguments, message) -> None:
+def test_wrong_shapes_are_refused(shape, bias, arguments, message) -> None:
     with pytest.raises(RuntimeError, match=message):
         dcn.attention.window_attention(torch.zeros(shape), torch.zeros(bias), 2, 8, 1.0, **arguments)

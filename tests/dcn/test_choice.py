@@ -1,4 +1,4 @@
-"""Which implementation runs, building on demand, and what is said where something is missing."""
+"""Choice of implementation, building on demand, and messages about missing parts."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def _restore(monkeypatch):
 
 
 def used(monkeypatch) -> list[str]:
-    """Records what runs."""
+    """Record the calls of the plain implementation."""
     seen: list[str] = []
     plain = dcn.plain.deform_conv2d
     monkeypatch.setattr(dcn.plain, "deform_conv2d", lambda *a: seen.append("plain") or plain(*a))
     return seen
 
 
-def test_plain_is_always_there_and_last():
+def test_plain_is_always_the_last_backend():
     assert dcn.backends()[-1] == "plain"
     assert set(dcn.backends()) <= {"compiled", "torchvision", "plain"}
 
 
-def test_compiled_is_first_where_it_is(compiled, monkeypatch):
+def test_compiled_is_the_first_backend(compiled, monkeypatch):
     assert dcn.backends()[0] == "compiled"
     seen = used(monkeypatch)
     call()
@@ -77,13 +77,13 @@ def test_unknown_names_are_refused(monkeypatch):
 
 
 @pytest.mark.skipif("torchvision" in dcn.backends(), reason="torchvision imports here")
-def test_torchvision_missing_is_said():
+def test_missing_torchvision_is_named():
     dcn.set_backend("torchvision")
     with pytest.raises(InputError, match="torchvision does not import"):
         call()
 
 
-def test_library_is_named_after_what_it_depends_on(monkeypatch, tmp_path):
+def test_library_name_depends_on_sources_flags_and_torch(monkeypatch, tmp_path):
     first = build.library_path()
     assert build.library_path() == first
     sources = tmp_path / "csrc"
@@ -102,7 +102,7 @@ def test_library_is_named_after_what_it_depends_on(monkeypatch, tmp_path):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A copy of the operator without anything built."""
+    """A copy of the operator that has not been built."""
     shutil.copytree(ROOT / "dcn", tmp_path / "dcn", ignore=shutil.ignore_patterns("build", "__pycache__"))
     for name in ("errors.py", "setup_dcn.sh"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -118,7 +118,7 @@ def run(folder: Path, *command: str, **environment: str) -> subprocess.Completed
 USE = "import dcn, torch; dcn.ensure_built(); dcn.DCNv2Pack(8, 8)(torch.ones(1, 8, 4, 4), torch.ones(1, 8, 4, 4)); print(dcn.backends())"
 
 
-def test_without_a_compiler_one_clear_line_and_everything_works(elsewhere):
+def test_without_compiler_one_warning_and_plain_works(elsewhere):
     used = run(elsewhere, sys.executable, "-c", USE, CXX="no-such-compiler")
     assert used.returncode == 0, used.stderr
     line, backends = used.stdout.strip().splitlines()
@@ -143,7 +143,7 @@ def broken(monkeypatch, tmp_path):
 
 
 def failed_build(compiler: Path) -> tuple[list[str], bool]:
-    """What is said, and whether the compiler was asked."""
+    """The messages, and whether the compiler was called."""
     lines: list[str] = []
     calls = compiler.with_name("calls")
     calls.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ def failed_build(compiler: Path) -> tuple[list[str], bool]:
     return lines, calls.exists()
 
 
-def test_a_compiler_that_failed_is_asked_again(broken):
+def test_failed_build_is_repeated(broken):
     lines, asked = failed_build(broken)
     assert len(lines) == 1 and asked
     lines, asked = failed_build(broken)
@@ -160,7 +160,7 @@ def test_a_compiler_that_failed_is_asked_again(broken):
 
 
 @pytest.mark.parametrize("content", ["not JSON", "{}", '{"compiler": 3}', "[]"])
-def test_a_foreign_trace_of_a_failure_is_removed(broken, content):
+def test_unreadable_failure_record_is_removed(broken, content):
     failed_build(broken)
     (trace,) = build.FOLDER.glob("*.failed")
     trace.write_text(content)
@@ -168,7 +168,7 @@ def test_a_foreign_trace_of_a_failure_is_removed(broken, content):
     assert lines[0] == f"dcn: {trace.name} cannot be read: building again" and asked
 
 
-def test_a_compiler_that_was_slow_to_fail_is_asked_once_a_day_or_when_it_changed(broken):
+def test_slow_failed_build_is_repeated_after_a_day_or_a_change(broken):
     failed_build(broken)
     (trace,) = build.FOLDER.glob("*.failed")
     trace.write_text(json.dumps(json.loads(trace.read_text()) | {"seconds": 31.0}))
@@ -182,7 +182,7 @@ def test_a_compiler_that_was_slow_to_fail_is_asked_once_a_day_or_when_it_changed
 
 @pytest.fixture
 def copied(compiled, monkeypatch, tmp_path):
-    """A "compiler" that copies the library that is there already into an empty build folder, so that nothing is compiled."""
+    """A fake compiler that copies the existing library into an empty build folder, so that nothing is compiled."""
     good, folder = build.library_path(), tmp_path / "build"
     fake = tmp_path / "c++"
     fake.write_text(
@@ -195,7 +195,7 @@ def copied(compiled, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no record", "foreign record"])
-def test_a_damaged_library_is_built_again(copied, damage):
+def test_damaged_library_is_rebuilt(copied, damage):
     content, record = copied.read_bytes(), copied.with_suffix(".json")
     if damage == "truncated":
         copied.write_bytes(content[: len(content) // 2])
@@ -211,8 +211,8 @@ def test_a_damaged_library_is_built_again(copied, damage):
     assert build.build(lines.append) == copied and len(lines) == 3
 
 
-def test_a_library_that_does_not_load_is_built_again(copied, monkeypatch):
-    """Intact as far as its record says; loading the new one would register the operators twice, so that is left out here."""
+def test_library_that_does_not_load_is_rebuilt(copied, monkeypatch):
+    """The checksum matches the record. Loading the new library would register the operators twice, so loading is patched."""
     content, record = copied.read_bytes(), copied.with_suffix(".json")
     copied.write_bytes(b"not a library")
     record.write_text(json.dumps(json.loads(record.read_text()) | {"sha256": build._checksum(copied)}))
@@ -239,7 +239,7 @@ def test_setup_script_usage_and_cleaning(elsewhere):
     assert not (elsewhere / "dcn" / "build").exists()
 
 
-def test_why_cuda_is_left_out(monkeypatch):
+def test_reasons_for_building_without_cuda(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert build.find_cuda().why_not == "this PyTorch is a CPU build"
     monkeypatch.setattr(torch.version, "cuda", "12.4")
@@ -256,7 +256,7 @@ def test_why_cuda_is_left_out(monkeypatch):
 
 @pytest.fixture
 def card(monkeypatch, tmp_path):
-    """A CUDA card that the compiled operator was built for, as far as the choice can tell; returns the library's path."""
+    """Simulate a CUDA card that the compiled operator was built for; returns the path of the library."""
     monkeypatch.setattr(compiled_module, "available", lambda device: True)
     monkeypatch.setattr(build, "library_path", lambda: tmp_path / "dcn-1.so")
     monkeypatch.setattr(build, "FOLDER", tmp_path)
@@ -267,7 +267,7 @@ def card(monkeypatch, tmp_path):
     return tmp_path / "dcn-1.so"
 
 
-def test_a_card_is_asked_once_per_build(card, monkeypatch):
+def test_card_is_checked_once_per_build(card, monkeypatch):
     asked = []
     monkeypatch.setattr(trust, "_in_other_process", lambda index: asked.append(index) or "")
     assert dcn.choice.implementation("cuda") == dcn.choice.implementation("cuda") == "compiled"
@@ -279,7 +279,7 @@ def test_a_card_is_asked_once_per_build(card, monkeypatch):
 
 
 @pytest.mark.parametrize("torchvision", [True, False])
-def test_a_card_where_the_compiled_operator_is_wrong_gets_the_next_best(card, monkeypatch, caplog, torchvision):
+def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeypatch, caplog, torchvision):
     monkeypatch.setattr(
         trust, "_in_other_process", lambda index: "output in float64 differs from plain PyTorch's by 1e-2"
     )
@@ -289,20 +289,20 @@ def test_a_card_where_the_compiled_operator_is_wrong_gets_the_next_best(card, mo
             assert dcn.choice.implementation("cuda") == ("torchvision" if torchvision else "plain")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and "not used on card 0 (9.0): output in float64 differs" in said[0]
-    dcn.set_backend("compiled")  # asked for by name: used
+    dcn.set_backend("compiled")  # an explicit choice is used
     assert dcn.choice.implementation("cuda") == "compiled"
 
 
 @pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"card 0 (9.0)": 3}'])
-def test_a_damaged_verdict_is_made_again(card, monkeypatch, content):
+def test_damaged_card_record_is_replaced(card, monkeypatch, content):
     card.with_suffix(".cards.json").write_text(content)
     monkeypatch.setattr(trust, "_in_other_process", lambda index: "")
     assert dcn.choice.implementation("cuda") == "compiled"
     assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": ""}
 
 
-def test_a_comparison_that_cannot_run_gives_a_verdict(monkeypatch):
-    """Here without a card: the process says that it cannot use one, and this one finds the same."""
+def test_comparison_that_cannot_run_is_reported(monkeypatch):
+    """Without a card the subprocess cannot compare, so the comparison runs in this process."""
     monkeypatch.setattr(trust, "disagreement", lambda device: f"compared in this process on {device}")
     if not torch.cuda.is_available():
         assert trust._in_other_process(0) == "compared in this process on cuda:0"
@@ -310,7 +310,7 @@ def test_a_comparison_that_cannot_run_gives_a_verdict(monkeypatch):
     assert trust._in_other_process(0) == "the comparison with plain PyTorch failed: exit code 1"
 
 
-def test_the_comparison_finds_agreement_and_mistakes(compiled):
+def test_comparison_accepts_correct_and_finds_wrong_results(compiled):
     forward, backward = torch.ops.dcn.deform_conv2d, torch.ops.dcn.deform_conv2d_backward
     cpu = torch.device("cpu")
     assert trust.disagreement(cpu) == ""
@@ -329,7 +329,7 @@ def test_the_comparison_finds_agreement_and_mistakes(compiled):
     assert "output in float16 differs from plain PyTorch's by nan" in trust.disagreement(cpu, half_is_nan)
 
 
-def test_windows_is_told_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_error_says_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.platform, "system", lambda: "Windows")
     with pytest.raises(build.BuildError, match="built on Linux and macOS only"):
         build.find_compiler()

@@ -1,4 +1,4 @@
-"""What is true of the compiled operator alone."""
+"""Properties of the compiled operator: schema, gradients, threads, torch.compile, export."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_opcheck(dtype):
         torch.library.opcheck(torch.ops.dcn.deform_conv2d_backward, (grad, *plain[:3], plain[4], *PAIRS, wanted))
 
 
-def test_second_derivative_says_that_there_is_none():
+def test_second_derivative_is_refused():
     input, offset, weight, bias, mask = leaves()
     out = dcn.deform_conv2d(input, offset, weight, bias, padding=1, mask=mask)
     (grad,) = torch.autograd.grad(out.square().sum(), input, create_graph=True)
@@ -47,7 +47,7 @@ def test_second_derivative_says_that_there_is_none():
         grad.sum().backward()
 
 
-def test_direct_calls_are_checked():
+def test_torch_op_checks_its_arguments():
     input, offset, weight, bias, mask = (tensor.detach() for tensor in leaves())
     with pytest.raises(RuntimeError, match="offset must have shape"):
         torch.ops.dcn.deform_conv2d(input, offset[:, :, 1:], weight, bias, mask, *PAIRS)
@@ -58,7 +58,7 @@ def test_direct_calls_are_checked():
 
 
 @pytest.mark.parametrize("deform_groups", [1, 2, 8])
-def test_same_result_every_time(deform_groups):
+def test_repeated_calls_give_the_same_bits(deform_groups):
     case = Case(batch=3, channels=64 // deform_groups, deform_groups=deform_groups, outs=16, size=(21, 19))
     runs = []
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_same_result_every_time(deform_groups):
     assert all(torch.equal(a, b) for other in runs[1:] for a, b in zip(runs[0], other, strict=True))
 
 
-def test_threads_do_not_change_results_beyond_rounding():
+def test_thread_count_changes_results_by_rounding_only():
     case = Case(batch=5, channels=32, deform_groups=1, outs=7, size=(13, 12))
     before, runs = torch.get_num_threads(), []
     try:
@@ -106,7 +106,7 @@ def test_one_training_step_through_torch_compile():
         assert max_difference(parameter.grad, wanted[name]) < 1e-4, name
 
 
-def test_export_keeps_the_operator_and_the_plain_path_needs_none():
+def test_export_with_and_without_the_operator():
     layer = dcn.DCNv2Pack(16, 8, deformable_groups=2).eval()
     sample = (torch.randn(1, 16, 9, 8), torch.randn(1, 16, 9, 8))
     size = {2: torch.export.Dim("h", min=4, max=64), 3: torch.export.Dim("w", min=4, max=64)}

@@ -1,4 +1,4 @@
-"""The CUDA source without a GPU: its kernels run on the CPU and are compared with `dcn.plain`; nvcc compiles it for every card.
+"""The CUDA source without a GPU: its kernels run on the CPU and are compared with `dcn.plain`; nvcc compiles it for all cards.
 
 `cuda_on_cpu/` replaces the launch by a loop over threads, in any order, and g++ adds AddressSanitizer and UBSan (out-of-bounds and
 misaligned accesses). `cuda_source.py` has the comparisons.
@@ -31,7 +31,7 @@ ARCHITECTURES = os.environ.get("DCN_TEST_ARCHITECTURES", "7.5 9.0").split()
 
 
 def sanitizer_libraries() -> list[str]:
-    """libasan and the C++ library it must know, to be loaded before everything else; empty where g++ comes without."""
+    """libasan and libstdc++, which must be preloaded in this order; empty if g++ has no libasan."""
     found = [
         subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in ("libasan.so", "libstdc++.so")
@@ -40,7 +40,7 @@ def sanitizer_libraries() -> list[str]:
 
 
 def build_shim(folder: Path, flags: list[str]) -> Path:
-    """Compile the CUDA source, the argument checks and the registration with g++; returns the library."""
+    """Compile the CUDA source, the argument checks and the registration with g++; return the library's path."""
     home = Path(torch.__file__).parent
     headers = [
         "-isystem",
@@ -106,7 +106,7 @@ def test_random_cases_equal_plain(results):
 
 
 @pytest.mark.slow
-def test_deterministic_mode_gives_the_same_bits_in_any_order_of_threads(results):
+def test_deterministic_mode_does_not_depend_on_thread_order(results):
     cases = of(results, "deterministic")
     assert [case for case in cases if not case["same"]] == []
     exact = [case for case in cases if case["kind"] == "float64"]
@@ -117,7 +117,7 @@ def test_deterministic_mode_gives_the_same_bits_in_any_order_of_threads(results)
 
 
 @pytest.mark.slow
-def test_arguments_that_start_anywhere_in_memory(results):
+def test_unaligned_arguments(results):
     assert_near(of(results, "views"))
 
 

@@ -1,4 +1,4 @@
-"""DCNv2Pack: what it starts as, what it warns of."""
+"""DCNv2Pack: initialisation, parameter names, warnings about large offsets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def layer_and_inputs():
     return dcn.DCNv2Pack(16, 8, deformable_groups=2), torch.randn(2, 16, 9, 7), torch.randn(2, 16, 9, 7)
 
 
-def test_starts_without_offsets_and_with_masks_of_one_half(backend):
+def test_initial_offsets_are_zero_and_masks_one_half(backend):
     layer, x, feature = layer_and_inputs()
     assert max_difference(layer(x, feature), F.conv2d(x, layer.weight / 2, layer.bias, padding=1)) < 1e-5
     bound = 1 / (16 * 9) ** 0.5
@@ -48,7 +48,7 @@ def test_stride_and_dilation():
 
 
 @pytest.mark.parametrize("value", [200.0, float("nan")])
-def test_exploding_offsets_are_logged_once_in_a_while(caplog, value):
+def test_large_offsets_are_logged_at_intervals(caplog, value):
     layer, x, feature = layer_and_inputs()
     with torch.no_grad():
         layer.conv_offset_mask.bias[:36] = value
@@ -60,7 +60,7 @@ def test_exploding_offsets_are_logged_once_in_a_while(caplog, value):
 
 
 class Late:
-    """Stands for a number that arrives from a GPU in the second call after."""
+    """Stand-in for `Reading`: the number arrives from the GPU at the second call."""
 
     def __init__(self, value):
         self.calls = 0
@@ -70,7 +70,7 @@ class Late:
         return 200.0 if self.calls == 2 else None
 
 
-def test_on_a_gpu_the_warning_comes_later_and_nothing_waits(caplog, monkeypatch):
+def test_warning_on_a_gpu_does_not_synchronise(caplog, monkeypatch):
     monkeypatch.setattr(module, "Reading", Late)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     layer = dcn.DCNv2Pack(16, 8)
@@ -93,7 +93,7 @@ def test_on_a_gpu_the_warning_comes_later_and_nothing_waits(caplog, monkeypatch)
             assert len(caplog.records) == calls
 
 
-def test_a_layer_can_be_copied_while_a_number_is_on_its_way():
+def test_layer_can_be_copied_with_a_pending_reading():
     layer, x, feature = layer_and_inputs()
     layer._reading = open(__file__)  # noqa: SIM115, PTH123  can be neither copied nor pickled, as an event of a GPU
     copy = deepcopy(layer)
@@ -101,7 +101,7 @@ def test_a_layer_can_be_copied_while_a_number_is_on_its_way():
     assert copy._reading is None and torch.equal(copy(x, feature), layer(x, feature))
 
 
-def test_quiet_offsets_are_not(caplog):
+def test_small_offsets_are_not_logged(caplog):
     layer, x, feature = layer_and_inputs()
     layer(x, feature)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

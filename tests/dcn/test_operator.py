@@ -1,4 +1,4 @@
-"""The operator against its definition, against closed forms and against the reference outputs, whatever implements it."""
+"""Every implementation of the operator against its definition, closed forms and the reference outputs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_compiled_equals_plain(compiled, case, seed, spread):
 
 
 @pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float16, 0.003)])
-def test_every_type_is_near_double(backend, dtype, bound):
+def test_all_dtypes_are_close_to_float64(backend, dtype, bound):
     case = Case(channels=8, deform_groups=2, outs=16, size=(12, 11))
     tensors = case.tensors(dtype)
     exact = run(case, {name: tensor.double() for name, tensor in tensors.items()})
@@ -133,7 +133,7 @@ def test_far_infinite_and_nan_offsets_sample_zero(backend, value, dtype):
     assert all(not grads[i].any() for i in (0, 1, 2, 4))
 
 
-def test_batch_equals_single_runs_and_input_is_left_alone(backend):
+def test_batch_equals_single_runs_and_inputs_are_unchanged(backend):
     case = Case(batch=3, channels=8)
     tensors = case.tensors(torch.float32)
     before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -163,7 +163,7 @@ def test_strided_arguments(backend):
     "case", [Case(channels=8, size=(9, 10), groups=2), Case(size=(7, 1)), Case(size=(1, 6), deform_groups=2)]
 )
 def test_channels_last_in_and_out(backend, case):
-    """Offsets and masks as they come out of one convolution in this layout: neither planes nor dense."""
+    """Offsets and masks are slices of one channels-last convolution output: not contiguous in any memory format."""
     tensors = case.tensors(torch.float64)
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in tensors.items()}
     expected = run(case, tensors)
@@ -180,7 +180,7 @@ def test_channels_last_in_and_out(backend, case):
     assert all(max_difference(leaves[name].grad, plain[name].grad) < 1e-11 for name in leaves)
 
 
-def test_a_single_column_may_have_any_stride(backend):
+def test_axis_of_size_one_may_have_any_stride(backend):
     case = Case(channels=4, size=(6, 1))
     tensors = case.tensors(torch.float64)
     odd = {
@@ -191,7 +191,7 @@ def test_a_single_column_may_have_any_stride(backend):
 
 
 @pytest.mark.parametrize("case", [Case(batch=0), Case(size=(0, 5), padding=(2, 1)), Case(size=(2, 2), padding=(0, 0))])
-def test_nothing_to_do(backend, case):
+def test_empty_batch_input_and_output(backend, case):
     if case.size == (2, 2):
         case = case._replace(size=(2, 5))  # output height 0
     tensors = case.tensors(torch.float32)
@@ -237,7 +237,7 @@ def test_autocast(backend):
         ({"dilation": 9}, "output size would be negative"),
     ],
 )
-def test_bad_input_is_one_clear_line(backend, change, words):
+def test_bad_input_is_refused_in_one_line(backend, change, words):
     case = Case()
     arguments = case.tensors(torch.float32) | case.settings() | change
     with pytest.raises(InputError) as error:

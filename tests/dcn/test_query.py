@@ -1,4 +1,4 @@
-"""STNO's query as a compiled operator beside the layers that it stands for."""
+"""STNO's query: the compiled operator against the layers that it replaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.stno.query import Query
 from tests.models.plain_query import plain_query
 
 pytestmark = pytest.mark.usefixtures("compiled")
-# Channels, hidden values, LR height and width, output height and width. More than 32 intervals are worked on in blocks.
+# Channels, hidden values, LR height and width, output height and width. More than 32 intervals are processed in blocks.
 SIZES = [
     (6, 10, 9, 7, 36, 28),
     (3, 1, 9, 7, 27, 21),  # odd scale: outputs on the centres
@@ -37,7 +37,7 @@ def make(channels: int, hidden: int) -> Query:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
-def test_as_the_layers_that_it_stands_for(size: tuple[int, ...]) -> None:
+def test_equals_the_layers_it_replaces(size: tuple[int, ...]) -> None:
     channels, hidden, height, width, *output = size
     query, features = make(channels, hidden), torch.randn(2, channels, height, width)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_as_the_layers_that_it_stands_for(size: tuple[int, ...]) -> None:
 
 
 def arguments(hidden: int = 20) -> dict[str, Any]:
-    """Features of zero, so that an output's hidden values are `shift_y` and `shift_x` alone."""
+    """Arguments with features of zero: an output's hidden values are `shift_y + shift_x`."""
     return {
         "features": torch.zeros(1, 2, 3, 4),
         "corners": torch.randn(4, 4, hidden),
@@ -63,7 +63,7 @@ def arguments(hidden: int = 20) -> dict[str, Any]:
 
 
 def arguments_of(query: Query, features: Tensor, size: tuple[int, int]) -> dict[str, Any]:
-    """What `query` gives to the operator for features (N, h, w, C)."""
+    """The arguments that `query` passes to the operator for features (N, h, w, C)."""
     names = ("features", "corners", "shift_y", "shift_x", "colour", "bias", "y", "x")
     with torch.no_grad(), patch.object(dcn.query, "render", wraps=dcn.query.render) as render:
         query(features.permute(0, 3, 1, 2), size)
@@ -71,12 +71,12 @@ def arguments_of(query: Query, features: Tensor, size: tuple[int, int]) -> dict[
 
 
 def scattered(values: Tensor) -> Tensor:
-    """The same values, but each of them alone in memory."""
+    """The same values with a stride of 2 in memory."""
     return torch.stack([values, values], -1)[..., 0]
 
 
 def gelu(values: Tensor) -> Tensor:
-    """The operator's GELU of each value: one hidden value, one output row each."""
+    """The operator's GELU of each value, computed with one hidden value."""
     given = arguments(hidden=1)
     given["shift_x"] = values.float().view(-1, 1, 1).expand(-1, 2, 1)
     given["features"] = torch.zeros(1, 2, len(values) - 1, 4)
@@ -85,7 +85,7 @@ def gelu(values: Tensor) -> Tensor:
     return dcn.query.render(**given)[0, 0, 0]
 
 
-def test_its_gelu_is_that_of_pytorch() -> None:
+def test_gelu_equals_pytorch() -> None:
     x = torch.cat([torch.linspace(-7, 7, 20_001), torch.tensor([-1e30, -1e4, -0.0, 1e-30, 1e4, 1e30])])
     result, expected = gelu(x), F.gelu(x.double())
     assert torch.equal(result[-6:], expected[-6:].float())
@@ -95,7 +95,7 @@ def test_its_gelu_is_that_of_pytorch() -> None:
 
 @pytest.mark.parametrize("where", ["features", "corners", "shift_y", "shift_x", "colour", "bias"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_is_not_hidden(where: str, value: float) -> None:
+def test_non_finite_arguments_propagate(where: str, value: float) -> None:
     given = arguments()
     given["features"] = torch.randn(1, 2, 3, 4)
     given["colour"] = torch.randn(3, 20)
@@ -104,7 +104,7 @@ def test_what_is_not_finite_is_not_hidden(where: str, value: float) -> None:
     assert not dcn.query.render(**given).isfinite().any()
 
 
-def test_one_thread_or_two_give_the_same_bits() -> None:
+def test_result_does_not_depend_on_thread_count() -> None:
     query, features = make(8, 20), torch.randn(2, 70, 70, 8)
     given = arguments_of(query, features, (100, 130))
     threads, results = torch.get_num_threads(), []
@@ -117,7 +117,7 @@ def test_one_thread_or_two_give_the_same_bits() -> None:
     assert torch.equal(*results)
 
 
-def test_any_layout_and_an_empty_batch() -> None:
+def test_strided_arguments_and_empty_batch() -> None:
     given = arguments_of(make(8, 20), torch.randn(2, 6, 5, 8), (12, 11))
     expected = dcn.query.render(**given)
     strided = {name: scattered(value) for name, value in given.items() if isinstance(value, Tensor)}
@@ -128,7 +128,7 @@ def test_any_layout_and_an_empty_batch() -> None:
     assert empty.shape == (0, 3, 12, 11)
 
 
-def test_a_feature_that_is_not_finite_spoils_its_neighbourhood_alone() -> None:
+def test_nan_feature_changes_its_neighbourhood_only() -> None:
     query, features = make(4, 20), torch.randn(1, 4, 40, 40)
     features[0, 1, 33, 7] = math.nan
     with torch.no_grad():
@@ -137,7 +137,7 @@ def test_a_feature_that_is_not_finite_spoils_its_neighbourhood_alone() -> None:
     assert 0 < result.sum() <= 3 * 6 * 6
 
 
-def test_not_where_gradients_or_other_types_are_wanted() -> None:
+def test_unusable_with_gradients_or_other_dtypes() -> None:
     x = torch.zeros(1, 4, 2, 2)
     assert not dcn.query.usable(x)  # gradients are on
     with torch.no_grad():
@@ -164,6 +164,6 @@ def test_not_where_gradients_or_other_types_are_wanted() -> None:
         ("y", dcn.query.Positions(torch.tensor([1.0]), torch.zeros(1)), "y intervals must be a list of int64"),
     ],
 )
-def test_what_does_not_fit_is_refused(name: str, value: Any, message: str) -> None:
+def test_wrong_arguments_are_refused(name: str, value: Any, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
         dcn.query.render(**{**arguments(), name: value})
