@@ -1,7 +1,7 @@
 """Seeded reference weights and outputs of the published networks.
 
-`fixtures/*.npz` hold inputs (`in_*`) and outputs (`out_*`) of the public reference codes; the weights are drawn from a rule that
-depends on each tensor's name alone, so only names and shapes are stored. `tolerances.json` holds the float32 noise floor per output.
+`fixtures/*.npz` hold inputs (`in_*`) and outputs (`out_*`) of the public reference code. Each weight is drawn from a generator
+seeded by its name, so only names and shapes are stored. `tolerances.json` holds the float32 noise floor of each output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _names(network: str) -> list[list]:
 
 
 def seeded_state(network: str) -> dict[str, Tensor]:
-    """The full published state dict of "mtdo" or "stno" (index buffers left out), official names."""
+    """The full state dict of "mtdo" or "stno" (without index buffers), with published names."""
     return {key: seeded_tensor(key, shape, kind, extra) for key, shape, kind, extra in _names(network)}
 
 

@@ -1,4 +1,4 @@
-"""Stills and clips from checkouts (experiments/gather.py)."""
+"""experiments/gather.py: stills and clips from checkouts of other repositories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def picture(seed: int, bands: int = 3) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (24, 32, bands), dtype=np.uint8)
 
 
-def test_stills_are_shrunk_by_area_and_named_with_their_licence(tmp_path, capsys):
+def test_stills_are_reduced_by_area_and_licence_is_recorded(tmp_path, capsys):
     photos, out = tmp_path / "checkouts" / "photos", tmp_path / "out"
     for number in range(2):
         write_image(photos / "images" / f"{number}.png", picture(number))
@@ -42,7 +42,7 @@ def test_stills_are_shrunk_by_area_and_named_with_their_licence(tmp_path, capsys
         gather.main([str(tmp_path / "checkouts"), str(out), "--list", str(table)])
 
 
-def test_missing_checkouts_are_named_before_the_work(tmp_path):
+def test_missing_checkouts_are_named_before_work_starts(tmp_path):
     with pytest.raises(InputError, match="lacks checkouts of OpenDroneMap/odm_data_caliterra, "):
         gather.main([str(tmp_path), str(tmp_path / "out")])
     (tmp_path / "list.tsv").write_text("nothing\n1\n")
@@ -50,7 +50,7 @@ def test_missing_checkouts_are_named_before_the_work(tmp_path):
         gather.main([str(tmp_path), str(tmp_path / "out"), "--list", str(tmp_path / "list.tsv")])
 
 
-def test_the_permissive_list_has_permissive_licences_only():
+def test_permissive_list_has_permissive_licences_only():
     rows = gather.read_list(gather.LIST)
     assert {row.licence for row in rows} <= {"CC0 1.0", "public domain", "CC BY 3.0", "CC BY 4.0", "BSD-2-Clause"}
     assert {row.kind for row in rows} == {"stills", "clip"} and all(row.author for row in rows)

@@ -1,4 +1,4 @@
-"""Training in pieces (experiments/piece.py) and the packed data set (experiments/pack.py)."""
+"""Training in limited pieces (experiments/piece.py) and the packed data set (experiments/pack.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.engine.conftest import tiny_mapping
 
 @pytest.fixture
 def stopping(monkeypatch):
-    """Pieces end after two steps, as if the time was up."""
+    """End every piece after two steps, as the time limit would."""
     update = Trainer.update
 
     @contextmanager
@@ -47,7 +47,7 @@ def stopping(monkeypatch):
 
 
 def run_pieces(monkeypatch, tmp_path: Path, name: str) -> int:
-    """Train the tiny network in pieces, each in another folder; the number of pieces."""
+    """Train the tiny network in pieces, each in another folder; return the number of pieces."""
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(tiny_mapping(tmp_path / name, steps=5)))
     out = tmp_path / f"{name}_out"
@@ -65,7 +65,7 @@ def run_pieces(monkeypatch, tmp_path: Path, name: str) -> int:
     raise AssertionError("the run does not end")
 
 
-def test_pieces_give_the_bits_of_one_run(monkeypatch, tmp_path, request):
+def test_pieces_equal_one_run_bit_for_bit(monkeypatch, tmp_path, request):
     assert run_pieces(monkeypatch, tmp_path, "one") == 1
     request.getfixturevalue("stopping")
     assert run_pieces(monkeypatch, tmp_path, "pieces") == 3
@@ -76,7 +76,7 @@ def test_pieces_give_the_bits_of_one_run(monkeypatch, tmp_path, request):
     assert steps == sorted(steps)
 
 
-def test_the_time_limit_is_a_signal_that_the_loop_notes():
+def test_time_limit_ends_the_training_loop():
     signals = Signals()
     with piece.stopped_after(0), signals.watch():
         deadline = time.monotonic() + 30
@@ -85,13 +85,13 @@ def test_the_time_limit_is_a_signal_that_the_loop_notes():
     assert signals.caught == [signal.SIGTERM]
 
 
-def test_before_training_the_limit_is_an_error_of_one_line():
+def test_time_limit_before_training_is_a_one_line_error():
     with pytest.raises(InputError, match="raise --minutes"), piece.stopped_after(3600):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
 
-def test_a_folder_without_a_state_is_refused(monkeypatch, tmp_path):
+def test_folder_without_a_state_is_refused(monkeypatch, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(tiny_mapping(tmp_path)))
     (tmp_path / "tiny").mkdir()
@@ -101,7 +101,7 @@ def test_a_folder_without_a_state_is_refused(monkeypatch, tmp_path):
         piece.main()
 
 
-def test_a_missing_package_is_named_when_it_is_used():
+def test_missing_package_is_named_when_it_is_used():
     module = piece.Missing("av")
     with pytest.raises(InputError, match=r"av\.filter\.Graph is needed, but the package 'av' is not installed"):
         module.filter.Graph()
@@ -113,7 +113,7 @@ def photograph(path: Path, height: int, width: int, seed: int) -> None:
     write_image(path, coarse.repeat(8, 0).repeat(8, 1))
 
 
-def test_a_pack_holds_crops_in_turns_up_to_the_limit(tmp_path):
+def test_pack_takes_crops_round_robin_up_to_the_limit(tmp_path):
     for number in range(4):
         photograph(tmp_path / "many" / f"{number}.png", 320, 400, number)
     photograph(tmp_path / "few" / "0.png", 200, 240, 9)

@@ -1,4 +1,4 @@
-"""The recipes of experiments/README.md train the networks that are released."""
+"""The recipes in experiments/README.md belong to the released networks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RELEASED = sorted((ROOT / "checkpoints").glob("*.safetensors"))
 
 
 def recipe(name: str) -> str:
-    """The section of the README."""
+    """The text of a section of the README."""
     sections = (ROOT / "experiments" / "README.md").read_text("utf-8").split("\n## ")
     return next(section for section in sections if section.startswith(f"{name}\n"))
 
 
 @pytest.mark.parametrize("weights", RELEASED, ids=lambda path: path.stem)
-def test_the_last_config_of_a_recipe_is_that_of_the_weights(weights: Path) -> None:
+def test_last_config_of_a_recipe_equals_the_config_in_the_weights(weights: Path) -> None:
     text = recipe(weights.stem).replace("stno_s_$part", "stno_s_1")
     named = re.findall(r"--config (experiments/configs/\w+\.yaml)", text)
     assert named and all((ROOT / path).is_file() for path in named)
@@ -32,6 +32,6 @@ def test_the_last_config_of_a_recipe_is_that_of_the_weights(weights: Path) -> No
 
 
 @pytest.mark.parametrize("weights", RELEASED, ids=lambda path: path.stem)
-def test_a_recipe_has_the_logs_of_its_configs(weights: Path) -> None:
+def test_every_config_of_a_recipe_has_a_log(weights: Path) -> None:
     logs = {path.stem for path in (ROOT / "experiments" / "logs").glob("*.jsonl")}
     assert any(log == weights.stem or log.startswith(f"{weights.stem}_") for log in logs)

@@ -1,4 +1,4 @@
-"""Losses against closed forms and slow plain versions."""
+"""Losses against closed forms and slow reference implementations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def plain_census(pred: torch.Tensor, target: torch.Tensor, radius: int) -> float
 
 
 @pytest.mark.parametrize("radius", [1, 2])
-def test_census_equals_the_loops(radius):
+def test_census_equals_plain_loops(radius):
     torch.manual_seed(0)
     pred, target = torch.rand(2, 3, 7, 8, dtype=torch.float64)
     actual = losses.census(pred[None], target[None], radius).item()
@@ -53,14 +53,14 @@ def test_census_ignores_brightness_and_takes_clips():
         losses.census(clip, clip[:1])
 
 
-def test_between_is_its_sum():
+def test_between_is_charbonnier_plus_census():
     pred, target = torch.rand(2, 1, 2, 3, 9, 9)
     expected = losses.charbonnier(pred, target) + 0.25 * losses.census(pred, target)
     assert losses.between(pred, target, census_weight=0.25).item() == pytest.approx(expected.item())
 
 
 def test_flow_smoothness_closed_form():
-    """A flow that grows by 1 px per column and by 2 px per row, on a flat image and on one with steps in x."""
+    """A flow that grows by 1 px per column and 2 px per row, on a constant image and on one with steps in x."""
     flow = (torch.arange(5.0) + 2 * torch.arange(4.0)[:, None]).expand(1, 2, 4, 5)
     flat = torch.zeros(1, 3, 4, 5)
     assert losses.flow_smoothness(flow, flat).item() == pytest.approx(3.0)

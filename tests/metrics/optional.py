@@ -1,4 +1,4 @@
-"""Optional packages that tests compare with; torchvision's Python part is enough for them."""
+"""Optional packages used as references by tests; they need only torchvision's Python code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metrics import perceptual
 
 
 def package(name: str) -> ModuleType:
-    """An optional package; the test is skipped where it is not installed."""
+    """Import an optional package; skip the test if it is not installed."""
     if not all(importlib.util.find_spec(needed) for needed in (name, "torchvision")):
         pytest.skip(f"{name} is not installed")
     perceptual._torchvision()

@@ -1,4 +1,4 @@
-"""The detector on squares that move by known amounts, and its score in counted cases."""
+"""The detector on squares with known motion, and its score in hand-counted cases."""
 
 from types import SimpleNamespace
 
@@ -10,7 +10,7 @@ from metrics.detection import score
 
 
 def scene(frames: int = 9, drift: float = 0.0) -> tuple[list[np.ndarray], list[list[SimpleNamespace]]]:
-    """Texture with noise; two squares move, one stands still."""
+    """Texture with noise; two squares move, one does not."""
     rng = np.random.default_rng(0)
     ground = np.kron(rng.uniform(60, 120, (12, 12)), np.ones((12, 12)))
     clip, boxes = [], []
@@ -27,7 +27,7 @@ def scene(frames: int = 9, drift: float = 0.0) -> tuple[list[np.ndarray], list[l
     return clip, boxes
 
 
-def test_what_moves_is_found_and_what_stands_still_is_not():
+def test_moving_objects_are_found_and_still_ones_are_not():
     clip, boxes = scene()
     result = detection_count(clip, boxes).result()
     assert result["boxes"] == 18
@@ -35,19 +35,19 @@ def test_what_moves_is_found_and_what_stands_still_is_not():
     assert result["precision"] > 0.85
 
 
-def test_a_still_clip_and_a_short_one_have_no_detections():
+def test_still_and_short_clips_have_no_detections():
     clip, _ = scene()
     assert all(len(found) == 0 for found in detect([clip[0]] * 5))
     assert [len(found) for found in detect(clip[:2])] == [0, 0]
 
 
-def test_low_resolution_is_scored_in_pixels_of_the_ground_truth():
+def test_lr_detections_are_scored_in_gt_pixels():
     clip, boxes = scene()
     small = [frame.reshape(72, 2, 72, 2).mean(axis=(1, 3)).astype(np.uint8) for frame in clip]
     assert detection_count(small, boxes, scale=2).result()["recall"] == 1.0
 
 
-def test_pairs_are_one_to_one_and_nearest_first():
+def test_matching_is_one_to_one_and_nearest_first():
     box = SimpleNamespace(x=10, y=10, w=4, h=4, track=0, label="car")
     far = SimpleNamespace(x=40, y=40, w=4, h=4, track=1, label="car")
     found = np.array([[10, 10, 4, 4], [12, 10, 4, 4], [60, 60, 4, 4]])

@@ -1,4 +1,4 @@
-"""PSNR and SSIM against scikit-image, straight numpy and closed forms."""
+"""PSNR and SSIM against scikit-image, plain NumPy and closed forms."""
 
 import math
 
@@ -14,7 +14,7 @@ from metrics import PSNR_CEILING, default_crop, fidelity, mean, psnr, ssim
 
 
 def textured(seed: int, *shape: int) -> torch.Tensor:
-    """Frames with structure at several scales, in 8-bit steps, so that SSIM has something to see."""
+    """Frames in 8-bit steps with structure at several scales, for which SSIM is informative."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((*shape[:-2], shape[-2] // 4 + 1, shape[-1] // 4 + 1), generator=generator)
     smooth = coarse.repeat_interleave(4, -2).repeat_interleave(4, -1)[..., : shape[-2], : shape[-1]]
@@ -23,13 +23,13 @@ def textured(seed: int, *shape: int) -> torch.Tensor:
 
 
 def degraded(gt: torch.Tensor, seed: int) -> torch.Tensor:
-    """Blurred and noisy, and here and there outside [0, 1], as a network's output is."""
+    """Blurred, noisy frames with a few values outside [0, 1], like the output of a network."""
     noise = 0.05 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(seed))
     return 0.6 * gt + 0.4 * gt.roll(1, -1) + noise
 
 
 def standard_y(frame: torch.Tensor) -> np.ndarray:
-    """MATLAB's rgb2ycbcr on rounded 8-bit values, written from its definition."""
+    """MATLAB's rgb2ycbcr on rounded 8-bit values, from its definition."""
     rgb = np.rint(np.clip(frame.numpy().astype(np.float64), 0, 1) * 255) / 255
     return 65.481 * rgb[0] + 128.553 * rgb[1] + 24.966 * rgb[2] + 16
 
@@ -71,7 +71,7 @@ def test_standard_rgb_agrees_with_scikit_image():
 
 
 @pytest.mark.parametrize("size", [(1, 7), (5, 9), (40, 53)])
-def test_paper_mtdo_is_the_published_calls(size):
+def test_paper_mtdo_equals_the_published_calls(size):
     gt = textured(5, 3, *size)
     pred = degraded(gt, 6)
     a, b = paper_y(pred), paper_y(gt)
@@ -80,7 +80,7 @@ def test_paper_mtdo_is_the_published_calls(size):
     assert ssim(pred, gt, "paper_mtdo").item() == pytest.approx(published, abs=1e-6)
 
 
-def test_paper_mtdo_rgb_treats_each_plane_alike():
+def test_paper_mtdo_rgb_is_the_mean_over_planes():
     gt = textured(7, 3, 24, 30)
     pred = degraded(gt, 8)
     a, b = (x.numpy().astype(np.float64) * 255 for x in (pred, gt))
@@ -89,8 +89,8 @@ def test_paper_mtdo_rgb_treats_each_plane_alike():
     assert ssim(pred, gt, "paper_mtdo", channel="rgb").item() == pytest.approx(np.mean(by_plane), abs=1e-6)
 
 
-def test_the_protocols_differ_as_their_definitions_say():
-    """A half-step error vanishes by rounding, and blue counts for more in the published luma."""
+def test_protocols_differ_in_rounding_and_luma():
+    """An error below half a step is rounded away in "standard"; blue weighs more in the published luma."""
     gt = torch.full((3, 16, 16), 100 / 255)
     below_rounding = gt + 0.4 / 255
     assert psnr(below_rounding, gt).item() == math.inf
@@ -111,7 +111,7 @@ def test_leading_dimensions_are_kept_and_frames_are_independent():
         assert measure(pred[:, :0], gt[:, :0]).shape == (2, 0)
 
 
-def test_all_four_at_once_equal_the_single_calls():
+def test_fidelity_equals_single_calls():
     gt = textured(11, 2, 3, 24, 24)
     pred = degraded(gt, 12)
     for protocol, crop in (("standard", 3), ("paper_mtdo", 0)):
@@ -181,7 +181,7 @@ FRAME = torch.zeros(3, 24, 24)
         (FRAME[..., :6], FRAME[..., :6], {"protocol": "paper_mtdo"}, "smaller than the SSIM window"),
     ],
 )
-def test_bad_input_is_one_clear_line(pred, gt, options, says):
+def test_bad_input_is_refused_in_one_line(pred, gt, options, says):
     with pytest.raises(InputError) as error:
         ssim(pred, gt, **options)
     assert says in str(error.value) and "\n" not in str(error.value)

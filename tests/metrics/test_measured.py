@@ -1,4 +1,4 @@
-"""Consistency, NDVI, shares of detail and doubt in closed cases."""
+"""Consistency, NDVI, shares of detail and doubt against values computed by hand."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from errors import InputError
 from metrics import consistency, detail_shares, doubt, ndvi, ndvi_change
 
 
-def test_a_constant_offset_is_bias_and_rmse_of_its_band_alone():
+def test_constant_offset_of_a_band_is_its_bias_and_rmse():
     low = torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0))
     result = consistency(low + torch.tensor([0.1, 0.0, -0.2])[:, None, None], low)
     assert result["bias"].tolist() == pytest.approx([0.1, 0, -0.2], abs=1e-6)
@@ -17,7 +17,7 @@ def test_a_constant_offset_is_bias_and_rmse_of_its_band_alone():
         consistency(low, low[:, 1:])
 
 
-def test_ndvi_by_hand_and_where_both_bands_are_dark():
+def test_ndvi_by_hand_and_of_dark_pixels():
     bands = torch.tensor([[[300.0, 0.0]], [[100.0, 0.0]]])
     assert ndvi(bands, 0, 1).tolist() == [[0.5, 0.0]]
     changed = bands.clone()
@@ -26,7 +26,7 @@ def test_ndvi_by_hand_and_where_both_bands_are_dark():
 
 
 def gray(values: list[int]) -> torch.Tensor:
-    """Gray values of 0 to 255 in one row: (3, 1, n). Luma is 219 / 255 of them, which the ratio does not see."""
+    """Gray values of 0 to 255 in one row: (3, 1, n). Luma is 219 / 255 of them; the factor cancels in the shares."""
     return torch.tensor(values).float().div(255).expand(3, 1, -1)
 
 
@@ -44,6 +44,6 @@ def test_shares_of_detail_by_hand():
     assert detail_shares(pred, gt, gt)["restored"] is None
 
 
-def test_doubt_is_the_spread_of_the_versions():
+def test_doubt_is_the_standard_deviation_of_the_versions():
     versions = torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)])
     assert doubt(versions).tolist() == torch.full((3, 2, 2), 0.5).tolist()

@@ -1,4 +1,4 @@
-"""Multi-scale SSIM against piq, and its closed cases."""
+"""Multi-scale SSIM against piq and in closed form."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def frames(height: int, width: int, noise: float = 0.05) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize("channel", ["y", "rgb"])
-def test_agrees_with_piq_on_multiples_of_sixteen(channel):
+def test_equals_piq_for_multiples_of_sixteen(channel):
     piq = package("piq")
     pred, gt = frames(176, 192)
     shown, truth = (planes(frame, channel=channel)[None] for frame in (pred, gt))
@@ -31,7 +31,7 @@ def test_identical_frames_give_one_and_noise_lowers_it():
     assert ms_ssim(frames(171, 165, 0.2)[0], gt) < ms_ssim(pred, gt) < 1
 
 
-def test_batches_and_the_crop_are_those_of_single_frames():
+def test_batch_and_crop_equal_single_cropped_frames():
     pred, gt = frames(176, 192)
     both = ms_ssim(torch.stack([pred, gt]), torch.stack([gt, gt]), crop=4)
     assert both.shape == (2,)

@@ -1,4 +1,4 @@
-"""Moving objects: everything recomputed in plain numpy and scikit-image, pixel by pixel."""
+"""Object metrics against a pixel-by-pixel computation with NumPy and scikit-image."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ def luma(frame):
 CAR, SHIP, PLANE = Box(1, 20, 10, 6, 4, "car"), Box(2, 40, 30, 20, 10, "ship"), Box(3, 2, 12, 34, 33, "plane")
 
 
-def test_psnr_ssim_and_contrast_recomputed():
+def test_psnr_ssim_and_contrast_equal_recomputation():
     boxes = [CAR, SHIP]
     gt = scene(boxes)
     pred, bicubic = scene(boxes, level=0.7, seed=1), scene(boxes, level=0.55, seed=2)
@@ -64,7 +64,7 @@ def test_psnr_ssim_and_contrast_recomputed():
         assert (row["frame"], row["track"], row["label"]) == ("00000003", box.track, box.label)
 
 
-def test_paper_protocol_recomputed():
+def test_paper_protocol_equals_recomputation():
     gt, pred = scene([SHIP]), scene([SHIP], level=0.6, seed=4)
     meter = ObjectMeter("paper_mtdo")
     meter.add(pred, gt, None, [SHIP])
@@ -118,7 +118,7 @@ def test_boxes_at_the_border_are_clipped_and_those_outside_skipped():
     assert meter.skipped == 4 and len(meter.rows) == 1
     error = np.sqrt(np.mean((luma(pred) - luma(gt))[:2, :3] ** 2))
     assert meter.rows[0]["psnr_y"] == pytest.approx(20 * np.log10(255 / error), abs=1e-6)
-    assert meter.rows[0]["ssim_y"] is None  # the 11x11 window fits nowhere in the first two rows
+    assert meter.rows[0]["ssim_y"] is None  # the 11x11 window does not fit in the first two rows
     assert meter.rows[0]["contrast"] is None and meter.result()["all"]["faint"] == 1
 
 
@@ -129,8 +129,8 @@ def test_fractional_boxes_cover_every_pixel_they_touch():
     assert box_region(Box(0, 25, 3, 4, 5, ""), (20, 20)) is None
 
 
-def test_the_ring_leaves_neighbouring_objects_out():
-    """A second car right beside the first must not pull the ring's mean up."""
+def test_ring_excludes_neighbouring_objects():
+    """A second object next to the first must not raise the mean of the ring."""
     pair = [Box(1, 20, 20, 6, 4, "car"), Box(2, 27, 20, 6, 4, "car")]
     gt = scene(pair)
     dimmed = scene(pair, level=0.55)
@@ -145,7 +145,7 @@ def test_the_ring_leaves_neighbouring_objects_out():
     assert meter.rows[0]["contrast"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_identical_frames_count_as_one_hundred_db_and_full_contrast():
+def test_identical_frames_have_100_db_and_full_contrast():
     gt = scene([CAR])
     meter = ObjectMeter()
     meter.add(gt, gt, gt, [CAR])

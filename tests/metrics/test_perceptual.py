@@ -1,4 +1,4 @@
-"""LPIPS and DISTS against other packages on a network of random weights; what is said where something is missing."""
+"""LPIPS, FSIM and VIF against other packages, with random weights; errors for missing weights and packages."""
 
 import importlib.util
 
@@ -20,7 +20,7 @@ def frames() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture
 def alexnet(tmp_path, monkeypatch):
-    """The file of the network under LPIPS, with random weights, where PyTorch looks for such files."""
+    """Store an AlexNet with random weights, the network of LPIPS, where PyTorch looks for its file."""
     package("torchmetrics")
     from torchvision.models import alexnet
 
@@ -32,7 +32,7 @@ def alexnet(tmp_path, monkeypatch):
     return network
 
 
-def test_lpips_equals_the_authors_package(alexnet):
+def test_lpips_equals_the_lpips_package(alexnet):
     authors = package("lpips").LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
     names = dict(zip(authors.net.state_dict(), alexnet.features.state_dict().values(), strict=True))
     authors.net.load_state_dict(names)
@@ -42,7 +42,7 @@ def test_lpips_equals_the_authors_package(alexnet):
     assert Perceptual(["lpips"])(pred, gt)["lpips"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_clip_that_changes_as_the_truth_does_has_no_flicker(alexnet):
+def test_clip_that_changes_like_the_truth_has_no_flicker(alexnet):
     pred, gt = frames()
     meter = PerceptualFlicker()
     assert meter.add({"same": gt, "frozen": gt}, gt) is None
@@ -61,14 +61,14 @@ def test_fsim_and_vif_equal_piq():
 
 
 @pytest.mark.parametrize("name", LPIPS_AND_DISTS)
-def test_missing_weights_are_named_and_never_fetched(name, tmp_path, monkeypatch):
+def test_missing_weights_are_named_and_not_downloaded(name, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     with pytest.raises(InputError, match=rf"'{name}' needs '.*pth'.*checkpoints"):
         Perceptual([name])
 
 
-def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
+def test_missing_package_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"needs the package piq.*pip install"):
         Perceptual(["fsim"])

@@ -1,4 +1,4 @@
-"""tOF and warping error on motion of a known size."""
+"""tOF and warping error on known motion."""
 
 import math
 
@@ -14,7 +14,7 @@ SIZE = 96
 
 
 def waves(dx: float, dy: float) -> torch.Tensor:
-    """A smooth scene, known between pixels too, moved by (dx, dy) pixels: (3, SIZE, SIZE)."""
+    """A smooth analytic scene moved by (dx, dy) pixels, exact for fractions too: (3, SIZE, SIZE)."""
     y, x = torch.meshgrid(torch.arange(SIZE) - float(dy), torch.arange(SIZE) - float(dx), indexing="ij")
     scene = sum(
         torch.sin(x * fx + y * fy + phase) for fx, fy, phase in ((0.31, 0.1, 0), (-0.12, 0.27, 1), (0.2, 0.4, 2))
@@ -32,40 +32,40 @@ def test_flow_finds_a_known_shift():
     assert np.abs(middle - [1.5, -0.75]).mean() < 0.05
 
 
-def test_tof_of_the_truth_itself_is_zero():
+def test_tof_of_the_truth_is_zero():
     gt = clip(1.2, 0.4)
     assert tof(gt, gt).tolist() == [0.0, 0.0]
 
 
-def test_tof_is_the_mean_error_of_the_motion():
-    """The prediction moves by (2, 0), the truth by (1, 0.5): |error| is 1 and 0.5, in the mean over components 0.75."""
+def test_tof_is_the_mean_flow_error():
+    """The prediction moves by (2, 0), the truth by (1, 0.5): |error| is 1 and 0.5, with a mean of 0.75 over components."""
     values = tof(clip(2, 0), clip(1, 0.5))
     assert values.shape == (2,) and values.dtype == torch.float64
     assert values.tolist() == pytest.approx([0.75, 0.75], rel=0.08)
 
 
-def test_a_frozen_prediction_has_the_tof_of_the_motion():
+def test_tof_of_a_frozen_prediction_is_the_motion():
     gt = clip(1.0, 1.0)
     frozen = gt[:1].expand(3, -1, -1, -1)
     assert tof(frozen, gt).tolist() == pytest.approx([1.0, 1.0], rel=0.08)
 
 
-def test_warping_error_of_a_clip_that_follows_the_motion_is_only_rounding():
+def test_warping_error_of_the_truth_is_rounding_only():
     gt = clip(1.5, -0.5)
-    assert max(warping_error(gt, gt).tolist()) < 0.45  # 8-bit steps alone are 0.39 percent; bilinear sampling adds
+    assert max(warping_error(gt, gt).tolist()) < 0.45  # an 8-bit step is 0.39 percent; bilinear sampling adds a little
     assert max(warping_error(gt.flip(1) * 0 + 0.5, gt).tolist()) == 0.0
 
 
-def test_flicker_has_its_own_height_as_warping_error():
-    """Still scene, brightness up and down by 10 of 255: 100 * 10 / 255 percent."""
+def test_warping_error_of_flicker_is_its_amplitude():
+    """A still scene whose brightness alternates by 10 of 255 has an error of 100 * 10 / 255 percent."""
     gt = clip(0, 0, frames=4)
     flicker = torch.tensor([0.0, 10.0, 0.0, 10.0]).view(4, 1, 1, 1) / 255
     steady = (gt * 255).round() / 255
     assert warping_error(steady + flicker, gt).tolist() == pytest.approx([100 * 10 / 255] * 3, abs=0.01)
 
 
-def test_a_frozen_prediction_has_the_error_of_the_unfollowed_motion():
-    """With f = (2, 0) the frozen frame is compared with itself two pixels further: recomputed with plain slices."""
+def test_warping_error_of_a_frozen_prediction():
+    """With f = (2, 0) the frozen frame is compared with itself shifted by two pixels; recomputed with slices."""
     gt = clip(2, 0, frames=2)
     frozen = ((gt[:1] * 255).round() / 255).expand(2, -1, -1, -1)
     inner = frozen[0][:, 16:-16, 16:-16]
@@ -74,7 +74,7 @@ def test_a_frozen_prediction_has_the_error_of_the_unfollowed_motion():
     assert warping_error(frozen, gt).item() == pytest.approx(expected, rel=0.05)
 
 
-def test_pixels_that_leave_the_frame_or_do_not_come_back_are_hidden():
+def test_occluded_pixels_are_not_visible():
     still = np.zeros((20, 30, 2), np.float32)
     right = still.copy()
     right[..., 0] = 4
@@ -90,13 +90,13 @@ def test_sampling_is_bilinear():
     assert _sample(ramp, x, y)[0, :, 0].tolist() == [0.5, 8.25, 3.0]
 
 
-def test_a_scene_cut_has_no_visible_pixel_left_or_a_finite_value():
+def test_warping_error_at_a_scene_cut_is_nan_or_in_range():
     gt = torch.stack([waves(0, 0), torch.zeros(3, SIZE, SIZE)])
     value = warping_error(gt, gt).item()
     assert math.isnan(value) or 0 <= value <= 100
 
 
-def test_meter_equals_the_clip_functions_and_shows_the_truths_own_error():
+def test_meter_equals_the_clip_functions():
     gt = clip(1, 0, frames=4)
     pred = (gt + 0.02 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     meter = TemporalMeter()

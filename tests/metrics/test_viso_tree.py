@@ -1,6 +1,6 @@
-"""Per-object figures of a raw VISO tree with true boxes, recomputed from the files that the evaluation wrote.
+"""Object metrics of a raw VISO tree with true boxes, recomputed from the files that the evaluation wrote.
 
-Nothing of the product's metrics or of its bicubic is used: NumPy, Pillow and scikit-image alone.
+The reference uses only NumPy, Pillow and scikit-image, not the product's metrics or bicubic kernel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def kernel(x: np.ndarray) -> np.ndarray:
 
 
 def weights(length: int, scale: float) -> np.ndarray:
-    """Matrix of MATLAB's imresize along one axis, output by output."""
+    """The matrix of MATLAB's imresize along one axis, row by row."""
     shrink, matrix = min(scale, 1.0), np.zeros((math.ceil(length * scale), length))
     for out, row in enumerate(matrix):
         centre = (out + 0.5) / scale - 0.5
@@ -113,7 +113,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return root, evaluate(small_mtdo(), layout, config, device=torch.device("cpu"), folder=root / "out", progress=False)
 
 
-def test_object_figures_equal_an_independent_computation(tree: tuple[Path, dict[str, Any]]) -> None:
+def test_object_metrics_equal_an_independent_computation(tree: tuple[Path, dict[str, Any]]) -> None:
     root, report = tree
     rows: list[dict[str, Any]] = []
     for sequence in sorted((root / "data").glob("mot/*/*")):

@@ -1,4 +1,4 @@
-"""STNO's query in its straightforward form: 266 channels at every output pixel. The reference for the folded one."""
+"""STNO's query as published, with 266 channels at every output pixel: the reference for the folded form."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plain_query(query: Query, features: Tensor, size: tuple[int, int]) -> Tensor
 
 
 def _axis(outputs: int, cells: int) -> list[tuple[Tensor, Tensor]]:
-    """Clamped cell and relative coordinate (float64, one cell is 2) of the lower and of the upper neighbour."""
+    """Clamped cell index and relative coordinate (float64; a cell is 2 wide) of the lower and the upper neighbour."""
     index = torch.arange(outputs)
     lower = torch.div((2 * index + 1) * cells - outputs, 2 * outputs, rounding_mode="floor")
     position = (index.double() + 0.5) * cells / outputs - 0.5
@@ -47,6 +47,6 @@ def _axis(outputs: int, cells: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _share(part: Tensor, rest: Tensor) -> Tensor:
-    """part / (part + rest), one half where both vanish."""
-    whole = part + rest
-    return torch.where(whole > 1e-9, part / whole.clamp_min(1e-9), 0.5)
+    """part / (part + rest); one half where both are zero."""
+    total = part + rest
+    return torch.where(total > 1e-9, part / total.clamp_min(1e-9), 0.5)

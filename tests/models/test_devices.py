@@ -1,7 +1,7 @@
-"""Both networks on a device other than the CPU, without a GPU: PyTorch's `meta` device computes shapes and nothing else.
+"""Device placement without a GPU: both networks run on PyTorch's `meta` device, which computes shapes only.
 
-A tensor that stays on the CPU, a copy from it and a number that is read back (each of which would wait for a GPU) are errors or are
-recorded here. So a training step and a restored frame keep a GPU busy without waiting for it.
+Tensors left on the CPU, blocking copies and numbers read back raise an error or are recorded. On a GPU each of these would
+synchronise. The tests check that a training step and a restored frame need none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONFIGS = {
 
 
 class Mixed(TorchDispatchMode):
-    """Records the operations that join tensors of the CPU with tensors of the other device."""
+    """Record operations that mix CPU tensors with tensors of the other device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Mixed(TorchDispatchMode):
 
 
 def _asynchronous(operation: Any, args: tuple[Any, ...]) -> bool:
-    """copy_(target, source, non_blocking=True)."""
+    """Whether the operation is copy_(target, source, non_blocking=True)."""
     return "copy_" in str(operation) and len(args) > 2 and args[2] is True
 
 
@@ -60,7 +60,7 @@ def config(request) -> Config:
 
 @pytest.fixture(autouse=True)
 def _autocast_knows_meta(monkeypatch):
-    """torch.autocast refuses the device."""
+    """Disable torch.autocast for `meta`, which it does not support."""
     autocast = torch.autocast
 
     def of(device: str, *args, **kwargs):
@@ -70,7 +70,7 @@ def _autocast_knows_meta(monkeypatch):
 
 
 def batch_of(config: Config) -> dict[str, Any]:
-    """On the device, but for the times."""
+    """A batch on the device; `times` stay on the CPU."""
     if config.space_time:
         keys, times = config.data.key_frames, torch.tensor([[0.5], [0.25]])
         gt = torch.zeros(2, 2 * keys - 1, 3, 66, 79, device="meta")
@@ -80,7 +80,7 @@ def batch_of(config: Config) -> dict[str, Any]:
     return {"lr": torch.zeros(2, config.network.frames, 3, 20, 24, device="meta"), "gt": gt}
 
 
-def test_a_training_step_stays_on_its_device(config):
+def test_training_step_stays_on_its_device(config):
     network = models.build(config.network).to("meta")
     objective, batch = build_objective(network, config), batch_of(config)
     with Mixed() as mixed:

@@ -1,4 +1,4 @@
-"""Layout and arithmetic of the shared blocks."""
+"""Memory layout and arithmetic of the shared blocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_interleaved_frames_are_one_channels_last_image() -> None:
 
 
 @pytest.mark.parametrize("grad", [True, False])
-def test_activations_write_over_their_input_only_without_gradients(grad: bool) -> None:
+def test_activations_are_in_place_only_without_gradients(grad: bool) -> None:
     for ours, theirs in ((gelu_, F.gelu), (lambda x: leaky_relu_(x, 0.1), lambda x: F.leaky_relu(x, 0.1))):
         x = torch.linspace(-3, 3, 101, dtype=torch.float64, requires_grad=grad)
         before = x.detach().clone()
@@ -32,7 +32,7 @@ def test_activations_write_over_their_input_only_without_gradients(grad: bool) -
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_linear_is_the_linear_layer(dtype: torch.dtype, seed: int) -> None:
+def test_linear_equals_f_linear(dtype: torch.dtype, seed: int) -> None:
     torch.manual_seed(seed)
     x, weight, bias = (
         torch.randn(2, 5, 7, 16, dtype=dtype),

@@ -1,4 +1,4 @@
-"""MTDO with small sizes: shapes, gradients, ablations, padding, streaming, configuration."""
+"""MTDO at small sizes: shapes, gradients, ablations, padding, streaming, configuration."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ ABLATIONS = [
 
 
 def small(seed: int = 0, **changes) -> MTDO:
-    """A small network without the layers that start at zero (offsets; the last with `residual: bicubic`).
+    """A small network whose zero-initialised layers (offsets; the last layer with `residual: bicubic`) are random.
 
-    They would stop the gradients behind them in the first step.
+    With zeros, the layers before them would get no gradient in the first step.
     """
     torch.manual_seed(seed)
     network = models.build({**SMALL, **changes})
@@ -60,7 +60,7 @@ def clip(*shape: int, seed: int = 1) -> torch.Tensor:
 
 
 def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal to 1e-5 of the largest value: fresh networks of the paper's start reach 10 and more."""
+    """Equal within 1e-5 of the largest value: with the paper's initialisation outputs reach 10 and more."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
 
 
@@ -69,7 +69,7 @@ def without_gradient(network: MTDO) -> list[str]:
     target = clip(2, 3, 8 * network.config.scale, 12 * network.config.scale, seed=2)
     for module in network.modules():
         if isinstance(module, DropPath):
-            module.rate = 0.0  # what is dropped gets no gradient
+            module.rate = 0.0  # a dropped path gets no gradient
     (network.train()(frames) - target).square().mean().backward()
     return [name for name, p in network.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
 
@@ -84,7 +84,7 @@ def test_any_odd_number_of_frames(frames):
 
 
 @pytest.mark.parametrize("frames, parameters", [(3, 25_536_794), (7, 26_454_554)])
-def test_parameters_of_other_windows(frames, parameters):
+def test_parameter_count_for_other_window_lengths(frames, parameters):
     with torch.device("meta"):
         network = MTDO(MTDOConfig(frames=frames))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
@@ -110,7 +110,7 @@ def test_any_size_equals_padding_and_cropping_by_hand(height, width, batch):
     assert_same(restored, by_hand)
 
 
-def test_sides_too_short_to_reflect_are_repeated_symmetrically():
+def test_short_sides_are_padded_symmetrically():
     frames = clip(2, 3, 5)
     expected = np.pad(frames.numpy(), ((0, 0), (0, 13), (0, 11)), mode="symmetric")
     assert np.array_equal(pad_to_multiple(frames, 16).numpy(), expected)
@@ -118,7 +118,7 @@ def test_sides_too_short_to_reflect_are_repeated_symmetrically():
     assert np.array_equal(pad_to_multiple(clip(2, 9, 16), 16).numpy(), reflected)
 
 
-def test_input_is_left_alone_and_a_batch_equals_single_runs():
+def test_batch_equals_single_runs_and_input_is_unchanged():
     network, frames = small(), clip(3, 5, 3, 9, 14)
     before = frames.clone()
     with torch.no_grad():
@@ -147,14 +147,14 @@ def test_every_parameter_gets_a_gradient():
 
 
 @pytest.mark.parametrize("changes", ABLATIONS, ids=str)
-def test_ablations_run_and_learn(changes):
+def test_every_parameter_of_ablations_gets_a_gradient(changes):
     dead = without_gradient(small(**changes))
-    if changes.get("ctdm") == "as_shipped":  # the gate sees zeros: only biases can learn there, as published
+    if changes.get("ctdm") == "as_shipped":  # the gate's input is zero, as published, so only its biases can learn
         dead = [name for name in dead if not name.startswith(("route3.enhance", "route3.gate"))]
     assert dead == []
 
 
-def test_as_shipped_reads_nothing_of_ctdm():
+def test_as_shipped_ignores_ctdm():
     network, frames = small(ctdm="as_shipped"), clip(1, 5, 3, 8, 8)
     assert not any(parameter.requires_grad for parameter in network.ctdm.parameters())
     with torch.no_grad():
@@ -163,7 +163,7 @@ def test_as_shipped_reads_nothing_of_ctdm():
         assert torch.equal(network(frames), before)
 
 
-def test_start():
+def test_initialisation():
     network = models.build({**SMALL, "residual": "bicubic"})
     assert not network.msd.dcn.conv_offset_mask.weight.any()
     frames = clip(1, 5, 3, 16, 16)
@@ -173,7 +173,7 @@ def test_start():
     assert not network.features[0].conv.bias.any()
 
 
-def test_wide_starts_as_the_network_without_it():
+def test_wide_initially_equals_the_narrow_network():
     torch.manual_seed(0)
     narrow, frames = models.build(SMALL).eval(), clip(1, 5, 3, 8, 12)
     wide = models.build({**SMALL, "wide": True}).eval()
@@ -193,8 +193,8 @@ def test_bicubic_residual_is_the_only_difference():
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_bicubic_is_matlabs(scale):
-    """Symmetric padding, then PyTorch's antialiased bicubic (whose kernel is MATLAB's), then cropping."""
+def test_bicubic_equals_matlab(scale):
+    """Reference: symmetric padding, PyTorch's antialiased bicubic (the same kernel as MATLAB's), cropping."""
     picture = clip(2, 3, 7, 10).double()
     padded = torch.from_numpy(np.pad(picture.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), mode="symmetric"))
     large = F.interpolate(padded, scale_factor=scale, mode="bicubic", antialias=True)
@@ -202,7 +202,7 @@ def test_bicubic_is_matlabs(scale):
     torch.testing.assert_close(bicubic_upscale(picture, scale), expected, rtol=0, atol=1e-12)
 
 
-# HAT's details that no reference output catches
+# Details of HAT that the reference outputs do not cover
 
 
 def test_exact_gelu_and_norm_epsilon():
@@ -218,7 +218,7 @@ def test_drop_path():
     torch.manual_seed(0)
     kept = drop(torch.ones(4000, 2, 2, 1))
     assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
-    assert torch.equal(kept.amin((1, 2, 3)), kept.amax((1, 2, 3)))  # whole samples
+    assert torch.equal(kept.amin((1, 2, 3)), kept.amax((1, 2, 3)))  # complete samples are dropped
     assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.03)
     assert torch.equal(drop.eval()(kept), kept)
     config = HATConfig(**{**HAT, "depths": [2, 3]})
@@ -227,7 +227,7 @@ def test_drop_path():
 
 
 def slow_window_attention(layer: WindowAttention, x: torch.Tensor, shift: int) -> torch.Tensor:
-    """Pixel by pixel, straight from the definition: (H, W, C) -> (H, W, C)."""
+    """Window attention computed pixel by pixel from its definition: (H, W, C) -> (H, W, C)."""
     height, width, channels = x.shape
     window, head = layer.window, channels // layer.heads
     rolled, out = x.roll((-shift, -shift), (0, 1)), torch.empty_like(x)
@@ -358,7 +358,7 @@ def test_configuration_errors(changes, message):
     assert "\n" not in str(error.value)
 
 
-def test_configuration_forms():
+def test_config_from_numbers_and_yaml_booleans():
     config = models.config_from_mapping({**SMALL, "ctdm": False, "hat": {**HAT, "mlp_ratio": 2}})
     assert config.ctdm == "off" and config.hat.mlp_ratio == 2.0  # YAML reads `off` as false
     assert models.build({"network": config}).config is config
@@ -373,14 +373,14 @@ def official_state(scale: int, frames: int) -> dict[str, torch.Tensor]:
     return {names[name]: torch.zeros(value.shape) for name, value in network.state_dict().items()}
 
 
-def test_official_weights_of_another_scale_and_window():
+def test_published_weights_of_another_scale_and_window():
     state = {"module." + key: value for key, value in official_state(3, 7).items()}
     state["module.hat.relative_position_index_SA"] = torch.zeros(256, 256, dtype=torch.long)
     network = models.load_official("mtdo", state)
     assert (network.config.scale, network.config.frames, network.config.residual) == (3, 7, "none")
 
 
-def test_wrong_official_weights_are_refused():
+def test_wrong_published_weights_are_refused():
     state = official_state(4, 5)
     del state["fus.bias"]
     state["fea0.conv.weight"] = torch.zeros(32, 3, 3, 3)

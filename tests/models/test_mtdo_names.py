@@ -1,4 +1,4 @@
-"""Names of MTDO's weights: the published ones in HAT and TSA, and those of earlier releases, which still load."""
+"""Names of MTDO's weights: published names in HAT and TSA; names of earlier releases still load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.parity import seeded_state
 HAT = {"embed": 8, "depths": [1, 2], "heads": 2, "window": 4, "squeeze": 4, "compress": 2}
 SMALL = {"name": "mtdo", "frames": 3, "channels": 8, "deformable_groups": 2, "hat": HAT}
 BLOCK = "reconstruction.layers.1.residual_group.blocks.0"
-EARLIER_NAMES = {  # one of every kind -> today's
+EARLIER_NAMES = {  # one name of every kind -> current name
     "tsa.embed.weight": "tsa.tAtt_1.weight",
     "tsa.level_halve.bias": "tsa.sAtt_L2.bias",
     "tsa.attention.weight": "tsa.sAtt_5.weight",
@@ -40,7 +40,7 @@ EARLIER_NAMES = {  # one of every kind -> today's
 }  # fmt: skip
 
 
-def test_earlier_names_become_todays() -> None:
+def test_earlier_names_are_converted() -> None:
     names = models.build(SMALL).state_dict().keys()
     for earlier, today in EARLIER_NAMES.items():
         assert list(from_earlier({earlier: torch.zeros(1)})) == [today]
@@ -48,13 +48,13 @@ def test_earlier_names_become_todays() -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"wide": True}, {"reconstruction": "residual"}, {"tsa": False}], ids=str)
-def test_todays_names_stay(changes: dict) -> None:
+def test_current_names_are_unchanged(changes: dict) -> None:
     names = list(models.build({**SMALL, **changes}).state_dict())
     assert list(from_earlier(dict.fromkeys(names, torch.zeros(1)))) == names
 
 
 def test_hat_and_tsa_have_the_published_names() -> None:
-    """Besides the names of the modules themselves, only the nesting of the overlapping attention differs."""
+    """Apart from the two modules' own names, only the nesting of the overlapping attention differs."""
     theirs = [name for name in seeded_state("mtdo") if name.startswith(("hat.", "TSA_Fusion."))]
     assert len(theirs) > 500
     for name in theirs:

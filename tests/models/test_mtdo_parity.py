@@ -1,4 +1,4 @@
-"""MTDO against the published implementation's outputs, through the published weights' names."""
+"""MTDO against outputs of the published implementation, with weights loaded by their published names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def published() -> MTDO:
 
 @cache
 def with_live_ctdm() -> MTDO:
-    """The same weights with `ctdm: paper`."""
+    """The same weights in a network with `ctdm: paper`."""
     config = models.config_from_mapping({"name": "mtdo", "ctdm": "paper"})
     network = MTDO(config)
     network.load_state_dict(published().state_dict())
@@ -40,7 +40,7 @@ def _without_gradients():
         yield
 
 
-def test_size_and_what_the_shapes_say():
+def test_parameter_count_and_config_from_shapes():
     network = published()
     assert sum(parameter.numel() for parameter in network.parameters()) == 25_995_674
     assert (network.config.frames, network.config.scale, network.config.ctdm) == (5, 4, "as_shipped")
@@ -67,7 +67,7 @@ def test_temporal_differences():
     close(network.stdm(network.stdm.encode_window(frames), frames[:, 2]), "mtdo_stdm", "y")
 
 
-def test_cross_difference_and_its_sign():
+def test_cross_difference():
     forward, backward = published().ctdm(fixture("mtdo_ctdm")["in_fea"])
     close(forward, "mtdo_ctdm", "f_fixed")
     close(backward, "mtdo_ctdm", "b_fixed")
@@ -79,7 +79,7 @@ def test_routes():
     close(network.route3.amplify(arrays["in_fea"], (arrays["in_Cf"], arrays["in_Cb"])), "mtdo_tdrom", "F_Rout3")
 
 
-def test_as_shipped_gate_is_the_gate_of_a_zero_difference():
+def test_as_shipped_gate_equals_gate_of_zero_difference():
     aligned = fixture("mtdo_tdrom")["in_fea"]
     nothing = torch.zeros_like(aligned[:, 0])
     slow = with_live_ctdm().route3.amplify(aligned.flip(1), (nothing, nothing))
@@ -100,7 +100,7 @@ def test_hat_blocks():
     name = "mtdo_hab_ocab_tokens32x32"
     tokens = fixture(name)["in_x"].view(1, 32, 32, 180)
     group, plan = published().reconstruction.layers[0].residual_group, window_plan(32, 32, 16, tokens)
-    # the stored outputs hold every fourth token
+    # the fixtures store every fourth token
     close(group.blocks[0](tokens, plan).view(1, 1024, 180)[:, ::4], name, "hab0_noshift")
     close(group.blocks[1](tokens, plan).view(1, 1024, 180)[:, ::4], name, "hab1_shift")
     close(group.overlap_attn(tokens).view(1, 1024, 180)[:, ::4], name, "ocab")
@@ -122,7 +122,7 @@ def test_whole_network(name):
         close(seen[output], name, output)
 
 
-def test_bfloat16_stays_near():
+def test_bfloat16_error():
     network = models.load_official("mtdo", seeded_state("mtdo")).set_inference_dtype(torch.bfloat16)
     arrays = fixture("mtdo_full_as_shipped")
     error = (network(arrays["in_x"]) - arrays["out_y"]).square().mean() / arrays["out_y"].square().mean()

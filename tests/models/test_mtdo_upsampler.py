@@ -1,4 +1,4 @@
-"""The folded end of MTDO: the same map as upsampler and last convolution one after the other."""
+"""MTDO's folded upsampler against the upsampler followed by the last convolution."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.layers import Upsampler
 from models.mtdo.upsampler import FoldedUpsampler
 
 
-def tail(channels: int, scale: int, dtype: torch.dtype = torch.float64) -> FoldedUpsampler:
+def folded_upsampler(channels: int, scale: int, dtype: torch.dtype = torch.float64) -> FoldedUpsampler:
     torch.manual_seed(scale)
     upsample, last = Upsampler(channels, scale), nn.Conv2d(channels, 3, 3, padding=1)
     return FoldedUpsampler(upsample.to(dtype), last.to(dtype), scale)
@@ -20,16 +20,16 @@ def tail(channels: int, scale: int, dtype: torch.dtype = torch.float64) -> Folde
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("size", [(8, 8), (9, 30), (33, 12)])
-def test_equals_the_steps_everywhere(scale: int, size: tuple[int, int]) -> None:
-    layer = tail(5, scale)
+def test_equals_stepwise(scale: int, size: tuple[int, int]) -> None:
+    layer = folded_upsampler(5, scale)
     x = torch.randn(2, 5, *size, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(layer.folded(x), layer.stepwise(x), rtol=0, atol=1e-12)
 
 
-def test_border_differs_without_its_own_strips() -> None:
-    """The strips are needed: the bare 5x5 convolution is wrong in the outermost low-resolution pixel, and there alone."""
-    layer = tail(5, 4)
+def test_border_needs_its_own_strips() -> None:
+    """Without the border strips the 5x5 convolution is wrong in the outermost low-resolution pixel only."""
+    layer = folded_upsampler(5, 4)
     x = torch.randn(1, 5, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         weight, bias = layer.kernel()
@@ -38,8 +38,8 @@ def test_border_differs_without_its_own_strips() -> None:
     assert wrong[:3].any() and wrong[:, -3:].any() and not wrong[4:-4, 4:-4].any()
 
 
-def test_follows_its_weights() -> None:
-    layer = tail(4, 2)
+def test_kernel_is_refolded_when_weights_change() -> None:
+    layer = folded_upsampler(4, 2)
     x = torch.randn(1, 4, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         before = layer(x)
@@ -52,14 +52,14 @@ def test_follows_its_weights() -> None:
         torch.testing.assert_close(other(x), layer(x) + 1, rtol=0, atol=1e-12)
 
 
-def test_gradients_take_the_steps() -> None:
-    layer = tail(4, 4)
+def test_training_uses_stepwise() -> None:
+    layer = folded_upsampler(4, 4)
     layer(torch.randn(1, 4, 64, 64, dtype=torch.float64)).sum().backward()
     assert layer.upsample[0].weight.grad is not None and layer._known is None
 
 
-def test_bfloat16_is_no_worse_than_the_steps() -> None:
-    exact = tail(16, 4)
+def test_bfloat16_error_is_no_larger_than_stepwise() -> None:
+    exact = folded_upsampler(16, 4)
     half = copy.deepcopy(exact)
     half.upsample.bfloat16(), half.last.bfloat16()
     x = torch.randn(1, 16, 64, 64, dtype=torch.float64).bfloat16()

@@ -1,4 +1,4 @@
-"""STNO's behaviour, on a small variant."""
+"""STNO on a small variant: shapes, times, padding, initialisation, precision, gradients, errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = {
 
 
 def make(**changes) -> STNO:
-    """A small network whose flows are not zero, as after some training."""
+    """A small network with non-zero flows, as after some training."""
     torch.manual_seed(0)
     network = STNO(STNOConfig(**SMALL | changes)).eval()
     for decoder in (network.operator.from_eighth, network.operator.from_quarter, network.operator.from_half):
@@ -75,7 +75,7 @@ def test_exact_times_equal_single_runs():
     for k, time in enumerate(times):
         alone = network(frames, [time], (30, 40))
         assert max_difference(output[:, [1 + k, 5 + k]], alone[:, 1::2]) < 2e-5
-        if time == 0.6:  # the nearest to one half lends its key frames
+        if time == 0.6:  # key frames are taken from the time nearest to one half
             assert max_difference(output[:, ::4], alone[:, ::2]) < 2e-5
     last = network(frames, times, (30, 40), key_time=2)
     assert max_difference(last[:, ::4], network(frames, [0.9], (30, 40))[:, ::2]) < 2e-5
@@ -87,7 +87,7 @@ def test_shared_times_use_the_recurrence_of_the_first():
     first = network(frames, [0.2], (30, 40))
     assert max_difference(output[:, [0, 1, 3, 4, 6]], first) < 2e-5
     one = network(frames, [0.6], (30, 40))
-    assert max_difference(output[:, [2, 5]], one[:, 1::2]) > 1e-6  # its own recurrence would differ
+    assert max_difference(output[:, [2, 5]], one[:, 1::2]) > 1e-6  # with its own recurrence the frames would differ
 
 
 @pytest.mark.parametrize("height,width", [(13, 21), (8, 9), (3, 17), (1, 1)])
@@ -128,7 +128,7 @@ def test_frozen_clip_is_finite():
     assert output.isfinite().all()
 
 
-def test_the_operator_alone_gives_what_training_sees():
+def test_interpolate_equals_forward_training():
     network, frames = make(), clip(height=13, width=21, batch=2)
     times = torch.tensor([[0.25, 0.5], [0.4, 0.7]])
     between, flows = network.interpolate(frames, times)
@@ -137,14 +137,14 @@ def test_the_operator_alone_gives_what_training_sees():
     assert all(max_difference(a, b) == 0 for a, b in zip(flows, whole.flows, strict=True))
 
 
-def test_the_in_between_frame_is_clamped_at_inference_only():
+def test_intermediate_frame_is_clamped_at_inference_only():
     network, frames = make(), clip(2)
     network.operator.merge[0].bias.fill_(2.0)
     assert network.features(frames, torch.tensor([[0.5]]), "exact", None, clamp=True).intermediate.max() <= 1
     assert network.forward_training(frames, [0.5], (16, 24)).intermediate.max() > 1
 
 
-def test_untrained_network_starts_as_the_blend_of_its_neighbours():
+def test_untrained_network_blends_its_neighbours():
     torch.manual_seed(0)
     network, frames = STNO(STNOConfig(**SMALL, residual="bicubic")), clip(3)
     output = network.forward_training(frames, [0.4], (16, 24))
@@ -166,13 +166,13 @@ def test_bicubic_residual_is_added():
     assert max_difference(actual, output.frames + upscaled) < 1e-6
 
 
-def test_keep_returns_a_part_of_the_same_clip():
+def test_keep_returns_a_slice_of_the_output():
     network, frames = make(), clip(5)
     whole = network(frames, [0.5], (20, 20))
     assert max_difference(network(frames, [0.5], (20, 20), keep=(1, 3)), whole[:, 2:7]) < 1e-6
 
 
-def test_slab_size_does_not_matter(monkeypatch):
+def test_result_does_not_depend_on_slab_size(monkeypatch):
     monkeypatch.setenv("DCN_BACKEND", "plain")  # the compiled query has no slabs
     network, frames = make(), clip(2)
     whole = network(frames, [0.5], (50, 60))
@@ -180,7 +180,7 @@ def test_slab_size_does_not_matter(monkeypatch):
     assert max_difference(network(frames, [0.5], (50, 60)), whole) < 1e-6
 
 
-def test_bf16_is_near_fp32_and_keeps_flows_in_full_precision():
+def test_bf16_is_close_to_fp32_with_flows_in_full_precision():
     network, frames = make(), clip(3)
     exact = network(frames, [0.5], (64, 96))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -193,7 +193,7 @@ def test_bf16_is_near_fp32_and_keeps_flows_in_full_precision():
 
 
 def test_gradient_reaches_every_parameter():
-    """The slope of the merge's PReLU hears only negative values: here some, because the clip holds black areas."""
+    """The PReLU slope of the merge gets a gradient from negative values only; the clip's black areas produce some."""
     torch.manual_seed(0)
     network = STNO(STNOConfig(**SMALL, residual="bicubic"))
     frames = clip(3) * (clip(3) > 0.5)
@@ -215,7 +215,7 @@ def test_gradients_of_a_black_clip_are_finite():
 
 
 def test_training_after_inference_mode_has_gradient():
-    """Nothing is cached that a first call under inference_mode could poison."""
+    """A first call under inference_mode must not leave inference tensors in a cache."""
     network = make()
     with torch.inference_mode():
         network(clip(2), [0.5], (16, 24))

@@ -1,4 +1,4 @@
-"""The Galerkin block against its definition, written out token by token."""
+"""The Galerkin block against a token-by-token computation of its definition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.parity import max_difference
 
 
 def test_attention_equals_the_quadratic_form():
-    """q (k^T v) = (q k^T) v: the n x n matrix that is never formed gives the same result."""
+    """q (k^T v) = (q k^T) v: the network never forms the n x n matrix; the reference does."""
     torch.manual_seed(0)
     attention = GalerkinAttention(12, 3).double()
     tokens, other = torch.randn(2, 2, 20, 12, dtype=torch.float64)
@@ -29,7 +29,7 @@ def test_attention_equals_the_quadratic_form():
     assert max_difference(motion, attention.motion(moved)) < 1e-12
 
 
-def test_head_norm_is_its_formula_and_survives_constants():
+def test_head_norm_equals_its_formula_also_for_constants():
     norm = HeadNorm(2, 4).double()
     x = torch.randn(2, 5, 4, dtype=torch.float64)
     expected = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5)
@@ -57,7 +57,7 @@ def test_swapping_the_frames_swaps_the_results():
         assert max_difference(actual, expected) < 1e-6
 
 
-def test_chunks_do_not_matter(monkeypatch):
+def test_result_does_not_depend_on_chunks(monkeypatch):
     torch.manual_seed(0)
     block = InterFrame(5, 8, 2, 16).double()
     first, second = torch.randn(2, 3, 5, 7, 6, dtype=torch.float64)

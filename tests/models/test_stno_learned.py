@@ -1,4 +1,4 @@
-"""What the released small STNO has learned about motion, on clips whose motion is known exactly."""
+"""The released small STNO estimates motion: checked on clips whose motion is known exactly."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from engine.checkpoint import load_network
 from metrics import psnr
 
 WEIGHTS = Path(__file__).parents[2] / "checkpoints" / "stno_s.safetensors"
-SPEED = 1.8  # GT pixels a frame; key frames two frames apart, x4: 0.9 LR pixels from key to key
-BORDER = 8  # GT pixels: what enters there is seen in one key frame only
+SPEED = 1.8  # GT pixels per frame; key frames two frames apart, x4: 0.9 LR pixels between key frames
+BORDER = 8  # GT pixels; pixels that enter the frame there are visible in one key frame only
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def network():
 
 
 def moving_ground(direction: int) -> tuple[Tensor, np.ndarray]:
-    """Three frames (3, 3, H, W) of ground that moves steadily, and the true LR flow (x, y) from the middle to the first."""
+    """Three frames (3, 3, H, W) with constant motion, and the true LR flow (x, y) from the middle frame to the first."""
     settings = {
         "clips": 1,
         "frames": 3,
@@ -40,7 +40,7 @@ def moving_ground(direction: int) -> tuple[Tensor, np.ndarray]:
 
 
 @pytest.mark.parametrize("direction", [0, 60, 145, 270])
-def test_half_way_of_a_known_sub_pixel_shift(network, direction: int) -> None:
+def test_flow_and_intermediate_frame_of_a_known_sub_pixel_shift(network, direction: int) -> None:
     frames, true = moving_ground(direction)
     keys = imresize(frames[::2], scale=0.25).clamp(0, 1)
     with torch.no_grad():

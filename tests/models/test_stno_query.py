@@ -1,4 +1,4 @@
-"""The folded query against the straightforward one."""
+"""The folded query against the published form."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZES = [(9, 7), (18, 14), (27, 21), (28, 35), (45, 49), (13, 60), (5, 4), (1, 1
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_the_straightforward_form(size):
+def test_equals_the_published_form(size):
     query, features = make(), torch.randn(2, 6, 9, 7, dtype=torch.float64)
     with torch.no_grad():
         assert max_difference(query(features, size), plain_query(query, features, size)) < 1e-12
@@ -29,7 +29,7 @@ def test_equals_the_straightforward_form(size):
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(1, 9)] * 2), st.tuples(*[st.integers(1, 40)] * 2), st.integers(1, 300))
-def test_any_size_and_slab(shape, size, slab):
+def test_equals_the_published_form_for_any_size_and_slab(shape, size, slab):
     query, features = make(), torch.randn(3, 6, *shape, dtype=torch.float64)
     with torch.no_grad():
         assert max_difference(query(features, size, slab), plain_query(query, features, size)) < 1e-12
@@ -37,7 +37,7 @@ def test_any_size_and_slab(shape, size, slab):
 
 @pytest.mark.parametrize("slab", [1, 100, 10**6])
 @pytest.mark.parametrize("kept", [0, 10**9], ids=["recomputed", "kept"])
-def test_gradients_equal_the_straightforward_form(slab, kept, monkeypatch):
+def test_gradients_equal_the_published_form(slab, kept, monkeypatch):
     monkeypatch.setattr("models.stno.query.KEPT_VALUES", kept)
     query = make()
     features = torch.randn(2, 6, 5, 4, dtype=torch.float64, requires_grad=True)
