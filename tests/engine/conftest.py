@@ -1,4 +1,4 @@
-"""A network and clips so small that a training step takes milliseconds."""
+"""A config whose network and clips are so small that a training step takes milliseconds."""
 
 from __future__ import annotations
 

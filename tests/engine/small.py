@@ -1,4 +1,4 @@
-"""Small networks and clips for the tests of restoring and upscaling."""
+"""Small networks and clips for tests of restoring and upscaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def small_mtdo(spacing: Spacing = 1, padding: str = "reflect", **changes) -> MTD
     sizes = {"channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "residual": "bicubic"}
     sizes |= {"reconstruction": "residual", "reconstruction_blocks": 1, "scale": 2, "frames": 3}
     network = MTDO(MTDOConfig(**(sizes | changes))).eval()
-    torch.nn.init.normal_(network.reconstruction.conv_last.weight, std=0.005)  # it starts at zero: pure bicubic
+    torch.nn.init.normal_(network.reconstruction.conv_last.weight, std=0.005)  # initially zero (pure bicubic)
     torch.nn.init.normal_(network.msd.dcn.conv_offset_mask.weight, std=0.02)
     network.spacing, network.padding = spacing, padding
     return network
@@ -34,7 +34,7 @@ def small_stno(**changes) -> STNO:
 
 
 def moving_clip(frames: int, height: int, width: int, name: str = "clip") -> ArrayClip:
-    """A smooth moving pattern, 8 bit."""
+    """A clip of a smooth moving pattern: `frames` RGB frames of uint8 (height, width), 25 fps."""
     y, x = np.mgrid[:height, :width]
     pictures = [
         np.stack(

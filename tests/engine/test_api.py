@@ -1,4 +1,4 @@
-"""Arrays in, arrays out; networks by torch.hub."""
+"""The Python API (arrays in, arrays out) and torch.hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stno() -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
-def test_the_type_of_the_frames_is_kept(mtdo: torch.nn.Module, dtype: Any) -> None:
+def test_dtype_of_the_frames_is_kept(mtdo: torch.nn.Module, dtype: Any) -> None:
     large = api.upscale_array(frames(dtype), mtdo)
     assert large.shape == (3, 64, 72, 3) and large.dtype == dtype
     scale = np.iinfo(dtype).max if np.issubdtype(dtype, np.integer) else 1.0
@@ -44,13 +44,13 @@ def test_the_type_of_the_frames_is_kept(mtdo: torch.nn.Module, dtype: Any) -> No
     np.testing.assert_allclose(large / scale, exact, atol=0.51 / scale + 1e-6)
 
 
-def test_frames_equal_those_of_restore(mtdo: torch.nn.Module) -> None:
+def test_frames_equal_restore(mtdo: torch.nn.Module) -> None:
     expected = torch.stack(list(restore(mtdo, ArrayClip("x", frames()))))
     large = api.upscale_array(frames(np.uint8), mtdo)
     np.testing.assert_array_equal(large, (expected.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy())
 
 
-def test_tiles_where_memory_is_short(mtdo: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_are_used_when_memory_is_short(mtdo: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = np.tile(frames(np.float32, count=1), (1, 1, 5, 1))  # 16x90
     full = api.upscale_array(wide, mtdo, tile=None)
     np.testing.assert_array_equal(api.upscale_array(wide, mtdo), full)
@@ -96,13 +96,13 @@ def test_any_scale_and_new_frames(stno: torch.nn.Module) -> None:
         (frames(), {"precision": "fp8"}, r"precision 'fp8' is unknown"),
     ],
 )
-def test_frames_that_cannot_be_used(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:
+def test_wrong_frames_are_refused(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         api.upscale_array(array, mtdo, **keywords)
 
 
 @pytest.mark.parametrize("times", [[0.5, 0.25], [0.5, 0.5], [0.0], [1.0]])
-def test_times_that_cannot_be_used(stno: torch.nn.Module, times: list[float]) -> None:
+def test_wrong_times_are_refused(stno: torch.nn.Module, times: list[float]) -> None:
     with pytest.raises(InputError, match=r"rising numbers between 0 and 1"):
         api.upscale_array(frames(), stno, times=times)
 
@@ -142,7 +142,7 @@ def test_torch_hub_from_another_folder(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[-2] == "(1, 64, 64, 3)"
 
 
-def test_torch_hub_beside_another_project(tmp_path: Path) -> None:
+def test_torch_hub_next_to_another_project(tmp_path: Path) -> None:
     tmp_path.joinpath("models").mkdir()
     tmp_path.joinpath("models", "mine.py").write_text("mine = 1\n")
     code = f"import models.mine, torch; torch.hub.load({str(ROOT)!r}, 'mtdo_s', source='local')"

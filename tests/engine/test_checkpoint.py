@@ -1,4 +1,4 @@
-"""Weights and states: what goes in comes out, what does not fit is one line."""
+"""Weights and states: saving and loading; files that do not fit are refused in one line."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def test_weights_carry_their_config(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
-def test_loaded_tensors_do_not_depend_on_the_file_any_more(tmp_path: Path) -> None:
+def test_loaded_tensors_do_not_map_the_file(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_tensors(path, {"a": torch.arange(100.0)}, {})
     tensors, _ = load_tensors(path)
-    path.write_bytes(bytes(path.stat().st_size))  # in place: a mapping would show it
+    path.write_bytes(bytes(path.stat().st_size))  # written in place: a memory map would change
     assert torch.equal(tensors["a"], torch.arange(100.0))
 
 
-def test_half_precision_weights_come_back_as_float32(tmp_path: Path) -> None:
+def test_half_precision_weights_are_loaded_as_float32(tmp_path: Path) -> None:
     network = models.build(NETWORK)
     half = {name: tensor.half() for name, tensor in network.state_dict().items()}
     save_weights(tmp_path / "w.safetensors", network, half)
@@ -62,11 +62,11 @@ def test_truncated_file(tmp_path: Path) -> None:
         load_network(path)
 
 
-def test_foreign_files(tmp_path: Path) -> None:
+def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         load_network(tmp_path / "none.safetensors")
     text = tmp_path / "weights.pth"
-    for words in ("Quota exceeded", "<!DOCTYPE html>\n<html>"):  # what a failed download leaves
+    for words in ("Quota exceeded", "<!DOCTYPE html>\n<html>"):  # as left by a failed download
         for path in (text, tmp_path / "page.safetensors"):
             path.write_text(words)
             with pytest.raises(InputError, match=f"is text, not weights: it begins with '{words.split()[0]}"):
@@ -109,7 +109,7 @@ def test_weights_of_another_scale_do_not_fit() -> None:
         load_state(models.build(NETWORK), other.state_dict(), "w")
 
 
-def test_part_of_other_weights_can_be_taken() -> None:
+def test_partial_loading_takes_tensors_that_fit() -> None:
     torch.manual_seed(0)
     other, network = models.build(NETWORK), models.build({**NETWORK, "scale": 8})
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -145,7 +145,7 @@ def test_released_weights_are_found_from_anywhere(
     assert released(network, scale) == root / short
 
 
-def test_released_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_released_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no MTDO weights of scale 3 come with the repository, only of 2 and 4"):
         released("mtdo", 3)
     monkeypatch.setattr(config.load, "ROOT", tmp_path)
@@ -167,26 +167,26 @@ def test_released_weights_for_a_job(scale: float | None, space_time: bool | None
     assert released_for(scale, space_time=space_time).stem == name
 
 
-def test_there_are_no_weights_of_windows_at_every_scale() -> None:
+def test_scales_without_released_window_weights_are_refused() -> None:
     with pytest.raises(InputError, match="no weights of scale 3 come with the repository"):
         released_for(3, space_time=False)
 
 
-def test_spacing_travels_beside_the_config(tmp_path: Path) -> None:
+def test_spacing_is_stored_in_the_header_outside_the_config(tmp_path: Path) -> None:
     network = models.build(NETWORK)
     network.spacing = "auto"
     save_weights(tmp_path / "w.safetensors", network)
     tensors, header = load_tensors(tmp_path / "w.safetensors")
     assert header["spacing"] == "auto" and "spacing" not in header["network"]
     assert load_network(tmp_path / "w.safetensors").spacing == "auto"
-    save_tensors(tmp_path / "w.safetensors", tensors, {"network": {**header["network"], "spacing": 3}})  # as before 0.2
+    save_tensors(tmp_path / "w.safetensors", tensors, {"network": {**header["network"], "spacing": 3}})  # before 0.2
     assert load_network(tmp_path / "w.safetensors").spacing == 3
     save_tensors(tmp_path / "w.safetensors", tensors, {**header, "spacing": "wide"})
     with pytest.raises(InputError, match=r"w\.safetensors.*'spacing' is 'wide'"):
         load_network(tmp_path / "w.safetensors")
 
 
-def test_not_a_number_in_weights() -> None:
+def test_nan_in_weights_is_refused() -> None:
     network = models.build(NETWORK)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     first = next(iter(state.values()))
@@ -209,7 +209,7 @@ def flip(path: Path, position: int) -> None:
 
 
 def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
-    """All bytes of a small file in turn: the length, the names, the header, the checksum, the tensors."""
+    """Every byte of a small file: length, names, header, checksum, tensors."""
     path = tmp_path / "w.safetensors"
     save_tensors(path, {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}, {"step": 5})
     before = path.read_bytes()
@@ -225,7 +225,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
     "network",
     [{"name": "mtdo", "channels": 512}, {"name": "mtdo", "channels": 10**9}, {"name": "stno", "blocks": 10**6}],
 )
-def test_a_small_file_does_not_make_a_large_network(tmp_path: Path, network: dict, monkeypatch) -> None:
+def test_small_file_cannot_allocate_a_large_network(tmp_path: Path, network: dict, monkeypatch) -> None:
     save_tensors(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"network": network})
 
     def build(config: object) -> torch.nn.Module:
@@ -238,7 +238,7 @@ def test_a_small_file_does_not_make_a_large_network(tmp_path: Path, network: dic
         load_network(tmp_path / "w.safetensors")
 
 
-def test_pth_that_claims_more_than_it_holds(tmp_path: Path) -> None:
+def test_pth_that_claims_more_data_than_it_has_is_refused(tmp_path: Path) -> None:
     torch.save({"fus.weight": torch.zeros(1).expand(64, 64 * 2001), "hat.a": torch.zeros(1)}, tmp_path / "c.pth")
     with pytest.raises(InputError, match="larger than the file itself"):
         load_network(tmp_path / "c.pth")
@@ -261,13 +261,13 @@ def test_pth_that_claims_more_than_it_holds(tmp_path: Path) -> None:
         torch.zeros(3),
     ],
 )
-def test_pth_of_other_things(tmp_path: Path, content: object) -> None:
+def test_pth_without_tensors_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError, match=r"w\.pth"):
         load_network(tmp_path / "w.pth")
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_pipes_and_impossible_names_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     for name in ("pipe.safetensors", "x" * 400, "a\0b.pth"):
         with pytest.raises(InputError, match="weights file"):

@@ -1,4 +1,4 @@
-"""Configs: every shipped file loads, overrides reach their key, mistakes are named."""
+"""Configs: shipped files load, overrides reach their key, mistakes are named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONFIGS = sorted(Path(__file__).parents[2].joinpath("configs").rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_shipped_configs_load_and_come_back_from_their_dump(path: Path, tmp_path: Path) -> None:
+def test_shipped_configs_load_and_round_trip(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem
     copy = tmp_path / "copy.yaml"
@@ -56,7 +56,7 @@ def test_overrides_reach_their_key() -> None:
         ("data.train.kind=[", ["YAML"]),
     ],
 )
-def test_bad_overrides_are_one_clear_line(override: str, parts: list[str]) -> None:
+def test_bad_overrides_are_refused_in_one_line(override: str, parts: list[str]) -> None:
     path = Path(__file__).parents[2] / "configs" / "mtdo_demo.yaml"
     with pytest.raises(InputError) as caught:
         load_config(path, [override])
@@ -78,7 +78,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.
         load_config(broken)
 
 
-def test_stages_add_up() -> None:
+def test_steps_of_stages_add_up() -> None:
     mapping = {"network": {"name": "mtdo"}, "train": {"stages": [{"steps": 3}, {"steps": 4, "patch": 8}]}}
     config = config_from_mapping(mapping)
     assert config.train.steps == 7

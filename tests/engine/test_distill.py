@@ -1,4 +1,4 @@
-"""Targets made by teachers: what they are made of, which frames get one, going on, refusals, and training on them."""
+"""Distillation: targets made by teachers, frames that get a target, resuming, refusals, training on the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPEAT = "tests.engine.test_distill:repeat"
 
 
 def repeat():
-    """A teacher from a function: every LR pixel twice in both directions."""
+    """A teacher from a function: repeats every LR pixel twice in both directions."""
     return lambda frame: frame.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
@@ -38,7 +38,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_targets_are_the_shares_of_truth_and_teachers(tiny: Config, weights: Path, tmp_path: Path) -> None:
+def test_targets_are_weighted_means_of_truth_and_teachers(tiny: Config, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert distill(tiny, out, [Teacher(str(weights), 0.5), Teacher(REPEAT, 0.2)], truth=0.3) == 2
     network, listed = small_mtdo(), (out / "train.txt").read_text().split()
@@ -60,19 +60,19 @@ def test_targets_are_the_shares_of_truth_and_teachers(tiny: Config, weights: Pat
     assert len(listed) == 4
 
 
-def test_frames_with_whole_windows_are_targets() -> None:
+def test_frames_with_complete_windows_are_targets() -> None:
     assert list(targets(7, 3)) == [1, 2, 3, 4, 5]
     assert list(targets(5, 5)) == [2]
     assert list(targets(2, 5)) == [1]
 
 
-def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(tiny: Config, weights: Path, tmp_path: Path) -> None:
+def test_resumed_run_equals_an_uninterrupted_one(tiny: Config, weights: Path, tmp_path: Path) -> None:
     teachers = [Teacher(str(weights), 1.0)]
     distill(tiny, tmp_path / "whole", teachers)
     distill(tiny, tmp_path / "out", teachers)
     first, second = sorted((tmp_path / "out" / "training_set" / "GT").iterdir())
     times = {path: path.stat().st_mtime_ns for path in first.iterdir()}
-    second.rename(second.with_name(f".{second.name}.part"))  # ground truth comes last
+    second.rename(second.with_name(f".{second.name}.part"))  # ground truth is written last
     (tmp_path / "out" / "train.txt").unlink()
     distill(tiny, tmp_path / "out", teachers)
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -83,7 +83,7 @@ def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(tiny: Config, weigh
         distill(tiny, weights.parent, teachers)
 
 
-def test_a_network_trains_on_it_from_the_listed_frames(tiny: Config, weights: Path, tmp_path: Path) -> None:
+def test_network_trains_on_the_listed_frames(tiny: Config, weights: Path, tmp_path: Path) -> None:
     distill(tiny, tmp_path / "out", [Teacher(str(weights), 1.0)])
     mapping = tiny_mapping(tmp_path / "runs", steps=2)
     mapping["data"]["train"] = {"root": str(tmp_path / "out"), "list_file": "train.txt"}
@@ -106,7 +106,7 @@ def test_a_network_trains_on_it_from_the_listed_frames(tiny: Config, weights: Pa
         ([("X4", 1.0)], 0.0, "mtdo x4, not a network of windows x2"),
     ],
 )
-def test_what_cannot_teach_is_said(tiny: Config, weights: Path, tmp_path: Path, teachers, truth, message) -> None:
+def test_unusable_teachers_are_refused(tiny: Config, weights: Path, tmp_path: Path, teachers, truth, message) -> None:
     save_weights(tmp_path / "stno.safetensors", small_stno())
     save_weights(tmp_path / "x4.safetensors", small_mtdo(scale=4))
     places = {"W": weights, "STNO": tmp_path / "stno.safetensors", "X4": tmp_path / "x4.safetensors"}
@@ -122,7 +122,7 @@ def test_space_time_networks_are_refused(tiny: Config, weights: Path, tmp_path: 
         distill(stno, tmp_path / "out", [Teacher(str(weights), 1.0)])
 
 
-def test_teachers_as_typed() -> None:
+def test_parsing_of_teachers() -> None:
     assert Teacher.parse("a/w.safetensors:0.25") == Teacher("a/w.safetensors", 0.25)
     assert Teacher.parse("a/w.safetensors") == Teacher("a/w.safetensors", 1.0)
     assert Teacher.parse("module:function") == Teacher("module:function", 1.0)

@@ -1,4 +1,4 @@
-"""Two processes under torchrun train what one does."""
+"""Training with two processes under torchrun equals training with one."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=1)
     mapping["network"] = {**mapping["network"], "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
     one, two = _train(tmp_path, mapping, "last.safetensors")
-    gradients = [name for name in one if name.endswith(".exp_avg")]  # Adam's: a tenth of the gradients
+    gradients = [name for name in one if name.endswith(".exp_avg")]  # one tenth of the gradients
     assert len(gradients) > 100
     largest = max(one[name].abs().max().item() for name in gradients)
     assert all((one[name] - two[name]).abs().max().item() < 1e-5 * largest for name in gradients)
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=3)
-    # D_F = -D_B makes gradients of the gate's biases vanish at the start but for their rounding, of which Adam makes whole steps.
+    # D_F = -D_B: at the start the gradients of the gate's biases are zero except for rounding errors, which Adam scales to full steps.
     mapping["network"] = {**mapping["network"], "ctdm": "off", "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
     one, two = _train(tmp_path, mapping, "weights.safetensors")
     assert all((one[key] - two[key]).abs().max().item() < 1e-5 for key in one)

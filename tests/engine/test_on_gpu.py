@@ -1,4 +1,4 @@
-"""What only a GPU can show of training and restoring; skipped without one (docs/gpu.md says what is shown without)."""
+"""Tests of training and restoring that need a GPU; skipped without one (docs/gpu.md lists the tests that need none)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_deterministic_training_gives_the_same_bits(tiny: Config, tmp_path: Path
 @pytest.mark.parametrize("make", [small_mtdo, small_stno])
 @pytest.mark.parametrize("tile", [None, 64])
 def test_restoring_follows_the_cpu(make, tile) -> None:
-    """Batches of windows, bytes on the bus, graphs (the clip is longer than their warm-up) and tiles."""
+    """Covers batches of windows, copies as bytes, CUDA graphs (the clip is longer than their warm-up) and tiles."""
     clip, options = moving_clip(40, 48, 96), Options(tile=tile, overlap=16)
     expected = list(restore(make(), clip, device="cpu", options=options))
     found = list(restore(make(), clip, device="cuda", options=options))
@@ -72,7 +72,7 @@ def test_restoring_follows_the_cpu(make, tile) -> None:
     assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 5e-3  # TF32 in convolutions
 
 
-def test_the_compiled_operator_agrees_with_plain_pytorch_on_this_card() -> None:
+def test_compiled_operator_agrees_with_plain_pytorch_on_this_card() -> None:
     if not compiled.available("cuda"):
         pytest.skip(f"no compiled operator for this card: {compiled.why_not()}")
     assert trust.why_not(0) == ""

@@ -1,4 +1,4 @@
-"""Weights to hand out."""
+"""Making weights for release: averaging, half precision, headers, refusals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_mean_of_two_in_half_precision(tmp_path: Path) -> None:
     torch.testing.assert_close(mean.tsa.fea_fusion.weight, first.tsa.fea_fusion.weight, rtol=1e-3, atol=1e-6)
 
 
-def test_spacing_of_what_is_released(tmp_path: Path) -> None:
+def test_spacing_of_released_weights(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(spacing=2)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)
     parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
@@ -46,7 +46,7 @@ def test_spacing_of_what_is_released(tmp_path: Path) -> None:
         release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], uses={"spacing": 2})
 
 
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_match_are_refused(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(channels=16)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)
     with pytest.raises(InputError, match=r"add up to 0\.9"):
@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_exists_is_safe(tmp_path: Path) -> None:
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     save_weights(tmp_path / "a.safetensors", small_mtdo())
     out = tmp_path / "out.safetensors"
     out.write_bytes(b"mine")
@@ -74,7 +74,7 @@ def test_a_file_that_exists_is_safe(tmp_path: Path) -> None:
     assert release(out, [(tmp_path / "a.safetensors", 1.0)], overwrite=True) == sha256(out)
 
 
-def test_shares_on_the_command_line() -> None:
+def test_parsing_of_shares() -> None:
     assert part("runs/a.safetensors") == (Path("runs/a.safetensors"), 1.0)
     assert part("runs/a.safetensors:0.3") == (Path("runs/a.safetensors"), 0.3)
     with pytest.raises(ArgumentTypeError, match="expected FILE or FILE:SHARE"):

@@ -1,4 +1,4 @@
-"""What the `data` group of a config gives: regions, frames and clips held out, the same batches after a resume."""
+"""Data sources of a config: regions, frames and clips to use, mixing, the same batches after a resume."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def config_for(folder: Path, tmp_path: Path, **source: object) -> Config:
     return config_from_mapping(mapping)
 
 
-def test_region_and_frames_are_all_that_is_seen(clips: Path, tmp_path: Path) -> None:
+def test_only_the_region_and_frames_are_read(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path, region=[0.5, 0.0, 1.0, 1.0], frames=[1, 3], clips=["b"])
     (pair,) = open_source(config, "train").pairs
     whole = open_source(config, "val").pairs[1]
@@ -69,7 +69,7 @@ def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path)
         "also": [{"root": str(clips), "clips": ["b"], "repeat": 3}],
         "val": {"root": str(clips)},
     }
-    mapping["train"] |= {"steps": 8, "batch_size": 2}  # 16 samples: one epoch of 4 frames of a and 3 x 4 of b
+    mapping["train"] |= {"steps": 8, "batch_size": 2}  # 16 samples: one epoch with 4 frames of a and 3 x 4 frames of b
     sources = [
         source for batch in TrainingData(config_from_mapping(mapping)).batches(0, 0) for source in batch["source"]
     ]
@@ -84,7 +84,7 @@ def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path)
         config_from_mapping(mapping)
 
 
-def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path) -> None:
+def test_batches_do_not_depend_on_the_first_step(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path)
     config = replace(config, data=replace(config.data, cache="none"))
     whole = list(TrainingData(config).batches(0, 0))
@@ -94,7 +94,7 @@ def test_batches_do_not_depend_on_where_a_run_began(clips: Path, tmp_path: Path)
         assert torch.equal(a["lr"], b["lr"]) and torch.equal(a["gt"], b["gt"]) and a["source"] == b["source"]
 
 
-def test_batch_that_cannot_be_shared(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_that_cannot_be_split(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.distributed.world", lambda: 3)
     with pytest.raises(InputError, match="cannot be shared by 3"):
         next(TrainingData(config_for(clips, tmp_path)).batches(0, 0))

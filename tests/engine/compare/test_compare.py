@@ -1,4 +1,4 @@
-"""Comparisons of small clips: figures by hand and by scikit-image, files, figures, page, errors."""
+"""Comparisons of small clips: metrics by hand and by scikit-image, tables, figures, page, errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def picture(shift: int, height: int, width: int, noise: float = 0.0) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two clips whose sizes are no multiple of four; a good method (PNG, cut) and a bad one (full frames)."""
+    """Two clips with sizes that are not multiples of four; a good method (PNG, cropped) and a bad one (full frames)."""
     root = tmp_path_factory.mktemp("world")
     for clip, count, height, width in (("a", 4, 66, 98), (NASTY.replace("/", ""), 3, 67, 99)):
         for k in range(count):
@@ -59,12 +59,12 @@ def result(world: Path) -> Path:
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """MATLAB's Y on 0 to 255, by its definition, without the border of 4."""
+    """MATLAB's Y in [0, 255], from its definition, without a border of 4 pixels."""
     y = 16 + (image.astype(float) @ [65.481, 128.553, 24.966]) / 255
     return y[4:-4, 4:-4]
 
 
-def test_figures_equal_a_computation_by_hand(world: Path, result: Path) -> None:
+def test_metrics_equal_a_computation_by_hand(world: Path, result: Path) -> None:
     report = json.loads((result / "report.json").read_text())
     assert list(report["methods"]) == ["bicubic", "bad", "good & 1"]
     for method, folder, name in (("bad", "bad", "{:04d}_x4"), ("good & 1", "good", "{}")):
@@ -86,7 +86,7 @@ def test_figures_equal_a_computation_by_hand(world: Path, result: Path) -> None:
     assert any("cut to 96x64" in note for note in report["notes"])
 
 
-def test_tables_csv_and_escapes(result: Path) -> None:
+def test_tables_and_csv_are_escaped(result: Path) -> None:
     markdown = (result / "report.md").read_text()
     assert "<img" not in markdown and "&lt;img" in markdown and "mean over clips" in markdown
     best = [line for line in markdown.splitlines() if "good &amp; 1 | **" in line]
@@ -107,7 +107,7 @@ def test_tables_csv_and_escapes(result: Path) -> None:
     assert 0 < entry["low"] <= entry["difference"] <= entry["high"] and entry["frames"] == 7
 
 
-def test_crops_are_drawn_with_vector_text(result: Path) -> None:
+def test_crop_figures_have_vector_text(result: Path) -> None:
     pytest.importorskip("matplotlib")
     (entry,) = json.loads((result / "report.json").read_text())["figures"]
     assert (entry["clip"], entry["frame"], entry["width"]) == ("a", "0001", 32)
@@ -119,13 +119,13 @@ def test_crops_are_drawn_with_vector_text(result: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [2.5, 5])
-def test_scales_that_no_window_network_has(world: Path, tmp_path: Path, scale: float) -> None:
+def test_scales_without_a_window_network(world: Path, tmp_path: Path, scale: float) -> None:
     words = ["--results", f"bad={world / 'bad'}", "eval.crop=4", "--datapath", str(world / "gt"), "--figures", "0"]
     report = compare(options(*words, "--scale", str(scale), "--outputpath", str(tmp_path)))
     assert report["scale"] == scale and report["methods"]["bicubic"]["mean_over_frames"]["psnr_y"] > 15
 
 
-def test_several_methods_share_one_slider(result: Path) -> None:
+def test_page_shows_several_methods_in_one_slider(result: Path) -> None:
     page = (result / "report.html").read_text()
     assert "onerror=" not in re.sub(r'"[^"]*"', "", page).replace("&lt;img src=a onerror", "")
     script = """
@@ -148,7 +148,7 @@ def test_several_methods_share_one_slider(result: Path) -> None:
     assert {"bicubic", "gt"} <= set(seen(dom))
 
 
-def test_objects_of_the_simulator_are_searched(tmp_path: Path) -> None:
+def test_objects_of_simulated_clips_are_detected(tmp_path: Path) -> None:
     settings = {**CLIPS, "clips": 1, "frames": 5, "size": [96, 96]}
     layout = simulated_layout(from_mapping(SimulatorSettings, settings), "test", scale=4)
     (pair,) = layout.pairs
@@ -164,7 +164,7 @@ def test_objects_of_the_simulator_are_searched(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--crop", "a/1:0,0,9,9"], ["--metrics", "lpips"], ["--scale", "2"]])
-def test_options_of_comparisons_are_refused_without_results(words: list[str]) -> None:
+def test_comparison_options_need_results(words: list[str]) -> None:
     with pytest.raises(InputError, match="belongs to a comparison"):
         check_unused(options(*words))
     check_unused(options("--frames", "3"))
@@ -184,7 +184,7 @@ def test_options_of_comparisons_are_refused_without_results(words: list[str]) ->
         (["--scale", "2"], "the ground truth has"),
     ],
 )
-def test_bad_options_are_one_line_before_any_work(world: Path, words: list[str], said: str) -> None:
+def test_bad_options_are_refused_before_work_starts(world: Path, words: list[str], said: str) -> None:
     if "--crop" in words:
         pytest.importorskip("matplotlib")
     asked = options("--results", f"good={world / 'good'}", "--datapath", str(world / "gt"), *words)

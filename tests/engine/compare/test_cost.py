@@ -1,4 +1,4 @@
-"""The cost of a network: counted at the size asked for, named, and refused for sizes that make no sense."""
+"""The cost of a network at a given size, and refusal of impossible sizes."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from errors import InputError
 from tests.engine.conftest import tiny_mapping
 
 
-def test_cost_is_that_of_the_network_at_the_size_asked_for(tmp_path, capsys) -> None:
+def test_cost_at_the_requested_size(tmp_path, capsys) -> None:
     config = config_from_mapping(tiny_mapping(tmp_path))
     row = measure(config_to_mapping(config), 24, 32)
     network = models.build(config.network).eval()
@@ -27,7 +27,7 @@ def test_cost_is_that_of_the_network_at_the_size_asked_for(tmp_path, capsys) -> 
 
 
 @pytest.mark.parametrize("text", ["320", "8x8", "99999x99", "axb", "-3x20", "5000x20"])
-def test_sizes_that_make_no_sense_are_one_line(text) -> None:
+def test_impossible_sizes_are_refused_in_one_line(text) -> None:
     with pytest.raises(InputError, match="such as 320x180"):
         parse_size(text)
     with pytest.raises(InputError, match="name the config files"):

@@ -1,4 +1,4 @@
-"""Which frames of a method belong to which clip and frame: layouts people have, and what is refused."""
+"""Matching a method's files to clips and frames: accepted layouts and refused ones."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def frames(folder: Path, *names: str, **options) -> None:
         {"city": "city_x4", "city_2": "city_2_x4", "car/001": "001_x4"},
     ],
 )
-def test_clips_are_found_in_any_layout(tmp_path: Path, layout: dict[str, str]) -> None:
+def test_clips_are_found_in_common_layouts(tmp_path: Path, layout: dict[str, str]) -> None:
     for folder in layout.values():
         frames(tmp_path / folder, "0001", "0002")
     frames(tmp_path / "pictures", "city_0001_ours")
@@ -46,12 +46,12 @@ def test_all_frames_in_one_folder(tmp_path: Path) -> None:
     assert [path.stem for path in found["city_2"].source] == ["city_2_0001"]
 
 
-def test_one_folder_for_one_clip_needs_no_name(tmp_path: Path) -> None:
+def test_single_clip_may_have_any_folder_name(tmp_path: Path) -> None:
     frames(tmp_path / "anything", "1", "2")
     assert match_clips("ours", tmp_path, ["city"])["city"].name == "anything"
 
 
-def test_unclear_clips_are_refused(tmp_path: Path) -> None:
+def test_ambiguous_clips_are_refused(tmp_path: Path) -> None:
     frames(tmp_path / "GT" / "city", "1")
     frames(tmp_path / "LR4x" / "city", "1")
     with pytest.raises(InputError, match=r"'city' is found twice in .*GT/city' and 'LR4x/city'"):
@@ -86,12 +86,12 @@ def test_frames_that_cannot_be_matched_are_refused(given) -> None:
         match_frames(["0003", "0004", "0005"], given, "ours, city", ordered=False)
 
 
-def test_the_counting_number_is_the_one_that_changes() -> None:
+def test_frame_number_is_the_number_that_varies() -> None:
     assert counting(["a4_007_x2", "a4_010_x2"]) == [7, 10]
     assert counting(["a1_1", "a2_2"]) is None and counting(["a", "b"]) is None and counting(["7"]) is None
 
 
-def test_sizes_full_cut_or_rounded_up_are_taken_and_others_refused(tmp_path: Path) -> None:
+def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
     gt = CroppedClip(ArrayClip("city", np.zeros((2, 66, 98, 3), np.uint8)), 4)
     lr = ArrayClip("city", np.zeros((2, 16, 24, 3), np.uint8))
 
@@ -121,6 +121,6 @@ def test_sizes_full_cut_or_rounded_up_are_taken_and_others_refused(tmp_path: Pat
         (["a=nowhere"], "'nowhere' does not exist"),
     ],
 )
-def test_bad_words_are_one_line(words, said) -> None:
+def test_bad_option_values_are_refused_in_one_line(words, said) -> None:
     with pytest.raises(InputError, match=said):
         parse_results(words)

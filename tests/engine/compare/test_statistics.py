@@ -1,4 +1,4 @@
-"""Means and bootstrap intervals against closed forms and a plain version."""
+"""Means and bootstrap intervals against closed forms and a plain implementation."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_differences_are_paired_and_signed() -> None:
     assert paired(rows([float("inf"), None]), rows([90.0, 3.0]), "psnr_y").tolist() == [10.0]
 
 
-def test_the_interval_of_one_clip_is_that_of_a_plain_bootstrap() -> None:
+def test_interval_of_one_clip_equals_a_plain_bootstrap() -> None:
     values = np.random.default_rng(5).normal(1, 0.5, 40)
     low, high = interval([values], replicates=4000)
     error = values.std() / np.sqrt(40)
@@ -38,8 +38,8 @@ def test_the_interval_of_one_clip_is_that_of_a_plain_bootstrap() -> None:
     assert interval([values]) == interval([values])
 
 
-def test_clips_that_disagree_widen_the_interval() -> None:
-    """Frames within a clip are alike: three clips are three observations, not three hundred."""
+def test_interval_widens_when_clips_disagree() -> None:
+    """Frames of a clip are not independent: three clips are three observations, however many frames they have."""
     clips = [np.full(100, value) for value in (0.0, 1.0, 2.0)]
     low, high = interval(clips)
     assert low <= 1 / 3 and high >= 5 / 3

@@ -1,4 +1,4 @@
-"""Evaluation: figures equal a recomputation from the frames, truth is met by time, shares add up."""
+"""Evaluation: metrics equal a recomputation from the frames, ground truth is matched by time, shards add up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def space_time(frames: int = 7, **evaluation: object) -> Config:
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
-def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path, ensemble: bool) -> None:
+def test_spatial_metrics_equal_a_recomputation(tiny: Config, tmp_path: Path, ensemble: bool) -> None:
     torch.manual_seed(0)
     tiny = replace(tiny, eval=replace(tiny.eval, ensemble=ensemble))
     network = models.build(NETWORK).eval()
@@ -61,7 +61,7 @@ def test_space_figures_equal_a_recomputation(tiny: Config, tmp_path: Path, ensem
     assert report["network"]["seconds_per_frame"] > 0 and report["network"]["gmac_per_frame"] > 0
 
 
-def test_key_and_in_between_frames_meet_their_truth() -> None:
+def test_key_and_intermediate_frames_are_compared_with_their_truth() -> None:
     config = space_time()
     network = models.build(config.network).eval()
     layout = open_source(config, "val")
@@ -77,8 +77,8 @@ def test_key_and_in_between_frames_meet_their_truth() -> None:
         assert row["psnr_y"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_in_between_frames_are_made_at_the_true_times() -> None:
-    """Frame 1 lies at a tenth of its gap, frame 3 in the middle: network and baseline are asked for these times."""
+def test_intermediate_frames_use_the_true_times() -> None:
+    """Frame 1 is at a tenth of its gap, frame 3 in the middle: network and baseline must use these times."""
     config = space_time(frames=5, stride=2)
     layout = open_source(config, "val")
     pair = layout.pairs[0]
@@ -101,12 +101,12 @@ def test_rounded_frame_times_count_as_regular() -> None:
     clip.times = [0.0, 0.008, 0.017, 0.025, 0.033]
     assert gap_times(clip, 0, 2, [1]) == [0.5] and gap_times(clip, 0, 4, [1, 2, 3]) == [0.25, 0.5, 0.75]
     clip.times = [0.0, 0.0, 1.0, 1.8, 2.0]
-    assert gap_times(clip, 0, 2, [1]) == [0.5]  # frames of one time
+    assert gap_times(clip, 0, 2, [1]) == [0.5]  # two frames with the same time
     assert gap_times(clip, 2, 2, [1]) == [pytest.approx(0.8)]
     assert runs([[0.5], [0.5], [0.8]]) == [(range(0, 2), [0.5]), (range(2, 3), [0.8])]
 
 
-def test_moving_objects_are_searched_where_asked(tiny: Config) -> None:
+def test_moving_objects_are_detected_on_request(tiny: Config) -> None:
     config = replace(tiny, eval=replace(tiny.eval, frames=4, detect=True))
     layout = open_source(config, "val")
     report = evaluate(models.build(NETWORK), layout, config, device=CPU, progress=False)
@@ -117,7 +117,7 @@ def test_moving_objects_are_searched_where_asked(tiny: Config) -> None:
     assert report["detection"]["LR"]["boxes"] == sum(map(len, pair.boxes[:4]))
 
 
-def test_both_means_are_named_and_settings_told(tiny: Config) -> None:
+def test_report_has_both_means_and_the_settings(tiny: Config) -> None:
     config = replace(tiny, eval=replace(tiny.eval, frames=2))
     report = evaluate(models.build(NETWORK), open_source(tiny, "val"), config, device=CPU, progress=False)
     assert report["mean_over_clips"] == report["mean"]
@@ -126,7 +126,7 @@ def test_both_means_are_named_and_settings_told(tiny: Config) -> None:
     assert ("padding", "reflect") in facts(report)
 
 
-def test_baseline_between_is_the_blend_of_the_enlarged_key_frames() -> None:
+def test_baseline_of_intermediate_frames_blends_upscaled_key_frames() -> None:
     config = space_time()
     pair = open_source(config, "val").pairs[0]
     blend = Blend(SubClip(pair.lr, [0, 3, 6]), 3, pair.gt.size)
@@ -135,7 +135,7 @@ def test_baseline_between_is_the_blend_of_the_enlarged_key_frames() -> None:
     torch.testing.assert_close(blend(3), large[1])
 
 
-def test_chosen_times_leave_the_other_frames_out() -> None:
+def test_only_frames_at_chosen_times_are_evaluated() -> None:
     config = space_time(times=[2 / 3])
     pair = open_source(config, "val").pairs[0]
     assert shown_frames(pair, config) == [0, 2, 3, 5, 6]
@@ -164,7 +164,7 @@ def test_output_that_is_not_finite_is_named(tiny: Config) -> None:
         evaluate(network, open_source(tiny, "val"), tiny, device=CPU, progress=False)
 
 
-def test_means_skip_what_is_no_figure() -> None:
+def test_means_skip_missing_values() -> None:
     rows = [
         {"frame": "a", "time": 1.0, "kind": "key", "psnr_y": 30.0},
         {"frame": "b", "time": 2.0, "psnr_y": 32.0, "tof": 1.0},

@@ -1,4 +1,4 @@
-"""What the evaluation scripts share: options reach the config as they were typed, a sweep loads and opens once."""
+"""Code shared by the evaluation scripts: options reach the config unchanged, sweeps load weights and open clips once."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tu
 @pytest.mark.parametrize(
     "text", ["2024", "001", "clips: new", "null", "~", "a #1", "[a]", "Größe\u3000\U0001f600", "\udc80"]
 )
-def test_paths_are_taken_as_they_are_typed(weights: dict[str, Path], text: str) -> None:
+def test_paths_are_not_parsed_as_yaml(weights: dict[str, Path], text: str) -> None:
     given = options(weights["mtdo"], "--datapath", text, "--list", text, "--split", text, "--frames", "3")
     config = scripts.prepare(given, space_time=False)[1]
     assert config.data.val.root == config.data.val.list_file == config.data.val.split == text
     assert config.eval.frames == 3
 
 
-def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]) -> None:
-    for key in ("data.spacing", "network.spacing"):  # the second one: as before version 0.2
+def test_spacing_is_the_only_network_key_to_override(weights: dict[str, Path]) -> None:
+    for key in ("data.spacing", "network.spacing"):  # network.spacing: before version 0.2
         model, config, _ = scripts.prepare(options(weights["mtdo"], f"{key}=auto"), space_time=False)
         assert model.spacing == config.data.spacing == "auto"
     with pytest.raises(InputError, match=r"network\.frames is what .* was trained with"):
@@ -52,18 +52,18 @@ def test_of_the_network_only_the_spacing_can_be_changed(weights: dict[str, Path]
 
 
 @pytest.mark.parametrize("number", ["0", "-2"])
-def test_no_frames_are_one_clear_line(weights: dict[str, Path], number: str) -> None:
+def test_frame_count_below_one_is_refused(weights: dict[str, Path], number: str) -> None:
     with pytest.raises(InputError, match=rf"eval\.frames': expected at least 1, got {number}"):
         scripts.prepare(options(weights["mtdo"], "--frames", number), space_time=False)
 
 
-def test_frames_that_are_no_number(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_frame_count_must_be_a_number(weights: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         options(weights["mtdo"], "--frames", "few")
     assert "--frames" in capsys.readouterr().err
 
 
-def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
+def test_sweep_loads_weights_once_and_opens_clips_once_per_scale(
     weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
@@ -87,17 +87,17 @@ def test_a_sweep_loads_weights_once_and_opens_clips_once_per_scale(
 
 
 @pytest.mark.parametrize("scale", [0.5, 33.0, float("nan")])
-def test_a_scale_of_a_sweep_that_cannot_be_is_named(weights: dict[str, Path], tmp_path: Path, scale: float) -> None:
+def test_impossible_scale_of_a_sweep_is_named(weights: dict[str, Path], tmp_path: Path, scale: float) -> None:
     given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, scale), times=(2.0,))
     with pytest.raises(InputError, match=f"--scales {scale:g}"):
         scripts.sweep_and_report(given)
     assert not any(tmp_path.iterdir())
 
 
-def test_one_process_of_many_writes_the_sweep(
+def test_only_rank_0_writes_the_sweep(
     weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second process of two: it knows its rank only until the group of processes is left."""
+    """Rank 1 of 2; the rank is known only until the process group is destroyed."""
     rank, written = [1], []
     monkeypatch.setattr(distributed, "rank", lambda: rank[0])
     monkeypatch.setattr(distributed, "stop", lambda: rank.__setitem__(0, 0))
@@ -109,7 +109,7 @@ def test_one_process_of_many_writes_the_sweep(
     assert rank == [0] and written == [] and capsys.readouterr().out == ""
 
 
-def test_reports_are_titled_by_the_run(tmp_path: Path) -> None:
+def test_report_title_names_the_run(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "harbour"
     save_weights(run / "weights.safetensors", small_mtdo())
     assert scripts.prepare(options(run / "weights.safetensors"), space_time=False)[1].name == "harbour"

@@ -1,4 +1,4 @@
-"""Export to ONNX, where its optional packages are installed."""
+"""Export to ONNX; skipped without the optional packages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HAT = HATConfig(embed=12, depths=[2], heads=2, window=8, squeeze=4)
     ],
     ids=["residual", "hat", "stno"],
 )
-def test_onnxruntime_gives_the_same(network, size, tmp_path):
+def test_onnxruntime_equals_pytorch(network, size, tmp_path):
     out = tmp_path / "model.onnx"
     assert export(network, out, size, scale=2.5) <= TOLERANCE / 10
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -37,11 +37,11 @@ def test_onnxruntime_gives_the_same(network, size, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
 @pytest.mark.parametrize("network", [small_mtdo(reconstruction="hat", hat=HAT), small_stno()], ids=["mtdo", "stno"])
-def test_a_graph_of_free_size_fits_other_sizes(network, tmp_path):
+def test_dynamic_graph_runs_at_other_sizes(network, tmp_path):
     assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE / 10
 
 
-def test_plans_of_free_size_are_those_of_fixed_ones():
+def test_symbolic_window_plan_equals_the_fixed_one():
     network, frames = small_mtdo(reconstruction="hat", hat=HAT), moving_clip(3, 40, 24).window(1, 3)[None]
     with torch.no_grad():
         expected = network(frames)
@@ -49,8 +49,8 @@ def test_plans_of_free_size_are_those_of_fixed_ones():
             assert torch.equal(network.exportable(free, (40, 24))(frames), expected)
 
 
-def test_the_symbolic_form_is_the_network_on_white_noise():
-    """In float64: in float32 the two forms' rounding errors are all that white noise shows."""
+def test_symbolic_form_equals_the_network_on_white_noise():
+    """In float64, because on white noise in float32 the two forms differ by rounding errors."""
     network = load_network(released("stno")).double()
     frames = torch.rand(1, 2, 3, 32, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -64,12 +64,12 @@ def test_the_symbolic_form_is_the_network_on_white_noise():
     ("size", "times", "changes"),
     [
         ((75, 51), [0.5], {}),
-        ((11, 100), [0.3, 0.4, 0.9], {"residual": "none"}),  # key frames of the second time
+        ((11, 100), [0.3, 0.4, 0.9], {"residual": "none"}),  # key frames from the second time
         ((1, 3), [0.1, 0.8], {"times_mode": "shared"}),
-        ((32, 16), [0.2, 0.6], {}),  # output as large as input: every fraction is zero
+        ((32, 16), [0.2, 0.6], {}),  # output size = input size: every fraction is zero
     ],
 )
-def test_the_symbolic_form_is_the_network(size, times, changes):
+def test_symbolic_form_equals_the_network(size, times, changes):
     network, frames = small_stno(**changes), moving_clip(3, 32, 16).window(1, 3)[None]
     torch.nn.init.normal_(network.query.colour.weight, std=0.1)
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_the_symbolic_form_is_the_network(size, times, changes):
 
 
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
-def test_a_free_graph_is_traced_at_two_multiples_or_more(tmp_path):
+def test_dynamic_graph_is_traced_at_two_multiples_or_more(tmp_path):
     with pytest.raises(InputError, match="trace at 16 16 or more"):
         export(small_stno(), tmp_path / "model.onnx", (8, 16), free=True)
 

@@ -1,4 +1,4 @@
-"""Counted multiplications: by hand, and the same whichever operators run."""
+"""Multiplication counts: equal to a count by hand, and independent of the operators in use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_convolution_by_hand() -> None:
     assert gmac(lambda: layer(image)) == pytest.approx(2 * 10 * 12 * 5 * 3 * 9 / 1e9)
 
 
-def test_attention_without_a_bias_that_learns_by_hand() -> None:
+def test_attention_without_learned_bias_by_hand() -> None:
     query, key, value = (torch.rand(2, 3, 10, 8, requires_grad=True) for _ in range(3))
     forward = 2 * 2 * 3 * 10 * 10 * 8 / 1e9
     assert gmac(lambda: F.scaled_dot_product_attention(query, key, value)) == pytest.approx(forward)
@@ -47,7 +47,7 @@ def test_attention_without_a_bias_that_learns_by_hand() -> None:
 
 @pytest.mark.parametrize("embed", [16, 28])  # heads of 8, and of 14, which plain attention pads to 16
 @pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
-def test_compiled_and_plain_operators_count_alike(embed: int) -> None:
+def test_counts_of_compiled_and_plain_operators_are_equal(embed: int) -> None:
     network = models.build({**SMALL, "hat": {**SMALL["hat"], "embed": embed}}).eval()
     paddings = {layer.head_padding for layer in network.modules() if isinstance(layer, MultiHead)}
     assert paddings == {2 if embed == 28 else 0}
@@ -61,7 +61,7 @@ def test_compiled_and_plain_operators_count_alike(embed: int) -> None:
 
 
 @pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
-def test_the_compiled_query_by_hand_and_beside_the_plain_one() -> None:
+def test_compiled_query_by_hand_and_against_plain() -> None:
     network = models.build(SMALL_STNO).eval()
     with torch.no_grad():
         counted = gmac(lambda: network.query(torch.zeros(2, 8, 5, 6), (20, 30)))
@@ -73,14 +73,15 @@ def test_the_compiled_query_by_hand_and_beside_the_plain_one() -> None:
     compiled = gmac_per_frame(network)
     try:
         dcn.set_backend("plain")
-        assert gmac_per_frame(network) == pytest.approx(compiled, rel=5e-3)  # a small network: its query weighs more
+        # the two forms of the query differ slightly, and the query is a large part of this small network
+        assert gmac_per_frame(network) == pytest.approx(compiled, rel=5e-3)
     finally:
         dcn.set_backend(None)
 
 
 @pytest.mark.skipif("compiled" not in dcn.backends(), reason="no compiled operator")
-def test_a_training_step_costs_three_times_the_forward_pass() -> None:
+def test_training_step_costs_three_forward_passes() -> None:
     network, frames = models.build(SMALL).train(), torch.rand(1, 3, 3, 32, 32)
     forward = gmac(lambda: network(frames))
     both = gmac(lambda: network(frames).sum().backward())
-    assert 2.8 * forward < both <= 3 * forward  # frames themselves need no gradient
+    assert 2.8 * forward < both <= 3 * forward  # the input frames need no gradient

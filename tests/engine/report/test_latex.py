@@ -1,4 +1,4 @@
-"""LaTeX tables: escaped, rules and bold where they belong; compiled where pdflatex is installed."""
+"""LaTeX tables: escaping, rules, bold; compiled if pdflatex is installed."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ def test_rules_bold_and_signs() -> None:
     assert "clip & method & PSNR dB $\\uparrow$ \\\\" in text and "{llr}" in text
 
 
-def test_no_character_stays_a_command() -> None:
+def test_special_characters_are_escaped() -> None:
     assert escaped("a_b&%#{}") == r"a\_b\&\%\#\{\}"
     assert escaped("\\x\n漢–") == r"\textbackslash{}x ?--"
 

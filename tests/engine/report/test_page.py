@@ -1,4 +1,4 @@
-"""The report page: self-contained, escaped, bounded; and in a real browser where one is installed."""
+"""The report page: self-contained, escaped, limited in size; tested in a browser if one is installed."""
 
 import re
 import shutil
@@ -26,7 +26,7 @@ BOXES = [
 
 
 def pictures(size=(120, 150), seed=0):
-    """Truth, a worse and a better version: detail at the top left, the better one is worse at the bottom right."""
+    """Truth and two versions. Detail is at the top left; the better version is the worse one at the bottom right."""
     random = np.random.default_rng(seed)
     truth = np.full((*size, 3), 90.0)
     truth[:60, :60] += random.uniform(-60, 60, (60, 60, 1))
@@ -63,7 +63,7 @@ def written_page(folder, **options):
 
 
 class Reader(HTMLParser):
-    """Checks that elements are closed in order, and collects what refers to elsewhere."""
+    """Checks that elements are closed in order, and collects references to other files."""
 
     def __init__(self, text):
         super().__init__()
@@ -83,22 +83,22 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_one_well_formed_file_without_references(tmp_path):
+def test_page_is_well_formed_and_self_contained(tmp_path):
     text = written_page(tmp_path, boxes=BOXES)
     reader = Reader(text)
     assert reader.open == [] and reader.outside == []
     assert not re.search(r"https?://|@import|url\(", text)
     assert "default-src 'none'" in text
-    assert reader.count["img"] == 5 + 3 * 5 + 2 * 3  # slider, three crops in five versions, two objects in three
+    assert reader.count["img"] == 5 + 3 * 5 + 2 * 3  # slider; three crops in five versions; two objects in three
     assert "page &amp; &lt;b&gt;test&lt;/b&gt; {{style}}" in text and "harbour <script>" not in text
 
 
-def test_a_page_without_pictures_or_clips(tmp_path):
+def test_page_without_pictures_or_clips(tmp_path):
     write_report({"title": "empty"}, tmp_path)
     assert Reader((tmp_path / "report.html").read_text()).open == []
 
 
-def test_missing_and_unequal_pictures_are_told_not_fatal(tmp_path):
+def test_missing_and_unequal_pictures_are_reported(tmp_path):
     report = page_report(tmp_path)
     report["pictures"].append({**report["pictures"][0], "ours": "gone.png"})
     write_image(tmp_path / "small.png", np.zeros((8, 8, 3), np.uint8))
@@ -108,7 +108,7 @@ def test_missing_and_unequal_pictures_are_told_not_fatal(tmp_path):
     assert text.count("cannot be shown") == 2 and "gone.png: no such file" in text and "differ in size" in text
 
 
-def test_large_noisy_pictures_stay_within_six_megabytes(tmp_path):
+def test_large_noisy_pictures_stay_below_six_megabytes(tmp_path):
     noise = np.random.default_rng(1).integers(0, 256, (600, 640, 3), dtype=np.uint8)
     report = page_report(tmp_path)
     for name in ("bicubic", "ours", "gt"):
@@ -124,7 +124,7 @@ def comparison(boxes=()):
     return Comparison("clip", "0", pictures(), list(boxes))
 
 
-def test_crops_are_chosen_by_rule():
+def test_crops_with_most_detail_gain_and_loss_are_chosen():
     chosen = places(Comparison("clip", "0", pictures((300, 330)), []))
     assert list(chosen) == ["most detail", "largest gain", "largest loss"]
     assert chosen["most detail"].x == 0 and chosen["most detail"].y == 0
@@ -134,7 +134,7 @@ def test_crops_are_chosen_by_rule():
     assert "largest loss" not in places(Comparison("clip", "0", same, []))
 
 
-def test_figures_of_a_place_are_those_of_metrics():
+def test_crop_metrics_equal_metrics_of_the_crop():
     found = comparison()
     place = Place(20, 30, 50, 40)
     crop = (slice(None), slice(30, 70), slice(20, 70))
@@ -142,14 +142,14 @@ def test_figures_of_a_place_are_those_of_metrics():
     assert found.psnr("ours", place) == pytest.approx(expected, abs=1e-9)
 
 
-def test_differences_are_amplified_by_the_factor_told():
+def test_differences_are_amplified_by_the_stated_factor():
     found = comparison()
     assert amplification(np.full((9, 9), 7.0)) == 32 and amplification(np.full((9, 9), 200.0)) == 1
     expected = np.minimum(np.abs(found.luma["ours"] - found.luma["gt"]) * found.factor, 255).round()
     assert np.array_equal(found.pictures["ours_difference"][..., 1], expected.astype(np.uint8))
 
 
-def test_stage_is_all_of_a_small_frame_and_a_part_of_a_large_one():
+def test_slider_shows_small_frames_completely():
     assert stage(comparison(), 1) == Place(0, 0, 150, 120)
     large = {name: np.tile(picture, (8, 8, 1)) for name, picture in pictures().items()}
     boxes = [{"track": 1, "x": 1100, "y": 100, "w": 10, "h": 10, "label": "car"}]
@@ -158,13 +158,13 @@ def test_stage_is_all_of_a_small_frame_and_a_part_of_a_large_one():
     assert stage(Comparison("clip", "0", large, []), 4).width < part.width
 
 
-def test_places_stay_in_the_frame():
+def test_crops_stay_in_the_frame():
     assert around(2, 2, 20, 10, (50, 60)) == Place(0, 0, 20, 10)
     assert around(59, 49, 20, 10, (50, 60)) == Place(40, 40, 20, 10)
     assert around(30, 25, 200, 200, (50, 60)) == Place(0, 0, 60, 50)
 
 
-def test_objects_are_chosen_from_each_class_and_outlined():
+def test_objects_of_each_class_are_chosen_and_outlined():
     objects = measured_objects(comparison(BOXES), "standard")
     assert [box["track"] for box, _ in objects] == [1, 2]
     assert all(row["track"] == box["track"] for box, row in objects)
@@ -175,7 +175,7 @@ def test_objects_are_chosen_from_each_class_and_outlined():
     assert outline(BOXES[0], Place(16, 27, 16, 12)) == "left:25.00%;top:25.00%;width:50.00%;height:50.00%"
 
 
-def test_lossless_pictures_come_back_exactly_and_limits_hold():
+def test_pictures_are_lossless_within_the_size_limit():
     import base64
     import io
 
@@ -187,7 +187,7 @@ def test_lossless_pictures_come_back_exactly_and_limits_hold():
     assert len(embedded(picture, limit=2000)) < len(embedded(picture, limit=10**6))
 
 
-def test_load_refuses_what_is_not_there(tmp_path):
+def test_load_refuses_missing_reports(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load({"clip": "a", "frame": "0", "bicubic": "a.png", "ours": "b.png", "gt": "c.png"}, tmp_path)
 
@@ -207,7 +207,7 @@ def test_ticks_enclose_the_values(low, high):
     assert ticks[0] <= low and ticks[-1] >= high and 2 <= len(ticks) <= 7
 
 
-def test_colours_run_from_dark_to_light():
+def test_colour_map_runs_from_dark_to_light():
     brightness = [sum(ramp(part)) for part in np.linspace(0, 1, 20)]
     assert brightness == sorted(brightness) and ramp(-1) == ramp(0) and ramp(2) == ramp(1)
 
@@ -221,7 +221,7 @@ def test_markup_escapes_by_construction():
 
 
 def browser_dom(folder, fragment="", script=""):
-    """The page's DOM after its scripts ran, from a file:// address in a headless browser without network."""
+    """The DOM after the scripts have run, from a file:// URL in a headless browser without network."""
     if BROWSER is None:
         pytest.skip("no chromium here (Debian: apt-get install chromium)")
     page = folder / "report.html"
@@ -237,12 +237,12 @@ def browser_dom(folder, fragment="", script=""):
 
 
 def seen(dom):
-    """Which picture is clipped how, from the viewer's DOM."""
+    """The clip-path of each picture in the viewer's DOM."""
     layers = re.findall(r'<div class="layer" data-picture="(\w+)"([^>]*)>', dom)
     return {name: re.search(r"clip-path: inset\(([^)]*)\)", rest)[1] for name, rest in layers if "hidden" not in rest}
 
 
-def test_the_slider_follows_the_address(tmp_path):
+def test_slider_state_comes_from_the_url(tmp_path):
     write_report(page_report(tmp_path, boxes=BOXES), tmp_path)
     dom = browser_dom(tmp_path, "#split=30&left=bicubic&right=gt&zoom=12&x=24&y=33")
     assert 'aria-valuenow="30"' in dom and 'aria-valuetext="30 % bicubic"' in dom
@@ -251,7 +251,7 @@ def test_the_slider_follows_the_address(tmp_path):
     assert "1200 %" in dom and "scale(12)" in dom
 
 
-def test_the_slider_works_by_keys_mouse_and_buttons(tmp_path):
+def test_slider_responds_to_keys_mouse_and_buttons(tmp_path):
     write_report(page_report(tmp_path), tmp_path)
     script = """
       const stage = document.querySelector(".stage"), divider = document.querySelector(".divider"), told = [];

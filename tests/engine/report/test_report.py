@@ -1,4 +1,4 @@
-"""Reports: strict JSON, CSV and Markdown that agree with the dict, a table for the terminal."""
+"""Reports: strict JSON, CSV and Markdown with the values of the dict, and a table for the terminal."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def frames(count=3, kinds=False):
 
 
 def sample_report(**more):
-    """A small report as engine/evaluate makes them."""
+    """A small report with the structure of engine/evaluate."""
     figures = {"psnr_y": 31.0, "ssim_y": 0.9, "bicubic_psnr_y": 28.0, "bicubic_ssim_y": 0.8}
     return {
         "title": "demo: MTDO, x4",
@@ -85,7 +85,7 @@ def test_json_is_strict_and_identical_frames_count_as_100_db(tmp_path):
     assert frame["tof"] is None and frame["warping_error"] is None
 
 
-def test_tidy_takes_tensors_arrays_dataclasses_and_paths(tmp_path):
+def test_tidy_accepts_tensors_arrays_dataclasses_and_paths(tmp_path):
     clean = tidy(
         {
             "a": torch.tensor(1.5),
@@ -111,7 +111,7 @@ def test_tidy_takes_tensors_arrays_dataclasses_and_paths(tmp_path):
     }
 
 
-def test_the_report_given_is_left_alone(tmp_path):
+def test_input_report_is_unchanged(tmp_path):
     report = sample_report()
     report["clips"]["calendar"]["objects"] = {"all": {"count": 1}, "rows": [{"frame": "0", "track": 1}]}
     before = repr(report)
@@ -132,7 +132,7 @@ def test_csv_has_every_frame_clip_and_mean(tmp_path):
     assert rows[3]["clip"] == "città | <b>" and rows[8]["kind"] == "key" and float(rows[9]["psnr_y"]) == 30.5
 
 
-def test_markdown_has_the_tables_and_facts(tmp_path):
+def test_markdown_has_tables_and_settings(tmp_path):
     write_report(sample_report(), tmp_path)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| calendar | 3 | 28.00 | 31.00 | +3.00 | 0.8000 | 0.9000 |" in text
@@ -159,7 +159,7 @@ def test_console_table_shows_baseline_ours_and_gain():
     assert len({len(line) for line in lines[3:]}) == 1
 
 
-def test_console_table_of_space_time_has_key_and_between_rows():
+def test_console_table_of_space_time_has_key_and_intermediate_rows():
     report = sample_report(
         baseline="linear blend + bicubic",
         groups={"key": {"psnr_y": 32.0, "bicubic_psnr_y": 30.0}, "between": {"psnr_y": 29.0, "bicubic_psnr_y": 28.5}},
@@ -172,20 +172,20 @@ def test_console_table_of_space_time_has_key_and_between_rows():
     assert "baseline: linear blend + bicubic" in text
 
 
-def test_console_table_of_many_clips_keeps_the_mean_in_view():
+def test_console_table_of_many_clips_is_shortened():
     clip = {"psnr_y": 30.0, "bicubic_psnr_y": 29.0, "frames": frames(1)}
     text = console_table(sample_report(clips={f"clip{i:03d}": clip for i in range(100)}))
     assert len(text.splitlines()) < 50 and "60 more" in text and text.splitlines()[-1].startswith("mean")
 
 
-def test_missing_figures_are_dashes_not_crashes(tmp_path):
+def test_missing_values_are_shown_as_dashes(tmp_path):
     report = {"clips": {"one": {"psnr_y": 30.0, "bicubic_psnr_y": None, "frames": []}}, "mean": {"psnr_y": 30.0}}
     write_report(report, tmp_path)
     assert "30.00" in console_table(report)
     assert strict((tmp_path / "report.json").read_text())["clips"]["one"]["bicubic_psnr_y"] is None
 
 
-def test_a_gain_that_rounds_to_nothing_has_no_sign():
+def test_gain_that_rounds_to_zero_has_no_sign():
     assert [number(value, "+.2f") for value in (-0.001, 0.001, -0.006, 0.5, None)] == [
         "0.00",
         "0.00",
@@ -200,7 +200,7 @@ def objects():
     return {"all": group, "by_class": {"car": group}, "by_size": {"small": group}, "skipped": 2}
 
 
-def test_objects_have_a_table_and_a_file_of_their_own(tmp_path):
+def test_objects_have_a_separate_table_and_file(tmp_path):
     report = sample_report(objects=objects())
     rows = [{"frame": "00000000", "track": 1, "label": "car", "size": "small", "psnr_y": 27.0, "contrast": None}]
     report["clips"]["calendar"]["objects"] = {**objects(), "rows": rows}
@@ -244,7 +244,7 @@ def test_sweep_over_scales_and_times(tmp_path):
     assert "| x2 | 30.00 (+1.00) |" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_the_grid_is_a_picture(tmp_path):
+def test_sweep_grid_is_drawn(tmp_path):
     from data.media import read_image
 
     write_grid(sweep_report(), tmp_path / "grid.png")
@@ -255,7 +255,7 @@ def test_the_grid_is_a_picture(tmp_path):
         write_grid(sample_report(), tmp_path / "none.png")
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_unwritable_folder(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(InputError, match="file"):

@@ -1,4 +1,4 @@
-"""The choice of a precision."""
+"""Automatic choice of the precision."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def sample(error: float, seconds: float):
     return restore_sample
 
 
-def test_auto_takes_the_faster_one_only_if_it_is_good():
+def test_auto_chooses_the_faster_precision_only_if_accurate():
     assert precision.choose(sample(1e-4, 0.001), CPU)[0] == "bf16"
     assert precision.choose(sample(1e-2, 0.001), CPU)[0] == "fp32"
     assert precision.choose(sample(1e-4, 0.06), CPU)[0] == "fp32"
     assert precision.choose(sample(float("nan"), 0.001), CPU)[0] == "fp32"
 
 
-def test_largest_error_costs_what_it_says():
+def test_largest_error_changes_psnr_by_the_stated_amount():
     own = 10 ** (-precision.TYPICAL_PSNR / 10)
     loss = 10 * torch.log10(torch.tensor((own + precision.largest_error()) / own))
     assert loss.item() == pytest.approx(precision.LARGEST_LOSS, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Restoring clips: windows, chunks, tiles, turns, memory that runs out."""
+"""Restoring clips: windows, chunks, tiles, self-ensemble, running out of memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def test_mtdo_equals_its_windows(padding, frames):
     torch.testing.assert_close(restored, torch.stack(expected), atol=2e-5, rtol=0)
 
 
-def test_where_the_work_begins_changes_no_bit():
-    """What a resumed or a shared run relies on."""
+def test_result_does_not_depend_on_the_first_frame():
+    """Resumed and distributed runs rely on this."""
     network, clip = small_mtdo(), moving_clip(8, 18, 22)
     assert torch.equal(all_frames(network, clip)[3:], all_frames(network, clip, frames=range(3, 8)))
     network, options = small_stno(), Options(chunk=2, context=1)
@@ -46,7 +46,7 @@ def test_stno_in_one_chunk_equals_the_network(times):
     torch.testing.assert_close(restored, expected, atol=1e-5, rtol=0)
 
 
-def test_more_context_brings_chunks_nearer_to_the_whole():
+def test_more_context_reduces_the_error_of_chunks():
     network, clip = small_stno(), moving_clip(7, 16, 16)
     whole = all_frames(network, clip, options=Options(chunk=7), size=(16, 16))
     differences = [
@@ -56,14 +56,14 @@ def test_more_context_brings_chunks_nearer_to_the_whole():
     assert differences[0] > differences[1] > differences[2] and differences[2] < 1e-5
 
 
-def test_key_frames_alone():
+def test_key_frames_only():
     network, clip = small_stno(), moving_clip(3, 16, 24)
     assert torch.equal(all_frames(network, clip, times=()), all_frames(network, clip, times=[0.5])[::2])
 
 
 @pytest.mark.parametrize(("build", "largest"), [(small_mtdo, 0.01), (small_stno, 0.08)])
-def test_tiles_are_near_the_whole(build, largest):
-    """Random weights; STNO's flows depend on the whole frame through the Galerkin attention."""
+def test_tiles_are_close_to_the_full_frame(build, largest):
+    """The tolerance is wide: weights are random, and STNO's Galerkin attention depends on the complete frame."""
     network, clip = build(), moving_clip(2, 64, 144)
     whole = all_frames(network, clip, size=(64, 144))
     tiled = all_frames(network, clip, options=Options(tile=96), size=(64, 144))
@@ -72,7 +72,7 @@ def test_tiles_are_near_the_whole(build, largest):
     assert difference.mean() < largest / 5
 
 
-def test_memory_that_runs_out_halves_the_tile(monkeypatch):
+def test_tile_is_halved_when_memory_runs_out(monkeypatch):
     network, clip, notes = small_mtdo(), moving_clip(3, 64, 160), []
     describe = type(network).encode
 
@@ -92,12 +92,12 @@ def test_memory_that_runs_out_halves_the_tile(monkeypatch):
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_turns_come_back(turn):
+def test_inverse_transform_restores_the_frame(turn):
     frames = torch.rand(2, 3, 4, 6)
     assert torch.equal(inverse_transform(transform(frames, turn), turn), frames)
 
 
-def test_ensemble_is_the_mean_over_turned_frames():
+def test_ensemble_is_the_mean_over_transformed_frames():
     network, clip = small_mtdo(), moving_clip(3, 20, 24)
     restored = all_frames(network, clip, frames=[1], options=Options(ensemble=True))
     window = clip.window(1, 3)[None]
@@ -106,24 +106,24 @@ def test_ensemble_is_the_mean_over_turned_frames():
     torch.testing.assert_close(restored, expected, atol=1e-5, rtol=0)
 
 
-def test_bf16_is_near():
+def test_bf16_is_close_to_fp32():
     for network in (small_mtdo(), small_stno()):
         clip = moving_clip(4, 32, 32)
         error = all_frames(network, clip, options=Options(precision="bf16")) - all_frames(network, clip)
         assert 0 < error.abs().mean() < 0.01
 
 
-def test_one_frame_is_too_few_for_stno():
+def test_stno_needs_two_frames():
     with pytest.raises(InputError, match="at least 2 key frames"):
         all_frames(small_stno(), moving_clip(1, 16, 16))
 
 
-def test_training_mode_and_gradients_stay_out():
+def test_restore_in_training_mode_needs_no_gradients():
     network = small_mtdo().train()
     assert not next(restore(network, moving_clip(3, 16, 16))).requires_grad
 
 
-def test_read_ahead_keeps_order_and_errors():
+def test_read_ahead_keeps_order_and_passes_errors_on():
     def items():
         yield from range(20)
         raise InputError("frame 20 is broken")
@@ -138,7 +138,7 @@ def test_read_ahead_keeps_order_and_errors():
     endless.close()  # its thread ends
 
 
-def test_write_behind_keeps_order_and_errors():
+def test_write_behind_keeps_order_and_passes_errors_on():
     written = []
     with WriteBehind(written.append, depth=2) as behind:
         for item in range(20):

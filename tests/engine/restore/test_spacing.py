@@ -1,4 +1,4 @@
-"""How far apart the frames of a window lie."""
+"""The spacing of the frames of a window: fixed and automatic."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WIDEST, REACH = 3, 0.35
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch):
-    """Limits for short clips: the rules are tested, not the values that suit the released weights."""
+    """Lower limits, so that the rules can be tested on short clips."""
     monkeypatch.setattr(spacing_module, "WIDEST", WIDEST)
     monkeypatch.setattr(spacing_module, "REACH", REACH)
 
 
 def scene(shifts, seed=0, noise=0.0):
-    """24x40 pixels of a sum of waves along x; frame k is moved by shifts[k] pixels, exactly but for 8 bits and the noise."""
+    """A clip of 24x40 pixels, a sum of waves along x; frame k is shifted by shifts[k] pixels, then noise is added and 8 bits kept."""
     random = np.random.default_rng(seed)
     waves = [(length, random.uniform(0, 6.28)) for length in (11, 14, 19, 24, 31)]
     x = np.arange(40)[None] + np.zeros((24, 1))
@@ -52,25 +52,25 @@ def test_small_displacements_are_measured(shift):
     assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1))) == pytest.approx(shift, rel=0.15)
 
 
-def test_displacement_leaves_brightness_aside():
+def test_displacement_ignores_brightness():
     clip = scene([0, 0])
     assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1))) == 0
     assert FrameLuma(clip.frame(0)).displacement(FrameLuma(clip.frame(1) + 0.1)) < 1e-5
 
 
-def test_what_has_nothing_in_common_is_far():
+def test_displacement_of_unrelated_frames_is_large():
     assert FrameLuma(scene([0]).frame(0)).displacement(FrameLuma(scene([0], seed=9).frame(0))) > 2 * REACH
     flat = FrameLuma(torch.full((3, 8, 8), 0.5))
     assert flat.displacement(flat) == 0 and flat.displacement(FrameLuma(torch.rand(3, 8, 8))) == float("inf")
 
 
 @pytest.mark.parametrize(("speed", "spacing"), [(0.0, 3), (0.1, 3), (0.15, 2), (0.25, 1), (3.0, 1)])
-def test_the_slower_the_wider(speed, spacing):
+def test_slower_motion_widens_the_window(speed, spacing):
     assert windows(scene(speed * np.arange(9)))[4] == [4 - spacing, 4, 4 + spacing]
 
 
-def test_at_the_ends():
-    """Never nearer than the spacing says, never the centre itself: rather a narrower window."""
+def test_windows_at_the_ends_of_a_clip():
+    """The spacing shrinks where mirroring would put a frame on the centre or closer to it than the spacing."""
     found = windows(scene(np.zeros(8)))
     assert found[:4] == [[3, 0, 3], [0, 1, 2], [0, 2, 4], [0, 3, 6]]
     assert found[-4:] == [[1, 4, 7], [3, 5, 7], [5, 6, 7], [4, 7, 4]]
@@ -79,7 +79,7 @@ def test_at_the_ends():
         assert windows(scene(np.zeros(length))) == [neighbours(index, 3, length) for index in range(length)]
 
 
-def test_no_window_reaches_over_a_cut_without_need():
+def test_windows_avoid_scene_cuts():
     other = scene(np.zeros(6), seed=9)
     both = ArrayClip("cut", np.concatenate([np.stack([scene([0]).array(0)] * 6), np.stack([other.array(0)] * 6)]))
     found = windows(both)
@@ -100,13 +100,13 @@ def test_distinct_padding_keeps_the_spacing_at_the_ends():
     assert windows(scene(np.zeros(4)), frames=5, padding="distinct")[0] == neighbours(0, 5, 4, "distinct")
 
 
-def test_noise_counts_as_distance():
+def test_noise_increases_the_displacement():
     assert windows(scene(np.zeros(9), noise=1.0))[4] == [1, 4, 7]
     assert windows(scene(np.zeros(9), noise=20.0))[4] == [3, 4, 5]
 
 
 @pytest.mark.parametrize("spacing", [2, "auto"])
-def test_restore_takes_these_windows(spacing):
+def test_restore_uses_these_windows(spacing):
     network, clip = small_mtdo(spacing=spacing), scene(0.15 * np.arange(9))
     restored = torch.stack(list(restore(network, clip)))
     chosen = WindowChooser(3, spacing, 9, "reflect")
@@ -118,7 +118,7 @@ def test_restore_takes_these_windows(spacing):
         torch.testing.assert_close(restored[index], expected, atol=2e-5, rtol=0)
 
 
-def test_where_the_work_begins_changes_no_bit():
+def test_result_does_not_depend_on_the_first_frame():
     network, clip = small_mtdo(spacing="auto"), scene(0.12 * np.arange(12) ** 1.4)
     assert len({tuple(np.diff(window)) for window in windows(clip)}) > 2
     whole = list(restore(network, clip))
@@ -151,26 +151,26 @@ def test_training_windows(tmp_path, spacing, numbers):
 
 
 @pytest.mark.parametrize("value", [0, -1, "wide"])
-def test_wrong_spacings(tmp_path, value):
+def test_wrong_spacings_are_refused(tmp_path, value):
     mapping = tiny_mapping(tmp_path)
     with pytest.raises(InputError, match="spacing"):
         config_from_mapping(mapping, [f"data.spacing={value}"])
 
 
-def test_configs_of_earlier_versions_hold_it_in_the_network(tmp_path):
+def test_spacing_in_the_network_group_of_earlier_configs(tmp_path):
     mapping = tiny_mapping(tmp_path)
     mapping["network"] = {**mapping["network"], "spacing": 2}
     assert config_from_mapping(mapping).data.spacing == 2
     assert config_from_mapping(mapping, ["network.spacing=auto"]).data.spacing == "auto"
 
 
-def test_the_widest_is_what_memory_is_planned_for():
+def test_memory_is_planned_for_the_widest_window():
     assert WindowChooser(5, "auto", 99, "reflect").reach == 2 * WIDEST and WindowChooser(3, 4, 99, "reflect").reach == 4
     near, apart, auto = (bytes_per_pixel(small_mtdo(spacing=spacing)) for spacing in (1, WIDEST, "auto"))
     assert apart == auto == near + 4 * 8 * 3 * 2 * (WIDEST - 1)  # float32, channels, maps, frames skipped on both sides
 
 
-def test_weights_say_what_stands_beyond_the_ends():
+def test_padding_comes_from_the_weights():
     network, clip = small_mtdo(padding="distinct"), scene(np.arange(5))
     first, mirrored = (next(restore(network, clip, padding=padding)) for padding in (None, "reflect"))
     expected = [network(torch.stack([clip.frame(k) for k in window])[None])[0] for window in ([2, 0, 1], [1, 0, 1])]

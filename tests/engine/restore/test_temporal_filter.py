@@ -1,4 +1,4 @@
-"""The temporal filter of restored frames: less noise, no ghosts, the same result for any start of the work."""
+"""The temporal filter of restored frames: less noise, no ghosts, results independent of the first frame."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rms(x: Tensor) -> float:
 
 @pytest.mark.parametrize("form", ["clean", "compressed"])
 @pytest.mark.parametrize("step", [0, 3])
-def test_errors_that_differ_between_frames_are_averaged_along_the_motion(form: str, step: int) -> None:
+def test_independent_errors_are_averaged_along_the_motion(form: str, step: int) -> None:
     """The scene moves by `step` HR pixels a frame, which is not an integer number of LR pixels."""
     scene = texture(128, 128)
     truth = [scene.roll(step * k, -1) for k in range(5)]
@@ -54,7 +54,7 @@ def test_errors_that_differ_between_frames_are_averaged_along_the_motion(form: s
     assert ratio < (0.5 if step == 0 else 0.6)  # five independent errors: 0.447
 
 
-def test_an_object_with_its_own_motion_and_a_cut_leave_no_ghost() -> None:
+def test_moving_object_and_cut_leave_no_ghost() -> None:
     scene, other = texture(96, 96), texture(96, 96, seed=5)
     truth = [scene.clone() for _ in range(5)]
     for k, frame in enumerate(truth):
@@ -69,7 +69,7 @@ def test_an_object_with_its_own_motion_and_a_cut_leave_no_ghost() -> None:
 
 
 def test_low_contrast_makes_the_filter_stricter() -> None:
-    """Data that use a tenth of the range are filtered in the same way: a moving object is not averaged away."""
+    """Data with a tenth of the contrast are filtered in the same way: a moving object is not averaged away."""
     results = []
     for gain in (1.0, 0.1):
         frames = [texture(64, 64) * gain for _ in range(3)]
@@ -80,7 +80,7 @@ def test_low_contrast_makes_the_filter_stricter() -> None:
     assert max(results) < 0.02
 
 
-def test_the_flow_of_a_shift() -> None:
+def test_flow_of_a_known_shift() -> None:
     luma = texture(64, 80).mean(0)
     for gain in (1.0, 0.02):  # of the contrast
         motion = flow(luma * gain, luma.roll((2, -3), (0, 1)) * gain)[0, :, 12:-12, 12:-12]
@@ -89,7 +89,7 @@ def test_the_flow_of_a_shift() -> None:
     assert flow(torch.zeros(32, 32), torch.zeros(32, 32)).abs().max() == 0
 
 
-def test_frames_that_are_needed() -> None:
+def test_needed_frames() -> None:
     method = TemporalFilter("clean", 10, 4)
     assert method.needed([0]) == [0, 1, 2]
     assert method.needed([4, 5]) == [2, 3, 4, 5, 6, 7]
@@ -98,7 +98,7 @@ def test_frames_that_are_needed() -> None:
     assert ascending_runs([3, 5, 5, 2]) == [[3, 5], [5], [2]]
 
 
-def test_the_result_does_not_depend_on_the_start_of_the_work() -> None:
+def test_result_does_not_depend_on_the_first_frame() -> None:
     network, clip = small_mtdo(), moving_clip(9, 20, 24)
     network.set_uses({"temporal_filter": "clean"})
     complete = list(restore(network, clip, options=Options(workers=1)))
@@ -110,7 +110,7 @@ def test_the_result_does_not_depend_on_the_start_of_the_work() -> None:
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(pool, complete, strict=True))
 
 
-def test_restore_filters_what_the_network_returns() -> None:
+def test_restore_filters_the_output_of_the_network() -> None:
     network, clip = small_mtdo(), moving_clip(5, 20, 24)
     plain = list(restore(network, clip))
     network.set_uses({"temporal_filter": "compressed"})

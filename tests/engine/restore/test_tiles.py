@@ -1,4 +1,4 @@
-"""Tiles: coverage, blending weights, automatic size."""
+"""Tiles: coverage, blending weights, automatic size, memory limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_tiles_cover_the_frame_and_their_weights_add_up_to_one(height, width, sc
             assert span.out_start * length == span.start * full and span.out_stop * length == span.stop * full
 
 
-def test_a_difference_between_tiles_becomes_a_gradual_transition():
+def test_difference_between_tiles_becomes_a_gradual_transition():
     """Two tiles of different brightness: the transition takes half of the overlap, without a step at either end."""
     regions = tiles.plan((64, 160), (128, 320), 96, 16, 32)
     canvas = tiles.Canvas(regions, (128, 320))
@@ -42,10 +42,10 @@ def test_a_difference_between_tiles_becomes_a_gradual_transition():
     row = blended[0, 0, 0]
     assert row[0] == 0 and row[-1] == len(regions) - 1 > 0
     assert row.diff().min() >= 0 and row.diff().max() < 1.6 / 32  # a smoothstep over 32 output pixels rises by 1.5 / 32
-    assert row.diff().diff().abs().max() < 7 / 32**2  # and its slope changes by 6 / 32^2 a pixel
+    assert row.diff().diff().abs().max() < 7 / 32**2  # and its slope changes by 6 / 32^2 per pixel
 
 
-def test_a_tile_with_enough_context_equals_the_full_frame():
+def test_tile_with_enough_context_equals_the_full_frame():
     """A 9x9 blur reads 4 pixels around each pixel: with an unused border of 8 pixels the tiles agree to rounding."""
     frame = torch.rand(1, 3, 96, 150)
 
@@ -66,8 +66,8 @@ def test_automatic_size():
     assert tiles.automatic((720, 1280), 50_000, 1e6, 16) == tiles.SMALLEST
 
 
-def test_paper_size_mtdo_is_reckoned_near_what_was_measured():
-    """1.65 GB for 160x160, weights included, was measured for the published code (docs/upscale.md)."""
+def test_memory_estimate_of_paper_size_mtdo_is_close_to_measurement():
+    """The published code was measured at 1.65 GB for 160x160, weights included (docs/upscale.md)."""
     with torch.device("meta"):
         network = MTDO(MTDOConfig())
     assert 0.5e9 < bytes_per_pixel(network) * 160**2 < 2.5e9
@@ -77,7 +77,7 @@ def test_halving_ends():
     regions = tiles.plan((64, 256), (64, 256), None, 8)
     assert tiles.halved(regions) == 128
     side: int | None = 256
-    while side is not None:  # each step is really smaller
+    while side is not None:  # every tile is smaller than the one before
         regions = tiles.plan((256, 256), (256, 256), side, 8)
         assert max(region.y.stop - region.y.start for region in regions) <= side
         side = tiles.halved(regions)
@@ -92,7 +92,7 @@ def test_out_of_memory_is_recognised():
     assert tiles.is_out_of_memory(caught.value)
 
 
-def test_free_memory_is_a_sensible_number(monkeypatch):
+def test_free_memory_is_plausible(monkeypatch):
     cpu = torch.device("cpu")
     free = tiles.free_memory(cpu)
     assert 2**20 < free < 2**50

@@ -1,4 +1,4 @@
-"""Copies to and from a GPU, and CUDA graphs: what can be tested without one."""
+"""Copies to and from a GPU, and CUDA graphs: tests that need no GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.restore.transfer import compact, downloaded, expand, upload
 from tests.engine.small import moving_clip, small_mtdo
 
 
-def test_frames_of_bytes_travel_as_bytes_and_come_back_bit_for_bit():
+def test_uint8_frames_are_copied_as_bytes_and_stay_exact():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16).expand(3, -1, -1)
     frame = levels.float() / 255
     packed = compact(frame)
@@ -21,14 +21,14 @@ def test_frames_of_bytes_travel_as_bytes_and_come_back_bit_for_bit():
 
 
 @pytest.mark.parametrize("value", [0.5, 1.1, -0.01, 1 / 65535, float("nan"), float("inf")])
-def test_other_frames_travel_as_they_are(value):
+def test_other_frames_are_copied_unchanged(value):
     frame = torch.zeros(3, 4, 4)
     frame[1, 2, 3] = value
     assert compact(frame) is frame
     assert upload(frame, torch.device("cpu")) is frame
 
 
-def test_results_come_in_order_and_one_behind():
+def test_downloads_keep_order_with_one_copy_in_flight():
     begun = []
 
     class Copy:
@@ -40,14 +40,14 @@ def test_results_come_in_order_and_one_behind():
             return torch.full((1,), self.size)
 
     arrived = downloaded((torch.empty(n, device="meta") for n in (1, 2, 3)), Copy)
-    assert next(arrived) == 1 and begun == [1, 2]  # the second copy began before the first was waited for
+    assert next(arrived) == 1 and begun == [1, 2]  # the second copy starts before the first one is awaited
     assert [int(tensor) for tensor in arrived] == [2, 3]
     on_cpu = [torch.zeros(1), torch.ones(1)]
     assert [a is b for a, b in zip(downloaded(iter(on_cpu)), on_cpu, strict=True)] == [True, True]
 
 
 class Recorded:
-    """A graph's recording on a CPU: fixed memory, the function called again."""
+    """A CPU stand-in for a recorded graph: fixed input memory; replaying calls the function again."""
 
     made = 0
 
@@ -62,7 +62,7 @@ class Recorded:
         return self.function(*self.inputs).clone()
 
 
-def test_a_graph_serves_shapes_that_come_again():
+def test_graph_is_recorded_once_per_repeated_shape():
     plain = []
 
     def function(x, y):
@@ -78,7 +78,7 @@ def test_a_graph_serves_shapes_that_come_again():
     assert torch.equal(graphed(torch.ones(2), None), torch.ones(2)) and Recorded.made == 2  # another call
 
 
-def test_a_graph_that_cannot_be_recorded_or_is_wrong_is_not_used(caplog):
+def test_graph_that_fails_or_is_wrong_is_not_used(caplog):
     def fails(function, arguments):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
@@ -94,8 +94,8 @@ def test_a_graph_that_cannot_be_recorded_or_is_wrong_is_not_used(caplog):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_windows_in_batches_give_the_frames_of_single_ones(size, monkeypatch):
-    """What a GPU does, here on the CPU: several windows at once, frames as bytes, the main part wrapped."""
+def test_batched_windows_equal_single_windows(size, monkeypatch):
+    """The GPU path run on the CPU: several windows at once, frames as bytes, the main part wrapped."""
     network, clip = small_mtdo(), moving_clip(7, 20, 24)
     expected = list(restore(network, clip, options=Options(workers=1)))
     plain_windows, wrapped = pipeline.windows, []

@@ -1,4 +1,4 @@
-"""Frames shared out over workers: the same bytes in the same order, errors and threads as if there were one."""
+"""The worker pool: the same frames in the same order as one worker gives, errors, thread counts."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def counting_workers(numbers: list[int], delay: Callable[[int], float] = lambda 
 
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("group", [1, 2, 5])
-def test_order_is_kept_however_long_a_job_takes(four_threads: None, workers: int, group: int) -> None:
+def test_order_is_kept_for_jobs_of_any_duration(four_threads: None, workers: int, group: int) -> None:
     numbers: list[int] = []
     found = share_out(range(11), counting_workers(numbers, lambda job: 0.01 * (job % 3 == 0)), workers, group)
     assert [int(frame) for frame in found] == [job for job in range(11) for _ in range(2)]
     assert numbers == [4 // workers] * 11 and torch.get_num_threads() == 4
 
 
-def test_an_error_comes_after_the_frames_before_it(four_threads: None) -> None:
+def test_error_is_raised_after_the_frames_before_it(four_threads: None) -> None:
     def make_worker() -> Callable[[int], Tensor]:
         def work(job: int) -> Tensor:
             if job == 4:
@@ -68,20 +68,20 @@ def test_an_error_comes_after_the_frames_before_it(four_threads: None) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("restore-worker")]
 
 
-def test_threads_are_back_with_the_last_frames(four_threads: None) -> None:
-    """A caller that counts its frames never asks for one more, and may begin the next clip while this generator lives."""
+def test_thread_count_is_restored_with_the_last_frames(four_threads: None) -> None:
+    """A caller that counts frames does not exhaust the generator and may start the next clip before it is closed."""
     first, second = (share_out(range(8), counting_workers(numbers := []), 2, 2) for _ in range(2))
     for frames in (first, second):
         for _ in range(16):
             next(frames)
         assert torch.get_num_threads() == 4
-    assert numbers == [2] * 8  # of the second clip, which was not given a share of a share
+    assert numbers == [2] * 8  # the second clip gets the full share of threads
 
 
-def test_leaving_early_ends_the_workers_soon(four_threads: None) -> None:
+def test_closing_the_generator_stops_the_workers(four_threads: None) -> None:
     numbers: list[int] = []
     frames: Any = share_out(range(100), counting_workers(numbers), 2, 50)
-    frames.close()  # before anything is begun
+    frames.close()  # before work starts
     frames = share_out(range(100), counting_workers(numbers, lambda job: 0.01), 2, 10)
     assert int(next(frames)) == 0
     frames.close()
@@ -91,7 +91,7 @@ def test_leaving_early_ends_the_workers_soon(four_threads: None) -> None:
 
 
 def test_restored_frames_do_not_depend_on_the_number_of_workers(four_threads: None) -> None:
-    """With as many threads each: to the byte, in whichever groups the frames come."""
+    """Equal to the byte for the same number of threads per worker, in groups of any size."""
     network, clip = small_mtdo(reconstruction="hat", hat=SMALL_HAT), moving_clip(11, 24, 40)
     workers = list(restore(network, clip, options=Options(workers=4)))
     some = list(restore(network, clip, frames=range(3, 9), options=Options(workers=4)))
@@ -101,7 +101,7 @@ def test_restored_frames_do_not_depend_on_the_number_of_workers(four_threads: No
     assert all(map(torch.equal, some, alone[3:9]))
 
 
-def test_small_frames_are_done_side_by_side_and_large_ones_one_by_one(four_threads: None) -> None:
+def test_small_frames_run_in_parallel_and_large_ones_do_not(four_threads: None) -> None:
     cpu = torch.device("cpu")
     network = small_mtdo()
     assert frames_at_once(network, (64, 64), Options(), cpu) == 4
@@ -110,7 +110,7 @@ def test_small_frames_are_done_side_by_side_and_large_ones_one_by_one(four_threa
     assert frames_at_once(network, (64, 64), Options(), torch.device("cuda")) == 1
 
 
-def test_side_by_side_only_as_many_as_the_free_memory_has_room_for(four_threads: None, monkeypatch) -> None:
+def test_workers_are_limited_by_free_memory(four_threads: None, monkeypatch) -> None:
     cpu, network = torch.device("cpu"), small_mtdo()
     frame = 64 * 64 * bytes_per_pixel(network)
     for room, workers in ((10, 4), (4.5, 2), (0.1, 1)):
@@ -122,12 +122,12 @@ def test_sizes() -> None:
     assert [pool_size(160 * 160, 16**2, threads) for threads in (1, 2, 16)] == [1, 2, 4]
     assert pool_size(64 * 64, 64**2, 16) == 1  # the paper's network
     assert group_size(100, 2, 640 * 640 * 12) == 8
-    assert [group_size(frames, 2, 640 * 640 * 12) for frames in (2, 10, 24)] == [1, 5, 6]  # nobody waits for the other
+    assert [group_size(frames, 2, 640 * 640 * 12) for frames in (2, 10, 24)] == [1, 5, 6]  # no worker idles
     assert group_size(100, 2, 2160 * 3840 * 12) == 1
 
 
-def test_clock_counts_time_in_which_anyone_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers side by side count once, what the caller does in between not at all."""
+def test_clock_counts_time_with_any_busy_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time with two busy workers counts once; time in the caller does not count."""
     clock, now = Clock(), iter([0.0, 4.0, 1.0, 3.0, 2.0, 6.0, 10.0, 11.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     work = clock.watch(lambda job: torch.zeros(job, 1))
