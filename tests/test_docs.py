@@ -1,4 +1,4 @@
-"""The documentation: its Python examples run, its links lead somewhere."""
+"""The documentation: Python examples run, and links point to existing files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_python_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shapes == {"frames": (5, 48, 64, 3), "large": (5, 192, 256, 3), "dense": (9, 120, 160, 3)}
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_point_to_existing_files() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")]
     pages += [ROOT / "checkpoints" / "README.md", ROOT / "data" / "samples" / "README.md"]
     broken = []

@@ -1,4 +1,4 @@
-"""The scripts as a user calls them: help, reports, one-line errors with exit code 2."""
+"""The scripts run as subprocesses: help, reports, one-line errors with exit code 2."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def test_help_shows_an_example(script: str) -> None:
     assert result.returncode == 0 and "example" in result.stdout and f"python {script}" in result.stdout
 
 
-def test_help_says_how_frames_are_saved() -> None:
+def test_help_describes_saved_frames() -> None:
     assert "TIFF" in run("eval.py", "--help").stdout
     text = run("test_vid4.py", "--help").stdout
     assert "--save-frames" not in text and "frames are always written" in text
 
 
-def test_scripts_run_from_anywhere(clips: Path, tmp_path: Path) -> None:
+def test_scripts_run_from_any_folder(clips: Path, tmp_path: Path) -> None:
     result = run("eval.py", "--datapath", clips, "--frames", 1, "--outputpath", tmp_path / "out", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    result = run("main.py", "train.stpes=1", cwd=tmp_path)  # the demo's config was found
+    result = run("main.py", "train.stpes=1", cwd=tmp_path)  # the config of the demo was found
     assert "did you mean 'steps'" in result.stderr
 
 
@@ -88,7 +88,7 @@ def test_eval_writes_every_report(clips: Path, weights: dict[str, Path], tmp_pat
 
 
 @pytest.mark.slow
-def test_vid4_numbers_frames_by_true_time(clips: Path, weights: dict[str, Path], tmp_path: Path) -> None:
+def test_vid4_frame_names_follow_their_time(clips: Path, weights: dict[str, Path], tmp_path: Path) -> None:
     result = run("test_vid4.py", "--weight", weights["stno"], "--datapath", clips, "--outputpath", tmp_path)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "report.json").read_text())
@@ -129,7 +129,7 @@ def test_contin_tabulates_scales_and_times(clips: Path, weights: dict[str, Path]
         ("test_contin.py", ["--weight", "{stno}", "--times", "1.5"], "--times 1.5"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_code_2(
+def test_wrong_arguments_give_one_line_and_exit_code_2(
     script: str, arguments: list[str], words: str, weights: dict[str, Path], tmp_path: Path
 ) -> None:
     filled = [argument.format(**weights) for argument in arguments]
@@ -141,14 +141,14 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert "Traceback" not in result.stderr
 
 
-def test_resume_of_another_network_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
+def test_resume_with_another_network_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
     result = run("main.py", "--config", file, "--resume", weights["mtdo"])
     assert result.returncode == 2 and "no training state" in result.stderr
 
 
-def test_characters_that_a_windows_code_page_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_missing_in_a_windows_code_page_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
     monkeypatch.setattr("sys.stdout", stream)
     assert cli.exit_code(lambda: print("PSNR ↑", flush=True)) == 0

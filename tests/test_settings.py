@@ -1,4 +1,4 @@
-"""settings.from_mapping: strict, with messages that name the key and the remedy."""
+"""settings.from_mapping: strict types, with errors that name the key and the remedy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Outer:
             raise InputError(f"'limit' must not be negative, got {self.limit}")
 
 
-def test_values_arrive_with_their_types() -> None:
+def test_values_have_the_declared_types() -> None:
     built = from_mapping(
         Outer,
         {
@@ -55,11 +55,11 @@ def test_round_trip() -> None:
     assert from_mapping(Outer, to_mapping(built)) == built
 
 
-def test_scientific_notation_as_yaml_1_1_reads_it() -> None:
+def test_scientific_notation_read_as_text_by_yaml_1_1() -> None:
     assert from_mapping(Inner, {"ratio": "1e-4"}).ratio == 1e-4
 
 
-def test_off_as_yaml_1_1_reads_it() -> None:
+def test_off_read_as_false_by_yaml_1_1() -> None:
     assert from_mapping(Outer, {"name": False}).name == "off"
 
 
@@ -99,7 +99,7 @@ def test_bad_values_are_named(mapping: object, parts: list[str]) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_nearest_lists_all_where_none_is_near() -> None:
+def test_nearest_lists_all_names_if_none_is_similar() -> None:
     assert nearest("zzz", ["alpha", "beta"]) == ": expected one of alpha, beta"
 
 
@@ -117,7 +117,7 @@ def test_nearest_lists_all_where_none_is_near() -> None:
         ("", None),
     ],
 )
-def test_yaml_keeps_plain_words(text: str, value: object) -> None:
+def test_yaml_words_stay_text(text: str, value: object) -> None:
     assert parse_yaml(text, "it") == value
 
 
@@ -144,18 +144,18 @@ def test_yaml_keeps_plain_words(text: str, value: object) -> None:
         ("a: \x07", "not valid YAML"),
     ],
 )
-def test_yaml_that_makes_no_settings_is_one_line(text: str, words: str) -> None:
+def test_invalid_yaml_is_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as caught:
         parse_yaml(text, "config file 'a.yaml'")
     assert str(caught.value).startswith("config file 'a.yaml'") and len(str(caught.value)) < 300
 
 
-def test_yaml_comes_back_as_it_was() -> None:
+def test_yaml_round_trip() -> None:
     mapping = {"a": ["000", "011", "1e5", "2020-01-01", "no", "1:30", "~", ""], "b": 1e-05, "c": None, "d": "größe"}
     assert parse_yaml(dump_yaml(mapping), "it") == mapping
 
 
-def test_a_word_in_place_of_a_list_gets_the_remedy() -> None:
+def test_error_for_a_word_instead_of_a_list_shows_the_list() -> None:
     with pytest.raises(InputError, match=r"config key 'sizes': expected a list, got '000': write \[000\]"):
         from_mapping(Outer, {"name": "x", "sizes": "000"})
 
@@ -169,6 +169,6 @@ class Words:
 
 
 @pytest.mark.parametrize(("text", "flag"), [("off", False), ("No", False), ("true", True), ("on", True)])
-def test_off_is_a_word_where_a_word_is_expected(text: str, flag: bool) -> None:
+def test_off_is_text_where_text_is_expected(text: str, flag: bool) -> None:
     parsed = parse_yaml(f"{{mode: off, name: off, names: [no, on, y], flag: {text}}}", "text")
     assert from_mapping(Words, parsed) == Words("off", "off", flag, ["no", "on", "y"])

@@ -1,4 +1,4 @@
-"""A network that the engine has never seen: a module, a line in `models.NETWORKS` and a YAML file are all that it needs."""
+"""A new network works with the complete engine after adding a module, a line in `models.NETWORKS` and a YAML file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def yaml_file(folder: Path, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_trains_evaluates_and_loads(name: str, tmp_path: Path) -> None:
+def test_training_evaluation_and_loading(name: str, tmp_path: Path) -> None:
     config = load_config(yaml_file(tmp_path, name), ["train.steps=2", "train.precision=bf16", "eval.frames=3"])
     before = models.build(config.network).state_dict()
     report = train(config, tmp_path / "run")
@@ -65,7 +65,7 @@ def test_trains_evaluates_and_loads(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_evaluation_scripts_take_it(name: str, tmp_path: Path) -> None:
+def test_evaluation_scripts(name: str, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", small(name))
     options = cli.parse(scripts.parser("Test.", "", "runs/test"), ["--weight", str(tmp_path / "w.safetensors")])
     network, config, _ = scripts.prepare(options, space_time=name == "blend")
@@ -77,7 +77,7 @@ def test_evaluation_scripts_take_it(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", [
     {}, {"tile": 64, "overlap": 24}, {"ensemble": True}, {"precision": "bf16"}, {"workers": 2},
 ], ids=str)  # fmt: skip
-def test_windows_are_restored(how: dict) -> None:
+def test_restored_windows_equal_the_network(how: dict) -> None:
     network, clip = small("three"), moving_clip(5, 40, 100)
     restored = torch.stack(list(restore(network, clip, options=Options(**how))))
     windows = torch.stack([clip.window(index, 3) for index in range(5)])
@@ -92,7 +92,7 @@ def test_windows_are_restored(how: dict) -> None:
 
 
 @pytest.mark.parametrize("how", [{}, {"tile": 64, "overlap": 16}, {"chunk": 2, "context": 1}], ids=str)
-def test_key_frames_are_restored(how: dict) -> None:
+def test_restored_key_frames_equal_the_network(how: dict) -> None:
     network, clip = small("blend"), moving_clip(5, 40, 100)
     restored = restore(network, clip, times=(0.25, 0.5), size=(80, 200), options=Options(**how))
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_key_frames_are_restored(how: dict) -> None:
 
 
 @pytest.mark.parametrize(("name", "frames"), [("three", 4), ("blend", 7)])
-def test_upscale_takes_it(name: str, frames: int, tmp_path: Path) -> None:
+def test_upscale(name: str, frames: int, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", small(name))
     for index in range(4):
         write_image(tmp_path / "in" / f"{index}.png", moving_clip(4, 16, 24).array(index))
@@ -116,7 +116,7 @@ def test_upscale_takes_it(name: str, frames: int, tmp_path: Path) -> None:
     ({"times": (0.5,)}, "holds THREE weights, which make no intermediate frames"),
     ({"scale": 4.0}, "for scale 2, asked for is 4"),
 ])  # fmt: skip
-def test_upscale_refuses(more: dict, message: str, tmp_path: Path) -> None:
+def test_upscale_refuses_unsupported_options(more: dict, message: str, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", small("three"))
     write_image(tmp_path / "in" / "0.png", moving_clip(1, 16, 24).array(0))
     with pytest.raises(InputError, match=message):
@@ -131,12 +131,12 @@ def test_upscale_refuses(more: dict, message: str, tmp_path: Path) -> None:
     ("blend", "data.spacing=2", "data.spacing"),
     ("three", "network.chanels=8", "did you mean 'channels'"),
 ])  # fmt: skip
-def test_configs_refuse(name: str, key: str, message: str, tmp_path: Path) -> None:
+def test_configs_refuse_unsupported_keys(name: str, key: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         train(load_config(yaml_file(tmp_path, name), [key]), tmp_path / "run")
 
 
-def test_there_are_no_published_weights() -> None:
+def test_published_weights_are_refused() -> None:
     with pytest.raises(InputError, match="no published weights of 'three'"):
         models.load_official("three", {})
 
@@ -147,5 +147,5 @@ def test_multiplications_are_counted() -> None:
 
 
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
-def test_exports(tmp_path: Path) -> None:
+def test_export(tmp_path: Path) -> None:
     assert export(small("three"), tmp_path / "three.onnx", (8, 10)) <= TOLERANCE / 10

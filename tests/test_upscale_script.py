@@ -1,4 +1,4 @@
-"""upscale.py as a user calls it: exit codes, one-line errors, death by SIGKILL, two processes."""
+"""upscale.py run as a subprocess: exit codes, one-line errors, SIGKILL and resume, two processes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
         (["--temporal-filter", "clean"], "temporal_filter", "clean"),
     ],
 )
-def test_options_as_typed(words, name, value):
+def test_parsing_of_options(words, name, value):
     assert upscale.parse(["in", "out", *words])[name] == value
 
 
@@ -121,14 +121,14 @@ def test_options_as_typed(words, name, value):
         (["--spacing", "wide"], "--spacing: 'wide': expected an integer from 1, or auto"),
     ],
 )
-def test_options_that_cannot_be_used_say_what_was_expected(words, message, capsys):
+def test_wrong_options_name_the_expected_form(words, message, capsys):
     with pytest.raises(SystemExit) as caught:
         upscale.parse(["in", "out", *words])
     error = capsys.readouterr().err
     assert caught.value.code == 2 and message in error and " _" not in error.splitlines()[-1]
 
 
-def test_options_of_videos_are_read():
+def test_parsing_of_video_options():
     words = [
         "in",
         "out",
@@ -151,7 +151,7 @@ def test_options_of_videos_are_read():
 
 
 @pytest.mark.slow
-def test_two_ranks_and_a_killed_run_give_the_files_of_one_process(inputs, tmp_path):
+def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     source, options = inputs / "clips", ("--precision", "fp32")
     whole = run(command(inputs, source, tmp_path / "whole", *options))
     assert whole.returncode == 0, whole.stderr
@@ -168,13 +168,13 @@ def test_two_ranks_and_a_killed_run_give_the_files_of_one_process(inputs, tmp_pa
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert run(arguments).returncode == 2  # asks for --resume
+    assert run(arguments).returncode == 2  # the error names --resume
     assert run([*arguments, "--resume"]).returncode == 0
     assert frames(tmp_path / "killed") == frames(tmp_path / "whole")
 
 
-def test_a_resumed_run_has_as_many_threads_as_a_fresh_one(inputs, tmp_path):
-    """The writer takes one thread for itself, and when frames are there already it begins before the network does."""
+def test_resumed_run_has_the_threads_of_a_fresh_one(inputs, tmp_path):
+    """The writer uses one thread; in a resumed run it starts before the network, which must still get all threads."""
     paths = [str(path) for path in (inputs / "clips" / "b", tmp_path / "out", inputs / "weights.safetensors")]
     for how, threads in (("stop", "[2, 2, 2]"), ("go on", "[2]")):
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Two networks for the tests of "How a network is added" (docs/architecture.md): all that a newcomer writes."""
+"""Two networks added as docs/architecture.md, "How a network is added", describes: all the code that this takes."""
 
 from __future__ import annotations
 
