@@ -49,7 +49,7 @@ class Container:
 
 
 ISO_SOUND = ("aac", "mp3", "ac3", "eac3", "alac")
-MATROSKA_SOUND = (*ISO_SOUND, *PCM, "mp2", "flac", "opus", "vorbis", "dts", "truehd", "tta", "wavpack", "pcm_s16be")
+MATROSKA_SOUND = (*ISO_SOUND, *PCM, "mp2", "flac", "opus", "vorbis", "dts", "truehd", "wavpack", "pcm_s16be")
 CONTAINERS = {
     ".mp4": Container(
         "mp4", ("h264", "h265", "vp9", "ffv1"), "h265", frozenset((*ISO_SOUND, "mp2", "flac", "opus", "dts")), "aac", None,

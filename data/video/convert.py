@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -109,6 +110,12 @@ def _layout(encoder: str, layout: Any) -> str:
     return name if "channels" not in name else {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, "stereo")
 
 
+def _plain(event: str) -> str:
+    """The text of an ASS event (eight fields, then the text) without its style codes."""
+    text = re.sub(r"\{[^}]*\}", "", event.split(",", 8)[-1])
+    return text.replace("\\N", "\n").replace("\\n", "\n").replace("\\h", " ")
+
+
 class TextConverter:
     """Convert text subtitles to mov_text, SubRip or WebVTT: text and line breaks, without styles."""
 
@@ -120,10 +127,10 @@ class TextConverter:
 
     def __call__(self, packet: Any, shift: float) -> Iterator[Any]:
         try:
-            lines = [sub.dialogue.decode("utf-8", "replace") for sub in packet.decode() if hasattr(sub, "dialogue")]
+            lines = [_plain(sub.ass.decode("utf-8", "replace")) for sub in packet.decode() if hasattr(sub, "ass")]
         except av.error.FFmpegError:
             return
-        text = "\n".join(lines).replace("\\N", "\n").strip()
+        text = "\n".join(lines).strip()
         if not text:
             return
         payload = text.encode()

@@ -19,7 +19,10 @@ import av
 RELIABLE = ("mov", "matroska")  # containers (beginning of FFmpeg's name) whose packet times can be trusted
 LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # other containers estimate their length
 CUT = 1000  # number of packets at the beginning that are searched for undecodable ones
+REORDERED = 16  # packets, at most, by which codecs reorder frames
 JUMP = 10.0  # seconds: a longer gap between frames of a transport stream is a jump of its clock, as in FFmpeg
+JITTER = 3  # usual frames by which a time may precede an earlier one before it counts as a jump of the clock
+CLOSE = 1e-3  # seconds in which frames with the same time are shown
 REGULAR = 0.9  # share of equal steps from which a rate counts as constant
 MISSING = 0.4  # a file counts as truncated if it ends this many seconds before the length in its header
 
@@ -44,7 +47,7 @@ class FrameTable:
     skipped: undecodable packets before the first frame.   interlaced: frames stored as fields.
     last_shown: duration of the last frame in seconds, from its packet; None if unknown.   missing: seconds by which the
     file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
-    number of frames that an AVI's header counts but the file lacks.   broken_off: the last packet is incomplete.
+    number of frames that an AVI's index or header counts but the file lacks.   broken_off: the last packet is incomplete.
     """
 
     stamps: list[int | None]
@@ -76,7 +79,7 @@ class Decoder:
         self.stamps: list[int | None] = []  # presentation times of the first packets to be displayed
         self.first: int | None = None  # decoding time of the first packet
         self.corrupt, self.broken_off = False, False
-        self.count = 0  # packets, empty ones included
+        self.count = 0  # packets with content
         self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
 
     def __iter__(self) -> Iterator[Any]:
@@ -87,7 +90,7 @@ class Decoder:
             self._note_end(packet)
             if packet.stream_index != self.stream.index:
                 continue
-            self.count += packet.dts is not None or packet.size > 0
+            self.count += packet.size > 0
             if packet.size == 0 and packet.dts is not None:
                 continue  # AVI repeats the previous frame; the decoder would take the empty packet for the end of the stream
             if packet.size and not packet.is_discard and len(self.stamps) < CUT:
@@ -121,7 +124,8 @@ class Decoder:
         """Number of the first packets whose presentation time is before `pts`, the first frame's time."""
         if pts is None or all(stamp is None for stamp in self.stamps):
             return 0
-        first = [stamp is None or stamp < pts for stamp in self.stamps]
+        reached = next((k for k, stamp in enumerate(self.stamps) if stamp is not None and stamp >= pts), 0)
+        first = [stamp is None or stamp < pts for stamp in self.stamps[: reached + REORDERED]]
         return sum(first) if sum(first) < len(first) / 2 or len(first) < CUT else 0
 
     def _note_end(self, packet: Any) -> None:
@@ -221,8 +225,10 @@ def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
     table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt
     table.last_shown = _duration(duration, stream)
     table.missing = _missing(container, stream, decoder)
-    table.gaps = _gaps(table)
-    table.absent = max(stream.frames - decoder.count, 0) if container.format.name == "avi" else 0
+    if container.format.name == "avi":
+        table.absent = max((_indexed(stream) or stream.frames) - decoder.count, 0)
+    if table.absent or container.format.name != "avi":  # AVI skips frames that repeat the one before
+        table.gaps = _gaps(table)
     table.broken_off = decoder.broken_off
     return table
 
@@ -257,17 +263,40 @@ def _seconds(stamps: Sequence[int | None], stream: Any) -> tuple[list[float], bo
 
 
 def _joined(seconds: Sequence[float], jumps: bool) -> tuple[list[float], list[Stretch]]:
-    """Times relative to the first frame. Where they do not rise, or the clock of a transport stream jumps, a new stretch
-    begins one usual frame later."""
+    """Times relative to the first frame, rising. Where the clock jumps back, or that of a transport stream jumps ahead, a new
+    stretch begins one usual frame later. Frames that repeat a time, or precede the last one by a few frames (jitter), are
+    shown directly after the frame before them and do not move later frames.
+    """
     steps = [after - before for before, after in pairwise(seconds)]
     usual = median([step for step in steps if 0 < step <= JUMP] or [0.04])
     stretches = [Stretch(0, seconds[0], -seconds[0])]
-    times = [0.0]
+    if not any(step > 0 for step in steps):  # a clock that stands still
+        return [number * usual for number in range(len(seconds))], stretches
+    times, latest = [0.0], seconds[0]
     for number, step in enumerate(steps, 1):
-        if step <= 0 or (jumps and step > JUMP):
-            stretches.append(Stretch(number, seconds[number], times[-1] + usual - seconds[number]))
+        back = latest - seconds[number]
+        if back > JITTER * usual or (jumps and step > JUMP):
+            stretches.append(Stretch(number, seconds[number], latest + stretches[-1].shift + usual - seconds[number]))
+            latest = seconds[number]
+        latest = max(latest, seconds[number])
         times.append(seconds[number] + stretches[-1].shift)
-    return times, stretches
+    return _rising(times), stretches
+
+
+def _rising(times: list[float]) -> list[float]:
+    """Frames that do not follow the one before are placed after it, within a millisecond and before the next frame."""
+    if all(a < b for a, b in pairwise(times)):
+        return times
+    found: list[float] = []
+    position = 0
+    while position < len(times):
+        begin, stop = times[position], position + 1
+        while stop < len(times) and times[stop] <= begin:
+            stop += 1
+        step = min(CLOSE, times[stop] - begin if stop < len(times) else CLOSE) / (stop - position)
+        found += [begin + number * step for number in range(stop - position)]
+        position = stop
+    return found
 
 
 def _duration(units: Any, stream: Any) -> float | None:
@@ -297,10 +326,17 @@ def _gaps(table: FrameTable) -> list[tuple[float, int]]:
     return [(table.times[k], round(step / usual) - 1) for k, step in enumerate(steps) if step > 1.8 * usual]
 
 
+def _indexed(stream: Any) -> int:
+    """Number of frames with content in an AVI's index; 0 if there is none. The header also counts frames without content."""
+    return sum(entry.size > 0 for entry in stream.index_entries)
+
+
 def _missing(container: Any, stream: Any, decoder: Decoder) -> float:
     """Seconds by which the packets end before the length in the header; 0 if the header gives none."""
     if not container.format.name.startswith(LENGTH_IN_HEADER) or not container.duration or not decoder.ends:
         return 0.0
     start = (container.start_time or 0) / av.time_base
+    if container.format.name.startswith("matroska"):
+        start = min(start, 0.0)  # some writers count the length from zero
     missing = start + container.duration / av.time_base - max(decoder.ends.values())
     return missing if missing > max(MISSING, 2 / float(rate_of(stream))) else 0.0

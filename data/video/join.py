@@ -43,8 +43,13 @@ class Source:
     end: float | None = None
 
     @property
+    def lead(self) -> float:
+        """Seconds of sound before the first frame of the output."""
+        return self.plan.lead if self.begin == 0 else 0.0
+
+    @property
     def placement(self) -> Placement:
-        return Placement(self.video.table.stretches, self.begin, self.end)
+        return Placement(self.video.table.stretches, self.begin - self.lead, self.end)
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------
@@ -124,6 +129,9 @@ def rehearse(out: Path, encoding: Encoding, size: tuple[int, int], source: Sourc
 def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, source: Source | None) -> None:
     """Concatenate pieces without decoding, at the times of `timing`, with the tracks and metadata of `source`."""
     container = container_of(out)
+    if source and source.lead:
+        late = round(Fraction(source.lead) / timing.tick)
+        timing = Timing(timing.tick, [stamp + late for stamp in timing.stamps], timing.last)
     with replacing(out) as temporary, _guarded(out, encoding.codec):
         options = dict(EXACT)
         carried = None

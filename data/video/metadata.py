@@ -72,7 +72,7 @@ def copy_stream_tags(source: Any, output: Any, format: str) -> None:
 
 def chapters(source: Any, place: Placement, length: float) -> list[Any]:
     """The source's chapters, mapped to an output of `length` seconds. Their times count from the start of the file."""
-    found, first = [], (source.start_time or 0) / av.time_base + place.begin
+    found, first = [], (source.start_time or 0) / av.time_base + max(place.begin, 0.0)
     for number, chapter in enumerate(source.chapters()):
         base = chapter["time_base"]
         start, end = (float(chapter[key] * base) - first for key in ("start", "end"))

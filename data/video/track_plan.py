@@ -12,6 +12,7 @@ from data.video.containers import TEXT, Container, container_of
 from data.video.opening import open_input
 
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
+PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
 EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
 NAMES = {"audio": "sound", "subtitle": "subtitles", "video": "video", "data": "data", "attachment": "attachment"}
 
@@ -27,11 +28,13 @@ class Track:
 
 @dataclass(frozen=True)
 class TrackPlan:
-    """tracks: copied and converted tracks, in the source's order.   notes: messages on converted and omitted tracks, for the user."""
+    """tracks: copied and converted tracks, in the source's order.   notes: messages on converted and omitted tracks, for the
+    user.   lead: seconds of sound before the first frame."""
 
     tracks: tuple[Track, ...] = ()
     notes: tuple[str, ...] = ()
     chapters: bool = False
+    lead: float = 0.0
 
 
 def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) -> TrackPlan:
@@ -43,6 +46,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
     container, tracks, notes = container_of(out), [], []
     suffix = out.suffix.lower()
     left: list[str] = []
+    lead = 0.0
     with open_input(path) as source:
         for stream in source.streams:
             if stream.index == video:
@@ -53,6 +57,8 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                     left.append(describe(stream))
                 continue
             tracks.append(track)
+            if track.kind == "audio" and stream.start_time is not None and not container.constant:
+                lead = max(lead, start - float(stream.start_time * stream.time_base))
             if track.to:
                 notes.append(
                     f"{describe(stream)} is converted to {_pretty(track.to)}: {suffix} does not take it as it is"
@@ -65,7 +71,8 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
         if left:
             why = f"{suffix} cannot hold it" if sound else "the speed is changed"
             notes.append(f"left out ({why}): {', '.join(left)}")
-        return TrackPlan(tuple(tracks), tuple(notes), bool(source.chapters()) and container.chapters and sound)
+        has_chapters = bool(source.chapters()) and container.chapters and sound
+        return TrackPlan(tuple(tracks), tuple(notes), has_chapters, lead if lead > PRIMING else 0.0)
 
 
 def _language(stream: Any) -> str:

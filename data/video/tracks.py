@@ -17,7 +17,7 @@ from data.video.convert import SoundConverter, TextConverter
 from data.video.frames import JUMP
 from data.video.metadata import Placement, copy_stream_tags
 from data.video.opening import open_input
-from data.video.track_plan import Track, TrackPlan
+from data.video.track_plan import PRIMING, Track, TrackPlan
 
 
 @dataclass
@@ -28,6 +28,7 @@ class _Lane:
     output: Any
     send: Callable[[Any, float], Iterator[Any]]  # (packet, seconds to add to its times) -> packets of the output
     finish: Callable[[], Iterator[Any]]
+    copied: bool = True  # packets go into the output unchanged
     stretch: int = 0
     last: float | None = None
     written: int | None = None
@@ -71,10 +72,10 @@ class Tracks:
             lane = _Lane(stream, output, self._copied(output), lambda: iter(()))
         elif track.kind == "audio":
             sound = SoundConverter(stream, self._output, track.to, from_zero=self._container.constant)
-            lane = _Lane(stream, sound.output, sound, sound.finish)
+            lane = _Lane(stream, sound.output, sound, sound.finish, copied=False)
         else:
             text = TextConverter(stream, self._output, track.to)
-            lane = _Lane(stream, text.output, text, lambda: iter(()))
+            lane = _Lane(stream, text.output, text, lambda: iter(()), copied=False)
         copy_stream_tags(stream, lane.output, self._container.format)
         self._lanes[track.index] = lane
 
@@ -102,9 +103,11 @@ class Tracks:
                 self._waiting = held
                 return
             length = float((packet.duration or 0) * packet.time_base)
-            if (begin + length / 2 < 0 and self._place.begin > 0) or self._late(begin):
+            lane = self._lanes[packet.stream_index]
+            hidden = packet.is_discard and lane.copied and begin + length < -PRIMING  # before the start of an edit list
+            if hidden or (begin + length / 2 < 0 and self._place.begin > 0) or self._late(begin):
                 continue
-            self._write(self._lanes[packet.stream_index], packet, shift)
+            self._mux(lane, lane.send(packet, shift))
         if until == float("inf"):
             for lane in self._lanes.values():
                 self._mux(lane, lane.finish())
@@ -129,9 +132,6 @@ class Tracks:
             lane.last = seconds
             return packet, self._place(0.0, lane.stretch)
 
-    def _write(self, lane: _Lane, packet: Any, shift: float) -> None:
-        self._mux(lane, lane.send(packet, shift))
-
     def _mux(self, lane: _Lane, packets: Iterator[Any]) -> None:
         """Make decoding times rise: damaged sources and joints repeat some. Without start times they begin at zero; else the
         muxer would shift the pictures."""
@@ -141,6 +141,9 @@ class Tracks:
             if lane.early and packet.dts is not None:
                 packet.pts, packet.dts = packet.pts + lane.early, packet.dts + lane.early
             if packet.dts is not None and lane.written is not None and packet.dts <= lane.written:
+                if packet.dts == lane.written and self._container.tick:  # short packets share a millisecond in Matroska
+                    self._output.mux(packet)
+                    continue
                 if lane.source.type == "audio":
                     continue
                 packet.dts = lane.written + 1

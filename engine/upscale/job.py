@@ -246,13 +246,17 @@ class ClipJob:
         """Create the work folder, or reuse the existing one with `resume`. Raises InputError if it belongs to another job or
         cannot be written.
         """
-        if self.work.exists() and resume:
+        if resume and self._has_begun():
             check_same(self.work, self.identity())
             for place in (self.work, self.out, self.beside):
                 remove_unfinished(place)
             self._drop_damaged()
         else:
             create(self.work, {**self.identity(), "overwrite": self.overwrite})
+
+    def _has_begun(self) -> bool:
+        """Whether the work folder has anything to resume. A process killed at its start leaves a folder without content."""
+        return (self.work / "job.json").exists() or any(self.work.glob("*/*"))
 
     def _drop_damaged(self) -> None:
         """Delete finished frames that cannot be read, so that they are restored again."""
