@@ -68,21 +68,24 @@ def processor_time(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def is_writing(out: Path) -> bool:
-    """Whether a piece or the result has a temporary file."""
+def unfinished(out: Path) -> set[str]:
+    """Names of the temporary files of pieces and results."""
     work = out.with_name(f".{out.name}.upscaling")
     places = (work, work / "pieces", work / "frames")
-    return any(UNFINISHED.fullmatch(name.name) for place in places if place.is_dir() for name in place.glob(".*"))
+    return {
+        name.name for place in places if place.is_dir() for name in place.glob(".*") if UNFINISHED.fullmatch(name.name)
+    }
 
 
 def disturb(process: int, out: Path, seconds: float, while_writing: bool) -> tuple[int, bool]:
     """Kill a process after `seconds` of processor time, or at the first write after that. (its status, whether it was writing)"""
+    earlier = unfinished(out)  # left by the process before
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return status, False
         with suppress(OSError, IndexError):
-            writing = is_writing(out)
+            writing = bool(unfinished(out) - earlier)
             if processor_time(process) >= seconds and (writing or not while_writing):
                 os.kill(process, signal.SIGKILL)
                 return os.waitpid(process, 0)[1], writing
@@ -146,9 +149,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=FRAMES)
+    parser.add_argument("--only", choices=list(KINDS), help="one kind of output")
     options = parser.parse_args()
     wrong = 0
     for kind, name in KINDS.items():
+        if options.only not in (None, kind):
+            continue
         with tempfile.TemporaryDirectory() as folder:
             random = Random(f"{options.seed} {kind}")
             tally = kill_again_and_again(Path(folder), name, options.kills, random, options.frames)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -165,3 +166,74 @@ def test_colour_tags_are_those_of_the_source(tmp_path, suffix, tags, bits):
     assert [line for line in differences(source.path, out) if not line.startswith("times")] == []
     if tags[0] == 2:  # nothing is invented where the size says the same
         assert list(facts(out).colour.values())[:3] == [2, 2, 2]
+
+
+def packets_of(path: Path, kind: str = "audio") -> list[bytes]:
+    with av.open(str(path)) as file:
+        return [bytes(packet) for packet in file.demux(getattr(file.streams, kind)[0]) if packet.size]
+
+
+def with_tone(path: Path, encoder: str, samples: int) -> Path:
+    """A video with a tone of 0.6 s, `samples` in a packet."""
+    plain = video(path.with_name("plain.mkv"), options={"bf": "0"})
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        pictures_of = file.add_stream_from_template(source.streams.video[0], opaque=True)
+        track = file.add_stream(encoder, rate=48_000, layout="stereo")
+        track.codec_context.format = "s16"
+        graph = av.filter.Graph()
+        tone = graph.add("sine", "frequency=600:sample_rate=48000:duration=0.6")
+        shape = graph.add("aformat", "sample_fmts=s16:channel_layouts=stereo")
+        graph.link_nodes(tone, shape, graph.add("abuffersink")).configure()
+        track.open()
+        graph.set_audio_frame_size(samples)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = pictures_of
+                file.mux(packet)
+        with suppress(av.error.EOFError):
+            while True:
+                file.mux(track.encode(graph.pull()))
+        file.mux(track.encode(None))
+    return path
+
+
+def test_packets_that_share_a_millisecond_are_all_copied(tmp_path):
+    source = VideoFile(with_tone(tmp_path / "in.mkv", "pcm_s16le", 40))  # 1,200 packets a second, as TrueHD has
+    out = write(tmp_path / "out.mkv", source.times, source.info.fps, source)
+    assert packets_of(out) == packets_of(source.path)
+    assert len(packets_of(out)) > 600
+
+
+def test_tta_becomes_flac_with_the_same_samples(tmp_path):
+    source = VideoFile(with_tone(tmp_path / "in.mkv", "tta", 1024))
+    out = write(tmp_path / "out.mkv", source.times, source.info.fps, source)
+    assert facts(out).streams[1][1] == "flac"
+    before, after = sound(source.path)[0], sound(out)[0]
+    assert np.abs(before).max() > 0.05 and np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("result", [".mp4", ".webm", ".mkv"])
+def test_style_codes_do_not_appear_as_text(tmp_path, result):
+    plain = video(tmp_path / "plain.mkv", options={"bf": "0"})
+    path = tmp_path / "in.mkv"
+    with av.open(str(plain)) as source, av.open(str(path), "w") as file:
+        shown = file.add_stream_from_template(source.streams.video[0], opaque=True)
+        text = file.add_stream("srt")
+        text.codec_context.subtitle_header = b"[Script Info]\n\n[Events]\n"
+        text.time_base = text.codec_context.time_base = Fraction(1, 1000)
+        file.start_encoding()
+        packet = av.Packet(b"{\\an8}<i>up\\hhere</i>\nbelow")
+        packet.pts = packet.dts = 0
+        packet.duration, packet.time_base, packet.stream = 300, Fraction(1, 1000), text
+        file.mux(packet)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = shown
+                file.mux(packet)
+    source = VideoFile(path)
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    if result == ".mkv":
+        assert packets_of(out, "subtitles") == packets_of(path, "subtitles")
+    else:
+        stored = packets_of(out, "subtitles")[0]
+        assert stored[2 if result == ".mp4" else 0 :].decode().replace("\xa0", " ") == "up here\nbelow"

@@ -14,7 +14,7 @@ import torch
 from cli import tune_allocator
 from data.clips import FolderClip
 from data.degrade import imresize
-from data.files import temporary_path
+from data.files import make_own_folder, temporary_path
 from data.media import from_tensor, read_image, to_uint8, write_image
 from data.video import join
 from data.video.containers import timing
@@ -206,6 +206,17 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monk
     assert contents(tmp_path / "broken" / out) == contents(tmp_path / "whole" / out)
     assert [path.name for path in (tmp_path / "broken").iterdir()] == [out]
     assert upscale(resumed) == []
+
+
+def test_a_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
+    source = make_video(tmp_path / "in.mp4", frames=3)
+    whole = upscale(request(source, tmp_path / "whole" / "out.mp4", weights["mtdo"]))[0]
+    work = tmp_path / "broken" / ".out.mp4.upscaling"
+    make_own_folder(work)
+    for name in ("raw", "frames"):  # killed before pieces/ and job.json
+        (work / name).mkdir()
+    again = upscale(request(source, tmp_path / "broken" / "out.mp4", weights["mtdo"], resume=True))[0]
+    assert contents(again) == contents(whole) and not work.exists()
 
 
 def test_folder_of_clips(weights, tmp_path):
