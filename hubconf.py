@@ -24,8 +24,8 @@ def _make_importable() -> None:
         file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", [])), None)  # or a folder
         if file is not None and not Path(file).resolve().is_relative_to(ROOT):
             raise ImportError(
-                f"a module '{name}' is already imported from {file}, and this repository has one of the same name: "
-                "load these networks first or in a process of their own, or use an ONNX file (python -m engine.export)"
+                f"a module '{name}' is already imported from {file}, and this repository has a module of the same name: "
+                "load these networks first or in a separate process, or use an ONNX file (python -m engine.export)"
             )
     if str(ROOT) not in sys.path[1:]:  # torch.hub inserted it at the front, and removes that entry afterwards
         sys.path.append(str(ROOT))

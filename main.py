@@ -7,15 +7,15 @@ import cli
 EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
   python main.py --config configs/mtdo_s.yaml data.train.root=DATA data.val.root=DATA
   python main.py --cost 320x180 configs/mtdo_s.yaml configs/stno_s.yaml
-  python main.py --resume runs/mtdo_s                                   go on with an interrupted run, exactly"""
+  python main.py --resume runs/mtdo_s                                   resume an interrupted run exactly"""
 
 
 def main() -> int:
-    arguments = cli.parser("Train MTDO or STNO as a config says and print the report.", EXAMPLE)
+    arguments = cli.parser("Train MTDO or STNO from a config file and print the report.", EXAMPLE)
     arguments.add_argument("--config", default=None, help="experiment file (default: configs/mtdo_demo.yaml)")
     arguments.add_argument("--resume", metavar="RUN", help="folder or state file of an interrupted run")
     arguments.add_argument(
-        "--accept-changes", action="store_true", help="resume with other data, another seed or optimizer too"
+        "--accept-changes", action="store_true", help="resume even if the data, the seed or the optimizer have changed"
     )
     arguments.add_argument(
         "--keys", action="store_true", help="print every key of a config with type, default and meaning"
@@ -26,7 +26,7 @@ def main() -> int:
     arguments.add_argument(
         "--deterministic",
         action="store_true",
-        help="the same bits in every run on GPUs too, slower (train.deterministic=true)",
+        help="bit-identical results in every run, also on GPUs; slower (train.deterministic=true)",
     )
     options = cli.parse(arguments)
     if options.deterministic:

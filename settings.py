@@ -231,7 +231,7 @@ def parse_yaml(text: str, what: str) -> Any:
     except RecursionError:
         raise InputError(f"{what} is not valid YAML: groups are nested too deeply") from None
     except (ValueError, KeyError, AttributeError):  # `!!int many`
-        raise InputError(f"{what} is not valid YAML: a value is not of the kind that its tag says") from None
+        raise InputError(f"{what} is not valid YAML: a value does not have the type of its tag") from None
 
 
 def dump_yaml(mapping: Mapping[str, Any]) -> str:
@@ -249,13 +249,13 @@ class _Nodes:
     def count(self, node: yaml.Node, depth: int) -> int:
         known = self.counts.get(id(node))
         if known == 0:
-            self._refuse("a group holds itself", node)
+            self._refuse("a group contains itself", node)
         if known is not None:
             return known
         if depth > DEPTH:
             self._refuse("groups are nested too deeply", node)
         if node.tag not in TAGS:
-            self._refuse(f"'{shorten(node.tag)}' is no kind of setting", node)
+            self._refuse(f"'{shorten(node.tag)}' is not a type of setting", node)
         if node.tag.endswith(":int") and len(node.value) > DIGITS:
             self._refuse(f"a number of {len(node.value)} digits", node)
         self.counts[id(node)] = 0

@@ -35,37 +35,46 @@ def arguments() -> argparse.ArgumentParser:
         "out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe"
     )
 
-    _add_what(parser.add_argument_group("what is made").add_argument)
-    _add_how(parser.add_argument_group("how it is made").add_argument)
+    _add_result(parser.add_argument_group("result").add_argument)
+    _add_processing(parser.add_argument_group("processing").add_argument)
     _add_files(parser.add_argument_group("files").add_argument)
     return parser
 
 
-def _add_what(add: Callable[..., Any]) -> None:
+def _add_result(add: Callable[..., Any]) -> None:
     add("--weight", type=Path, help="weights of MTDO or STNO (default: the small released ones)")
     add(
         "--scale",
         type=_positive,
-        help="how many times as large (default: that of MTDO weights, else 4). Without --weight by MTDO's weights for 2 and "
-        "4, resized for other scales, or with --fps or --times by STNO",
+        help="magnification (default: that of the MTDO weights, else 4). Without --weight the released MTDO weights for x2 and x4 "
+        "are used and the result is resized to other scales; with --fps or --times STNO is used",
     )
-    add("--size", metavar="WxH", help="or this size, such as 1920x1080; 1920x or x1080 keep the shape")
+    add(
+        "--size",
+        metavar="WxH",
+        help="output size instead of --scale, such as 1920x1080; 1920x or x1080 keep the aspect ratio",
+    )
     add("--fps", metavar="x2", help="STNO: frames per second as a multiple (x2) or any number (60)")
-    add("--times", type=_times, metavar="T,T", help="STNO: times of new frames between two, such as 0.25,0.5,0.75")
+    add(
+        "--times",
+        type=_times,
+        metavar="T,T",
+        help="STNO: times of new frames between two frames, such as 0.25,0.5,0.75",
+    )
     add(
         "--input-fps",
         type=_rate,
-        help="frames per second of a folder or a stack (default 25), or of a video at another speed",
+        help="frames per second of a folder or a stack (default 25); for a video, changes its speed",
     )
-    add("--from", dest="begin", type=_seconds, metavar="TIME", help="only from there on: seconds or h:m:s")
-    add("--to", dest="end", type=_seconds, metavar="TIME", help="only what begins before")
+    add("--from", dest="begin", type=_seconds, metavar="TIME", help="skip frames before this time: seconds or h:m:s")
+    add("--to", dest="end", type=_seconds, metavar="TIME", help="skip frames from this time on")
     add("--no-scenes", dest="scenes", action="store_false", help="let windows and new frames reach across scene cuts")
-    add("--no-deinterlace", dest="deinterlace", action="store_false", help="take interlaced frames as they are")
+    add("--no-deinterlace", dest="deinterlace", action="store_false", help="do not deinterlace")
     add(
         "--bands",
         type=_bands,
         metavar="R,G,B",
-        help="images of many bands: the three to take as colours, or one, from 1",
+        help="images with more than three bands: the three bands to use as RGB, or one; the first band is 1",
     )
     add(
         "--limits",
@@ -77,7 +86,7 @@ def _add_what(add: Callable[..., Any]) -> None:
         "--percentiles",
         type=_two,
         metavar="LOW,HIGH",
-        help="or these percentiles of the clip; results are in the units of the source",
+        help="the same as percentiles of the clip; the result is in the units of the source",
     )
     add(
         "--padding",
@@ -88,42 +97,50 @@ def _add_what(add: Callable[..., Any]) -> None:
         "--spacing",
         type=cli.spacing,
         metavar="N",
-        help="frames from one of MTDO's windows to the next, or auto: by what moves (default: as the weights say)",
+        help="MTDO: distance between the frames of a window, or auto: chosen from the motion (default: stored in the weights)",
     )
     add(
         "--temporal-filter",
         choices=["none", "clean", "compressed"],
-        help="average MTDO's frames along the motion, for clean or compressed sources (default: as the weights say)",
+        help="MTDO: average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
     )
     add(
         "--quality",
         choices=["auto", "clean", "compressed"],
-        help="of the source: chooses between the released weights for clean and for compressed video (default: auto)",
+        help="quality of the source: selects the released weights for clean or for compressed video (default: auto)",
     )
-    add("--ensemble", action="store_true", help="mean over eight turned and mirrored versions: slower, slightly better")
+    add(
+        "--ensemble",
+        action="store_true",
+        help="average over eight rotated and mirrored versions: slower, slightly better",
+    )
 
 
-def _add_how(add: Callable[..., Any]) -> None:
+def _add_processing(add: Callable[..., Any]) -> None:
     add(
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], help="auto (default): the fastest without visible loss"
     )
-    add("--tile", type=_tile, metavar="N", help="LR pixels a side (default: as memory allows)")
-    add("--exact", action="store_true", help="never tiles: whole frames, whatever memory they take")
-    add("--context", type=_count, help="STNO: key frames that a chunk sees beyond its ends (default 4)")
-    add("--compile", action="store_true", help="torch.compile: pays for long clips on a GPU")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles in LR pixels (default: as large as memory allows)")
+    add("--exact", action="store_true", help="process full frames, never tiles, even if memory is short")
+    add("--context", type=_count, help="STNO: key frames read beyond the ends of a chunk (default 4)")
+    add("--compile", action="store_true", help="use torch.compile: worthwhile for long clips on a GPU")
     add("--device", help="auto, cpu, cuda, mps, xpu")
 
 
 def _add_files(add: Callable[..., Any]) -> None:
-    add("--image-format", choices=["png", "tif", "jpg", "webp", "bmp"], help="of frames (default: png, tif for TIFF)")
+    add(
+        "--image-format",
+        choices=["png", "tif", "jpg", "webp", "bmp"],
+        help="format of frames (default: png; tif for TIFF sources)",
+    )
     add(
         "--codec",
         choices=["h264", "h265", "vp9", "ffv1"],
-        help="of videos (default h264, h265 for more than 8 bits; vp9 in .webm)",
+        help="codec of videos (default: h264, h265 for more than 8 bits, vp9 in .webm)",
     )
-    add("--crf", type=_count, help="quality of videos, lower is better (default 16)")
-    add("--bitrate", type=_bits, metavar="5M", help="bits per second of videos, in place of --crf")
-    add("--pix-fmt", metavar="FORMAT", help="FFmpeg's pixel format of videos, such as yuv444p or yuv420p10le")
+    add("--crf", type=_count, help="constant rate factor of videos: lower is better (default 16)")
+    add("--bitrate", type=_bits, metavar="5M", help="bits per second of videos, instead of --crf")
+    add("--pix-fmt", metavar="FORMAT", help="FFmpeg pixel format of videos, such as yuv444p or yuv420p10le")
     add(
         "-e",
         "--encoder-option",
@@ -131,15 +148,15 @@ def _add_files(add: Callable[..., Any]) -> None:
         type=_pair,
         action="append",
         metavar="KEY=VALUE",
-        help="option of the encoder by FFmpeg's name, such as -e preset=slow (repeat for more)",
+        help="FFmpeg option of the encoder, such as -e preset=slow; may be repeated",
     )
-    add("--lossless", action="store_true", help="videos without any loss")
+    add("--lossless", action="store_true", help="encode videos without loss")
     add("--compare", action="store_true", help="also write OUT_compare.mp4: bicubic | ours")
     add(
         "--trust",
         action="store_true",
-        help="also write OUT_trust/: where the result is the network's guess, and how it agrees with the input "
-        "(takes eight times as long again)",
+        help="also write OUT_trust/: maps of the uncertainty of the result and of its agreement with the input "
+        "(adds eight times the processing time)",
     )
     add(
         "--preview",
@@ -147,13 +164,17 @@ def _add_files(add: Callable[..., Any]) -> None:
         nargs="?",
         const=-1,
         metavar="FRAME|5s",
-        help="only OUT_preview.png of one frame (the middle), or so many seconds as a video",
+        help="write only OUT_preview.png of one frame (default: the middle one), or this many seconds as a video",
     )
-    add("--pipe-format", choices=["y4m", "rgb24", "rgb48le"], help="of - as IN or OUT (default y4m)")
-    add("--input-size", type=_size, metavar="WxH", help="of raw frames from a pipe")
-    add("--stills", action="store_true", help="every picture of a folder by itself: photographs, not frames")
-    add("--resume", action="store_true", help="go on with an interrupted upscaling")
-    add("--overwrite", action="store_true", help="replace an output that exists")
+    add("--pipe-format", choices=["y4m", "rgb24", "rgb48le"], help="format of a pipe (default: y4m)")
+    add("--input-size", type=_size, metavar="WxH", help="size of raw frames from a pipe")
+    add(
+        "--stills",
+        action="store_true",
+        help="treat the images of a folder as separate photographs, not as frames of a video",
+    )
+    add("--resume", action="store_true", help="resume an interrupted upscaling")
+    add("--overwrite", action="store_true", help="replace an existing output")
 
 
 def _numbers(text: str, kind: Callable[[str], Any], expected: str) -> tuple[Any, ...]:
@@ -250,8 +271,8 @@ def _tile(text: str) -> int:
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:
-    """The given options by name. argparse would read a pair with a leading minus (`--limits -100,3000`) as an option, so
-    it is joined to the argument before it."""
+    """The given options by name. A pair that begins with a minus (`--limits -100,3000`) is joined to the argument before it,
+    because argparse would read it as an option."""
     joined: list[str] = []
     for word in words:
         if joined and joined[-1] in ("--limits", "--percentiles") and re.match(r"-[\d.]", word):

@@ -126,8 +126,8 @@ def tables() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What each kind of video file keeps.")
-    parser.add_argument("--out", type=Path, help="also write the tables there")
+    parser = argparse.ArgumentParser(description="Compare how video containers preserve the tracks of a source.")
+    parser.add_argument("--out", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     text = tables()
     print(text)

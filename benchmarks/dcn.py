@@ -1,4 +1,4 @@
-"""Times the deformable convolution: `python benchmarks/dcn.py [--threads 2] [--device cpu] [--dtype float32] [--sizes 64x64 ...]`.
+"""Time the deformable convolution: `python benchmarks/dcn.py [--threads 2] [--device cpu] [--dtype float32] [--sizes 64x64 ...]`.
 
 64 -> 64 channels, 3x3, 8 deformable groups, mask. All available implementations and F.conv2d of the same shape alternate in
 one process; results are medians over the rounds, as multiples of the time of F.conv2d. Extra memory (CPU) is the peak of the

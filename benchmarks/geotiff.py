@@ -1,7 +1,7 @@
-"""An upscaled GeoTIFF against its source, read by GDAL: python benchmarks/geotiff.py IN.tif OUT.tif
+"""Compare an upscaled GeoTIFF with its source, both read by GDAL: python benchmarks/geotiff.py IN.tif OUT.tif
 
-Prints type, reference system, pixel size, corner and bounds of both, and how far the means over the source's pixels are from
-the source. Needs rasterio alone (pip install rasterio numpy), in whatever environment; exit code 1 if the georeference is wrong.
+Prints type, reference system, pixel size, corner and bounds of both, and the difference between the result, averaged over the
+source's pixels, and the source. Needs only rasterio and NumPy (pip install rasterio numpy). Exit code 1: wrong georeference.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What only a GPU can answer, in at most five minutes and unattended: python benchmarks/gpu.py [--out FOLDER] [--budget 300].
+"""All measurements that need a GPU, unattended in at most five minutes: python benchmarks/gpu.py [--out FOLDER] [--budget 300].
 
 The steps (benchmarks/gpu_steps.py) run in the order of their importance. Each is guarded: an error or a step that takes too long is
 recorded, and the next one runs. `gpu.json` and `gpu.md` are written after every step, so an interruption loses nothing. An error of
-the CUDA context, which would fail everything after it, continues the work in a new process. A step that may not fit into what is left
-of the budget is skipped. Exit code 0: every step ran and found nothing wrong; 1: otherwise.
+the CUDA context would make every later step fail, so the work continues in a new process. A step that may exceed the remaining budget
+is skipped. Exit code 0: every step ran and found nothing wrong; 1: otherwise.
 
     python benchmarks/gpu.py --device cpu --quick     a dry run with tiny sizes, in seconds, without a GPU
 """
@@ -127,7 +127,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=300.0, help="seconds in all")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no compilation: tries the script itself")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no compilation: a dry run of the script")
     parser.add_argument("--only", nargs="+", metavar="STEP", choices=[step.name for step in STEPS])
     parser.add_argument(
         "--continue", dest="go_on", action="store_true", help="keep the recorded steps and run the others"

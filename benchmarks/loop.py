@@ -46,7 +46,9 @@ def bare_step(trainer: Trainer, batch: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    arguments = cli.parser("Time the training loop beside a bare step.", "  python benchmarks/loop.py data.patch=24")
+    arguments = cli.parser(
+        "Compare the time of the training loop with that of a bare step.", "  python benchmarks/loop.py data.patch=24"
+    )
     arguments.add_argument("--config", default="configs/mtdo_s.yaml")
     arguments.add_argument("--rounds", type=int, default=7)
     options = cli.parse(arguments)

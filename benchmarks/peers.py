@@ -253,7 +253,7 @@ def stacked(clip: Clip) -> Tensor:
 
 
 def in_groups(options: argparse.Namespace, config: Config, table: Table) -> dict[str, Together]:
-    """BasicVSR, if it is asked for, and our networks."""
+    """BasicVSR, if requested, and our networks."""
     runs: dict[str, Together] = {}
     if options.basicvsr:
         network = basicvsr()

@@ -5,8 +5,8 @@
     python benchmarks/scene_memory.py 10000x10000 --without-network --results memory.jsonl
     python benchmarks/scene_memory.py --results memory.jsonl --plot memory.png
 
---without-network enlarges tiles by repeating pixels: what reading, keeping and writing take by themselves, in the tiles of the network.
-Each size is a process of its own: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
+--without-network enlarges tiles by repeating pixels, to measure only reading, storing and writing, with the tiles of the network.
+Each size runs in a separate process: a scene of 3 bands of uint16 with a border of nodata is written in strips, upscaled, and read
 back in strips: type, nodata and the mean of the valid pixels. --results collects the runs of several commands for one plot.
 """
 

@@ -1,4 +1,4 @@
-"""Times STNO: `python benchmarks/stno.py [clip query times galerkin] [--threads 2] [--rounds 3] [--plot FILE]`.
+"""Time STNO: `python benchmarks/stno.py [clip query times galerkin] [--threads 2] [--rounds 3] [--plot FILE]`.
 
 Every part alternates in one process with a matrix product of the machine, and the best round counts, so that ratios hold on
 a busy or throttled machine. Memory is the growth of the process's peak. Weights are random and do not affect the times.

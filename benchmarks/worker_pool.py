@@ -1,4 +1,4 @@
-"""Several small frames at once, or one after the other: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
+"""Time restoring small frames with several workers: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
 
 mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with the number of workers that restore() would
 choose, which share the threads. Alternating in one process; medians.

@@ -109,7 +109,7 @@ def move(source: Path, target: Path, *, replace: bool) -> None:
 def flush(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     try:
-        handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows flushes only what can be written
+        handle = os.open(path, os.O_RDWR if WINDOWS else os.O_RDONLY)  # Windows can flush only writable files
     except OSError:
         return  # a folder on Windows
     try:

@@ -75,7 +75,7 @@ def find_compiler() -> str:
         found = shutil.which(candidate)
         if found:
             return found
-    where = f"$CXX names {named!r}, which is not there" if named else "no C++ compiler (c++, g++, clang++) on PATH"
+    where = f"$CXX names {named!r}, which was not found" if named else "no C++ compiler (c++, g++, clang++) on PATH"
     raise BuildError(f"{where}; install one (Debian, Ubuntu: apt install g++)")
 
 
@@ -334,7 +334,7 @@ def main() -> int:
         before = _usable(library_path(), force=True)
         library = build(force=True)
     except BuildError as error:
-        print(f"dcn: not built: {error}. Everything works without, only slower.")
+        print(f"dcn: not built: {error}. Everything works without it, but slower.")
         return 1
     if before:
         record = Record.of(library)

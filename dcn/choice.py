@@ -99,7 +99,7 @@ def _chosen(forced: str | None, device: str, index: int | None) -> str:
     if wanted == "compiled":
         if compiled.available(device):
             return _say("compiled", device, "asked for")
-        raise InputError(f"dcn backend compiled is not there for {device}: {compiled.why_not()}; or use auto")
+        raise InputError(f"dcn backend compiled is not available for {device}: {compiled.why_not()}; or use auto")
     why_not = ""
     if wanted == "auto":
         why_not = _why_not_compiled(device, index)
@@ -110,8 +110,8 @@ def _chosen(forced: str | None, device: str, index: int | None) -> str:
         if _torchvision():
             return _say("torchvision", device, why_not)
         if wanted == "torchvision":
-            raise InputError("dcn backend torchvision is not there: torchvision does not import; use auto")
-        why_not += "; torchvision, which would be faster too, does not import"
+            raise InputError("dcn backend torchvision is not available: torchvision does not import; use auto")
+        why_not += "; torchvision, which would also be faster, does not import"
     return _say("plain", device, why_not)
 
 

@@ -66,10 +66,10 @@ def ensure_built(log: Callable[[str], object] = print) -> bool:
             build.build(log)
             _load_again()
     except build.BuildError as error:
-        log(f"dcn: no compiled operators: {error}; going on without")
+        log(f"dcn: no compiled operators: {error}; continuing without them")
         return False
     if not _loaded:
-        log(f"dcn: no compiled operators: {_why_not}; going on without")
+        log(f"dcn: no compiled operators: {_why_not}; continuing without them")
     return available("cpu")
 
 

@@ -42,7 +42,7 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
     Args:
         weights: a released name (`released()` lists them), or the path of a .safetensors file or of a published .pth file.
 
-    Raises InputError if there is no such file, or if it does not hold the weights of a network.
+    Raises InputError if the file does not exist or does not contain the weights of a network.
     """
     if str(weights) in released():
         return checkpoint.load_network(ROOT / "checkpoints" / f"{weights}.safetensors")
@@ -114,11 +114,9 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
         )
     stack = frames[..., None] if channel_axis is None else np.moveaxis(frames, channel_axis, -1)
     if channel_axis is not None and stack.shape[-1] != 3:
-        raise InputError(
-            f"frames: expected 3 colours along axis {channel_axis}, got {stack.shape[-1]}: drop the others"
-        )
+        raise InputError(f"frames: expected 3 colours along axis {channel_axis}, got {stack.shape[-1]}: pass RGB only")
     if 0 in stack.shape:
-        raise InputError(f"frames: shape {frames.shape} holds nothing: expected at least one frame of one pixel")
+        raise InputError(f"frames: shape {frames.shape} is empty: expected at least one frame of one pixel")
     if stack.dtype.kind == "f":
         stack = stack.astype(np.float32)
         if not (stack.min() >= 0 and stack.max() <= 1):  # NaN fails both comparisons
@@ -129,12 +127,12 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
 def _check_times(network: Network, times: Sequence[float]) -> None:
     if len(times) and not network.space_time:
         raise InputError(
-            f"times: {network.config.name.upper()} makes no intermediate frames: leave times out, or take STNO weights "
+            f"times: {network.config.name.upper()} makes no intermediate frames: leave times out, or use STNO weights "
             "such as stno_s"
         )
     if list(times) != sorted(set(times)) or not all(0 < time < 1 for time in times):
         raise InputError(
-            f"times: expected rising numbers between 0 and 1, such as [0.25, 0.5, 0.75], got {list(times)}"
+            f"times: expected ascending numbers between 0 and 1, such as [0.25, 0.5, 0.75], got {list(times)}"
         )
 
 
@@ -151,11 +149,11 @@ def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -
         return network.output_size(size)
     wanted = (round(scale * size[0]), round(scale * size[1])) if 0 < scale < float("inf") else (0, 0)
     if min(wanted) < 1:
-        raise InputError(f"scale: {scale:g} leaves nothing of frames of {size[1]}x{size[0]} pixels: take a larger one")
+        raise InputError(f"scale: {scale:g} is too small for frames of {size[1]}x{size[0]} pixels: use a larger one")
     own = network.output_size(size, wanted)
     if own != wanted:
         raise InputError(
-            f"scale: these weights are for scale {own[0] / size[0]:g}, asked for is {scale:g}: "
-            "leave it out, or take weights of STNO (stno_s), which takes any scale"
+            f"scale: these weights support scale {own[0] / size[0]:g} only, got {scale:g}: "
+            "leave it out, or use STNO weights (stno_s), which support any scale"
         )
     return wanted

@@ -42,9 +42,12 @@ def use_of(network: Network) -> dict[str, Any]:
 
 
 def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
-    """The small released weights for `scale` (None: 4). space_time: of a space-time network or not; None: of a network of this scale, or
-    else of the next larger one or of the largest, whose frames are then resized: better than STNO's (experiments/scales.py).
-    lossy: prefer those trained on compressed video, if there are any of this scale and kind.
+    """The path of the small released weights for a job.
+
+    scale: output size relative to the input; None: 4.
+    space_time: weights of a space-time network or of a window network. None: those of a window network of this scale, else of the next
+    larger scale, else of the largest. Its frames are then resized, which is more accurate than STNO (experiments/scales.py).
+    lossy: prefer weights trained on compressed video, if they exist for this scale and kind.
 
     Raises `InputError` if there are none.
     """
@@ -66,7 +69,7 @@ def released(network: str, scale: float | None = None) -> Path:
     if scale not in files and None not in files:
         known = " and ".join(f"{known:g}" for known in files if known) or "none"
         raise InputError(
-            f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: take STNO's"
+            f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: use STNO weights"
         )
     return _shipped(files.get(scale) or files[None])
 
@@ -75,7 +78,7 @@ def _shipped(file: str) -> Path:
     path = in_repository(file)
     if not path.is_file():
         raise InputError(
-            f"no weights: '{path}' is not there: name a file with --weight, such as runs/NAME/weights.safetensors"
+            f"weights file '{path}' does not exist: name a file with --weight, such as runs/NAME/weights.safetensors"
         )
     return path
 
@@ -156,7 +159,7 @@ def load_state(
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
     bad = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
     if bad:
-        raise InputError(f"the weights in '{source}' hold NaN or infinite values ({bad[0]}): take another checkpoint")
+        raise InputError(f"the weights in '{source}' contain NaN or infinite values ({bad[0]}): use another checkpoint")
     return left
 
 

@@ -84,7 +84,7 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
     if network.space_time or network.config.scale != config.scale:
         scale = "any" if network.space_time else network.config.scale
         raise InputError(
-            f"--teacher '{teacher.name}': is {network.config.name} x{scale}, not a network of windows x{config.scale:g}"
+            f"--teacher '{teacher.name}': is {network.config.name} x{scale}, expected a window network x{config.scale:g}"
         )
     options = Options(precision=precision, ensemble=True, workers=1)
 
@@ -102,12 +102,10 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     Raises InputError if the shares do not add up to 1, a teacher does not fit, or `out` was made with other settings.
     """
     if config.space_time:
-        raise InputError(
-            f"network.name: distillation is for networks of windows; {config.network.name} trains at free times"
-        )
+        raise InputError(f"network.name: distillation needs a window network, got {config.network.name}")
     total = truth + sum(teacher.share for teacher in teachers)
     if not abs(total - 1) <= 1e-6 or truth < 0:
-        raise InputError(f"--truth and the teachers' shares add up to {total:g}: they must add up to 1")
+        raise InputError(f"--truth and the teachers' shares add up to {total:g}, expected 1")
     made = [(make_teacher(teacher, config, precision), teacher.share) for teacher in teachers]
     pairs, _ = training_pairs(config)
     if distributed.is_main():
@@ -190,16 +188,19 @@ def _write(
 def main() -> None:
     arguments = cli.parser("Write training clips whose targets are outputs of teacher networks.", EXAMPLE)
     arguments.add_argument("--out", required=True, type=Path, help="folder to write")
-    arguments.add_argument("--config", required=True, help="YAML file: the clips and the network to be trained")
+    arguments.add_argument("--config", required=True, help="YAML file with the clips and the network to train")
     arguments.add_argument(
         "--teacher", type=Teacher.parse, action="append", required=True, metavar="W[:SHARE]",
-        help="weights (averaged over eight rotated and mirrored versions), or a function MODULE:NAME; may be given several times",
+        help="weights (averaged over eight rotated and mirrored versions), or a function MODULE:NAME; may be repeated",
     )  # fmt: skip
     arguments.add_argument(
-        "--truth", type=float, default=0.0, metavar="SHARE", help="share of the clips' own truth (default: 0)"
+        "--truth", type=float, default=0.0, metavar="SHARE", help="share of the ground truth in the target (default: 0)"
     )
     arguments.add_argument(
-        "--precision", choices=("fp32", "bf16"), default="fp32", help="of our networks (default: fp32)"
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="precision of teachers given as weights (default: fp32)",
     )
     options = cli.parse(arguments)
     config = load_config(options.config, options.overrides)

@@ -108,13 +108,13 @@ def choose_device(name: str = "auto") -> torch.device:
         raise InputError(f"device '{name}' is unknown: expected auto, cpu, cuda, mps or xpu") from None
     missing = {"mps": not torch.backends.mps.is_available(), "xpu": not torch.xpu.is_available()}
     if missing.get(device.type, device.type not in ("cpu", "cuda")):
-        raise InputError(f"device '{name}': no such device is usable here: take cpu or auto")
+        raise InputError(f"device '{name}' is not available: use cpu or auto")
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise InputError(f"device '{name}': no CUDA device is usable here: take cpu or auto")
+            raise InputError(f"device '{name}': no CUDA device is available: use cpu or auto")
         index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
         if index >= torch.cuda.device_count():
-            raise InputError(f"device '{name}': only {torch.cuda.device_count()} CUDA devices are there")
+            raise InputError(f"device '{name}': only {torch.cuda.device_count()} CUDA devices are available")
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device

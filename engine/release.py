@@ -37,7 +37,7 @@ def release(
     """
     total = sum(share for _, share in parts)
     if not abs(total - 1) <= 1e-6:
-        raise InputError(f"the shares add up to {total:g}: they must add up to 1: of two files, write W1:0.5 W2:0.5")
+        raise InputError(f"the shares add up to {total:g}, expected 1: for the mean of two files write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
     networks = [load_network(path) for path, _ in parts]
     for key, value in (uses or {}).items():

@@ -115,11 +115,11 @@ class TrainingData:
         self.config = config
         self.pairs, self.counts = training_pairs(config)
         if not self.pairs:
-            raise InputError("the training data hold no clips: look at data.train.root, its split and list_file")
+            raise InputError("the training data contain no clips: check data.train.root, its split and list_file")
         world = distributed.world()
         if config.train.batch_size % world:
             raise InputError(
-                f"config key 'train.batch_size': {config.train.batch_size} cannot be shared by {world} processes"
+                f"config key 'train.batch_size': {config.train.batch_size} cannot be divided by {world} processes"
             )
 
     def fingerprint(self) -> str:

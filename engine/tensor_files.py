@@ -54,10 +54,10 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise InputError(f"'{path}' is text, not weights: it begins with '{text}': download it again") from None
         raise InputError(f"'{path}' is not a readable safetensors file ({error}): copy it again") from None
     if not isinstance(header, dict):
-        raise InputError(f"'{path}': its header is no mapping: expected weights that this project wrote")
+        raise InputError(f"'{path}': its header is not a mapping: expected weights written by this project")
     ours = {"header", "checksum"} & metadata.keys() and metadata.get("format") != UNCHECKED
     if ours and (metadata.get("format") != FORMAT or metadata.get("checksum") != checksum(text, tensors)):
-        raise InputError(f"'{path}' is damaged: its checksum is not that of its content: copy it again")
+        raise InputError(f"'{path}' is damaged: its checksum does not match its content: copy it again")
     return tensors, header
 
 
@@ -94,7 +94,7 @@ def load_pth(path: str | Path) -> dict[str, Tensor]:
             state = state[key]
             break
     if not isinstance(state, dict) or not all(isinstance(k, str) and _is_plain(t) for k, t in state.items()):
-        raise InputError(f"'{path}' holds no state dict of tensors: expected published MTDO or STNO weights")
+        raise InputError(f"'{path}' contains no state dict of tensors: expected published MTDO or STNO weights")
     if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) > 2 * size:
         raise InputError(f"'{path}' claims tensors larger than the file itself: it is damaged or made to fill memory")
     return state

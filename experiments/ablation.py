@@ -70,11 +70,11 @@ WHAT = {"parts": PARTS, "sizes": SIZES}
 
 
 def chosen(variants: dict[str, str], only: str | None) -> list[str]:
-    """The first variant, with which the others are compared, and those asked for."""
+    """The first variant, which is the reference, and the requested ones."""
     names = only.split(",") if only else list(variants)
     for name in names:
         if name not in variants:
-            raise InputError(f"--only: there is no variant '{name}': take some of {', '.join(variants)}")
+            raise InputError(f"--only: there is no variant '{name}': expected some of {', '.join(variants)}")
     return [name for index, name in enumerate(variants) if index == 0 or name in names]
 
 
@@ -82,7 +82,7 @@ def outcome(config: Config, folder: Path) -> dict[str, Any]:
     """The report of one run: read where it is finished, else trained (on)."""
     report, state, before = folder / "report.json", folder / STATE, folder / "config.yaml"
     if before.is_file() and config_from_mapping(read_yaml(before)) != config:
-        raise InputError(f"'{folder}' holds a run with other settings: take another --out")
+        raise InputError(f"'{folder}' contains a run with other settings: choose another --out")
     if not report.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_report(train(config, folder, state if state.is_file() else None), folder)

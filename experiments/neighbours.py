@@ -50,11 +50,11 @@ def main() -> None:
     arguments = scripts.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     if network.config.frames != 3:
-        raise InputError(f"these weights take {network.config.frames} frames: this trial is for three")
+        raise InputError(f"these weights take {network.config.frames} frames: this experiment needs three")
     network.eval()
     for pair in open_source(config, "val").pairs:
         if len(pair.gt) < 3:
-            raise InputError(f"{pair.name} has {len(pair.gt)} frames: this trial needs three")
+            raise InputError(f"{pair.name} has {len(pair.gt)} frames: this experiment needs three")
         middle = len(pair.gt) // 2
         before, centre, after = (pair.lr.frame(middle + step) for step in (-1, 0, 1))
         truth = pair.gt.frame(middle)

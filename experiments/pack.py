@@ -2,7 +2,7 @@
 
 For a machine with a GPU that can be sent only a few megabytes.
 
-Stills for `data.simulate` become WebP crops of at most SIDE x SIDE pixels in PACK/stills, taken in turns from the folders; clips become
+Stills for `data.simulate` become WebP crops of at most SIDE x SIDE pixels in PACK/stills, taken from the folders in turn; clips become
 WebP frames in PACK/clips/NAME, the middle FRAMES frames, cropped likewise. It stops at MEGABYTES, of which clips take at most the
 share CLIP_SHARE. PACK/pack.tsv names the source and crop of every file. The same arguments give the same pack.
 

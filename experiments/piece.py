@@ -1,9 +1,9 @@
 """Train one piece of a long run: python experiments/piece.py --config C --minutes 8 --out OUT [key.sub=value ...].
 
-Starts the config's run, or resumes it if its folder runs/NAME holds a state; after MINUTES, counted from the start of this script, the
-state is saved as if on Ctrl-C, and what the next piece needs is copied to OUT: the state, the log and, at the end of the run, the
-weights and the report. To go on elsewhere, put the content of OUT into runs/NAME. The pieces together give the bits of one
-uninterrupted run (on a GPU with train.deterministic=true).
+Starts the config's run, or resumes it if its folder runs/NAME contains a state. MINUTES after the start of this script the state is
+saved as on Ctrl-C, and the files for the next piece are copied to OUT: the state, the log and, at the end of the run, the weights
+and the report. To continue on another machine, copy the content of OUT to runs/NAME. The result is bit-identical to an uninterrupted
+run (on a GPU with train.deterministic=true).
 
 PyAV and imagecodecs may be missing where the data need neither (WebP and JPEG pictures, as experiments/pack.py writes).
 """
@@ -65,7 +65,7 @@ def stopped_after(seconds: float) -> Iterator[None]:
     """Send this process a SIGTERM after `seconds`: the training loop saves its state and ends."""
 
     def too_early(*_: Any) -> None:
-        raise InputError("the time was up before training began: raise --minutes")
+        raise InputError("the time limit was reached before training began: raise --minutes")
 
     timer = threading.Timer(max(seconds, 1.0), os.kill, (os.getpid(), signal.SIGTERM))
     timer.daemon = True
@@ -88,7 +88,7 @@ def train(options: Namespace) -> tuple[Path, bool]:
     folder = Path(config.runs) / config.name
     resume = str(folder) if folder.is_dir() and states_in(folder) else None
     if resume is None and folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"'{folder}' holds no state to go on from: remove it, or set another name")
+        raise InputError(f"'{folder}' contains no state to resume from: remove it, or set another name")
     with stopped_after(60 * options.minutes - (time.monotonic() - START)):
         try:
             runs.train_and_report(options.config, options.overrides, resume)
@@ -105,7 +105,7 @@ def main() -> None:
     arguments = cli.parser("Train one piece of a long run.", EXAMPLE)
     arguments.add_argument("--config", required=True, help="experiment file")
     arguments.add_argument("--minutes", type=float, required=True, help="time after which the state is saved")
-    arguments.add_argument("--out", type=Path, help="folder for what the next piece needs")
+    arguments.add_argument("--out", type=Path, help="folder for the files that the next piece needs")
     options = cli.parse(arguments)
     if not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes:g}: expected more than 0")

@@ -1,8 +1,8 @@
-"""Ways to reach a scale without weights of its own: python experiments/scales.py --datapath CLIPS [--scales 2.5 3] [key.sub=value ...].
+"""Compare ways to reach a scale without weights for it: python experiments/scales.py --datapath CLIPS [--scales 2.5 3] [key.sub=value ...].
 
 stno_s at the scale itself, mtdo_s (x4) and mtdo_s_x2 resized to it with antialiased bicubic, as
 `upscale.py --size` does. Y PSNR in dB, protocol `standard`, of the first frames of every clip; low resolution is made from the ground
-truth, cropped to whole LR pixels. Other options as for eval.py.
+truth, cropped to complete LR pixels. Other options as for eval.py.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def whole_pixels(clip: Clip, scale: float) -> tuple[Clip, Clip]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = scripts.parser("Compare ways to reach a scale without weights of its own.", EXAMPLE, "runs/scales")
+    arguments = scripts.parser("Compare ways to reach a scale without weights for it.", EXAMPLE, "runs/scales")
     arguments.add_argument("--scales", type=float, nargs="+", default=[2.5, 3.0])
     options = cli.parse(arguments)
     _, config, _ = scripts.prepare(options, space_time=False)

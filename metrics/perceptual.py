@@ -102,7 +102,7 @@ def _check_backbone(name: str) -> None:
     backbone, folder = BACKBONES[name], Path(torch.hub.get_dir()) / "checkpoints"
     if not (folder / backbone.file).is_file():
         raise InputError(
-            f"metric '{name}' needs '{backbone.file}', which no package ships and nothing here downloads: put "
+            f"metric '{name}' needs '{backbone.file}', which is not downloaded automatically: put "
             f"{backbone.address} into '{folder}'"
         )
 

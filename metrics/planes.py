@@ -89,7 +89,7 @@ def check_crop(size: tuple[int, int], crop: int, protocol: str, window: tuple[in
     if crop and protocol == "paper_mtdo":
         raise InputError(f"metrics: protocol paper_mtdo crops no border, but crop is {crop}; set it to 0")
     if height - 2 * crop < 1 or width - 2 * crop < 1:
-        raise InputError(f"metrics: a crop of {crop} pixels at each side leaves nothing of a {height}x{width} frame")
+        raise InputError(f"metrics: a crop of {crop} pixels at each side leaves no pixels of a {height}x{width} frame")
     if height - 2 * crop < window[0] or width - 2 * crop < window[1]:
         raise InputError(
             f"metrics: a {height}x{width} frame with crop {crop} is smaller than the SSIM window "

@@ -25,7 +25,7 @@ class Architecture(NamedTuple):
     network: Callable[[Any], Network]
     official: Callable[[Mapping[str, Tensor]], Network] | None = None  # reads published weights
     marks: frozenset[str] = frozenset()  # first name components of only its published weights
-    from_earlier: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # earlier names of weights -> today's
+    from_earlier: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict  # earlier names -> current names
 
 
 NETWORKS = {
@@ -71,7 +71,7 @@ def recognise(state_dict: Mapping[str, Tensor]) -> str | None:
 
 
 def current_names(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the network `name`, also one of an earlier version, with today's names."""
+    """A state dict of the network `name` with current names; it may have names of an earlier version."""
     return _architecture(name).from_earlier(state_dict)
 
 

@@ -46,7 +46,7 @@ def set_use(network: Network, key: str, value: Any, source: Path) -> None:
     """Change one of `USES` of the network from `source`. Raises `InputError` if the network does not take windows."""
     if network.space_time:
         option, name = key.replace("_", "-"), network.config.name.upper()
-        raise InputError(f"--{option} is for networks of windows, '{source}' holds {name} weights: leave it out")
+        raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
     network.set_uses({key: value})
 
 

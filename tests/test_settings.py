@@ -125,8 +125,8 @@ def test_yaml_words_stay_text(text: str, value: object) -> None:
     ("text", "words"),
     [
         ("a: 1\na: 2", "line 2: the key 'a' is given twice|'a' is given twice"),
-        ("&a [*a]", "holds itself"),
-        ("{a: &a {b: *a}}", "holds itself"),
+        ("&a [*a]", "contains itself"),
+        ("{a: &a {b: *a}}", "contains itself"),
         (
             "\n".join(
                 ["- &a0 [x,x,x,x,x,x,x,x,x,x]", *(f"- &a{i + 1} [{','.join([f'*a{i}'] * 10)}]" for i in range(9))]
@@ -135,10 +135,10 @@ def test_yaml_words_stay_text(text: str, value: object) -> None:
         ),
         ("9" * 5000, "5000 digits"),
         ("[" * 5000, "nested too deeply|not valid"),
-        ("!!int many", "not of the kind"),
-        ("!!bool many", "not of the kind"),
-        ("!!timestamp x", "no kind of setting"),
-        ("!!python/object/apply:os.system [ls]", "no kind of setting"),
+        ("!!int many", "not have the type"),
+        ("!!bool many", "not have the type"),
+        ("!!timestamp x", "not a type of setting"),
+        ("!!python/object/apply:os.system [ls]", "not a type of setting"),
         ("{[1]: 2}", "a key is a group"),
         ("a: [", "not valid YAML"),
         ("a: \x07", "not valid YAML"),

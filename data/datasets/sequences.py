@@ -24,7 +24,7 @@ class SequenceDataset(Samples):
         scale: one number, or (low, high): drawn from U(low, high) per batch, the same for every slot and rank.
         frames: key frames T.   strides: distance of key frames, drawn per batch.
         between: intermediate frames per gap, drawn per batch from the true ones; None: all.
-        patch: side of the LR crop, whatever the scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
+        patch: side of the LR crop at every scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
         degradation: computes LR from GT crops.
         pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, like a panning
             camera. This adds motion to footage that has little.

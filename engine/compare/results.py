@@ -78,9 +78,9 @@ def parse_results(words: Sequence[str]) -> dict[str, Path]:
         if not separator or not name or not folder:
             raise InputError(f"--results '{word}': expected NAME=FOLDER, such as ours=runs/eval/frames")
         if name.lower() in ("bicubic", "gt", "lr"):
-            raise InputError(f"--results '{word}': the name '{name}' is taken by what is made here: choose another one")
+            raise InputError(f"--results '{word}': the name '{name}' is reserved: choose another one")
         if name in found:
-            raise InputError(f"--results: the name '{name}' occurs twice: give every method a name of its own")
+            raise InputError(f"--results: the name '{name}' occurs twice: give every method a different name")
         if not Path(folder).exists():
             raise InputError(f"--results {name}: '{folder}' does not exist: expected a folder of frames, or a video")
         found[name] = Path(folder)
@@ -99,7 +99,7 @@ def candidates(root: Path) -> list[Candidate]:
         videos = sorted(place / name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)
         found += _files(place, videos + image_files(place), parts)
     if not found:
-        raise InputError(f"'{root}' holds no frames and no videos: name the folder of the method's results")
+        raise InputError(f"'{root}' contains no frames and no videos: name the folder of the method's results")
     return found
 
 
@@ -137,7 +137,7 @@ def match_clips(method: str, root: Path, names: Sequence[str]) -> dict[str, Cand
         if not fitting:
             known = ", ".join(candidate.name for candidate in found[:SHOWN]) + (", ..." if len(found) > SHOWN else "")
             raise InputError(
-                f"--results {method}: no clip '{name}' in '{root}' (it holds {known}): name its folder after the clip, "
+                f"--results {method}: no clip '{name}' in '{root}' (it contains {known}): name its folder after the clip, "
                 f"or choose clips with data.val.clips=[...]"
             )
         if len(fitting) > 1:
@@ -255,7 +255,7 @@ def open_result(method: str, candidate: Candidate, gt: Clip, lr: Clip, full: tup
         )
     if clip.size != gt.size:
         result.notes.append(
-            f"{method}, {gt.name}: {_size(clip.size)} cut to {_size(gt.size)}, from the upper left corner"
+            f"{method}, {gt.name}: {_size(clip.size)} cropped to {_size(gt.size)}, from the upper left corner"
         )
     return result
 
@@ -269,10 +269,10 @@ def _check_size(
         return
     if size == lr or (size[0] <= lr[0] + 1 and size[1] <= lr[1] + 1 and min(scale) > 1):
         raise InputError(f"{what}: {_size(size)} pixels, the size of the low resolution: give the method's output")
-    kind = "a crop of the ground truth cannot be placed" if size[0] <= gt[0] and size[1] <= gt[1] else "no such size"
+    kind = "the position of a crop is unknown" if size[0] <= gt[0] and size[1] <= gt[1] else "no such size"
     raise InputError(
         f"{what}: {_size(size)} pixels, the ground truth has {_size(full)} ({_size(gt)} at this scale): {kind}: "
-        "give whole frames, or another --scale"
+        "give full frames, or another --scale"
     )
 
 

@@ -46,26 +46,33 @@ SCALE, FIGURES = 4.0, 2  # default without an option
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of a comparison."""
-    add = parser.add_argument_group("frames that other methods made").add_argument
-    add("--results", nargs="+", metavar="NAME=FOLDER", help="compare these methods' frames; no network runs")
+    add = parser.add_argument_group("comparison of methods").add_argument
+    add(
+        "--results",
+        nargs="+",
+        metavar="NAME=FOLDER",
+        help="compare the frames of these methods, without running a network",
+    )
     add(
         "--scale",
         type=float,
         help="with --results: magnification, for bicubic and the border (default: 4)",
     )
-    add("--metrics", nargs="+", metavar="NAME", help=f"with --results: measures to take ({' '.join(KNOWN)})")
-    add("--crop", action="append", metavar="CLIP/FRAME:x,y,w,h", help="with --results: a figure of this place")
-    add("--figures", type=int, help="with --results: figures chosen where methods differ most (default: 2)")
-    add("--ndvi", metavar="NIR,RED", help="with --results: change of NDVI; positions of the two bands shown, from 1")
+    add("--metrics", nargs="+", metavar="NAME", help=f"with --results: metrics to compute ({' '.join(KNOWN)})")
+    add("--crop", action="append", metavar="CLIP/FRAME:x,y,w,h", help="with --results: draw a figure of this crop")
+    add(
+        "--figures",
+        type=int,
+        help="with --results: number of figures of crops where the methods differ most (default: 2)",
+    )
+    add("--ndvi", metavar="NIR,RED", help="with --results: change of NDVI; positions of the two bands, from 1")
 
 
 def check_unused(options: argparse.Namespace) -> None:
     """Raises InputError for an option of comparisons without `--results`, where it would have no effect."""
     for name in ("scale", "metrics", "crop", "figures", "ndvi"):
         if getattr(options, name) is not None:
-            raise InputError(
-                f"--{name} belongs to a comparison: name frames with --results NAME=FOLDER, or leave it out"
-            )
+            raise InputError(f"--{name} needs a comparison: name frames with --results NAME=FOLDER, or leave it out")
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +211,7 @@ def method(
     name: str, rows: Mapping[str, Sequence[dict[str, Any]]], clips: Sequence[ClipRows], folder: Path | None
 ) -> dict[str, Any]:
     """The part of one method in the report."""
-    entry: dict[str, Any] = {"source": str(folder) if folder else "made here from the low resolution"}
+    entry: dict[str, Any] = {"source": str(folder) if folder else "computed from the low resolution"}
     entry["clips"] = {clip: {**means(frames), "frames": frames} for clip, frames in rows.items()}
     entry |= summary(rows)
     objects = [row for clip in clips if name in clip.objects for row in clip.objects[name].rows]

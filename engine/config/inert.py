@@ -53,7 +53,7 @@ def check_inert(config: Config, asked: set[str]) -> None:
     for key, why in (foreign | idle_keys(config)).items():
         given = any(name == key or name.startswith(f"{key}.") for name in asked)
         if given or (key in foreign and _at(config, key) != _at(default, key)):
-            raise InputError(f"config key '{key}' does nothing here: {why}: remove it")
+            raise InputError(f"config key '{key}' has no effect: {why}: remove it")
     if config.train.schedule.kind == "step" and not config.train.schedule.every:
         raise InputError("config key 'train.schedule.every' is missing: schedule 'step' needs it, such as every=10000")
     for number, stage in enumerate(config.train.stages):

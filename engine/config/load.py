@@ -70,14 +70,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"config file '{shorten(str(path))}' does not exist" + (f": try one of {', '.join(known)}" if known else "")
         )
     if path.stat().st_size > LARGEST_FILE:
-        raise InputError(f"config file '{path}' is larger than {LARGEST_FILE} bytes: it is no config")
+        raise InputError(f"config file '{path}' is larger than {LARGEST_FILE} bytes: it is not a config")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"config file '{path}' is not valid YAML: it is not UTF-8 ({error.reason})") from None
     mapping = parse_yaml(text, f"config file '{path}'")
     if not isinstance(mapping, dict):
-        raise InputError(f"config file '{path}' holds no keys: expected groups such as 'network:' and 'train:'")
+        raise InputError(f"config file '{path}' has no keys: expected groups such as 'network:' and 'train:'")
     return mapping
 
 

@@ -44,10 +44,10 @@ class SourceConfig:
     region: tuple[Share, Share, Share, Share] | None = None  # left, top, right, bottom as fractions of the frame
     frames: tuple[FrameNumber, FrameNumber] | None = None  # first and one past the last frame
     allow_gaps: bool = False
-    repeat: Annotated[int, Between(1, 10_000)] = 1  # training: every clip counts as this many
-    bands: Bands | None = None  # images of many bands or of other ranges: which to take, how to stretch
+    repeat: Annotated[int, Between(1, 10_000)] = 1  # training: weight of every clip of this source
+    bands: Bands | None = None  # images with other bands or value ranges: bands to use, stretch
     degradation: Degradation = field(default_factory=Degradation)
-    compression: Compression = field(default_factory=Compression)  # of the low resolution
+    compression: Compression = field(default_factory=Compression)  # lossy compression of the low resolution
     simulate: SimulatorSettings = field(default_factory=SimulatorSettings)
 
     def __post_init__(self) -> None:
@@ -60,20 +60,22 @@ class DataConfig:
     train: SourceConfig = field(default_factory=SourceConfig)
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
-    patch: Patch = 64  # LR pixels
+    patch: Patch = 64  # side of a training crop, LR pixels
     padding: Literal["reflect", "replicate", "circular", "distinct"] = "reflect"  # neighbours beyond the ends of a clip
-    # windows: frames from one frame of a window to the next; auto: by what moves, in training 1
+    # windows: distance between the frames of a window; auto: chosen from the motion (in training: 1)
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
     temporal_filter: Literal["none", "clean", "compressed"] = (
         "none"  # windows: average restored frames along the motion
     )
-    flips: bool = True  # left-right and up-down (both together: 180 degrees)
-    turns: bool = True  # by 90 degrees
+    flips: bool = True  # augmentation: left-right and up-down flips
+    turns: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True
-    workers: Annotated[int, Between(0, 256)] = 0  # processes that read samples; 0: the training process reads
+    workers: Annotated[int, Between(0, 256)] = 0  # number of data loader processes; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
     cache_gb: Annotated[float, Between(0, 1e5)] = 4.0  # limit of the cache, GiB
-    on_error: Literal["stop", "skip"] = "stop"  # at a training sample that cannot be read; skip: count it, take another
+    on_error: Literal["stop", "skip"] = (
+        "stop"  # at a training sample that cannot be read; skip: count it and use another one
+    )
     # space-time only
     key_frames: Annotated[int, Between(2, 100)] = 3  # T, LR frames of one sample
     scales: tuple[Scale, Scale] = (4.0, 4.0)  # drawn uniformly per batch
@@ -88,9 +90,9 @@ class LossConfig:
     epsilon: Annotated[float, Between(0, 1)] = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
     # space-time only: weights of the further terms
     lr_between: Weight = 0.0  # intermediate LR frames against the downscaled truth
-    lr_census: Weight = 0.0  # the same by census transform
+    lr_census: Weight = 0.0  # the same with the census transform
     lr_warp: Weight = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
-    flow_smoothness: Weight = 0.0  # edge-aware, of the flows
+    flow_smoothness: Weight = 0.0  # edge-aware smoothness of the flows
 
 
 @dataclass
@@ -106,21 +108,21 @@ class ScheduleConfig:
 
 @dataclass
 class StageConfig:
-    """A stretch of the run with its own sampling (space-time: fixed scale first, then continuous scale and time)."""
+    """A part of the run with its own sampling (space-time: fixed scale first, then continuous scale and time)."""
 
     steps: Steps
     scales: tuple[Scale, Scale] | None = None
     strides: list[Stride] | None = None
     times_per_gap: Times | None = None
     patch: Patch | None = None
-    operator_only: bool = False  # space-time: only the interpolation operator learns, from LR frames: a cheaper step
+    operator_only: bool = False  # space-time: train only the interpolation operator, on LR frames, which is cheaper
 
 
 @dataclass
 class TrainConfig:
     steps: Steps = 1000
     batch_size: Annotated[int, Between(1, 65536)] = 4  # samples of one step, over all processes
-    accumulate: Annotated[int, Between(1, 65536)] = 1  # the batch is processed in this many parts
+    accumulate: Annotated[int, Between(1, 65536)] = 1  # number of parts that the batch is processed in
     optimizer: Literal["adam", "adamw", "muon"] = "adam"
     lr: Annotated[float, Between(0, 1e4)] = 1e-4  # learning rate
     betas: tuple[Beta, Beta] = (0.9, 0.999)  # of Adam
@@ -131,19 +133,21 @@ class TrainConfig:
     ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the EMA of the weights, 0: none
     offset_lr: Annotated[float, Between(0, 1e3)] = 1.0  # factor on the learning rate of offset convolutions
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # tf32: products of 10-bit mantissas, on GPUs
-    deterministic: bool = False  # the same bits in every run on GPUs too, slower
+    deterministic: bool = False  # bit-identical results in every run, also on GPUs; slower
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
-    init_partial: bool = False  # also from another size or scale: parts that do not fit keep their initial values
+    init_partial: bool = (
+        False  # allow weights of another size or scale: tensors that do not fit keep their initial values
+    )
     log_every: Steps = 20
     val_every: StepsOrNone = 0  # 0: only at the end
     save_every: Steps = 500
-    keep: Annotated[int, Between(1, 1000)] = 2  # states kept: the newest and those before it
+    keep: Annotated[int, Between(1, 1000)] = 2  # number of states kept on disk
     spike: Annotated[float, Between(0, 1e9)] = (
         30.0  # loss, gradient or update this many times its running median is unusual; 0: nothing is
     )
-    on_spike: Literal["skip", "stop"] = "skip"  # an unusual step is left out, or ends the run
+    on_spike: Literal["skip", "stop"] = "skip"  # skip an unusual step, or stop the run
 
     def __post_init__(self) -> None:
         if self.stages:
@@ -156,11 +160,11 @@ class TrainConfig:
         if not 0 <= self.ema < 1:
             raise InputError(f"'ema' must be in [0, 1), got {self.ema}")
         if self.deterministic and self.compile:
-            raise InputError("'deterministic' and 'compile' exclude each other: compiled code may add in any order")
+            raise InputError("'deterministic' and 'compile' cannot be combined: compiled code may sum in any order")
         if not self.lr > 0:
             raise InputError(f"'lr' must be above 0, got {self.lr}")
         if self.init_partial and not self.init:
-            raise InputError("'init_partial' is set, but there is nothing to start from: name weights in 'init'")
+            raise InputError("'init_partial' is set, but 'init' is empty: name weights in 'init'")
 
     @property
     def all_stages(self) -> list[StageConfig]:
@@ -180,13 +184,13 @@ class TrainConfig:
 class EvalConfig:
     protocol: Literal["standard", "paper_mtdo"] = "standard"
     crop: Annotated[int, Between(0, 4096)] | None = (
-        None  # border left out of the metrics; default: the scale (standard), 0 (paper_mtdo)
+        None  # border excluded from the metrics; default: the scale (standard), 0 (paper_mtdo)
     )
     frames: Annotated[int, Between(1, 10**9)] | None = None  # only the first frames of each clip
     temporal: bool = False  # also tOF and warping error
     detect: bool = False  # with boxes: precision and recall of a plain detector of moving objects
     ensemble: bool = False  # mean over eight flips and rotations of the frames, at eight times the cost
-    pictures: Annotated[int, Between(0, 1000)] = 2  # clips shown on the report page
+    pictures: Annotated[int, Between(0, 1000)] = 2  # number of clips shown on the report page
     save_frames: bool = False
     scale: Scale | None = None  # space-time only; default: data.scales[0]
     stride: Annotated[int, Between(2, 1000)] | None = None  # space-time only: as data.strides; default: data.strides[0]
@@ -213,7 +217,7 @@ class Config:
 
     network: NetworkConfig = field(metadata={"parse": _parse_network})
     name: str = "run"
-    seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # of weights, samples and everything else that is random
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0  # seed of weights, samples and all other random numbers
     device: str = "auto"
     dcn: Literal["auto", "compiled", "torchvision", "plain"] = "auto"
     runs: str = "runs"  # a run writes to RUNS/NAME

@@ -43,18 +43,18 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
     result.add_argument(
         "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
     )
-    result.add_argument("--config", help="experiment whose data and eval settings are taken (default: none needed)")
+    result.add_argument("--config", help="experiment file for the data and eval settings (optional)")
     result.add_argument(
         "--datapath", help="folder of test clips in any known layout (default: the samples of the repository)"
     )
-    result.add_argument("--outputpath", default=out, help=f"where reports and frames go (default: {out})")
-    result.add_argument("--kind", help="layout of the folder (default: found out)")
+    result.add_argument("--outputpath", default=out, help=f"folder for reports and frames (default: {out})")
+    result.add_argument("--kind", help="layout of the folder (default: detected)")
     result.add_argument("--split", help="split of a layout that has several, such as test")
     result.add_argument("--list", help="list file of CLIP or CLIP/FRAME lines")
     result.add_argument(
-        "--protocol", choices=["standard", "paper_mtdo"], help="how PSNR and SSIM are taken (docs/metrics.md)"
+        "--protocol", choices=["standard", "paper_mtdo"], help="definition of PSNR and SSIM (docs/metrics.md)"
     )
-    result.add_argument("--frames", type=int, help="only the first so many frames of each clip")
+    result.add_argument("--frames", type=int, help="number of frames of each clip (default: all)")
     result.add_argument("--device", help="auto, cpu, cuda")
     if always_saves:
         result.set_defaults(save_frames=True)
@@ -81,7 +81,7 @@ def prepare(
     model = load_network(weights)
     if model.space_time != space_time:
         scripts = "test_vid4.py or test_contin.py" if model.space_time else "eval.py or eval_VISO.py"
-        kind = "a space-time network" if model.space_time else "a network of windows"
+        kind = "a space-time network" if model.space_time else "a window network"
         raise InputError(f"'{weights}' holds {model.config.name.upper()} weights, {kind}: evaluate them with {scripts}")
     mapping: dict[str, Any] = read_yaml(options.config) if options.config else {"data": {"val": {"kind": "auto"}}}
     mapping["name"] = run_name(weights)
@@ -94,9 +94,7 @@ def prepare(
     asked, trained = to_mapping(config.network), to_mapping(model.config)
     fixed = [key for key in trained if asked[key] != trained[key]]
     if fixed:
-        raise InputError(
-            f"network.{fixed[0]} is what '{weights}' was trained with: leave it out, or take other weights"
-        )
+        raise InputError(f"network.{fixed[0]} is fixed by the weights '{weights}': leave it out, or use other weights")
     model.set_uses(vars(config.data))
     if not config.data.val.root and config.data.val.kind == "auto":
         kind, root = ("file", str(samples.natural("test"))) if space_time else ("simulated", "")

@@ -111,7 +111,7 @@ def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     """Frames (1, count, 3, h, w) of `size`; with `step`, of two other sizes as well.
 
     The noise is as coarse as an image: STNO's warps multiply rounding errors by the slope of the image, which is large for
-    white noise (`test_the_symbolic_form_is_the_network_on_white_noise` compares on it in float64).
+    white noise (`test_symbolic_form_equals_the_network_on_white_noise` compares on it in float64).
     """
     sizes = [size, *([(3 * step, 2 * step), (2 * step, 5 * step)] if step else [])]
     random = torch.Generator().manual_seed(0)
@@ -189,7 +189,7 @@ def main() -> None:
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
     )
     parser.add_argument(
-        "--free", action="store_true", help="any size; space-time networks: any times and output size too"
+        "--free", action="store_true", help="accept any size; space-time networks: also any times and output size"
     )
     parser.add_argument("--keys", type=int, default=2, help="space-time networks: key frames (default 2)")
     parser.add_argument(

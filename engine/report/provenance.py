@@ -88,7 +88,7 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         "compression": _changed(source.compression),
         "padding": config.data.padding or getattr(config.network, "padding", None),
         "temporal filter": config.data.temporal_filter if config.data.temporal_filter != "none" else None,
-        "ensemble": "mean over eight turned and mirrored versions" if measured.ensemble else None,
+        "ensemble": "mean over eight rotated and mirrored versions" if measured.ensemble else None,
     }
     return {label: text for label, text in found.items() if text}
 

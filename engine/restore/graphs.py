@@ -55,7 +55,7 @@ class Graphed:
             self.recordings[key] = recording
         else:
             self.works = False
-            log.warning("a CUDA graph's result differs by %.1e from the plain call's: graphs are not used", apart)
+            log.warning("the result of a CUDA graph differs by %.1e from the plain call: graphs are not used", apart)
 
 
 class Recording:

@@ -29,7 +29,7 @@ def check(name: str, device: torch.device) -> None:
     if name not in (*DTYPES, "auto"):
         raise InputError(f"precision '{name}' is unknown: expected auto, {', '.join(DTYPES)}")
     if name == "fp16" and device.type == "cpu":
-        raise InputError("precision fp16 is for GPUs: on a CPU say bf16, fp32 or auto")
+        raise InputError("precision fp16 is for GPUs: on a CPU use bf16, fp32 or auto")
 
 
 def prepare(network: Network, name: str) -> Network:
@@ -65,7 +65,9 @@ def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tup
             seconds[name] = duration
         if name != "fp32":
             decibels = -10 * log10(max(error, 1e-12))
-            facts.append(f"{name} {results['fp32'][1] / duration:.1f} times as fast as fp32, {decibels:.0f} dB from it")
+            facts.append(
+                f"{name} {results['fp32'][1] / duration:.1f} times as fast as fp32, PSNR to fp32 {decibels:.0f} dB"
+            )
     best = min(seconds, key=lambda name: seconds[name])
     return best, f"precision {best} ({'; '.join(facts)})"
 

@@ -48,7 +48,7 @@ class HATConfig:
         )
         margin = self.overlap * self.window / 2
         _require(0 <= self.overlap <= 1 and margin.is_integer(), "hat.overlap", self.overlap,
-                 f"a number from 0 to 1 that makes overlap * {self.window} / 2 whole")  # fmt: skip
+                 f"a number from 0 to 1 for which overlap * {self.window} / 2 is an integer")  # fmt: skip
         depths_valid = 1 <= len(self.depths) <= 64 and all(1 <= depth <= 64 for depth in self.depths)
         _require(depths_valid, "hat.depths", self.depths, "1 to 64 groups, each of 1 to 64 blocks")
         _require(

@@ -53,7 +53,7 @@ PUBLISHED = [
     (r"^T_drom\.conv7\.", "route3.gate."),
 ]
 
-# (pattern of a name in weights files before version 0.2, today's name), applied in this order
+# (pattern of a name in weights files before version 0.2, current name), applied in this order
 EARLIER = [
     (r"^tsa\.embed\.", "tsa.tAtt_1."),
     (r"^tsa\.reference\.", "tsa.tAtt_2."),
@@ -120,7 +120,7 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_earlier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names in weights files before version 0.2 -> today's; today's names stay."""
+    """Names in weights files before version 0.2 -> current names; current names stay the same."""
     return renamed(state, EARLIER)
 
 

@@ -1,4 +1,4 @@
-"""Initial weights of STNO (the authors did not publish theirs; these are this project's).
+"""Initial weights of STNO. The authors did not publish their initialisation; this one is the project's own.
 
 All flows start at zero, the mask at one half, and the merging convolution as the identity on the frame, so that the
 intermediate frame is the mean of its neighbours: then the photometric losses have a meaningful gradient with respect to the

@@ -122,7 +122,7 @@ def test_without_compiler_one_warning_and_plain_works(elsewhere):
     used = run(elsewhere, sys.executable, "-c", USE, CXX="no-such-compiler")
     assert used.returncode == 0, used.stderr
     line, backends = used.stdout.strip().splitlines()
-    assert "$CXX names 'no-such-compiler', which is not there" in line and "going on without" in line
+    assert "$CXX names 'no-such-compiler', which was not found" in line and "continuing without" in line
     assert "compiled" not in backends
     script = run(elsewhere, "bash", "setup_dcn.sh", CXX="no-such-compiler", PYTHON=sys.executable)
     assert script.returncode == 1 and "not built" in script.stdout and "Traceback" not in script.stderr

@@ -89,9 +89,9 @@ def test_any_scale_and_new_frames(stno: torch.nn.Module) -> None:
         (frames().tolist(), {}, r"expected a NumPy array, got list"),
         (frames().astype(np.float32), {}, r"finite and in \[0, 1\]"),
         (frames(np.float32) * np.nan, {}, r"finite and in \[0, 1\]"),
-        (frames(count=0), {}, r"holds nothing"),
-        (frames(), {"scale": 3}, r"for scale 4, asked for is 3"),
-        (frames(), {"scale": float("nan")}, r"leaves nothing"),
+        (frames(count=0), {}, r"is empty"),
+        (frames(), {"scale": 3}, r"support scale 4 only, got 3"),
+        (frames(), {"scale": float("nan")}, r"is too small"),
         (frames(), {"times": [0.5]}, r"no intermediate frames"),
         (frames(), {"precision": "fp8"}, r"precision 'fp8' is unknown"),
     ],
@@ -103,7 +103,7 @@ def test_wrong_frames_are_refused(mtdo: torch.nn.Module, array: Any, keywords: A
 
 @pytest.mark.parametrize("times", [[0.5, 0.25], [0.5, 0.5], [0.0], [1.0]])
 def test_wrong_times_are_refused(stno: torch.nn.Module, times: list[float]) -> None:
-    with pytest.raises(InputError, match=r"rising numbers between 0 and 1"):
+    with pytest.raises(InputError, match=r"ascending numbers between 0 and 1"):
         api.upscale_array(frames(), stno, times=times)
 
 

@@ -150,7 +150,7 @@ def test_missing_released_weights_are_named(tmp_path: Path, monkeypatch: pytest.
         released("mtdo", 3)
     monkeypatch.setattr(config.load, "ROOT", tmp_path)
     with pytest.raises(
-        InputError, match=r"no weights: '.*mtdo_s\.safetensors' is not there: name a file with --weight"
+        InputError, match=r"weights file '.*mtdo_s\.safetensors' does not exist: name a file with --weight"
     ):
         released("mtdo")
 

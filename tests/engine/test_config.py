@@ -41,13 +41,13 @@ def test_overrides_reach_their_key() -> None:
         ("data.patch=1000000", ["data.patch", "at most 4096"]),
         ("seed=-1", ["seed", "at least 0"]),
         ("train.lr=.nan", ["train.lr", "finite"]),
-        ("loss.lr_warp=1", ["loss.lr_warp", "does nothing here", "remove it"]),
-        ("data.scales=[2,4]", ["data.scales", "does nothing here"]),
-        ("data.scales=[4,4]", ["data.scales", "does nothing here"]),
-        ("eval.stride=3", ["eval.stride", "does nothing here"]),
-        ("train.channels_last=true", ["train.channels_last", "does nothing here"]),
+        ("loss.lr_warp=1", ["loss.lr_warp", "has no effect", "remove it"]),
+        ("data.scales=[2,4]", ["data.scales", "has no effect"]),
+        ("data.scales=[4,4]", ["data.scales", "has no effect"]),
+        ("eval.stride=3", ["eval.stride", "has no effect"]),
+        ("train.channels_last=true", ["train.channels_last", "has no effect"]),
         ("train.schedule.kind=step", ["train.schedule", "every"]),
-        ("network.reconstruction_blocks=3", ["network.reconstruction_blocks", "does nothing here"]),
+        ("network.reconstruction_blocks=3", ["network.reconstruction_blocks", "has no effect"]),
         ("train.stages=[{steps: 3, scales: [2, 4]}]", ["train.stages[0].scales", "space-time"]),
         ("train.init_partial=true", ["init_partial", "name weights in 'init'"]),
         ("steps", ["key.sub=value"]),
@@ -74,7 +74,7 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match=r"broken\.yaml.*not valid YAML"):
         load_config(broken)
     broken.write_text("")
-    with pytest.raises(InputError, match="holds no keys"):
+    with pytest.raises(InputError, match="has no keys"):
         load_config(broken)
 
 

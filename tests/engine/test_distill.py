@@ -103,7 +103,7 @@ def test_network_trains_on_the_listed_frames(tiny: Config, weights: Path, tmp_pa
         ([("no_such_module:f", 1.0)], 0.0, "no_such_module.*MODULE:FUNCTION"),
         ([("tests.engine.test_distill:nothing", 1.0)], 0.0, "nothing.*MODULE:FUNCTION"),
         ([("STNO", 1.0)], 0.0, "is stno"),
-        ([("X4", 1.0)], 0.0, "mtdo x4, not a network of windows x2"),
+        ([("X4", 1.0)], 0.0, "mtdo x4, expected a window network x2"),
     ],
 )
 def test_unusable_teachers_are_refused(tiny: Config, weights: Path, tmp_path: Path, teachers, truth, message) -> None:
@@ -118,7 +118,7 @@ def test_unusable_teachers_are_refused(tiny: Config, weights: Path, tmp_path: Pa
 
 def test_space_time_networks_are_refused(tiny: Config, weights: Path, tmp_path: Path) -> None:
     stno = replace(tiny, network=small_stno().config)
-    with pytest.raises(InputError, match="distillation is for networks of windows"):
+    with pytest.raises(InputError, match="distillation needs a window network"):
         distill(stno, tmp_path / "out", [Teacher(str(weights), 1.0)])
 
 

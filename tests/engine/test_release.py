@@ -42,7 +42,7 @@ def test_spacing_of_released_weights(tmp_path: Path) -> None:
     release(tmp_path / "out.safetensors", parts, uses={"spacing": "auto", "temporal_filter": "clean"})
     uses = {"spacing": "auto", "padding": "reflect", "temporal_filter": "clean"}
     assert load_network(tmp_path / "out.safetensors").uses == uses
-    with pytest.raises(InputError, match=r"--spacing is for networks of windows, .*c\.safetensors"):
+    with pytest.raises(InputError, match=r"--spacing is for window networks, .*c\.safetensors"):
         release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], uses={"spacing": 2})
 
 
@@ -59,7 +59,7 @@ def test_weights_that_do_not_match_are_refused(tmp_path: Path) -> None:
     save_weights(tmp_path / "d.safetensors", huge)
     with pytest.raises(InputError, match="float16"):
         release(tmp_path / "out", [(tmp_path / "d.safetensors", 1.0)])
-    with pytest.raises(InputError, match=r"add up to 2: .* write W1:0\.5 W2:0\.5"):
+    with pytest.raises(InputError, match=r"add up to 2, expected 1: .* write W1:0\.5 W2:0\.5"):
         release(tmp_path / "out", [part(str(tmp_path / "a.safetensors"))] * 2)
     assert not (tmp_path / "out").exists()
 

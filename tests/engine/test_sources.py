@@ -96,5 +96,5 @@ def test_batches_do_not_depend_on_the_first_step(clips: Path, tmp_path: Path) ->
 
 def test_batch_that_cannot_be_split(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.distributed.world", lambda: 3)
-    with pytest.raises(InputError, match="cannot be shared by 3"):
+    with pytest.raises(InputError, match="cannot be divided by 3"):
         next(TrainingData(config_for(clips, tmp_path)).batches(0, 0))

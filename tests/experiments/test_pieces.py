@@ -97,7 +97,7 @@ def test_folder_without_a_state_is_refused(monkeypatch, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "log.jsonl").touch()
     monkeypatch.setattr(sys, "argv", ["piece.py", "--config", str(config), "--minutes", "1"])
-    with pytest.raises(InputError, match="holds no state to go on from"):
+    with pytest.raises(InputError, match="contains no state to resume from"):
         piece.main()
 
 

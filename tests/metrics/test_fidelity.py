@@ -170,7 +170,7 @@ FRAME = torch.zeros(3, 24, 24)
         (FRAME, FRAME * math.inf, {}, "ground truth has NaN or infinite"),
         (FRAME, FRAME + 200, {}, "expected values in [0, 1]"),
         (FRAME.byte(), FRAME, {}, "float tensor"),
-        (FRAME, FRAME, {"crop": 12}, "leaves nothing"),
+        (FRAME, FRAME, {"crop": 12}, "leaves no pixels"),
         (FRAME, FRAME, {"crop": 7}, "smaller than the SSIM window"),
         (FRAME, FRAME, {"crop": -1}, "0 or more"),
         (FRAME, FRAME, {"crop": 2.0}, "integer"),

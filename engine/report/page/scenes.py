@@ -74,7 +74,7 @@ def scene(comparison: Comparison, index: int, count: int, names: Names) -> Marku
     side = next(iter(crops.values())).width
     explained = (
         f"Errors: difference of luma to the ground truth, amplified {comparison.factor} times. The crops below, "
-        f"{side}x{side} pixels each, are chosen by rule from the full frame and not compressed; the large picture is."
+        f"{side}x{side} pixels each, are chosen by rule from the full frame and stored without loss; the large picture is not."
     )
     strips = [strip(name, comparison, place, part, names) for name, place in crops.items()]
     note = element("p", explained, _class="note")

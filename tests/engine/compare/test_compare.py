@@ -83,7 +83,7 @@ def test_metrics_equal_a_computation_by_hand(world: Path, result: Path) -> None:
     assert method["mean_over_frames"]["psnr_y"] == pytest.approx(np.mean(frames))
     assert method["mean_over_clips"]["psnr_y"] == pytest.approx(np.mean(clips))
     assert method["mean_over_clips"]["psnr_y"] < report["methods"]["good & 1"]["mean_over_clips"]["psnr_y"]
-    assert any("cut to 96x64" in note for note in report["notes"])
+    assert any("cropped to 96x64" in note for note in report["notes"])
 
 
 def test_tables_and_csv_are_escaped(result: Path) -> None:
@@ -165,7 +165,7 @@ def test_objects_of_simulated_clips_are_detected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--crop", "a/1:0,0,9,9"], ["--metrics", "lpips"], ["--scale", "2"]])
 def test_comparison_options_need_results(words: list[str]) -> None:
-    with pytest.raises(InputError, match="belongs to a comparison"):
+    with pytest.raises(InputError, match="needs a comparison"):
         check_unused(options(*words))
     check_unused(options("--frames", "3"))
 

@@ -56,7 +56,7 @@ def test_ambiguous_clips_are_refused(tmp_path: Path) -> None:
     frames(tmp_path / "LR4x" / "city", "1")
     with pytest.raises(InputError, match=r"'city' is found twice in .*GT/city' and 'LR4x/city'"):
         match_clips("ours", tmp_path, ["city"])
-    with pytest.raises(InputError, match=r"no clip 'walk' in .* .it holds GT/city, LR4x/city"):
+    with pytest.raises(InputError, match=r"no clip 'walk' in .* .it contains GT/city, LR4x/city"):
         match_clips("ours", tmp_path, ["walk"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no frames"):
@@ -105,7 +105,7 @@ def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
         assert bool(result.notes) == (name != "cut")
     with pytest.raises(InputError, match="24x16 pixels, the size of the low resolution"):
         opened("low", (16, 24))
-    with pytest.raises(InputError, match=r"60x60 pixels.*a crop of the ground truth cannot be placed"):
+    with pytest.raises(InputError, match=r"60x60 pixels.*the position of a crop is unknown"):
         opened("crop", (60, 60))
     with pytest.raises(InputError, match="no such size"):
         opened("large", (132, 196))

@@ -47,7 +47,7 @@ def test_spacing_is_the_only_network_key_to_override(weights: dict[str, Path]) -
     for key in ("data.spacing", "network.spacing"):  # network.spacing: before version 0.2
         model, config, _ = scripts.prepare(options(weights["mtdo"], f"{key}=auto"), space_time=False)
         assert model.spacing == config.data.spacing == "auto"
-    with pytest.raises(InputError, match=r"network\.frames is what .* was trained with"):
+    with pytest.raises(InputError, match=r"network\.frames is fixed by the weights"):
         scripts.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
 
 

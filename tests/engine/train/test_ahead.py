@@ -154,5 +154,5 @@ def test_unused_parameters_are_found_by_trying(tiny):
 
 
 def test_deterministic_and_compile_exclude_each_other(tmp_path):
-    with pytest.raises(InputError, match="exclude each other"):
+    with pytest.raises(InputError, match="cannot be combined"):
         config_from_mapping(tiny_mapping(tmp_path, deterministic=True, compile=True))

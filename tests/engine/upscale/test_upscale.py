@@ -116,7 +116,7 @@ def test_spacing_of_the_windows(weights, tmp_path):
         written = read_image(tmp_path / "apart" / f"{index:03d}.png")
         assert np.array_equal(written, from_tensor(expected, np.dtype(np.uint8)))
         assert not np.array_equal(written, read_image(tmp_path / "near" / f"{index:03d}.png"))
-    with pytest.raises(InputError, match="--spacing is for networks of windows"):
+    with pytest.raises(InputError, match="--spacing is for window networks"):
         upscale(Request(source, tmp_path / "out", weights["stno"], spacing=2))
 
 
