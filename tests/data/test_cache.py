@@ -38,7 +38,7 @@ def gigabytes(nbytes: int) -> float:
 @pytest.mark.parametrize(
     ("channels", "dtype"), [(3, np.uint8), (1, np.uint8), (3, np.uint16), (3, np.float32), (4, np.uint8)]
 )
-def test_frames_are_decoded_once_and_equal(kind, channels, dtype, tmp_path):
+def test_cached_frames_are_equal_and_decoded_once(kind, channels, dtype, tmp_path):
     original = clip(channels=channels, dtype=dtype)
     (cached,) = cache_clips([original], kind, 1, tmp_path)
     assert isinstance(cached, CachedClip) and cached.size == original.size and len(cached) == 6
@@ -52,7 +52,7 @@ def test_frames_are_decoded_once_and_equal(kind, channels, dtype, tmp_path):
         cached.array(0)[0, 0, 0] = 1
 
 
-def test_the_limit_holds_and_the_rest_is_read_each_time(tmp_path):
+def test_frames_beyond_the_limit_are_read_each_time(tmp_path):
     clips = [clip(4), clip(4, name="b")]
     kept = cache_clips(clips, "file", gigabytes(64 + 5 * 1152), tmp_path)
     for _ in range(2):
@@ -63,14 +63,14 @@ def test_the_limit_holds_and_the_rest_is_read_each_time(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 64 + 5 * 1152
 
 
-def test_a_file_is_used_again_and_notices_changed_frames(tmp_path):
+def test_cache_file_is_reused_and_detects_changed_frames(tmp_path):
     for index in range(3):
         write_image(tmp_path / "c" / f"{index}.png", RANDOM.integers(0, 255, (16, 24, 3), np.uint8))
     first = cache_clips([FolderClip(tmp_path / "c")], "file", 1, tmp_path / "cache")[0]
     for index in range(3):
         first.array(index)
     folder = FolderClip(tmp_path / "c")
-    folder.array = None  # a second run must not decode anything  # type: ignore[assignment]
+    folder.array = None  # a second run must not decode any frame  # type: ignore[assignment]
     again = cache_clips([folder], "file", 1, tmp_path / "cache")[0]
     assert np.array_equal(again.array(2), first.array(2))
     write_image(tmp_path / "c" / "1.png", np.zeros((16, 24, 3), np.uint8))
@@ -79,7 +79,7 @@ def test_a_file_is_used_again_and_notices_changed_frames(tmp_path):
     assert changed.array(1).max() == 0
 
 
-def test_a_torn_frame_is_decoded_again(tmp_path):
+def test_damaged_frame_is_decoded_again(tmp_path):
     original = clip()
     cached = cache_clips([original], "file", 1, tmp_path)[0]
     cached.array(0)
@@ -92,7 +92,7 @@ def test_a_torn_frame_is_decoded_again(tmp_path):
     assert original.reads == 2
 
 
-def test_old_files_make_room(tmp_path):
+def test_old_cache_files_are_removed_for_space(tmp_path):
     limit = gigabytes(3 * FRAME)
     for number in range(4):
         cache_clips([clip(2, name=str(number))], "file", limit, tmp_path)
@@ -100,7 +100,7 @@ def test_old_files_make_room(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_killed_processes_left_is_removed_once_it_is_old(tmp_path):
+def test_old_temporary_files_of_killed_processes_are_removed(tmp_path):
     old, new = tmp_path / ".frames_a.12.tmp.cache", tmp_path / ".frames_b.13.tmp.cache"
     for path in (old, new):
         path.write_bytes(b"half")
@@ -119,13 +119,13 @@ def test_forked_workers_share_memory():
     assert original.reads == 0
 
 
-def test_a_cache_travels_to_spawned_workers(tmp_path):
+def test_cache_can_be_pickled_for_spawned_workers(tmp_path):
     for kind in ("ram", "file"):
         cached = cache_clips([clip()], kind, 1, tmp_path)[0]
         assert np.array_equal(pickle.loads(pickle.dumps(cached)).array(1), cached.array(1))
 
 
-def test_pairs_make_low_resolution_from_the_kept_ground_truth():
+def test_pairs_degrade_the_cached_ground_truth():
     original = clip(4)
     gt = CroppedClip(original, 2)
     pairs = cache_pairs([Pair("a", gt, DegradedClip(gt, Degradation(), 2))], "ram", 1)

@@ -1,4 +1,4 @@
-"""Lossy low resolution for training."""
+"""Lossy compression of the low resolution for training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.engine.small import moving_clip
 
 
 def frames(seed: int = 0, count: int = 4, height: int = 38, width: int = 52) -> np.ndarray:
-    """Smooth moving waves with a little texture."""
+    """A clip of smooth moving waves with some texture."""
     texture = np.random.default_rng(seed).normal(0, 6, (height, width, 1))
     pictures = np.stack(list(moving_clip(count, height, width).frames))
     return np.clip(pictures + texture, 0, 255).astype(np.uint8)
@@ -36,8 +36,8 @@ def test_codecs_lose_more_at_higher_crf(codec):
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_the_same_frames_give_the_same_result(codec):
-    """Without `SAME_BYTES` x264 gives several results on machines with AVX-512."""
+def test_compression_is_reproducible(codec):
+    """Without `SAME_BYTES` x264 is not reproducible on machines with AVX-512."""
     clip = frames(count=31, height=144, width=176)
     first = through_codec(clip, codec, 23)
     assert all(np.array_equal(through_codec(clip, codec, 23), first) for _ in range(3))
@@ -49,8 +49,8 @@ def test_jpeg_loses_more_at_lower_quality():
 
 
 @pytest.mark.parametrize("video", [0.0, 1.0])
-def test_frames_keep_their_place_and_size(video):
-    """Odd sides and shifted blocks: what comes back is nearest to the frame it was made from, unmoved."""
+def test_frames_keep_their_position_and_size(video):
+    """With odd sides and shifted blocks every result is closest to its own source frame, without displacement."""
     clip = frames(height=37, width=51)
     done = compress(clip, Compression(share=1, video=video, jpeg=(80, 80), crf=(18, 18)), "a")
     assert done.shape == clip.shape
@@ -63,7 +63,7 @@ def test_frames_keep_their_place_and_size(video):
         assert min(moved, key=lambda key: moved[key]) == (index, 0, 0)
 
 
-def test_the_grid_of_blocks_moves_from_frame_to_frame():
+def test_block_grid_moves_from_frame_to_frame():
     still = np.repeat(frames(count=1), 3, axis=0)
     settings = Compression(share=1, video=0, jpeg=(40, 40))
     moving, fixed = compress(still, settings, "a"), compress(still, replace(settings, shift=False), "a")
@@ -73,7 +73,7 @@ def test_the_grid_of_blocks_moves_from_frame_to_frame():
     )
 
 
-def test_share_and_names_decide():
+def test_clips_are_selected_by_share_and_name():
     clip, half = frames(count=1), Compression(share=0.5, video=0)
     changed = [not np.array_equal(compress(clip, half, f"clip{n}"), clip) for n in range(60)]
     assert 18 <= sum(changed) <= 42
@@ -87,7 +87,7 @@ def test_camera_blurs_sharpens_and_adds_noise():
     plain = [compress(clip, lossless, f"{n}") for n in range(12)]
 
     def changes(**camera: float) -> list[float]:
-        """Edge contrast relative to the clip without `camera`, for the clips that it touches."""
+        """Edge contrast relative to the clip without `camera`, for the clips that `camera` changes."""
         done = [compress(clip, replace(lossless, **camera), f"{n}") for n in range(12)]
         steps = [
             (np.diff(a[..., 0].astype(float)).std(), np.diff(b[..., 0].astype(float)).std())
@@ -118,7 +118,7 @@ def test_clips_of_a_source_are_compressed(tmp_path):
     ({"share": 2}, "compression.share"),
     ({"noise": -1}, "compression.noise"),
 ])  # fmt: skip
-def test_wrong_settings(settings, message):
+def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         Compression(**settings)
 

@@ -14,7 +14,7 @@ from errors import InputError
 
 
 def frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """Every pixel says where it is: red the frame, green the row, blue the column (times 3, so that LR keeps it)."""
+    """Pixels encode their position: red the frame, green the row, blue the column (times 3, so that LR keeps it)."""
     array = np.zeros((count, height, width, 3), np.uint8)
     array[..., 0] = 10 * np.arange(count)[:, None, None] + seed
     array[..., 1] = 3 * np.arange(height)[:, None]
@@ -31,7 +31,7 @@ def keys(dataset, steps: int = 3, batch: int = 4, seed: int = 0, **options):
     return list(StepBatches(dataset, batch, seed, options.pop("start_step", 0), steps, **options))
 
 
-def test_window_has_the_same_geometry_in_lr_and_gt():
+def test_lr_and_gt_windows_have_the_same_geometry():
     dataset = WindowDataset([pair(7), pair(6, name="b", seed=100)], scale=2, frames=5, patch=8)
     turned = 0
     for batch in keys(dataset, steps=12):
@@ -46,7 +46,7 @@ def test_window_has_the_same_geometry_in_lr_and_gt():
     assert 0 < turned < 48
 
 
-def test_window_frames_follow_each_other_or_run_backwards():
+def test_window_frames_are_in_order_or_reversed():
     dataset = WindowDataset([pair(9)], scale=2, frames=5, patch=8)
     directions = set()
     for batch in keys(dataset, steps=10):
@@ -68,7 +68,7 @@ def test_switches_turn_augmentation_off():
             assert item["lr"][1, 0].float().mean() <= item["lr"][2, 0].float().mean() + 11
 
 
-def test_draws_depend_on_seed_step_and_slot_alone():
+def test_draws_depend_on_seed_step_and_slot_only():
     dataset = WindowDataset([pair(7), pair(5, name="b")], 2, patch=8)
     whole = keys(dataset, steps=6, batch=4)
     assert keys(dataset, steps=2, batch=4, start_step=4) == whole[4:]
@@ -80,7 +80,7 @@ def test_draws_depend_on_seed_step_and_slot_alone():
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_worker_counts_agree(workers):
+def test_samples_do_not_depend_on_the_number_of_workers(workers):
     dataset = WindowDataset([pair(7, noise=3.0)], 2, patch=8)
     reference = [[dataset[key] for key in batch] for batch in keys(dataset)]
     batches = list(build_loader(dataset, StepBatches(dataset, 4, 0, 0, 3), workers=workers))
@@ -116,7 +116,7 @@ def test_sequence_order_times_and_geometry(scale):
     assert len(scales) == (1 if scale == 2 else 12)
 
 
-def test_sequence_with_all_frames_between():
+def test_sequence_with_all_intermediate_frames():
     dataset = SequenceDataset([pair(10)], 2, frames=2, strides=(4,), between=None, patch=8)
     item = dataset[keys(dataset)[0][0]]
     assert item["times"].tolist() == [0.25, 0.5, 0.75]
@@ -128,7 +128,7 @@ def test_sequences_do_not_cross_cuts():
     assert dataset.starts[3] == [(0, 0), (0, 1), (0, 5), (0, 6), (0, 7), (0, 8)]
 
 
-def test_low_resolution_from_files_is_used(tmp_path: Path):
+def test_lr_files_are_used(tmp_path: Path):
     high = frames(5)
     for i, frame in enumerate(high):
         write_image(tmp_path / "GT" / "c" / f"{i:03d}.png", frame)
@@ -144,7 +144,7 @@ def test_low_resolution_from_files_is_used(tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_frame_is_one_line_from_any_worker(tmp_path, workers):
+def test_unreadable_frame_is_a_one_line_error_from_any_worker(tmp_path, workers):
     for i, frame in enumerate(frames(5)):
         write_image(tmp_path / "c" / f"{i:03d}.png", frame)
     (tmp_path / "c" / "002.png").write_bytes(b"broken")
@@ -183,12 +183,12 @@ def test_deep_clips_give_floats():
         (lambda: SequenceDataset([pair(9)], 2, strides=(4,), patch=8, cuts=[[3, 6]]), "scene cut"),
     ],
 )
-def test_impossible_settings_show_at_construction(build, message):
+def test_impossible_settings_are_refused_at_construction(build, message):
     with pytest.raises(InputError, match=message):
         build()
 
 
-def test_panned_sequences_show_the_same_scene_at_moving_places() -> None:
+def test_panned_sequences_are_moving_crops_of_one_scene() -> None:
     random = np.random.default_rng(0)
     still = random.integers(0, 256, (96, 128, 3), dtype=np.uint8)
     gt = ArrayClip("still", [still] * 5)
@@ -208,7 +208,7 @@ def test_panned_sequences_show_the_same_scene_at_moving_places() -> None:
 
 
 def _find(still: np.ndarray, crop: np.ndarray) -> tuple[int, int]:
-    """Where a crop of a picture of noise was taken."""
+    """The position (top, left) of a crop in a picture of noise."""
     tops, lefts = np.nonzero((still[: 97 - 32, : 129 - 32] == crop[0, 0]).all(-1))
     found = [(t, x) for t, x in zip(tops, lefts, strict=True) if np.array_equal(still[t : t + 32, x : x + 32], crop)]
     assert len(found) == 1

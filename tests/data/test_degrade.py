@@ -17,14 +17,14 @@ def sizes_in(name: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", [key for key in CORE if key.startswith("out_sizes")])
-def test_imresize_to_a_size_equals_the_reference(name, dtype):
+def test_imresize_to_a_size_equals_the_fixture(name, dtype):
     out = imresize(CORE["in_x"].to(dtype), size=sizes_in(name))
     assert out.dtype == dtype
     assert max_difference(out, CORE[name]) < 1e-5
 
 
 @pytest.mark.parametrize("name", [key for key in CORE if key.startswith("out_scale")])
-def test_imresize_by_a_scale_equals_the_reference(name):
+def test_imresize_by_a_scale_equals_the_fixture(name):
     assert max_difference(imresize(CORE["in_x"], scale=float(name.rsplit("_", 1)[1])), CORE[name]) < 1e-5
 
 
@@ -34,7 +34,7 @@ def test_imresize_of_bytes_rounds_and_clamps_once(name):
 
 
 def slow_imresize_1d(row: np.ndarray, out: int, scale: float) -> np.ndarray:
-    """The definition, one output pixel at a time."""
+    """imresize by its definition, one output pixel at a time."""
 
     def kernel(d):
         d = abs(d)
@@ -71,7 +71,7 @@ def test_imresize_takes_leading_axes_and_half_types_and_gives_gradients():
         assert max_difference(imresize(x, scale=2.0), out) == 0
 
 
-def test_ceil_is_not_fooled_by_rounding():
+def test_output_size_is_robust_to_rounding():
     assert imresize(torch.zeros(30, 30), scale=0.1).shape == (3, 3)
     assert imresize(torch.zeros(31, 41), scale=0.25).shape == (8, 11)
 
@@ -79,7 +79,7 @@ def test_ceil_is_not_fooled_by_rounding():
 @pytest.mark.parametrize(
     "arguments", [{}, {"scale": 2.0, "size": (2, 2)}, {"scale": 0.0}, {"scale": float("nan")}, {"size": (0, 2)}]
 )
-def test_imresize_refuses_nonsense(arguments):
+def test_imresize_refuses_invalid_arguments(arguments):
     with pytest.raises(InputError):
         imresize(torch.zeros(4, 4), **arguments)
 
@@ -94,10 +94,10 @@ def test_blur_down_equals_a_direct_convolution():
     assert max_difference(got, blurred[:, ::4, ::4]) < 1e-12
 
 
-def test_mtf_passes_what_it_says_at_nyquist():
-    """A cosine at the LR Nyquist frequency keeps `mtf` of its amplitude, sampled at the LR pixel centres."""
+def test_mtf_is_the_response_at_nyquist():
+    """A cosine at the LR Nyquist frequency, sampled at the LR pixel centres, keeps the share `mtf` of its amplitude."""
     scale, mtf, x = 4, 0.3, torch.arange(256, dtype=torch.float64)
-    wave = 0.5 + 0.4 * torch.cos(torch.pi / scale * (x - (scale - 1) / 2))  # crest on the centre of LR pixel 0
+    wave = 0.5 + 0.4 * torch.cos(torch.pi / scale * (x - (scale - 1) / 2))  # maximum at the centre of LR pixel 0
     out = Degradation("mtf", mtf=mtf, bits=0)(wave.expand(1, 8, 256), scale)[0, 0]
     amplitude = (out[20:40:2] - out[21:40:2]) / 2
     assert torch.allclose(amplitude, torch.full_like(amplitude, 0.4 * mtf), atol=2e-4)

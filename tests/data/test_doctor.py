@@ -1,4 +1,4 @@
-"""Every fault that the doctor knows is planted into a sound data set and has to be found, and nothing else."""
+"""Each fault is planted in a correct data set; the doctor must find it and nothing else."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def low(frame: np.ndarray) -> np.ndarray:
 
 @pytest.fixture()
 def root(tmp_path: Path, videos: list[np.ndarray]) -> Path:
-    """A sound data set in the jilin layout."""
+    """A correct data set in the jilin layout."""
     for number, video in enumerate(videos):
         for index, frame in enumerate(video):
             write_image(tmp_path / "GT" / f"{number:03d}" / f"{index:08d}.png", frame)
@@ -47,19 +47,19 @@ def rewrite(root: Path, change, folders=("GT", "LR4x"), clip="001", index: int |
 
 
 def found(root: Path, full: bool = False) -> set[tuple[str, str, str]]:
-    """(severity, kind, clip) of everything but notes."""
+    """(severity, kind, clip) of all faults and warnings."""
     return {(f.severity, f.kind, f.clip) for f in examine(root, full=full).findings if f.severity != "note"}
 
 
 def only(root: Path, kind: str, full: bool = False) -> Finding:
-    """The one finding, which must be of this kind and about clip 001."""
+    """The only fault or warning, which must be of this kind and in clip 001."""
     findings = [f for f in examine(root, full=full).findings if f.severity != "note"]
     assert [(f.kind, f.clip) for f in findings] == [(kind, "001")]
     return findings[0]
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_sound_data_set(root: Path, full: bool):
+def test_correct_data_set_has_no_findings(root: Path, full: bool):
     diagnosis = examine(root, full=full)
     assert {f.kind for f in diagnosis.findings} == {"pair"}
     assert [(clip.name, clip.frames, clip.size, clip.lr_size) for clip in diagnosis.clips] == [
@@ -68,7 +68,7 @@ def test_a_sound_data_set(root: Path, full: bool):
     ]
 
 
-def test_gap_and_doubled_number(root: Path):
+def test_gap_and_duplicate_number(root: Path):
     for folder in ("GT", "LR4x"):
         (root / folder / "001" / "00000004.png").unlink()
     gaps = [f for f in examine(root).findings if f.severity != "note"]
@@ -86,7 +86,7 @@ def test_truncated_file(root: Path, keep: int):
     assert findings and all(f.clip == "001" and "00000002.png" in f.message for f in findings)
 
 
-def test_truncated_first_file_hides_nothing(root: Path):
+def test_truncated_first_file_hides_no_other_fault(root: Path):
     frames = sorted((root / "GT" / "001").iterdir())
     frames[0].write_bytes(b"")
     frames[5].write_bytes(frames[4].read_bytes())
@@ -96,7 +96,7 @@ def test_truncated_first_file_hides_nothing(root: Path):
     assert len([f for f in examine(root).findings if f.kind == "unreadable"]) == FRAMES
 
 
-def test_foreign_file(root: Path):
+def test_file_of_another_kind(root: Path):
     (root / "GT" / "001" / "00000008.png").write_text("no picture")
     assert ("fault", "unreadable", "001") in found(root)
 
@@ -119,17 +119,17 @@ def test_empty_clip_and_missing_clip(root: Path):
     assert diagnosis.findings[0].kind == "structure" and diagnosis.clips == []
 
 
-def test_pair_of_different_length(root: Path):
+def test_pair_with_different_lengths(root: Path):
     (root / "LR4x" / "001" / "00000008.png").unlink()
     assert "9 frames of ground truth, 8" in only(root, "pair-length").message
 
 
-def test_pair_of_wrong_ratio(root: Path):
+def test_pair_with_wrong_ratio(root: Path):
     rewrite(root, lambda frame: frame[:-1], folders=["LR4x"])
     assert only(root, "pair-size").severity == "fault"
 
 
-def test_pair_of_another_scale(root: Path):
+def test_pair_with_another_scale(root: Path):
     for path in (root / "GT" / "001").iterdir():
         write_image(root / "LR4x" / "001" / path.name, Degradation().for_depth(8).array(read_image(path), 2))
     finding = only(root, "pair-size")
@@ -147,7 +147,7 @@ def test_shifted_low_resolution(root: Path, videos: list[np.ndarray]):
     assert abs(float(x) - 0.5) < 0.1 and abs(float(y) + 0.25) < 0.1
 
 
-def test_low_resolution_of_another_frame_or_colour_or_kind(root: Path, videos: list[np.ndarray]):
+def test_low_resolution_from_another_frame_colour_order_or_kernel(root: Path, videos: list[np.ndarray]):
     for index in range(FRAMES):
         write_image(root / "LR4x" / "001" / f"{index:08d}.png", low(videos[1][max(index - 1, 0)]))
     assert "frame i -1" in only(root, "pair-time").message
@@ -159,13 +159,13 @@ def test_low_resolution_of_another_frame_or_colour_or_kind(root: Path, videos: l
     assert {kind for _, kind, _ in found(root)} & {"pair-degradation", "pair-shift"}
 
 
-def test_noisy_low_resolution_is_a_warning(root: Path):
+def test_noisy_low_resolution(root: Path):
     noise = np.random.default_rng(0).normal(0, 6, (24, 32, 3))
     rewrite(root, lambda frame: np.clip(frame + noise, 0, 255).astype(np.uint8), folders=["LR4x"])
     assert only(root, "pair-degradation").severity == "warning"
 
 
-def test_frozen_frame_and_still(root: Path):
+def test_repeated_frame_and_still(root: Path):
     for folder in ("GT", "LR4x"):
         frames = sorted((root / folder / "001").iterdir())
         frames[4].write_bytes(frames[3].read_bytes())
@@ -177,7 +177,7 @@ def test_frozen_frame_and_still(root: Path):
     assert "no frame differs" in only(root, "frozen").message
 
 
-def test_exposure_jump_is_no_cut_and_a_cut_is_no_jump(root: Path, videos: list[np.ndarray]):
+def test_exposure_jump_and_cut_are_told_apart(root: Path, videos: list[np.ndarray]):
     brighter = np.clip(videos[1].astype(np.int32) * [[[[1]]]] + 12, 0, 255).astype(np.uint8)
     for index in range(5, FRAMES):
         write_image(root / "GT" / "001" / f"{index:08d}.png", brighter[index])
@@ -191,7 +191,7 @@ def test_exposure_jump_is_no_cut_and_a_cut_is_no_jump(root: Path, videos: list[n
 
 
 def test_first_frame_of_another_size(root: Path):
-    """The others are judged all the same: the fault is the first one's."""
+    """The size of the other frames is the reference, so only the first frame is reported."""
     rewrite(root, lambda frame: np.concatenate([frame, frame]), folders=["GT"], index=0)
     assert only(root, "size").frames == ("00000000",)
     frames = sorted((root / "GT" / "001").iterdir())
@@ -199,7 +199,7 @@ def test_first_frame_of_another_size(root: Path):
     assert {("warning", "frozen", "001"), ("fault", "size", "001")} <= found(root)
 
 
-def test_single_pictures_are_no_video(tmp_path: Path):
+def test_unrelated_pictures(tmp_path: Path):
     random = np.random.default_rng(0)
     for index in range(8):
         picture = cv2.resize(random.integers(0, 256, (9, 12, 3)).astype(np.uint8), (96, 72))
@@ -213,13 +213,13 @@ def test_dark_deep_frames(root: Path):
     assert "limits 0 and 2047" in finding.message and finding.severity == "warning"
 
 
-def test_folders_of_frames_beside_frames(tmp_path: Path, videos: list[np.ndarray]):
+def test_folders_of_frames_next_to_frames(tmp_path: Path, videos: list[np.ndarray]):
     for place in ("stills", "clips/a"):
         write_image(tmp_path / place / "0.png", videos[0][0])
     assert "choose one of the two as root" in examine(tmp_path).findings[0].message
 
 
-def test_blocks_of_jpeg(root: Path):
+def test_jpeg_blocks(root: Path):
     def compressed(frame: np.ndarray) -> np.ndarray:
         return cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, 12])[1], 1)[2:-2, 3:-1]
 
@@ -232,7 +232,7 @@ def test_blocks_of_jpeg(root: Path):
 
 @pytest.mark.parametrize(("quality", "told"), [(30, True), (50, True), (95, False)])
 def test_jpeg_under_noise(root: Path, quality: int, told: bool):
-    """Blocks that nobody sees: noise covers their edges, but not how their contents were rounded."""
+    """JPEG blocks under noise: the edges are hidden, but the rounding of the coefficients can be detected."""
     random = np.random.default_rng(0)
 
     def compressed(frame: np.ndarray) -> np.ndarray:
@@ -260,7 +260,7 @@ def test_empty_frame(root: Path):
     assert ("warning", "empty", "001") in found(root)
 
 
-def test_twins_are_worst_across_splits(root: Path, tmp_path_factory):
+def test_duplicate_clips_across_splits_are_faults(root: Path, tmp_path_factory):
     for folder in ("GT", "LR4x"):
         (root / folder / "001").rename(root / folder / "aside")
         (root / folder / "001").mkdir()

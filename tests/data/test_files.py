@@ -1,4 +1,4 @@
-"""Whole files or none, and what a killed process leaves."""
+"""Atomic files, leftovers of killed processes, locks, and protection of the user's files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_half_written_files_vanish(tmp_path: Path):
+def test_half_written_files_are_removed(tmp_path: Path):
     with pytest.raises(KeyError), replacing(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path):
+def test_file_gets_its_name_when_complete(tmp_path: Path):
     with replacing(tmp_path / "new" / "a.txt") as temporary:
         temporary.write_text("all")
         assert not (tmp_path / "new" / "a.txt").exists()
@@ -42,7 +42,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path):
 
 
 def left_behind(path: Path) -> Path:
-    """As a killed process leaves it."""
+    """Create the temporary file that a killed process would leave."""
     half = temporary_path(path)
     half.parent.mkdir(parents=True, exist_ok=True)
     half.write_bytes(b"half a file")
@@ -60,13 +60,13 @@ def test_only_unfinished_files_are_removed(tmp_path: Path):
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(names)
 
 
-def test_beside_a_file_only_what_was_to_become_it(tmp_path: Path):
+def test_only_temporary_files_of_this_name_are_removed(tmp_path: Path):
     mine, others = left_behind(tmp_path / "film.mp4"), left_behind(tmp_path / "film2.mp4")
     remove_unfinished(tmp_path / "film.mp4")
     assert not mine.exists() and others.exists()
 
 
-def test_a_folder_knows_what_it_was_begun_with(tmp_path: Path):
+def test_folder_remembers_its_settings(tmp_path: Path):
     path = tmp_path / "out" / "made.json"
     remember(path, {"scale": 4, "shares": (0.5, 0.5)})
     remember(path, {"scale": 4, "shares": (0.5, 0.5)})
@@ -83,7 +83,7 @@ def test_a_folder_knows_what_it_was_begun_with(tmp_path: Path):
 
 
 def hold_in_another_process(path: Path, then: str = "time.sleep(60)") -> subprocess.Popen:
-    """Another Python that holds the lock and says so."""
+    """Start another Python process that holds the lock; return once it does."""
     code = f"import sys, time, os; sys.path.insert(0, {str(ROOT)!r})\nfrom data.files import lock\n"
     code += f"with lock({str(path)!r}):\n    print('held', flush=True)\n    {then}\n"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -91,7 +91,7 @@ def hold_in_another_process(path: Path, then: str = "time.sleep(60)") -> subproc
     return process
 
 
-def test_a_second_process_is_told_who_holds_the_lock(tmp_path: Path):
+def test_second_process_gets_the_holder_of_the_lock(tmp_path: Path):
     holder = hold_in_another_process(tmp_path / "run")
     try:
         with (
@@ -104,12 +104,12 @@ def test_a_second_process_is_told_who_holds_the_lock(tmp_path: Path):
     finally:
         holder.kill()
         holder.wait()
-    with lock(tmp_path / "run"):  # the dead holder's
+    with lock(tmp_path / "run"):  # the holder is dead, so its lock is free
         assert (tmp_path / ".run.lock").is_file()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_children_do_not_keep_a_dead_holders_lock(tmp_path: Path):
+def test_child_processes_do_not_keep_the_lock_of_a_dead_holder(tmp_path: Path):
     holder = hold_in_another_process(tmp_path / "run", "os.fork() or time.sleep(2); time.sleep(60)")
     holder.kill()
     holder.wait()
@@ -117,7 +117,7 @@ def test_children_do_not_keep_a_dead_holders_lock(tmp_path: Path):
         pass
 
 
-def test_one_process_holds_a_lock_once_and_by_any_name_of_the_path(tmp_path: Path):
+def test_lock_is_held_once_for_all_names_of_a_path(tmp_path: Path):
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with lock(tmp_path / "run"):
         with pytest.raises(InputError, match="by this process"), lock(tmp_path / "x" / ".." / "run"):
@@ -126,7 +126,7 @@ def test_one_process_holds_a_lock_once_and_by_any_name_of_the_path(tmp_path: Pat
             pass
 
 
-def test_locks_without_a_file_system_that_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_locks_without_file_system_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("data.files.fcntl", None)
     place = tmp_path / ".run.lock"
     signed = {"mtdo-stno lock": 1, "pid": os.getppid(), "host": socket.gethostname(), "since": "today"}
@@ -141,7 +141,7 @@ def test_locks_without_a_file_system_that_has_them(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "text", "folder"])
-def test_what_is_no_lock_file_is_left_alone(tmp_path: Path, kind: str):
+def test_files_that_are_not_locks_are_unchanged(tmp_path: Path, kind: str):
     place, precious = tmp_path / ".run.lock", tmp_path / "precious.txt"
     precious.write_text("mine")
     make = {
@@ -159,13 +159,13 @@ def test_what_is_no_lock_file_is_left_alone(tmp_path: Path, kind: str):
 # --- nothing of the user's ----------------------------------------------------------------------------------------
 
 
-def test_temporary_names_cannot_be_foretold(tmp_path: Path):
+def test_temporary_names_are_unpredictable(tmp_path: Path):
     assert temporary_path(tmp_path / "a.png") != temporary_path(tmp_path / "a.png")
     with replacing(tmp_path / "a.png") as first, replacing(tmp_path / "a.png") as second:
         assert first != second and first.is_file() and second.is_file()
 
 
-def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path):
+def test_file_created_meanwhile_is_not_replaced(tmp_path: Path):
     path = tmp_path / "a.txt"
     with pytest.raises(InputError, match="appeared meanwhile"), replacing(path, replace=False) as temporary:
         temporary.write_text("new")
@@ -173,7 +173,7 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path):
     assert path.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path):
+def test_link_at_the_target_is_replaced_and_not_followed(tmp_path: Path):
     (tmp_path / "precious.txt").write_text("mine")
     (tmp_path / "a.txt").symlink_to("precious.txt")
     with replacing(tmp_path / "a.txt") as temporary:
@@ -205,7 +205,7 @@ def test_unfinished_folders_are_removed(tmp_path: Path):
         (str(ROOT / "engine" / "new"), "among the files of this program"),
     ],
 )
-def test_outputs_that_touch_an_input_or_the_program(tmp_path: Path, monkeypatch, output: str, problem: str):
+def test_outputs_overlapping_input_or_program_are_refused(tmp_path: Path, monkeypatch, output: str, problem: str):
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("in")
     monkeypatch.chdir(tmp_path)
@@ -213,7 +213,7 @@ def test_outputs_that_touch_an_input_or_the_program(tmp_path: Path, monkeypatch,
         check_apart([Path(output)], [Path("in")])
 
 
-def test_outputs_apart_from_inputs(tmp_path: Path):
+def test_outputs_outside_the_inputs_are_accepted(tmp_path: Path):
     (tmp_path / "in").mkdir()
     check_apart(
         [tmp_path / "in_large", tmp_path / "new" / "in", ROOT / "large.mp4", ROOT / "runs" / "x"], [tmp_path / "in"]

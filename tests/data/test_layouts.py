@@ -60,7 +60,7 @@ def test_jilin_without_low_resolution_or_splits(tmp_path):
     assert layout.kind == "jilin" and isinstance(layout[1].lr, FolderClip)
 
 
-def test_split_has_to_be_chosen(tmp_path):
+def test_split_must_be_chosen(tmp_path):
     jilin(tmp_path)
     with pytest.raises(InputError, match="test_set and training_set; choose"):
         open_layout(tmp_path)
@@ -74,16 +74,16 @@ def test_split_has_to_be_chosen(tmp_path):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("separator", ["/", "\\"])
-def test_list_files_from_any_system(tmp_path, end, separator):
+def test_list_files_of_any_operating_system(tmp_path, end, separator):
     jilin(tmp_path)
     lines = [f"003{separator}001.png", f"003{separator}002.png", "", f"GT{separator}010{separator}000.png"]
     (tmp_path / "training_set" / "list.txt").write_bytes(("\ufeff" + end.join(lines)).encode())
     layout = open_layout(tmp_path, split="train", list_file="list.txt")
     assert [(pair.name, pair.listed) for pair in layout] == [("003", [1, 2]), ("010", [0])]
-    assert len(layout[0]) == 3  # the frames that are not listed are neighbours still
+    assert len(layout[0]) == 3  # unlisted frames are still used as neighbours
 
 
-def test_list_files_that_do_not_fit(tmp_path):
+def test_list_files_that_do_not_match_are_refused(tmp_path):
     jilin(tmp_path, ("train",))
     for text, message in [("099/001.png", "clip '099'"), ("001/077.png", "frame 001/077.png"), ("\n", "empty")]:
         (tmp_path / "list.txt").write_text(text)
@@ -115,8 +115,8 @@ def test_spmcs(tmp_path, inside):
     assert isinstance(open_layout(tmp_path, scale=2)[0].lr, DegradedClip)
 
 
-def test_one_clip_of_spmcs(tmp_path):
-    """Ground truth, LR and an enlargement beside each other are one clip, called as the folder above."""
+def test_single_spmcs_clip(tmp_path):
+    """Ground truth, LR and an enlarged LR in one folder are one clip with the name of that folder."""
     for folder, size in (("GT", (16, 24)), ("LR2x", (8, 12)), ("Bicubic2x", (16, 24))):
         frames(tmp_path / "harbour" / folder, size=size)
     layout = open_layout(tmp_path / "harbour", scale=2)
@@ -182,8 +182,8 @@ def test_raw_viso(tmp_path):
 @pytest.mark.parametrize(
     ("place", "name"), [("mot/ship", "003"), ("mot/ship/003", "003"), ("mot/train", "002"), ("mot/train/002", "002")]
 )
-def test_parts_of_raw_viso(tmp_path, place, name, monkeypatch):
-    """One class, one sequence, also as the working folder; `train` is a class here, not a split."""
+def test_class_or_sequence_of_raw_viso(tmp_path, place, name, monkeypatch):
+    """A class or a sequence as root, also as the working folder; `train` is a class here, not a split."""
     monkeypatch.chdir(viso(tmp_path) / place)
     for root in (tmp_path / place, "."):
         layout = open_layout(root)
@@ -219,7 +219,7 @@ def test_broken_boxes(tmp_path, text, message):
         open_layout(tmp_path)
 
 
-def test_boxes_beyond_the_clip_are_noted(tmp_path):
+def test_boxes_beyond_the_clip_are_reported(tmp_path):
     viso(tmp_path)
     (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text("1 1 2 3 4 5 plane\n9 1 2 3 4 5\n")
     layout = open_layout(tmp_path)
@@ -305,7 +305,7 @@ def test_scales_and_degradation(tmp_path):
 
 
 def broken(root: Path, what: str) -> tuple[dict, str]:
-    """Make one broken data set; returns the options of `open_layout` and the message to expect."""
+    """Make one broken data set; return the options of `open_layout` and the expected message."""
     if what == "missing root":
         return {}, "no such file or folder"
     if what == "empty root":
@@ -379,7 +379,7 @@ WHAT += ["link in a circle", "unknown kind", "other kind", "unknown file"]
 
 
 @pytest.mark.parametrize("what", WHAT)
-def test_broken_data_sets_are_one_line(tmp_path, what):
+def test_broken_data_sets_are_refused_in_one_line(tmp_path, what):
     options, message = broken(tmp_path / "röot with blanks", what)
     with pytest.raises(InputError) as caught:
         for pair in open_layout(tmp_path / "röot with blanks", **options):
@@ -387,7 +387,7 @@ def test_broken_data_sets_are_one_line(tmp_path, what):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value), caught.value
 
 
-def test_links_to_parents_end(tmp_path):
+def test_links_to_parents_do_not_loop(tmp_path):
     frames(tmp_path / "a")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert names(open_layout(tmp_path)) == ["a"]
@@ -443,7 +443,7 @@ def test_satsot(tmp_path):
 
 
 @pytest.mark.parametrize("huge", ["1e400", "-3", "1e7"])
-def test_impossible_boxes(tmp_path, huge):
+def test_impossible_boxes_are_refused(tmp_path, huge):
     (sequence(tmp_path / "SatSOT" / "car_01") / "groundtruth.txt").write_text(f"1,1,{huge},2\n")
     with pytest.raises(InputError, match="line 1: a box"):
         open_layout(tmp_path / "SatSOT")
@@ -458,7 +458,7 @@ def test_lists_of_other_toolboxes(tmp_path, line):
 
 
 @pytest.mark.parametrize("line", ["00001/../..", "../x", "/etc/passwd", "00001", "a/b/c", "00001/..", "./00001"])
-def test_lists_lead_nowhere_else(tmp_path, line):
+def test_lists_cannot_leave_the_root(tmp_path, line):
     for index in range(1, 8):
         write_image(tmp_path / "sequences" / "00001" / "0001" / f"im{index}.png", np.zeros((8, 8, 3), np.uint8))
     (tmp_path / "sep_testlist.txt").write_text(line + "\n")

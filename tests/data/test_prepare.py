@@ -1,4 +1,4 @@
-"""From any layout to the jilin layout: right values, right splits, resumable, never half a clip."""
+"""Conversion to the jilin layout: values, splits, resuming, no incomplete clips."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def frames(count: int, size: tuple[int, int] = (34, 50), dtype=np.uint8) -> list
 
 @pytest.fixture()
 def source(tmp_path: Path) -> Path:
-    """Five clips of 3 to 7 frames in plain folders; sizes are no multiples of the scale."""
+    """Five clips of 3 to 7 frames in plain folders; sizes are not multiples of the scale."""
     for number in range(5):
         for index, frame in enumerate(frames(3 + number)):
             write_image(tmp_path / "source" / f"c{number}" / f"{index + 10:03d}.png", frame)
@@ -62,7 +62,7 @@ def test_values_and_lists(source: Path, tmp_path: Path):
     assert layout.kind == "jilin" and [pair.name for pair in layout] == splits["train"]
 
 
-def test_splits_follow_the_seed_or_the_source(source: Path, tmp_path: Path):
+def test_splits_come_from_the_seed_or_the_source(source: Path, tmp_path: Path):
     layout = open_layout(source, split="all")
     first, again = (assign(layout, Plan(str(source), seed=1)) for _ in range(2))
     assert first == again and [len(first[name]) for name in ("train", "val", "test")] == [3, 1, 1]
@@ -75,7 +75,7 @@ def test_splits_follow_the_seed_or_the_source(source: Path, tmp_path: Path):
     assert kept == {"train": ["train/k0"], "val": [], "test": ["test/k1"]}
 
 
-def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_path: Path):
+def test_resumed_run_equals_an_uninterrupted_one(source: Path, tmp_path: Path):
     plan, out = Plan(str(source)), tmp_path / "out"
     prepare(plan, tmp_path / "undisturbed", jobs=1, quiet=True)
     broken = source / "c4" / "012.png"
@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_p
     seen = {path.name for path in out.rglob("*") if path.is_dir() and path.parent.name in ("GT", "LR4x", "Bicubic4x")}
     assert "c4" not in seen and ".c4.part" in seen
     whole = [name for name in seen if not name.startswith(".")]
-    for name in whole:  # whoever looks sees whole clips alone
+    for name in whole:  # visible clips are complete
         parts = [sorted(path.name for path in folder.iterdir()) for folder in out.glob(f"*/*/{name}")]
         assert len(parts) == 3 and all(len(part) == len(list((source / name).iterdir())) for part in parts)
     broken.write_bytes(content)
@@ -97,25 +97,25 @@ def test_a_stopped_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_and_equals_an_undisturbed_one(source: Path, tmp_path: Path):
+def test_resume_after_a_kill_equals_an_uninterrupted_run(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "data.prepare", str(source), str(out), "--jobs", "2"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True, stderr=subprocess.PIPE)
     while (
         process.poll() is None and sum(len(names) for _, _, names in os.walk(out)) < 10
-    ):  # a folder may just be renamed
+    ):  # folders may be renamed during the walk
         time.sleep(0.005)
-    with contextlib.suppress(ProcessLookupError):  # it may have been faster
+    with contextlib.suppress(ProcessLookupError):  # it may have ended before
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     half = next(out.rglob("*.png")).with_name(".00000001.99999999.tmp.png")
-    half.write_bytes(b"half a file")  # as a kill in the midst of writing leaves it
+    half.write_bytes(b"half a file")  # as left by a kill during writing
     prepare(Plan(str(source)), out, jobs=2, quiet=True)
     prepare(Plan(str(source)), tmp_path / "undisturbed", jobs=1, quiet=True)
     assert tree(out) == tree(tmp_path / "undisturbed")
 
 
-def test_processes_write_the_same(source: Path, tmp_path: Path):
+def test_result_does_not_depend_on_the_number_of_processes(source: Path, tmp_path: Path):
     plan = Plan(str(source))
     prepare(plan, tmp_path / "one", jobs=1, quiet=True)
     prepare(plan, tmp_path / "two", jobs=2, quiet=True)
@@ -146,7 +146,7 @@ def test_sixteen_bits_and_boxes(tmp_path: Path):
     assert read_image(tmp_path / "b" / "training_set" / "LR4x" / "k" / "00000000.png").dtype == np.uint16
 
 
-def test_other_settings_into_the_same_folder_are_refused(source: Path, tmp_path: Path):
+def test_other_settings_for_the_same_folder_are_refused(source: Path, tmp_path: Path):
     out = tmp_path / "out"
     prepare(Plan(str(source)), out, jobs=1, quiet=True)
     with pytest.raises(InputError, match="seed"):
@@ -166,7 +166,7 @@ def test_other_settings_into_the_same_folder_are_refused(source: Path, tmp_path:
         (["--kind", "vimeo90k"], "vimeo90k"),
     ],
 )
-def test_bad_calls_are_one_line(source: Path, tmp_path: Path, capsys, arguments: list[str], message: str):
+def test_wrong_arguments_are_refused(source: Path, tmp_path: Path, capsys, arguments: list[str], message: str):
     assert main([str(source), str(tmp_path / "out"), "--jobs", "1", *arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error

@@ -17,23 +17,23 @@ def scene(count: int, seed: int, shift: int = 2, gain: float = 1.0) -> list[np.n
     return [np.clip(wide[:, shift * i : shift * i + 96] * gain**i, 0, 255).astype(np.uint8) for i in range(count)]
 
 
-def test_cuts_are_found_where_they_are():
+def test_cuts_are_found_at_their_position():
     flat = [np.full((64, 96, 3), value, np.uint8) for value in (20, 20, 20, 20, 200, 200, 200, 200)]
     assert scene_cuts(ArrayClip("flat", flat)) == [4]
     dark = [frame // 4 for frame in scene(7, 2)]
     assert scene_cuts(ArrayClip("two", scene(9, 1) + dark + scene(5, 3))) == [9, 16]
 
 
-def test_scenes_of_like_colours_are_told_apart():
-    """As pictures of one video are: the histograms share four fifths of their mass."""
+def test_cuts_between_scenes_of_similar_colours():
+    """Like scenes of one video: the histograms share four fifths of their mass."""
     one, two = scene(8, 1), [np.clip(frame * 0.93 + 12, 0, 255).astype(np.uint8) for frame in scene(8, 11)]
     masses = [found.mass for found in changes(ArrayClip("like", one + two))]
     assert masses[7] < 0.3 and max(masses[:7] + masses[8:]) < 0.05
     assert scene_cuts(ArrayClip("like", one + two)) == [8]
 
 
-def test_real_pictures_joined():
-    """Pieces of the samples: a video, aerial stills that drift, the same at four times the speed."""
+def test_cuts_between_real_clips():
+    """Pieces of the samples: a video, drifting aerial stills, the same at four times the speed."""
     video = VideoClip(sorted(samples.natural("train").glob("*.mp4"))[0])
     stills = [read_image(path)[:360, :656] for path in samples.stills()]
     drift = [[still[:, shift : shift + 640] for shift in range(8)] for still in stills]
@@ -43,7 +43,7 @@ def test_real_pictures_joined():
         assert scene_cuts(joined) == [6, 14]
 
 
-def test_black_between_two_scenes():
+def test_black_frames_between_two_scenes():
     black = [np.zeros((64, 96, 3), np.uint8)] * 4
     assert scene_cuts(ArrayClip("black", scene(8, 1) + black + scene(8, 3))) == [8, 12]
     grey = [np.full((64, 96, 3), 15 + number % 2, np.uint8) for number in range(8)]  # across a histogram's edge
@@ -51,11 +51,11 @@ def test_black_between_two_scenes():
 
 
 @pytest.mark.parametrize("shift", [0, 3, 16])
-def test_motion_is_no_cut(shift):
+def test_motion_is_not_a_cut(shift):
     assert scene_cuts(ArrayClip("pan", scene(14, 4, shift))) == []
 
 
-def test_fades_flicker_and_noise_are_no_cuts():
+def test_fades_flicker_and_noise_are_not_cuts():
     assert scene_cuts(ArrayClip("fade", scene(20, 5, gain=0.9))) == []
     flicker = [frame if i % 2 else frame // 2 for i, frame in enumerate(scene(16, 6))]
     assert scene_cuts(ArrayClip("flicker", flicker)) == []
@@ -70,7 +70,7 @@ def test_short_and_deep_clips():
     assert np.allclose(histogram(np.full((8, 8, 3), 1.0, np.float32))[:, -1], 1)
 
 
-def test_results_are_kept(tmp_path):
+def test_results_are_cached(tmp_path):
     clips = [ArrayClip("a", scene(6, 1) + scene(6, 2)), ArrayClip("b", scene(5, 3))]
     first = all_scene_cuts(clips, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2

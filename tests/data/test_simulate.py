@@ -1,4 +1,4 @@
-"""The simulator's truth is true: motion, boxes, flow, noise and split are measured in what it renders."""
+"""The simulator's ground truth: motion, boxes, flow, noise and split are measured in the rendered frames."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,14 +21,14 @@ from tests.data.simulated import BARE, CLEAN, STEADY, clips
 
 
 def pixels(flow: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the pixels of a frame are seen after the flow."""
+    """Positions (x, y) of the pixels of a frame after the flow."""
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return x + flow[..., 0], y + flow[..., 1]
 
 
 def shift_between(before: np.ndarray, after: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """(x, y) that moves `before` onto `after`: least squares with spline interpolation, from a guess."""
+    """The shift (x, y) from `before` to `after`, by least squares with spline interpolation from an initial guess."""
 
     def error(step: np.ndarray) -> float:
         moved = ndimage.shift(after, -step[::-1], order=5, mode="nearest")
@@ -40,7 +40,7 @@ def shift_between(before: np.ndarray, after: np.ndarray, guess: np.ndarray) -> n
 # --- seeds and splits -------------------------------------------------------------------------------------------------
 
 
-def test_the_same_on_every_worker_and_in_any_order():
+def test_frames_do_not_depend_on_worker_or_order():
     wanted = {"clips": 4, "sky": {"cover": [0.2, 0.4]}, "objects": {"ships": 1, "planes": 1, "trains": 1}}
     first = [clip.array(3) for clip in clips(**wanted)]
     with ThreadPoolExecutor(4) as pool:
@@ -50,7 +50,7 @@ def test_the_same_on_every_worker_and_in_any_order():
     few = clips(**{**wanted, "clips": 2})
     np.testing.assert_array_equal(few[1].array(3), first[1])
     scene = few[1].scene
-    np.testing.assert_array_equal(scene.frame(3), first[1])  # a frame alone is the frame of the clip
+    np.testing.assert_array_equal(scene.frame(3), first[1])  # a single frame equals the frame of the clip
     assert not np.array_equal(clips(seed=1, **wanted)[0].array(3), first[0])
     assert not np.array_equal(clips("test", **wanted)[0].array(3), first[0])
 
@@ -61,7 +61,7 @@ def test_train_and_test_never_share_a_pixel(tmp_path: Path):
     write_image(tmp_path / "two.png", still)
     settings = {"stills": [str(tmp_path)], "objects": BARE, "sensor": CLEAN, "clips": 6, "ground": [2, 3]}
     for split, seen, hidden in (("train", 0, 2), ("test", 2, 0)):
-        for clip in clips(split, **settings):  # the windows are larger than the regions: the border is mirrored
+        for clip in clips(split, **settings):  # windows larger than the regions: the border is mirrored
             assert clip.array(2)[..., seen].min() > 190 and clip.array(2)[..., hidden].max() < 5
 
 
@@ -69,7 +69,7 @@ def test_train_and_test_never_share_a_pixel(tmp_path: Path):
 
 
 @pytest.mark.parametrize("direction", [0.0, 35.0, 120.0])
-def test_known_shift_is_seen_and_told(direction: float):
+def test_known_shift_in_frames_and_flow(direction: float):
     motion = {**STEADY, "drift": [0.7, 0.7], "direction": direction}
     (clip,) = clips(motion=motion, objects=BARE, sensor=CLEAN)
     scene = clip.scene
@@ -84,7 +84,7 @@ def test_known_shift_is_seen_and_told(direction: float):
 WILD = {"drift": [0.6, 0.6], "jitter": 0.4, "warp": 0.15, "rolling": 0.8}
 
 
-def test_flow_there_and_back_is_nothing():
+def test_forward_and_backward_flow_cancel():
     (clip,) = clips(motion=WILD, objects=BARE)
     there, back = clip.scene.flow(0, 3.25), clip.scene.flow(3.25, 0)
     x, y = pixels(there)
@@ -93,7 +93,7 @@ def test_flow_there_and_back_is_nothing():
     assert np.abs(there + returned)[inside].max() < 0.02 and np.abs(there).max() > 1
 
 
-def test_warping_by_the_flow_aligns_everything():
+def test_warping_by_the_flow_aligns_frames():
     objects = {"vehicles": 6, "buildings": 4, "lean_change": 0.06, "trains": 1, "planes": 1, "ships": 1}
     (clip,) = clips(motion=WILD, objects=objects, sensor=CLEAN, seed=3, size=[160, 160])
     scene = clip.scene
@@ -112,7 +112,7 @@ def test_warping_by_the_flow_aligns_everything():
         assert part.sum() > 30 and rest[part].mean() < 0.4 * unaligned[part].mean()
 
 
-def test_roofs_lean_by_their_height():
+def test_roofs_lean_in_proportion_to_height():
     (clip,) = clips(motion=STEADY, objects={**BARE, "buildings": 2, "lean_change": 0.1}, sensor=CLEAN)
     scene = clip.scene
     view = scene.view(1)
@@ -145,7 +145,7 @@ def test_spectrum_of_the_shaking(slope: float):
 # --- objects ----------------------------------------------------------------------------------------------------------
 
 
-def test_boxes_hold_what_moves_and_nothing_else():
+def test_boxes_contain_exactly_the_moving_pixels():
     objects = {"roads": 1, "vehicles": 5, "ships": 2, "planes": 1, "trains": 1, "buildings": 0}
     seen = set()
     for clip in clips(objects=objects, sensor=CLEAN, clips=4, size=[160, 160]):
@@ -164,7 +164,7 @@ def test_boxes_hold_what_moves_and_nothing_else():
     assert seen == {"car", "ship", "plane", "train"}
 
 
-def test_boxes_move_as_the_flow_says():
+def test_boxes_move_with_the_flow():
     (clip,) = clips(motion=WILD, objects={"vehicles": 8, "speed": [1, 2]}, frames=4, seed=5)
     flow = clip.scene.flow(1, 2)
     later = {box.track: box for box in clip.boxes[2]}
@@ -252,7 +252,7 @@ def test_wrong_stills_are_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("layout", ["jilin", "viso"])
-def test_command_writes_what_the_layouts_read(tmp_path: Path, layout: str, capsys):
+def test_command_writes_readable_layouts(tmp_path: Path, layout: str, capsys):
     out = tmp_path / "out"
     settings = ["clips=2", "frames=3", "size=[64,96]", "objects.vehicles=10"]
     assert main(["--out", str(out), "--layout", layout, "--split", "test", "--flow", *settings]) == 0

@@ -1,4 +1,4 @@
-"""What the simulated sensor does to the light: noise, optics, contrast, compression, depth; measured in the frames."""
+"""The simulated sensor: noise, optics, contrast, compression and bit depth, measured in the frames."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from metrics import psnr
 from tests.data.simulated import BARE, CLEAN, STEADY, clips
 
 
-def test_noise_is_as_strong_and_as_coloured_as_asked(tmp_path: Path):
+def test_noise_has_the_requested_strength_and_correlation(tmp_path: Path):
     write_image(tmp_path / "grey.png", np.full((300, 300, 3), 128, np.uint8))
     settings = {"stills": [str(tmp_path)], "motion": STEADY, "objects": BARE}
     sensor = {"noise": [5, 5], "correlation": 0.6, "flicker": 0, "shot": 0.5}
@@ -25,7 +25,7 @@ def test_noise_is_as_strong_and_as_coloured_as_asked(tmp_path: Path):
     assert np.abs(np.corrcoef(frames.reshape(5, -1)) - np.eye(5)).max() < 0.02
 
 
-def test_noise_in_the_colours_is_coarse_and_leaves_the_luma_alone(tmp_path: Path):
+def test_colour_noise_is_coarse_and_does_not_change_luma(tmp_path: Path):
     write_image(tmp_path / "grey.png", np.full((300, 300, 3), 128, np.uint8))
     settings = {"stills": [str(tmp_path)], "motion": STEADY, "objects": BARE}
     sensor = {**CLEAN, "bits": 16, "colour_noise": [4, 4], "colour_blur": 1.5}
@@ -36,11 +36,11 @@ def test_noise_in_the_colours_is_coarse_and_leaves_the_luma_alone(tmp_path: Path
     assert np.abs(luma - 128).max() < 0.1
     assert red.std() == pytest.approx(4, rel=0.02)
     neighbours = np.corrcoef(red[:, :, 1:].ravel(), red[:, :, :-1].ravel())[0, 1]
-    assert neighbours == pytest.approx(np.exp(-1 / (4 * 1.5**2)), abs=0.02)  # of white noise after such a Gaussian
+    assert neighbours == pytest.approx(np.exp(-1 / (4 * 1.5**2)), abs=0.02)  # of Gaussian-filtered white noise
 
 
-def test_jpeg_compression_is_that_of_the_quality_and_changes_nothing_else():
-    """What the clip's own frames become in a JPEG file of that quality, bit for bit; a draw for each clip."""
+def test_jpeg_compression_equals_a_jpeg_file_of_that_quality():
+    """Frames equal those of a JPEG file of the clip's quality, bit for bit; the quality is drawn for each clip."""
     plain, packed = clips(clips=3), clips(clips=3, sensor={"jpeg": [20, 60]})
     qualities = [clip.scene.quality for clip in packed]
     assert len(set(qualities)) > 1 and all(20 <= quality <= 60 for quality in qualities)
@@ -66,7 +66,7 @@ def test_contrast_stretches_the_still_about_its_mean(tmp_path: Path):
     assert two.std() == pytest.approx(2 * one.std(), rel=0.05)
 
 
-def test_optics_pass_what_a_gaussian_passes(tmp_path: Path):
+def test_optics_have_a_gaussian_response(tmp_path: Path):
     x = np.arange(400)
     wave = 128 + 100 * np.sin(2 * np.pi * 0.1 * x)[None, :, None]  # ground 2: 0.2 cycles per pixel of the frame
     write_image(tmp_path / "wave.png", np.rint(np.broadcast_to(wave, (400, 400, 3))).astype(np.uint8))
@@ -91,7 +91,7 @@ def test_sixteen_bits(tmp_path: Path):
     assert np.abs(eight.array(0).astype(float) - frame / 257).max() <= 0.51
 
 
-def test_default_clips_are_as_hard_as_real_ones():
+def test_default_clips_are_as_difficult_as_real_ones():
     """Bicubic x4 gives 20.3 and 26.2 dB on two real Jilin-1 clips."""
     values = []
     for pair in simulated_layout({"clips": 4, "frames": 3}, "test"):

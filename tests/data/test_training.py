@@ -1,4 +1,4 @@
-"""Both networks train two steps on every layout, from files on disk to a loss that is a number."""
+"""Both networks train two steps on every layout, from files on disk to a finite loss."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STNO |= {"pyramid": [8, 12, 16], "head_widths": [24, 24, 24], "side_channels": 4
 
 
 def moving(count: int, seed: int) -> list[np.ndarray]:
-    """(48, 64, 3) pictures of one scene that moves by a pixel a frame."""
+    """Frames (48, 64, 3) of one scene that moves by one pixel per frame."""
     ground = np.random.default_rng(seed).integers(0, 256, (12, 24, 3)).repeat(4, 0).repeat(4, 1)
     return [np.ascontiguousarray(ground[:, shift : shift + 64]).astype(np.uint8) for shift in range(count)]
 
@@ -115,7 +115,7 @@ LAYOUTS = (jilin, clips, spmcs, vimeo90k, adobe240, gopro, reds, raw_viso, proce
 def test_two_steps_on_every_layout(
     layout: Callable[[Path], dict], network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # the list of scene cuts is kept below the working folder
+    monkeypatch.chdir(tmp_path)  # the list of scene cuts is cached below the working folder
     source = layout(tmp_path / "data")
     mapping = tiny_mapping(tmp_path / "runs", steps=2, log_every=1)
     if network == "stno":
