@@ -1,4 +1,4 @@
-"""Select the colour bands of a multi-band image and stretch their values to [0, 1] and back.
+"""Select the colour bands of a multi-band image, and stretch their values to [0, 1] and back.
 
 Satellite products hold 11-bit values in uint16, reflectances, or eight bands. The file does not tell which, so the user specifies it.
 """
@@ -68,7 +68,7 @@ class BandMap:
             values = np.concatenate([frame[..., picked].reshape(-1, len(picked)) for frame in frames])
             low, high = np.percentile(values, bands.percentiles, axis=0).astype(np.float32)
         if not (high > low).all():
-            raise InputError(f"{source}: a band is constant ({low.min():g}), it cannot be stretched; set bands.limits")
+            raise InputError(f"{source}: a band is constant ({low.min():g}) and cannot be stretched; set bands.limits")
         return cls(picked, dtype, low, high)
 
     def apply(self, array: np.ndarray) -> np.ndarray:
@@ -101,6 +101,6 @@ def hint(array: np.ndarray) -> str | None:
         return None
     bits = max(peak.bit_length(), 8)
     return (
-        f"holds values up to {peak} of 65535, as data of {bits} bits do: for a network nearly black; say what is white, "
-        f"for example limits 0 and {2**bits - 1}"
+        f"has values up to {peak} of 65535, like {bits}-bit data, which is nearly black for a network: set the white value, "
+        f"for example with limits 0 and {2**bits - 1}"
     )

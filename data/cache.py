@@ -193,7 +193,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
         os.utime(path)  # in use: removed last
         return path
     if path.exists():
-        print(f"{path}: is damaged (it has another size than it began with): made again", flush=True)
+        print(f"{path}: is damaged (its size has changed): creating it again", flush=True)
         path.unlink()
     _make_room(folder, int(gigabytes * 2**30) - nbytes)
     temporary = temporary_path(path)
@@ -207,7 +207,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
             path.hardlink_to(temporary)
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be made ({error.strerror}); lower cache_gb or choose another folder"
+            f"{path}: cannot be created ({error.strerror}); lower cache_gb or choose another folder"
         ) from None
     finally:
         with suppress(OSError):

@@ -94,12 +94,12 @@ def move(source: Path, target: Path, *, replace: bool) -> None:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         raise InputError(
-            f"'{target}' has appeared meanwhile and is not replaced: move it away or name another output"
+            f"'{target}' was created meanwhile and is not replaced: move it away or name another output"
         ) from None
     except (OSError, NotImplementedError):  # a file system without hard links
         if os.path.lexists(target):
             raise InputError(
-                f"'{target}' has appeared meanwhile and is not replaced: move it away or name another output"
+                f"'{target}' was created meanwhile and is not replaced: move it away or name another output"
             ) from None
         source.rename(target)
         return
@@ -177,7 +177,7 @@ def _take(place: Path, path: Path) -> int:
             handle = os.open(place, flags, 0o644)
         except OSError as error:
             reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
-            raise InputError(f"'{place}': cannot be made ({reason}); choose another output folder") from None
+            raise InputError(f"'{place}': cannot be created ({reason}); choose another output folder") from None
         try:
             _check_lock_file(handle, place)
             holder = _holder(handle)
@@ -199,10 +199,10 @@ def _take(place: Path, path: Path) -> int:
 
 def _check_lock_file(handle: int, place: Path) -> None:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
-        raise InputError(f"'{place}' is no lock of this program: move it away")
+        raise InputError(f"'{place}' is not a lock file of this program: move it away")
     content = os.pread(handle, 4096, 0) if hasattr(os, "pread") else b""
     if content.strip(b"\0 \n") and not content.startswith(b'{"mtdo-stno lock"'):
-        raise InputError(f"'{place}' is no lock of this program: move it away")
+        raise InputError(f"'{place}' is not a lock file of this program: move it away")
 
 
 def _holder(handle: int) -> dict[str, Any] | None:
@@ -258,7 +258,7 @@ def resolved(path: str | Path) -> Path:
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"'{path}': cannot be followed ({error})") from None
+        raise InputError(f"'{path}': its links cannot be resolved ({error})") from None
 
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
@@ -275,12 +275,12 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
             if source.is_relative_to(target):
                 raise InputError(f"'{output}' contains the input '{source}': name another output")
             if target.is_relative_to(source):
-                raise InputError(f"'{output}' lies in the input '{source}': name an output outside of it")
+                raise InputError(f"'{output}' is inside the input '{source}': name an output outside of it")
         if REPOSITORY.is_relative_to(target):
             raise InputError(f"'{output}' contains this program: name another output")
         inside = target.relative_to(REPOSITORY).parts if target.is_relative_to(REPOSITORY) else ()
         if inside and (inside[0] in _own_names() or inside[0] == ".git"):
-            raise InputError(f"'{output}' lies among the files of this program: name an output elsewhere")
+            raise InputError(f"'{output}' is among the files of this program: name an output elsewhere")
 
 
 def _own_names() -> set[str]:
@@ -342,7 +342,7 @@ def remember(path: Path, settings: Mapping[str, Any]) -> None:
         changed = [key for key in wanted if begun.get(key) != wanted[key]]
         if changed:
             raise InputError(
-                f"{out}: was begun with other settings ({', '.join(changed)}); choose another folder or delete this one"
+                f"{out}: was started with other settings ({', '.join(changed)}); choose another folder or delete this one"
             )
         return
     if out.is_dir() and any(out.iterdir()):

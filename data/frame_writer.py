@@ -118,7 +118,7 @@ def replace_folder(frames: Path, out: Path, overwrite: bool, made: Container[str
     try:
         frames.rename(out)
     except OSError as error:
-        raise InputError(f"'{out}' has appeared meanwhile or cannot be written ({error.strerror}): '{frames}' keeps the "
+        raise InputError(f"'{out}' was created meanwhile or cannot be written ({error.strerror}): '{frames}' keeps the "
                          "result; move the other away and go on with --resume") from None  # fmt: skip
     if old.exists():
         for path in old.iterdir():

@@ -242,7 +242,7 @@ def run(arguments: Sequence[str] | None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="data set, folder of videos, or one video")
-    parser.add_argument("out", help="folder to write to: new, or of an interrupted run")
+    parser.add_argument("out", help="output folder: a new one, or that of an interrupted run")
     parser.add_argument("--kind", default="auto", help="layout of the source, if detection fails")
     parser.add_argument("--scale", type=int, default=4, help="GT pixels per LR pixel (default: 4)")
     parser.add_argument(
@@ -257,7 +257,7 @@ def run(arguments: Sequence[str] | None) -> int:
         "--no-bicubic", action="store_true", help="do not write the enlarged LR, which takes most space"
     )
     parser.add_argument("--allow-gaps", action="store_true", help="accept clips whose frame numbers have gaps")
-    parser.add_argument("--jobs", type=int, default=None, help="processes (default: one per core)")
+    parser.add_argument("--jobs", type=int, default=None, help="number of processes (default: one per core)")
     options = parser.parse_args(arguments)
     shares = tuple(options.shares) if options.shares else None
     plan = Plan(

@@ -134,7 +134,7 @@ def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> l
             kept = _read_cuts(path, len(clip))
             if kept is not None:
                 return kept
-            print(f"{path}: is damaged: the scene cuts of '{clip.name}' are found again", flush=True)
+            print(f"{path}: is damaged: detecting the scene cuts of '{clip.name}' again", flush=True)
         cuts = scene_cuts(clip)
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(cuts))

@@ -45,7 +45,7 @@ class Samples(Dataset[dict[str, Any]]):
         self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
     ) -> None:
         if not pairs:
-            raise InputError("the training data hold no clips")
+            raise InputError("the training data contain no clips: check the root and its split")
         if patch < 1:
             raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
         self.pairs = list(pairs)

@@ -262,7 +262,7 @@ def quality(report: ClipReport, clip: Clip, judged: list[checks.Quality]) -> Non
     detail = float(np.median(details)) if details else 1.0
     if detail < checks.SOFT:
         message = (
-            f"holds hardly more than a picture of half the size ({detail:.2f}, native images 0.32 and more): enlarged "
+            f"has hardly more detail than at half the size ({detail:.2f}, native images 0.32 and more): enlarged "
             "or out of focus; as ground truth it teaches blur"
         )
         report.add(WARNING, "soft", message)
@@ -315,7 +315,7 @@ def twins(clips: list[ClipReport]) -> list[Finding]:
     for (first, second), count in shared.items():
         tops = [name.split("/")[0].lower() for name in (first, second)]
         across = tops[0] != tops[1] and all(top in SPLIT_FOLDERS for top in tops)
-        tail = " across the splits: results on it are worthless" if across else ""
+        tail = ", in another split: results on it are not valid" if across else ""
         message = f"{count} of the decoded frames are also in {first}{tail}; remove one of the clips"
         found.append(Finding(FAULT if across else WARNING, "duplicate", second, message))
     return found

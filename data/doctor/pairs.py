@@ -27,7 +27,7 @@ def pair(report: ClipReport, gt: Clip, low: Clip, wanted: int, full: bool) -> No
         message = (
             f"ground truth is {scale} times the low resolution of {low_width}x{low_height}, expected {wanted} times"
         )
-        report.add(FAULT, "pair-size", f"{message}; say --scale {scale} if that is meant")
+        report.add(FAULT, "pair-size", f"{message}; use --scale {scale} if this is intended")
     count = min(len(gt), len(low))
     chosen = range(count) if full else sorted({0, count // 2, count - 1})
     found = []
@@ -60,7 +60,7 @@ def judge_pair(
         report.add(FAULT, "pair-time", message, frames)
     elif np.hypot(*shift) > checks.SHIFTED:
         message = (
-            f"low resolution is shifted: it lies {shift[0]:+.2f} pixels to the right and {shift[1]:+.2f} below the "
+            f"low resolution is shifted: it is {shift[0]:+.2f} pixels to the right of and {shift[1]:+.2f} below the "
             f"bicubic of the ground truth ({shift[0] * scale:+.1f}, {shift[1] * scale:+.1f} at full size)"
         )
         report.add(FAULT, "pair-shift", message, frames)

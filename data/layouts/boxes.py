@@ -65,7 +65,7 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     if empty:
         notes.append(f"{path}: {len(empty)} boxes without area are left out")
     if ignored:
-        notes.append(f"{path}: {ignored} boxes of score 0 are left out, as MOT means them")
+        notes.append(f"{path}: {ignored} boxes of score 0 are left out, as in MOT")
     if outside and not any(boxes):
         raise InputError(f"{path}: none of its frame numbers is one of the clip's ({numbers[0]} to {numbers[-1]})")
     return boxes

@@ -60,7 +60,7 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
     others = other_scales(root)
     if others:
         raise InputError(
-            f"{root}: holds {', '.join(others)} but no GT and no LR for scale {query.scale}; change the scale"
+            f"{root}: contains {', '.join(others)} but no GT and no LR for scale {query.scale}; change the scale"
         )
     return None
 

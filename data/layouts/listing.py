@@ -116,7 +116,7 @@ def clip_folders(root: Path) -> list[Path]:
 def read_lines(path: Path, what: str) -> list[str]:
     """Lines of a text file in UTF-8; InputError names the file and its expected content."""
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no regular file; expected {what}")
+        raise InputError(f"{path}: is not a regular file; expected {what}")
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

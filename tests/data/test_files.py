@@ -167,7 +167,7 @@ def test_temporary_names_are_unpredictable(tmp_path: Path):
 
 def test_file_created_meanwhile_is_not_replaced(tmp_path: Path):
     path = tmp_path / "a.txt"
-    with pytest.raises(InputError, match="appeared meanwhile"), replacing(path, replace=False) as temporary:
+    with pytest.raises(InputError, match="created meanwhile"), replacing(path, replace=False) as temporary:
         temporary.write_text("new")
         path.write_text("precious")
     assert path.read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
@@ -195,7 +195,7 @@ def test_unfinished_folders_are_removed(tmp_path: Path):
         ("in", "is the input itself"),
         ("in/../in", "is the input itself"),
         ("link", "is the input itself"),
-        ("in/large", "lies in the input"),
+        ("in/large", "is inside the input"),
         (".", "contains the input"),
         ("new/..", "contains the input"),
         (str(ROOT), "contains this program"),
