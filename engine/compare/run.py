@@ -176,7 +176,7 @@ def build_report(
     clips: Sequence[ClipRows],
     opened: Mapping[str, Mapping[str, ResultClip]],
 ) -> dict[str, Any]:
-    """The report dict: docs/reports.md has its keys."""
+    """The report dict: engine/report/files.py has its keys."""
     rows = {name: {clip.pair.name: clip.rows[name] for clip in clips} for name in (BICUBIC, *folders)}
     notes = [note for results in opened.values() for result in results.values() for note in result.notes]
     notes += [note for clip in clips for note in clip.notes]

@@ -1,7 +1,31 @@
 """Reports: the table for the terminal, and the files report.json, report.md, report.csv and report.html.
 
-The report is a plain dict (docs/reports.md has every key); engine/evaluate makes it. All files are written from the same
-tidied copy: strict JSON (no NaN, no Infinity), 100 dB for identical frames, picture paths relative to the report.
+The report is a plain dict; engine/evaluate makes it. All files are written from the same tidied copy: strict JSON (NaN and
+missing values are null), 100 dB for identical frames, picture paths relative to the report. Keys, all optional:
+
+    title, protocol, scale, baseline, created, commit
+    config          the config with all defaults
+    weights         path, sha256
+    machine         processor, threads, gpu, python, torch, dcn, system
+    network         name, parameters, gmac_per_frame, gmac_counted_at, seconds_per_frame, peak_memory_mb
+    data            root, kind, clips
+    clips           NAME: psnr_y, ssim_y, psnr_rgb, ssim_rgb, the same with bicubic_, gain_psnr_y;
+                    tof, warping_error (also bicubic_), gt_warping_error where eval.temporal is on;
+                    objects (all, by_class, by_size, skipped, margin, ring, sizes, protocol) where there are boxes;
+                    frames: list of frame, time, kind (key | between), gap_time (position between two key frames), and the
+                    figures above
+    mean            the same figures over clips (protocol paper_mtdo: over all frames)
+    mean_over_clips, mean_over_frames    both means by name
+    settings        what narrows or changes the evaluation, in words
+    groups          key, between: the same figures of these frames only
+    objects         all, by_class, by_size over all clips
+    sweep           scales, times, psnr_y, bicubic_psnr_y, ssim_y, ...: one list per scale, one number per time. Times are
+                    factors (2: twice the frame rate) or, below 1, times between two key frames
+    pictures        list of clip, frame, bicubic, ours, gt (paths, relative to the report), boxes
+
+The report of a comparison has methods instead of clips, mean and groups: NAME: source, clips, mean_over_clips,
+mean_over_frames, groups, objects; and measures, differences (a, b, measure, difference, low, high, frames, clips), detection
+(LR, methods, GT: precision, recall, f1, detections, boxes), figures, notes.
 """
 
 from __future__ import annotations

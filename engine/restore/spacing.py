@@ -4,7 +4,7 @@ A neighbour adds information if its pixel grid samples the scene at other positi
 away add more; with much motion, they are only harder to align. "auto" chooses for every window the widest spacing up to
 `WIDEST` at which the frames next to the centre are displaced from it by at most `REACH` pixels, the frames after them by at
 most twice as many, and so on. The choice depends on the frames only, so a frame has the same window for any start of the
-work. docs/results.md has the figures.
+work. experiments/trials.md has the figures.
 """
 
 from __future__ import annotations
