@@ -267,8 +267,11 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     Outputs may have new names in the repository's root (such as `runs`), but not inside its own folders (`engine`, `data`, ...).
     """
     sources = [resolved(path) for path in inputs]
+    linked = _files_by_number(sources)
     for output in outputs:
         target = resolved(output)
+        if target.is_file() and (other := linked.get(_number(target))) not in (None, target):
+            raise InputError(f"'{output}' is another name (a hard link) of the input '{other}': name another output")
         for source in sources:
             if target == source:
                 raise InputError(f"'{output}' is the input itself: name another output")
@@ -281,6 +284,22 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         inside = target.relative_to(REPOSITORY).parts if target.is_relative_to(REPOSITORY) else ()
         if inside and (inside[0] in _own_names() or inside[0] == ".git"):
             raise InputError(f"'{output}' is among the files of this program: name an output elsewhere")
+
+
+def _number(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _files_by_number(sources: Iterable[Path]) -> dict[tuple[int, int], Path]:
+    """Input files that have several names (hard links), by device and number; of folders, the files in them."""
+    found: dict[tuple[int, int], Path] = {}
+    for source in sources:
+        with suppress(OSError):
+            for path in source.iterdir() if source.is_dir() else (source,):
+                if path.is_file() and path.stat().st_nlink > 1:
+                    found[_number(path)] = path
+    return found
 
 
 def _own_names() -> set[str]:

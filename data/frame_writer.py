@@ -11,8 +11,9 @@ import numpy as np
 import tifffile
 
 from data import tiff
+from data.details import Details
 from data.files import replacing, temporary_path
-from data.media import probe, write_image
+from data.media import NO_DETAILS, probe, write_image
 from errors import InputError
 
 STACK_SUFFIXES = (".tif", ".tiff")
@@ -34,13 +35,18 @@ def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.n
     return imagecodecs.delta_decode(rows, axis=1)
 
 
-def write_frame(path: Path, array: np.ndarray, geo: tiff.GeoTags | None, profile: bytes | None = None) -> None:
-    """Write one frame as an image file; `geo` (for the output's size) applies to TIFF, `profile` to all formats with ICC profiles."""
+def write_frame(
+    path: Path, array: np.ndarray, geo: tiff.GeoTags | None, details: Details = NO_DETAILS, alpha: bool = False
+) -> None:
+    """Write one frame as an image file; `geo` and `details` are for the output's size. `geo` is written into TIFF only.
+
+    alpha: the last band is transparency.
+    """
     if path.suffix.lower() in STACK_SUFFIXES:
         with replacing(path) as temporary:
-            tiff.write(temporary, array, geo, profile)
+            tiff.write(temporary, array, geo, details, alpha)
     else:
-        write_image(path, array, profile=profile)
+        write_image(path, array, details=details)
 
 
 WEBP_LIMIT = 16_383  # pixels a side
@@ -66,12 +72,19 @@ def check_image_depth(suffix: str, dtype: np.dtype) -> None:
 
 
 def write_stack(
-    path: Path, frames: Iterable[np.ndarray], total_bytes: int, geos: Iterable[tiff.GeoTags | None]
+    path: Path,
+    frames: Iterable[np.ndarray],
+    total_bytes: int,
+    tags: Iterable[tuple[tiff.GeoTags | None, Details]],
+    alpha: bool = False,
 ) -> None:
-    """Write all frames as pages of one TIFF, each with its georeference; as BigTIFF above 2 GiB."""
+    """Write all frames as pages of one TIFF, each with its georeference and details; as BigTIFF above 2 GiB.
+
+    alpha: the last band is transparency.
+    """
     with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
-        for array, geo in zip(frames, geos, strict=True):
-            tiff.write_page(writer, array, geo)
+        for array, (geo, details) in zip(frames, tags, strict=True):
+            tiff.write_page(writer, array, geo, details, alpha)
 
 
 def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:

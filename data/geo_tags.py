@@ -54,6 +54,34 @@ class GeoTags:
             tags[code] = (DOUBLE, tuple(numbers))
         return GeoTags(tags)
 
+    @classmethod
+    def of_affine(cls, a: float, b: float, c: float, d: float, e: float, f: float) -> GeoTags:
+        """x = a column + b row + c, y = d column + e row + f, from the upper left corner of the upper left pixel."""
+        if b == d == 0 and a > 0 > e:
+            return cls({PIXEL_SCALE: (DOUBLE, (a, -e, 0.0)), TIEPOINT: (DOUBLE, (0.0, 0.0, 0.0, c, f, 0.0))})
+        matrix = (a, b, 0.0, c, d, e, 0.0, f, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+        return cls({TRANSFORMATION: (DOUBLE, matrix)})
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the coordinates have a reference system."""
+        return GEO_KEYS in self.tags
+
+    @property
+    def affine(self) -> tuple[float, float, float, float, float, float] | None:
+        """a to f as in `of_affine`; None if the image has no affine transform."""
+        centre = 0.5 if self._pixel_is_point() else 0.0
+        if TRANSFORMATION in self.tags:
+            m = [float(number) for number in self.tags[TRANSFORMATION][1]]
+            a, b, c, d, e, f = m[0], m[1], m[3], m[4], m[5], m[7]
+        elif PIXEL_SCALE in self.tags and TIEPOINT in self.tags and len(self.tags[TIEPOINT][1]) == 6:
+            scale, tie = ([float(number) for number in self.tags[code][1]] for code in (PIXEL_SCALE, TIEPOINT))
+            a, b, d, e = scale[0], 0.0, 0.0, -scale[1]
+            c, f = tie[3] - a * tie[0], tie[4] - e * tie[1]
+        else:
+            return None
+        return a, b, c - (a + b) * centre, d, e, f - (d + e) * centre
+
     def _pixel_is_point(self) -> bool:
         keys = self.tags.get(GEO_KEYS, (0, ()))[1]
         return any(keys[i] == RASTER_TYPE_KEY and keys[i + 3] == PIXEL_IS_POINT for i in range(4, len(keys) - 3, 4))

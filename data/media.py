@@ -7,10 +7,9 @@ the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and
 from __future__ import annotations
 
 import io
-import os
+import re
 import stat
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,18 +23,21 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 import formulas
-from data import tiff
+from data import details as picture_details
+from data import tiff, world_file
+from data.details import ORIENTATION, PNG_MAGIC, Details
 from data.files import named_errors, replacing
 from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from errors import InputError
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-ORIENTATION = 0x0112  # EXIF and TIFF
+WRITTEN_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
+IMAGE_SUFFIXES = WRITTEN_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".apng"}
+ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 LUMA = np.array(formulas.LUMA, np.float32)
+NO_DETAILS = Details()
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,22 @@ class ImageInfo:
 def probe(path: str | Path) -> ImageInfo:
     """Read only the header of a file. InputError names the file if it is not an image or cannot be opened."""
     with _naming(path), Path(path).open("rb") as file:
-        head = file.read(33)
+        head = file.read(512)
         if not head:
             raise ValueError("the file is empty")
         if head.startswith(PNG_MAGIC):
-            info = _probe_png(head)
-            return replace(info, size=info.size[::-1]) if _png_orientation(file) > 4 else info
+            info = _probe_png(head, file)
+            return replace(info, size=info.size[::-1]) if picture_details.png_orientation(file) > 4 else info
         if tiff.is_tiff(head):
             return ImageInfo(*tiff.probe(path))
         file.seek(0)
         with _open_pillow(file) as image:
             turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
             size = (image.width, image.height) if turned else (image.height, image.width)
-            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L") else 3
-            return ImageInfo(
-                size, np.dtype(np.uint16 if image.mode.startswith("I") else np.uint8), bands, True, _pages(image)
-            )
+            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L") else 2 if image.mode == "LA" else 3
+            bands = 4 if bands == 3 and (image.mode == "RGBA" or "transparency" in image.info) else bands
+            deep = image.mode.startswith("I") or (image.format == "PPM" and _levels_of_ppm(head) > 255)
+            return ImageInfo(size, np.dtype(np.uint16 if deep else np.uint8), bands, True, _pages(image))
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -93,9 +95,11 @@ def read_image(path: str | Path) -> np.ndarray:
         if not content:
             raise ValueError("the file is empty")
         if content.startswith(PNG_MAGIC):
-            array = tiff.upright(_read_png(content), _png_orientation(io.BytesIO(content)))
+            array = tiff.upright(_read_png(content), picture_details.png_orientation(io.BytesIO(content)))
         elif tiff.is_tiff(content):
             array = tiff.read(path)
+        elif content[:2] in (b"P5", b"P6") and _levels_of_ppm(content[:64]) > 255:
+            array = _read_deep_ppm(content)
         else:
             array = _read_pillow(path)
         return array[..., None] if array.ndim == 2 else array
@@ -124,21 +128,24 @@ def page_numbers(path: str | Path) -> list[int]:
 
 
 def read_geo(path: str | Path, page: int | None = None) -> tiff.GeoTags | None:
-    """The georeference of a TIFF file, or of a page of it; None for other files and for TIFF without one."""
-    if Path(path).suffix.lower() not in (".tif", ".tiff"):
-        return None
+    """The georeference of an image file: of a TIFF or a page of it, or from a world file next to the image; else None."""
+    path = Path(path)
     with _naming(path):
-        return tiff.read_geo(path, page)
+        found = tiff.read_geo(path, page) if path.suffix.lower() in (".tif", ".tiff") else None
+        return world_file.read(path) if found is None else found
 
 
-def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
-    """The ICC profile of an image file, or of a page of a TIFF; None where there is none."""
-    with _naming(path):
-        if Path(path).suffix.lower() in (".tif", ".tiff"):
-            return tiff.read_profile(path, page)
-        Image.init()
-        with Image.open(path, formats=(*PILLOW_FORMATS, "PNG")) as image:
-            return image.info.get("icc_profile") or None
+def read_details(path: str | Path, page: int | None = None) -> Details:
+    """ICC profile, EXIF, XMP, resolution and texts of an image file, or of a page of a TIFF."""
+    with _naming(path), Path(path).open("rb") as file:
+        head = file.read(8)
+        if tiff.is_tiff(head):
+            return tiff.read_details(path, page)
+        if head == PNG_MAGIC:
+            return picture_details.of_png(file)
+        file.seek(0)
+        with _open_pillow(file) as image:
+            return picture_details.of_pillow(image)
 
 
 @contextmanager
@@ -157,29 +164,20 @@ def _naming(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error
 
 
-def _probe_png(head: bytes) -> ImageInfo:
+def _probe_png(head: bytes, file: IO[bytes] | None = None) -> ImageInfo:
+    """file: to look for a transparent colour (tRNS), which counts as alpha, and for an animation (acTL)."""
     if len(head) < 33 or head[12:16] != b"IHDR":
         raise ValueError("the PNG header is cut off")
     width, height, bits, colour_type = struct.unpack(">IIBB", head[16:26])
     _check_pixels(height, width)
-    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
-    return ImageInfo((height, width), dtype, {0: 1, 4: 2, 6: 4}.get(colour_type, 3), alpha=True)
-
-
-def _png_orientation(file: IO[bytes]) -> int:
-    """The orientation in a PNG's eXIf chunk, which may be anywhere in the file; 1 where there is none."""
-    file.seek(len(PNG_MAGIC))
-    while len(header := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        if kind == b"eXIf":
-            exif = Image.Exif()
-            exif.load(file.read(length))
-            value = exif.get(ORIENTATION, 1)
-            return value if value in range(1, 9) else 1
-        if kind == b"IEND":
+    bands, pages = {0: 1, 4: 2, 6: 4}.get(colour_type, 3), 1
+    for kind, content in picture_details.png_chunks(file) if file is not None else ():
+        if kind == b"IDAT":
             break
-        file.seek(length + 4, os.SEEK_CUR)
-    return 1
+        bands += kind == b"tRNS" and bands in (1, 3)
+        pages = struct.unpack(">I", content[:4])[0] if kind == b"acTL" else pages
+    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
+    return ImageInfo((height, width), dtype, bands, alpha=True, pages=pages)
 
 
 def _check_pixels(height: int, width: int) -> None:
@@ -218,53 +216,61 @@ def _read_pillow(path: str | Path) -> np.ndarray:
         return array.astype(np.uint16) if array.dtype.itemsize == 2 else array
 
 
+def _levels_of_ppm(head: bytes) -> int:
+    """The value of white in a PGM or PPM (P5, P6); 0 for other files."""
+    match = re.match(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d+)\s", head)
+    return int(match[1]) if match else 0
+
+
+def _read_deep_ppm(content: bytes) -> np.ndarray:
+    """A PGM or PPM of more than 8 bits as uint16 of full range (Pillow reduces the colours of a PPM to 8 bits)."""
+    fields = re.match(rb"P([56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", content)
+    assert fields is not None  # as in `_levels_of_ppm`
+    bands, width, height, white = 1 if fields[1] == b"5" else 3, int(fields[2]), int(fields[3]), int(fields[4])
+    _check_pixels(height, width)
+    values = np.frombuffer(content, ">u2", height * width * bands, fields.end()).reshape(height, width, bands)
+    return np.rint(values.astype(np.float64) * (65535 / white)).astype(np.uint16)
+
+
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_image(path: str | Path, array: np.ndarray, quality: int = 95, profile: bytes | None = None) -> None:
+def write_image(path: str | Path, array: np.ndarray, quality: int = 95, details: Details = NO_DETAILS) -> None:
     """Write (H, W, C) or (H, W), RGB order: PNG keeps uint8 and uint16, TIFF everything; JPEG, WebP, BMP are 8-bit.
 
-    quality: of JPEG and WebP; a WebP of 100 is lossless. profile: ICC, kept where it is of the array's kind of colours (not in
-    BMP). Raises InputError where the format cannot hold the array.
+    quality: of JPEG and WebP; a WebP of 100 is lossless. details: kept as far as the format can hold them (`Details.lost`), the
+    ICC profile if it is for the array's kind of colours. Raises InputError where the format cannot hold the array.
     """
+    details = details if _fits(details.profile, array) else replace(details, profile=None)
     path = Path(path)
     suffix = path.suffix.lower()
     array = array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
     if suffix in (".tif", ".tiff"):
         with replacing(path) as temporary:
-            tiff.write(temporary, array, profile=_fitting(profile, array))
+            tiff.write(temporary, array, details=details)
         return
-    if suffix not in IMAGE_SUFFIXES:
-        raise InputError(f"{path}: unknown image type; use one of {', '.join(sorted(IMAGE_SUFFIXES))}")
+    if suffix not in WRITTEN_SUFFIXES:
+        raise InputError(f"{path}: cannot write this image type; use one of {', '.join(sorted(WRITTEN_SUFFIXES))}")
     bands = 1 if array.ndim == 2 else array.shape[-1]
     fits = array.dtype == np.uint8 or (suffix == ".png" and array.dtype == np.uint16)
-    if not fits or bands not in (1, 3, 4):
+    if not fits or bands not in ((1, 2, 3, 4) if suffix in ALPHA_SUFFIXES else (1, 3)):
         raise InputError(
             f"{path}: {suffix} cannot hold {bands} band(s) of {array.dtype}; write .tif (or .png for 16 bits)"
         )
     with replacing(path) as temporary:
         if suffix == ".png":
             content = bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
-            temporary.write_bytes(_with_profile(content, _fitting(profile, array)))
+            temporary.write_bytes(picture_details.with_chunks(content, details))
         else:
             exact = suffix == ".webp" and quality == 100  # other formats ignore the two
-            known: dict[str, Any] = {} if (icc := _fitting(profile, array)) is None else {"icc_profile": icc}
+            known = picture_details.pillow_options(details, suffix)
             Image.fromarray(array).save(temporary, quality=quality, lossless=exact, exact=exact, **known)
 
 
-def _fitting(profile: bytes | None, array: np.ndarray) -> bytes | None:
-    """The profile if it describes the colours that the array has."""
+def _fits(profile: bytes | None, array: np.ndarray) -> bool:
+    """Whether the profile describes the kind of colours that the array has."""
     space = b"GRAY" if array.ndim == 2 or array.shape[-1] <= 2 else b"RGB "
-    return profile if profile is not None and profile[16:20] == space else None
-
-
-def _with_profile(png: bytes, profile: bytes | None) -> bytes:
-    """A PNG with an iCCP chunk behind its header."""
-    if profile is None:
-        return png
-    end = len(PNG_MAGIC) + 25  # of IHDR
-    chunk = b"iCCP" + b"ICC\0\0" + zlib.compress(profile)
-    return png[:end] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[end:]
+    return profile is None or profile[16:20] == space
 
 
 # --- arrays and tensors -----------------------------------------------------------------------------------------------

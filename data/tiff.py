@@ -9,14 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 
+from data.details import (
+    EXIF_IFD,
+    GPS_IFD,
+    ORIENTATION,
+    RESOLUTION_UNIT,
+    TIFF_TEXTS,
+    Details,
+    exif_of_tiff,
+    tiff_options,
+)
 from data.geo_tags import GDAL_NODATA, PIXEL_SCALE, PLACES, TRANSFORMATION, GeoTags, tags_of
 
-PROFILE = 34675
-ORIENTATION = 274
+PROFILE, XMP = 34675, 700
+RESOLUTION = (282, 283)
+FORMATS_OF_TEXT = ('{"shape"', "ImageJ=", "<?xml", "shape=")  # image descriptions that only describe the file
 ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 
 
@@ -204,7 +216,7 @@ def _decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np
         array = array[..., None]
     if array.ndim != 3:
         raise ValueError(f"its pages have {array.ndim} axes ({page.axes}), expected rows, columns and bands")
-    array = upright(_plain_colours(array, page), _turn(page))
+    array = upright(_straight(_plain_colours(array, page), page), _turn(page))
     if dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     if dtype in (np.uint8, np.uint16):
@@ -236,6 +248,15 @@ def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     return array
 
 
+def _straight(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Divide integer colours that are multiplied by their alpha (associated alpha) by it."""
+    if tuple(page.extrasamples) != (1,) or array.dtype.kind != "u":
+        return array
+    top, alpha = np.iinfo(array.dtype).max, array[..., -1:].astype(np.float64)
+    colours = np.rint(array[..., :-1] * (top / np.maximum(alpha, 1))).clip(0, top)
+    return np.concatenate([colours.astype(array.dtype), array[..., -1:]], axis=-1)
+
+
 def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
     """Reject truncated files: tifffile fills missing strips with zeros, which would look like a dark image."""
     if math.prod(page.shape) * itemsize > max(2**26, 2000 * file_size):
@@ -256,40 +277,74 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
         return tags_of(_first(file) if page is None else file.pages[page].aspage())
 
 
-def read_profile(path: str | Path, page: int | None = None) -> bytes | None:
-    """The ICC profile of a page, or None."""
+def read_details(path: str | Path, page: int | None = None) -> Details:
+    """ICC profile, XMP, resolution and texts of a page, and the file's EXIF."""
     with _opened(path) as file:
-        value = (_first(file) if page is None else file.pages[page].aspage()).tags.valueof(PROFILE)
-    return bytes(value) if isinstance(value, bytes | tuple) else None
+        tags = (_first(file) if page is None else file.pages[page].aspage()).tags
+        found = {code: tags.valueof(code) for code in (PROFILE, XMP, *RESOLUTION, RESOLUTION_UNIT, *TIFF_TEXTS)}
+        has_exif = EXIF_IFD in tags or GPS_IFD in tags
+    texts = {key: str(found[code]) for code, key in TIFF_TEXTS.items() if isinstance(found[code], str)}
+    if texts.get("Description", "").startswith(FORMATS_OF_TEXT):
+        del texts["Description"]
+    return Details(
+        profile=_bytes(found[PROFILE]),
+        exif=exif_of_tiff(path) if has_exif else None,
+        xmp=_bytes(found[XMP]),
+        dpi=_dpi([found[code] for code in RESOLUTION], found[RESOLUTION_UNIT]),
+        texts=tuple(texts.items()),
+    )
+
+
+def _bytes(value: Any) -> bytes | None:
+    return (
+        bytes(value) or None if isinstance(value, bytes | tuple) else value.encode() if isinstance(value, str) else None
+    )
+
+
+def _dpi(fractions: list[Any], unit: Any) -> tuple[float, float] | None:
+    """Pixels per inch from two fractions and a unit (2, the default: inch, 3: centimetre); None for no unit or damage."""
+    factor = {None: 1.0, 2: 1.0, 3: 2.54}.get(unit)
+    try:
+        x, y = (factor * number / parts for number, parts in fractions)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (x, y) if min(x, y) > 0 else None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(path: str | Path, array: np.ndarray, geo: GeoTags | None = None, profile: bytes | None = None) -> None:
-    """Write one (H, W) or (H, W, C) image, deflate-compressed; `geo` must already be scaled to this size (`GeoTags.scaled`).
+def write(
+    path: str | Path, array: np.ndarray, geo: GeoTags | None = None, details: Details | None = None, alpha: bool = False
+) -> None:
+    """Write one (H, W) or (H, W, C) image, deflate-compressed; `geo` and `details` must already fit its size.
 
-    profile: ICC.
+    alpha: the second of two bands is transparency; the fourth of four always is.
     """
     with tifffile.TiffWriter(path, bigtiff=array.nbytes > 2**31) as writer:
-        write_page(writer, array, geo, profile)
+        write_page(writer, array, geo, details, alpha)
 
 
 def write_page(
-    writer: tifffile.TiffWriter, array: np.ndarray, geo: GeoTags | None = None, profile: bytes | None = None
+    writer: tifffile.TiffWriter,
+    array: np.ndarray,
+    geo: GeoTags | None = None,
+    details: Details | None = None,
+    alpha: bool = False,
 ) -> None:
     bands = array.shape[2] if array.ndim == 3 else 1
     array = array[..., 0] if array.ndim == 3 and bands == 1 else array
-    photometric = "rgb" if bands in (3, 4) else "minisblack"
+    options = tiff_options(details or Details())
+    options["extratags"] += geo.extratags() if geo else []
+    transparent = bands == 4 or (bands == 2 and alpha)
     writer.write(
         np.ascontiguousarray(array),
-        photometric=photometric,
-        extrasamples=["unassalpha"] if bands == 4 else [0] * (bands - 1) if bands in (2,) or bands > 4 else None,
+        photometric="rgb" if bands in (3, 4) else "minisblack",
+        extrasamples=["unassalpha"] if transparent else [0] * (bands - 1) if bands == 2 or bands > 4 else None,
         planarconfig="contig" if bands > 1 else None,
         compression="zlib",
         predictor=array.dtype.kind == "u",
         contiguous=False,
         metadata=None,
-        extratags=geo.extratags() if geo else (),
-        iccprofile=profile,
+        **options,
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.bands import BandMap
+from data.details import Details
 from data.geo_tags import GeoTags
-from data.media import from_tensor, to_tensor
+from data.media import NO_DETAILS, from_tensor, to_tensor
 from errors import InputError
 
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
@@ -101,8 +103,21 @@ class Clip(ABC):
         """The georeference of a frame, if its file has one."""
         return None
 
-    def profile(self, index: int) -> bytes | None:
-        """The ICC profile of a frame, if its file has one."""
+    @property
+    def transparent(self) -> bool:
+        """Whether any frame has transparency."""
+        return False
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        """(H, W, 1) as stored: the opacity of a frame's pixels; None if the frame is opaque."""
+        return None
+
+    def details(self, index: int) -> Details:
+        """Metadata of a frame's file."""
+        return NO_DETAILS
+
+    def file(self, index: int) -> Path | None:
+        """The file that holds this frame and no other."""
         return None
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from data.bands import BandMap
 from data.clips.base import Clip
 from data.degrade import Degradation
+from data.details import Details
 from data.geo_tags import GeoTags
 from data.media import colours
 from errors import InputError
@@ -75,8 +77,18 @@ class Derived(Clip):
     def geo(self, index: int) -> GeoTags | None:
         return self.clip.geo(index)
 
-    def profile(self, index: int) -> bytes | None:
-        return self.clip.profile(index)
+    @property
+    def transparent(self) -> bool:
+        return self.clip.transparent
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        return self.clip.alpha(index)
+
+    def details(self, index: int) -> Details:
+        return self.clip.details(index)
+
+    def file(self, index: int) -> Path | None:
+        return self.clip.file(index)
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return self.clip.holes(index)
@@ -105,8 +117,14 @@ class SubClip(Derived):
     def geo(self, index: int) -> GeoTags | None:
         return self.clip.geo(self.indices[index])
 
-    def profile(self, index: int) -> bytes | None:
-        return self.clip.profile(self.indices[index])
+    def alpha(self, index: int) -> np.ndarray | None:
+        return self.clip.alpha(self.indices[index])
+
+    def details(self, index: int) -> Details:
+        return self.clip.details(self.indices[index])
+
+    def file(self, index: int) -> Path | None:
+        return self.clip.file(self.indices[index])
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return self.clip.holes(self.indices[index])

@@ -15,7 +15,8 @@ import numpy as np
 from data import tiff
 from data.bands import BandMap, Bands
 from data.clips.base import Clip
-from data.media import IMAGE_SUFFIXES, ImageInfo, colours, page_numbers, probe, read_geo, read_measured, read_profile
+from data.details import Details
+from data.media import IMAGE_SUFFIXES, ImageInfo, colours, page_numbers, probe, read_details, read_geo, read_measured
 from data.naming import natural_key
 from data.validity import filled
 from data.video import VideoFile
@@ -39,11 +40,28 @@ class _StoredClip(Clip):
         """(H, W, bands) of the file, and where they are measured (None: everywhere)."""
 
     def _stored(self, index: int) -> np.ndarray:
-        """(H, W, bands) of the file, missing values filled."""
+        """(H, W, bands) of the file; missing values and colours of invisible pixels are those of the nearest other pixel."""
         array, valid = self._measured(index)
+        if self._has_alpha(array) and not (visible := array[..., -1:] > 0).all() and visible.any():
+            seen = np.concatenate([np.broadcast_to(visible, array[..., :-1].shape), np.ones_like(visible)], axis=-1)
+            valid = seen if valid is None else seen & valid
         return (
             array if valid is None else np.moveaxis(filled(np.moveaxis(array, -1, 0), np.moveaxis(valid, -1, 0)), 0, -1)
         )
+
+    def _has_alpha(self, array: np.ndarray) -> bool:
+        """Whether the last band of (H, W, bands) is transparency and was not chosen as a colour."""
+        bands = array.shape[-1]
+        chosen = self.bands is not None and self.bands.choice is not None and bands in self.bands.choice
+        return bands in (2, 4) and self._info.alpha and not chosen
+
+    @property
+    def transparent(self) -> bool:
+        return self._info.alpha and self._info.bands in (2, 4)
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        array, _ = self._measured(self.check_index(index))
+        return array[..., -1:] if self._has_alpha(array) else None
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         array, valid = self._measured(self.check_index(index))
@@ -131,7 +149,7 @@ class FolderClip(_StoredClip):
         if not self.paths:
             raise InputError(f"{where}: no image files; expected frames as {', '.join(sorted(IMAGE_SUFFIXES))}")
         self.name = name or where.resolve().name
-        self.fps, self.bands, self._coloured = fps, bands, False
+        self.fps, self.bands, self._coloured, self._transparent = fps, bands, False, False
         self.frame_names = [path.stem for path in self.paths]
         _check_names(self.paths)
         numbers = frame_numbers(self.frame_names)
@@ -148,9 +166,13 @@ class FolderClip(_StoredClip):
     def channels(self) -> int:
         return 3 if self._coloured and self.band_map is None else super().channels
 
+    @property
+    def transparent(self) -> bool:
+        return self._transparent or super().transparent
+
     def examine(self) -> None:
-        """Read every header: a frame of another size or depth raises InputError, and a clip with any colour frame is colour,
-        also if its first frame is stored as gray.
+        """Read every header: a frame of another size or depth raises InputError, and a clip with any colour (transparent) frame
+        is colour (transparent), also if its first frame is not.
         """
         height, width = self.size
         for path in self.paths:
@@ -165,6 +187,7 @@ class FolderClip(_StoredClip):
                     f"{path}: {info.bits} bits per value, the clip's first frame has {self._info.bits}; convert one of them"
                 )
             self._coloured |= info.bands >= 3
+            self._transparent |= info.alpha and info.bands in (2, 4)
 
     def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.paths[index])
@@ -172,8 +195,11 @@ class FolderClip(_StoredClip):
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.paths[index])
 
-    def profile(self, index: int) -> bytes | None:
-        return read_profile(self.paths[index])
+    def details(self, index: int) -> Details:
+        return read_details(self.paths[index])
+
+    def file(self, index: int) -> Path | None:
+        return self.paths[index]
 
     def source(self, index: int) -> str:
         return str(self.paths[index])
@@ -206,6 +232,9 @@ class TiffStackClip(_StoredClip):
 
     def geo(self, index: int) -> tiff.GeoTags | None:
         return read_geo(self.path, self._pages[index]) or read_geo(self.path)
+
+    def details(self, index: int) -> Details:
+        return read_details(self.path, self._pages[index])
 
     def source(self, index: int) -> str:
         return f"{self.path} page {index}"

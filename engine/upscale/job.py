@@ -20,12 +20,13 @@ import numpy as np
 from data import frame_writer, tiff
 from data.baseline import Bicubic
 from data.clips import Clip
-from data.files import move, remove_own_folder, remove_unfinished
+from data.details import Details
+from data.files import is_own_folder, move, remove_own_folder, remove_unfinished, replacing
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
 from data.validity import with_holes
 from data.video import join
-from engine.upscale import comparison
+from engine.upscale import comparison, pictures
 from engine.upscale.timeline import Timeline
 from engine.upscale.video_target import VideoTarget
 from engine.upscale.work_folder import begun_with, check_same, check_work_folder, create, is_filled, work_folder
@@ -66,14 +67,20 @@ class ClipJob:
         if self.bands is not None:
             self.dtype = self.bands.dtype
         self.channels = 3 if self.kind == "video" else self.clip.channels
+        self.alpha = self.kind != "video" and self.clip.transparent and pictures.holds_alpha(self.image_suffix)
 
     def __len__(self) -> int:
         """Number of output frames."""
         return len(self.timeline)
 
     @property
+    def suffix(self) -> str:
+        """Suffix of the output's pictures."""
+        return ".tif" if self.kind == "stack" else self.image_suffix
+
+    @property
     def shape(self) -> tuple[int, int, int]:
-        return (*self.size, self.channels)
+        return (*self.size, self.channels + self.alpha)
 
     @property
     def pieces(self) -> list[int]:
@@ -109,7 +116,14 @@ class ClipJob:
     @property
     def places(self) -> list[Path]:
         """Paths that the job writes: the result, the comparison and the work folder."""
-        return [self.out, *([self.beside] if self.compare else []), self.work]
+        return [self.out, *([self.beside] if self.compare else []), *self.beside_image, self.work]
+
+    @cached_property
+    def beside_image(self) -> list[Path]:
+        """Files with the georeference of a single picture."""
+        return (
+            [self.out.with_suffix(suffix) for suffix in self.side_files(0)] if self.kind in ("image", "stack") else []
+        )
 
     # --- the work folder ---
 
@@ -150,13 +164,28 @@ class ClipJob:
             array = with_holes(array, np.zeros_like(source) if self.kind == "video" else source, valid)
         if self.kind == "video":
             frame_writer.store_frame(self.raw(index), array)
-        else:
-            frame_writer.write_frame(
-                self.image(index),
-                array,
-                self.geo(index) if self.kind == "frames" else None,
-                self.clip.profile(self.place(index)[0]),
+            return
+        if self.alpha:
+            array = np.concatenate(
+                [array, pictures.enlarged_alpha(self.clip, self.place(index), self.size, array.dtype)], axis=-1
             )
+        geo = self.geo(index) if self.kind == "frames" else None
+        if self.kind == "frames":
+            self._write_side_files(index, self.image(index), replace=True)
+        frame_writer.write_frame(self.image(index), array, geo, self.details(index), self.alpha)
+
+    def details(self, index: int) -> Details:
+        """Metadata of the source's frame, for the output's size."""
+        return pictures.enlarged_details(self.clip, self.place(index)[0], self.size)
+
+    def side_files(self, index: int) -> dict[str, bytes]:
+        """World file and reference system of an output picture, by suffix."""
+        return pictures.side_files(self.clip, self.place(index)[0], self.geo(index), self.suffix)
+
+    def _write_side_files(self, index: int, image: Path, *, replace: bool) -> None:
+        for suffix, content in self.side_files(index).items():
+            with replacing(image.with_suffix(suffix), replace=replace) as temporary:
+                temporary.write_bytes(content)
 
     def finish_piece(self, number: int) -> None:
         """Encode a piece with all its frames, and its comparison, then delete the raw frames."""
@@ -212,7 +241,10 @@ class ClipJob:
     @property
     def notes(self) -> list[str]:
         """Notes for the user on the written files."""
-        return [f"'{target.path}': {note}" for target in (self.target,) if target for note in target.notes]
+        notes = [f"'{target.path}': {note}" for target in (self.target,) if target for note in target.notes]
+        if self.kind == "video":
+            return notes + pictures.losses_of_video(self.clip)
+        return notes + pictures.losses(self.clip, self.geo(0), self.suffix)
 
     def check_formats(self) -> None:
         """Raises InputError if the output format cannot store the frames, their times or the source's tracks."""
@@ -236,11 +268,15 @@ class ClipJob:
         check_free(self.out, self.kind, self.overwrite, self.made)
         if self.compare:
             check_free(self.beside, "video", self.overwrite)
+        for path in self.beside_image:
+            check_free(path, "side file", self.overwrite)
 
     @cached_property
     def made(self) -> frozenset[str]:
         """Names of the files in an output folder."""
-        return frozenset(self.image(index).name for index in range(len(self)) if self.kind == "frames")
+        images = [(index, self.image(index)) for index in range(len(self)) if self.kind == "frames"]
+        sides = [image.with_suffix(suffix).name for index, image in images for suffix in self.side_files(index)]
+        return frozenset([*(image.name for _, image in images), *sides])
 
     def begin(self, resume: bool) -> None:
         """Create the work folder, or reuse the existing one with `resume`. Raises InputError if it belongs to another job or
@@ -260,9 +296,19 @@ class ClipJob:
 
     def _drop_damaged(self) -> None:
         """Delete finished frames that cannot be read, so that they are restored again."""
-        for path in (*(self.work / "raw").glob("*"), *(self.work / "frames").glob("*")):
+        images = [path for path in (self.work / "frames").glob("*") if path.suffix == self.image_suffix]
+        for path in (*(self.work / "raw").glob("*"), *images):
             if not frame_writer.is_sound(path, self.shape, self.dtype):
                 path.unlink()
+
+    def leave(self) -> str:
+        """After a failure: keep the work folder if it has finished parts, and say so; else remove it."""
+        if not is_own_folder(self.work):
+            return ""
+        if any(is_filled(path) for name in ("raw", "frames", "pieces") for path in (self.work / name).glob("*")):
+            return f"finished parts are kept in '{self.work}' for --resume (--overwrite starts again)"
+        remove_own_folder(self.work)
+        return ""
 
     def begun_with(self) -> dict[str, Any]:
         """Settings of an interrupted run of this job; empty if there is none."""
@@ -275,11 +321,14 @@ class ClipJob:
         if self.target:
             self._join(self.target, [self.piece(number) for number in self.pieces])
         elif self.kind == "image":
+            self._write_side_files(0, self.out, replace=self.overwrite)
             move(self.image(0), self.out, replace=self.overwrite)
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices, whole = range(len(self)), self.work / self.out.name
-            frame_writer.write_stack(whole, self.stored(indices), total, map(self.geo, indices))
+            self._write_side_files(0, self.out, replace=self.overwrite)
+            tags = ((self.geo(index), self.details(index)) for index in indices)
+            frame_writer.write_stack(whole, self.stored(indices), total, tags, self.alpha)
             move(whole, self.out, replace=self.overwrite)
         else:
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)

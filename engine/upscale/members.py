@@ -3,57 +3,132 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.clips import FolderClip, frame_numbers, image_files
+from data.clips import frame_numbers, image_files
 from data.files import resolved
 from data.frame_writer import STACK_SUFFIXES
-from data.media import VIDEO_SUFFIXES, ImageInfo, probe
+from data.media import VIDEO_SUFFIXES, probe
 from data.naming import natural_key
-from data.scenes import UNLIKE, changes
 from data.video.containers import OUTPUT_SUFFIXES
+from engine.upscale.relations import series_in, series_name, some, unrelated
 from errors import InputError
+
+ANIMATED = (".gif", ".apng")
 
 
 @dataclass(frozen=True)
 class Member:
-    """One clip of a folder and the name of its output. still: a single picture."""
+    """One clip of a folder and the name of its output, relative to the output folder.
+
+    still: a single picture.   frames: of a series of frames that shares its folder with others.   problem: why the clip cannot
+    be used.
+    """
 
     path: Path
     output: str
     still: bool = False
+    frames: tuple[Path, ...] = ()
+    problem: str = ""
 
 
 def find_members(
-    source: Path, out: Path, stills: bool, image_suffix: str, note: Callable[[str], None]
+    source: Path, out: Path, stills: bool, image_suffix: str, note: Callable[[str], None], joined: bool = False
 ) -> list[Member] | None:
-    """The clips in a folder, in natural order; None if the folder itself is one clip of frames.
+    """The clips in a folder and in the folders below it, in natural order; None if the folder itself is one clip of frames.
 
     stills: every picture is a separate clip. image_suffix: of the pictures written for them; TIFF stays TIFF.
+    joined: the output is possible for one clip only (a video, for example), so that unlike frames are scenes of it.
     Raises InputError if the folder is ambiguous or has no clips. `note` is called with skipped files.
     """
     pictures = image_files(source)
     stacks = [path for path in pictures if is_stack(path)]
     pictures = [path for path in pictures if path not in stacks]
-    clips = sorted([*clips_in(source, out), *stacks], key=lambda path: natural_key(path.name))
-    inner = [path for path in source.iterdir() if path.is_dir() and resolved(path) != resolved(out)]
-    hollow = [path.name for path in inner if path not in clips and path.name[0] != "."]
-    if not clips and not pictures:
+    files = [*stacks, *(path for path in clips_in(source, out) if path.is_file())]
+    members = [Member(path, clip_output(path)) for path in files]
+    hollow = []
+    for folder in folders_in(source, out):
+        found = _of_folder(folder, out, stills, image_suffix, note)
+        members += found
+        hollow += [] if found else [folder.name]
+    members.sort(key=lambda member: natural_key(member.output))
+    if not members and not pictures:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
     if hollow:
-        note(f"'{source}': left out, because they hold no frames: {_some(hollow)}")
-    if not clips and not stills and not _unrelated(pictures, note):
-        return None
-    if clips and pictures and not stills:
-        _check_clear(source, pictures, clips)
+        note(f"'{source}': left out, because they hold no frames: {some(hollow)}")
+    if not members and not stills:
+        return _parts(source, pictures, image_suffix, note, joined)
+    if members and pictures and not stills:
+        _check_clear(source, pictures, members)
         note(
-            f"'{source}': left out, because they are no clips: {_some([path.name for path in pictures])} (--stills: also)"
+            f"'{source}': left out, because they are no clips: {some([path.name for path in pictures])} (--stills: also)"
         )
         pictures = []
-    return [Member(path, clip_output(path)) for path in clips] + _stills(pictures, image_suffix)
+    return members + _stills(pictures, image_suffix)
+
+
+def _of_folder(folder: Path, out: Path, stills: bool, image_suffix: str, note: Callable[[str], None]) -> list[Member]:
+    """The clips of a folder in the source; a folder that is ambiguous is a member with a problem."""
+    try:
+        if any(not is_stack(path) for path in image_files(folder)):  # a clip; folders in it are no part of it
+            found = None if stills else _parts(folder, image_files(folder), image_suffix, note, False)
+        elif any(clips_below(folder, out)):
+            found = find_members(folder, out, stills, image_suffix, note)
+        else:
+            return []
+    except InputError as error:
+        return [Member(folder, folder.name, problem=str(error))]
+    if found is None:
+        return [Member(folder, folder.name)]
+    return [replace(member, output=f"{folder.name}/{member.output}") for member in found]
+
+
+def _parts(
+    source: Path, pictures: Sequence[Path], image_suffix: str, note: Callable[[str], None], joined: bool
+) -> list[Member] | None:
+    """Series of frames or single photographs in a folder of pictures; None for one clip."""
+    series = series_in(pictures)
+    if not series:
+        reason = unrelated(pictures, joined)
+        if reason:
+            note(f"'{source}': {len(pictures)} pictures are upscaled one by one: {reason}")
+        return _stills(pictures, image_suffix) if reason else None
+    firsts = ", ".join(f"'{group[0].name}' ({len(group)})" for group in series[:4]) + (
+        ", ..." if len(series) > 4 else ""
+    )
+    if joined:
+        raise InputError(
+            f"'{source}' holds {len(series)} series of frames, which are no single clip: {firsts}: name an output folder, or "
+            "move each series into a folder of its own"
+        )
+    note(f"'{source}': {len(series)} series of frames, each a clip of its own: {firsts}")
+    names = [series_name(group) for group in series]
+    if len(set(names)) < len(names):
+        names = [group[0].stem for group in series]
+    members: list[Member] = []
+    for name, group in zip(names, series, strict=True):
+        photographs = unrelated(group, joined=False)
+        members += _stills(group, image_suffix) if photographs else [Member(source, name, frames=tuple(group))]
+    return members
+
+
+def folders_in(source: Path, out: Path) -> list[Path]:
+    """Folders in a folder, in natural order, without hidden ones and the output. Links are followed to folders of frames only."""
+    found = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "."]
+    found = [path for path in found if not path.is_symlink() or is_clip(path)]
+    return sorted((path for path in found if resolved(path) != resolved(out)), key=lambda path: natural_key(path.name))
+
+
+def clips_below(source: Path, out: Path) -> Iterator[Path]:
+    """Videos, TIFF stacks and folders of frames in a folder and all folders in it."""
+    clips = clips_in(source, out)
+    yield from clips
+    yield from (path for path in image_files(source) if is_stack(path))
+    for folder in folders_in(source, out):
+        if folder not in clips:
+            yield from clips_below(folder, out)
 
 
 def clips_in(source: Path, out: Path) -> list[Path]:
@@ -69,9 +144,9 @@ def is_clip(path: Path) -> bool:
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a file is a TIFF of several pages; False for a damaged file."""
+    """Whether a file is a TIFF of several pages or an animation; False for a damaged file."""
     try:
-        return path.suffix.lower() in STACK_SUFFIXES and probe(path).pages > 1
+        return path.suffix.lower() in (*STACK_SUFFIXES, *ANIMATED) and probe(path).pages > 1
     except InputError:
         return False
 
@@ -95,49 +170,10 @@ def _stills(pictures: Sequence[Path], suffix: str) -> list[Member]:
     return members
 
 
-def _check_clear(source: Path, pictures: Sequence[Path], clips: Sequence[Path]) -> None:
+def _check_clear(source: Path, pictures: Sequence[Path], members: Sequence[Member]) -> None:
     """Raises InputError for numbered frames next to clips, which may be a clip themselves; other pictures are allowed."""
     if len(pictures) > 1 and frame_numbers([path.stem for path in pictures]):
         raise InputError(
-            f"'{source}' holds frames ({pictures[0].name}, ...) and also clips ({clips[0].name}, ...): name one of the "
+            f"'{source}' holds frames ({pictures[0].name}, ...) and also clips ({members[0].output}, ...): name one of the "
             "clips, move the frames into a folder of their own, or say --stills to upscale each picture by itself"
         )
-
-
-def _unrelated(pictures: Sequence[Path], note: Callable[[str], None]) -> bool:
-    """Whether pictures are not frames of one clip: they have many sizes, or gaps in their numbers and unrelated content."""
-    if len(pictures) < 2:
-        return False
-    infos = {path: _header(path) for path in pictures}
-    sizes = Counter(info.size for info in infos.values() if info)
-    numbers = frame_numbers([path.stem for path in pictures])
-    reason = ""
-    if len(sizes) > 1 and (not numbers or 2 * max(sizes.values()) <= len(pictures)):
-        reason = f"they have {len(sizes)} sizes"
-    elif len(sizes) == 1 and numbers and _has_gaps(numbers) and _nothing_in_common(pictures):
-        reason = "their numbers have gaps, and they have nothing in common"
-    if reason:
-        note(f"{len(pictures)} pictures are upscaled one by one: {reason}")
-    return bool(reason)
-
-
-def _header(path: Path) -> ImageInfo | None:
-    try:
-        return probe(path)
-    except InputError:
-        return None  # opening the clip or the still raises the error with its reason
-
-
-def _has_gaps(numbers: Sequence[int]) -> bool:
-    return len({after - before for before, after in pairwise(numbers)}) > 1
-
-
-def _nothing_in_common(pictures: Sequence[Path]) -> bool:
-    try:
-        return all(change.correlation < UNLIKE for change in changes(FolderClip(pictures, allow_gaps=True)))
-    except InputError:
-        return False
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

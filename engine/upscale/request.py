@@ -10,7 +10,7 @@ from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene, open_series
 from data.files import resolved, sha256
-from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
+from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, probe
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for
@@ -19,7 +19,7 @@ from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
-from engine.upscale.members import Member, clips_in, find_members
+from engine.upscale.members import Member, clips_below, find_members
 from engine.upscale.options import Request
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
@@ -27,6 +27,10 @@ from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network, set_use
 
+UNREAD = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".hdr", ".pfm", ".pam", ".dng", ".cr2", ".nef", ".arw",
+     ".img", ".dat", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".hdf", ".npy", ".npz", ".zip", ".dcm", ".tga", ".ico")
+)  # fmt: skip
 LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
 
@@ -66,7 +70,8 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
     check_places([out], inputs(request))
     suffix = f".{request.image_format or 'png'}"
-    members = None if source.is_file() else find_members(source, out, request.stills, suffix, say)
+    joined = out.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES) or is_joined(request)
+    members = None if source.is_file() else find_members(source, out, request.stills, suffix, say, joined)
     if members is None and (series := open_series_for(source, out, request)):
         failures.several = True
         return series
@@ -78,16 +83,34 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     failures.several = len(members) > 1
     clips: list[tuple[Clip, Path]] = []
     for member in members:
-        with failures.of(member.path.name):
+        with failures.of(member.output if member.frames else member.path.name):
             place = out / member.output
-            clips.append(open_scene_for(member.path, place, request) or (open_clip(member.path, request), place))
+            clips.append(open_scene_for(member.path, place, request) or (open_member(member, request), place))
     return clips
+
+
+def is_joined(request: Request) -> bool:
+    """Whether a request makes sense for frames of one clip only."""
+    parts = request.begin is not None or request.end is not None or request.preview_seconds is not None
+    return bool(parts or request.fps or request.times or request.input_fps) or str(request.out) == "-"
+
+
+def open_member(member: Member, request: Request) -> Clip:
+    if member.problem:
+        raise InputError(member.problem)
+    if not member.frames:
+        return open_clip(member.path, request)
+    clip = FolderClip(member.frames, Path(member.output).name, fps=request.input_fps, bands=request.stretch())
+    clip.examine()
+    return clip
 
 
 def inputs(request: Request) -> list[Path]:
     """Input paths that must not be overwritten. For a folder of clips these are the clips: results may go into a new folder in it."""
     source, weights = request.source, [request.weight] if request.weight else []
-    clips = clips_in(source, request.out) if source.is_dir() and resolved(source) != resolved(request.out) else []
+    clips = (
+        list(clips_below(source, request.out)) if source.is_dir() and resolved(source) != resolved(request.out) else []
+    )
     return [*([*clips, *image_files(source)] if clips else [source]), *weights]
 
 
@@ -138,8 +161,17 @@ def open_clip(path: Path, request: Request) -> Clip:
             raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
     if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
         return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
-    if path.suffix.lower() in IMAGE_SUFFIXES and probe(path).pages == 1:
-        return FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
+    if path.suffix.lower() in UNREAD:
+        raise InputError(f"'{path}': {path.suffix} files are not read; convert it first, for example to PNG or TIFF")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        if probe(path).pages == 1:
+            clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
+            clip.examine()
+            return clip
+        if path.suffix.lower() == ".webp":
+            raise InputError(
+                f"'{path}': is an animated WebP, which is not read; convert it to an animated PNG or GIF first"
+            )
     if request.stretch():
         raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
     if path.is_file() and path.stat().st_size > LARGE_VIDEO:
@@ -196,6 +228,10 @@ def kind_of(suffix: str, clip: Clip) -> str:
         return "stack"
     if suffix not in IMAGE_SUFFIXES:
         return "frames"
+    if suffix not in WRITTEN_SUFFIXES:
+        raise InputError(
+            f"'{suffix}' files are read but not written: name the output {', '.join(sorted(WRITTEN_SUFFIXES))}"
+        )
     if len(clip) > 1:
         raise InputError(f"clip '{clip.name}' has {len(clip)} frames, a {suffix} holds one: name a folder or a video")
     return "image"

@@ -105,11 +105,27 @@ def make_all(
     try:
         with patient_exit():
             work(jobs, network, request, device, failures)
+        distributed.barrier()
+        written = [path for job in jobs for path in finish(job, failures)] if distributed.is_main() else []
     except KeyboardInterrupt:
         say("interrupted: what is finished is kept; the same command with --resume goes on")
+        leave(jobs)
         raise
-    distributed.barrier()
-    return [path for job in jobs for path in finish(job, failures)] if distributed.is_main() else []
+    except InputError as error:
+        raise InputError("; ".join([str(error), *leave(jobs)])) from error
+    except BaseException:
+        leave(jobs)
+        raise
+    for remark in leave(jobs):
+        say(remark)
+    return written
+
+
+def leave(jobs: list[ClipJob]) -> list[str]:
+    """Remove the work folders of failed jobs that have no finished parts; names the others."""
+    if distributed.world() > 1:
+        return []  # other processes may still write
+    return [remark for job in jobs if job.work.exists() and (remark := job.leave())]
 
 
 def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:

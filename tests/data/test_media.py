@@ -8,12 +8,13 @@ import tifffile
 import torch
 from PIL import Image, ImageCms, ImageOps
 
+from data.details import Details
 from data.media import (
     colours,
     from_tensor,
     probe,
+    read_details,
     read_image,
-    read_profile,
     rgb,
     to_float,
     to_planes,
@@ -249,12 +250,14 @@ def test_profiles_are_read_and_kept(tmp_path, suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / f"in{suffix}", icc_profile=profile)
-    assert read_profile(tmp_path / f"in{suffix}") == profile
-    write_image(tmp_path / f"out{suffix}", picture, profile=profile)
+    assert read_details(tmp_path / f"in{suffix}").profile == profile
+    write_image(tmp_path / f"out{suffix}", picture, details=Details(profile))
     with Image.open(tmp_path / f"out{suffix}") as image:
         assert image.info["icc_profile"] == profile
-    write_image(tmp_path / f"gray{suffix}", picture[..., :1], profile=profile)  # not a profile of gray pictures
-    assert read_profile(tmp_path / f"gray{suffix}") is None
+    write_image(
+        tmp_path / f"gray{suffix}", picture[..., :1], details=Details(profile)
+    )  # not a profile of gray pictures
+    assert read_details(tmp_path / f"gray{suffix}").profile is None
     if suffix in (".png", ".tif"):
         assert np.array_equal(read_image(tmp_path / f"out{suffix}"), picture)
 

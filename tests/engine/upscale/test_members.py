@@ -162,3 +162,132 @@ def test_a_folder_of_stacks(tmp_path):
         tifffile.imwrite(tmp_path / "in" / f"{name}.tif", np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
     members = find_members(tmp_path / "in", tmp_path / "out", False, ".png", print)
     assert members is not None and [member.output for member in members] == ["a.tif", "b.tif"]
+
+
+# --- what belongs together ----------------------------------------------------------------------------------------------
+
+
+def series(folder: Path, names: list[str], seed: int = 0) -> None:
+    """Frames of one moving pattern with these names; seed: of the pattern."""
+    clip = moving_clip(len(names), 16, 24)
+    for index, name in enumerate(names):
+        write_image(folder / f"{name}.png", np.roll(clip.array(index), 7 * seed, axis=0 if seed % 2 else 1))
+
+
+@pytest.mark.parametrize("first", [1, 17])
+def test_photographs_of_one_size_are_clips_of_their_own(weight, tmp_path, capsys, first):
+    for number in range(first, first + 4):
+        photograph(tmp_path / "in" / f"IMG_{number:04d}.jpg", seed=number)
+    make(tmp_path / "in", tmp_path / "out", weight)
+    single = tmp_path / "single.png"
+    make(tmp_path / "in" / f"IMG_{first:04d}.jpg", single, weight)
+    assert np.array_equal(read_image(single), read_image(tmp_path / "out" / f"IMG_{first:04d}.png"))
+    assert "one by one: most have nothing in common" in capsys.readouterr().out
+
+
+def test_photographs_with_names_of_words(weight, tmp_path, capsys):
+    for number, name in enumerate(("beach", "dog", "tower")):
+        photograph(tmp_path / "in" / f"{name}.png", seed=number)
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert "one by one" in capsys.readouterr().out and listed(tmp_path / "out") == ["beach.png", "dog.png", "tower.png"]
+
+
+def test_unlike_frames_that_become_a_video_are_one_clip(weight, tmp_path):
+    import av
+
+    for number in range(3):
+        photograph(tmp_path / "in" / f"{number}.png", seed=number)
+    make(tmp_path / "in", tmp_path / "out.mp4", weight)
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert len(list(file.decode(video=0))) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "outputs"),
+    [
+        (["a_001", "a_002", "a_003", "b_001", "b_002"], ["a", "b"]),
+        (["left001", "left002", "Right001", "Right002"], ["left", "Right"]),
+        (["001_vis", "002_vis", "001_nir", "002_nir"], ["vis", "nir"]),
+    ],
+)
+def test_two_series_of_names_are_two_clips(weight, tmp_path, capsys, names, outputs):
+    series(tmp_path / "in", names)
+    make(tmp_path / "in", tmp_path / "out", weight)
+    text = capsys.readouterr().out
+    assert "2 series of frames, each a clip of its own" in text
+    assert len(list((tmp_path / "out").iterdir())) == 2 and len(listed(tmp_path / "out")) == len(names)
+    with pytest.raises(InputError, match="no single clip"):
+        make(tmp_path / "in", tmp_path / "out.mp4", weight)
+
+
+def test_numbers_that_tell_clips_apart(tmp_path):
+    series(tmp_path / "in", ["clip1_001", "clip1_002"])
+    for number in (1, 2):
+        photograph(tmp_path / "in" / f"clip2_{number:03d}.png", seed=5)
+    members = find_members(tmp_path / "in", tmp_path / "out", False, ".png", print)
+    assert [(member.output, len(member.frames)) for member in members] == [("clip1", 2), ("clip2", 2)]
+
+
+@pytest.mark.parametrize(
+    "stems", [["2020-01-01_12-00-05", "2020-01-01_12-00-35", "2020-01-01_12-01-05"], ["x", "y", "z"]]
+)
+def test_names_that_are_no_series(tmp_path, stems):
+    series(tmp_path / "in", stems)
+    assert find_members(tmp_path / "in", tmp_path / "out", False, ".png", print) is None
+
+
+def test_a_cover_among_frames_is_asked_about(weight, tmp_path):
+    series(tmp_path / "in", ["f_001", "f_002", "f_003", "cover"])
+    with pytest.raises(
+        InputError, match=r"numbered frames \(f_001.png, \.\.\.\) and other pictures \('cover\.png'\).*--stills"
+    ):
+        make(tmp_path / "in", tmp_path / "out", weight)
+
+
+def test_tiles_of_a_mosaic_are_no_series(weight, tmp_path, capsys):
+    frame = moving_clip(1, 16, 24).array(0)
+    for k in range(3):  # the same content, so that only the places tell them apart
+        write_image(tmp_path / "in" / f"tile_{k}.png", frame)
+        (tmp_path / "in" / f"tile_{k}.pgw").write_text(f"10\n0\n0\n-10\n{5e5 + 5 + 240 * k}\n4999995\n")
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert "they show different places" in capsys.readouterr().out
+    assert {f"tile_{k}.pgw" for k in range(3)} < set(listed(tmp_path / "out"))
+
+
+# --- folders in folders -------------------------------------------------------------------------------------------------
+
+
+def test_clips_two_folders_deep_are_upscaled(weight, tmp_path):
+    frames(tmp_path / "in" / "a" / "one", 2)
+    frames(tmp_path / "in" / "a" / "two", 2)
+    frames(tmp_path / "in" / "b", 2)
+    make(tmp_path / "in", tmp_path / "out", weight)
+    expected = [f"{place}/00{k}.png" for place in ("a/one", "a/two", "b") for k in range(2)]
+    assert listed(tmp_path / "out") == expected
+
+
+def test_an_ambiguous_folder_does_not_keep_the_others(weight, tmp_path):
+    frames(tmp_path / "in" / "good", 2)
+    series(tmp_path / "in" / "bad", ["f_001", "f_002", "f_003", "cover"])
+    with pytest.raises(InputError, match=r"1 of 2 clips.*'bad'.*cover"):
+        make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == ["good/000.png", "good/001.png"]
+
+
+def test_photographs_in_folders(weight, tmp_path):
+    for place in "ab":
+        for number in range(3):
+            photograph(tmp_path / "in" / place / f"{number}.png", seed=number + ord(place))
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == [f"{place}/{number}.png" for place in "ab" for number in range(3)]
+    make(tmp_path / "in" / "a", tmp_path / "a", weight)
+    assert np.array_equal(read_image(tmp_path / "a" / "1.png"), read_image(tmp_path / "out" / "a" / "1.png"))
+
+
+def test_a_linked_folder_of_frames_is_a_clip_and_a_circle_of_links_is_none(weight, tmp_path):
+    frames(tmp_path / "far", 2)
+    frames(tmp_path / "in" / "near", 2)
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == [f"{place}/00{k}.png" for place in ("link", "near") for k in range(2)]

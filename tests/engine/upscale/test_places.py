@@ -180,3 +180,32 @@ def test_a_damaged_note_of_the_work(frames, weight, tmp_path, monkeypatch, conte
         make(frames, tmp_path / "large", weight, resume=True)
     make(frames, tmp_path / "large", weight, overwrite=True)
     assert read_image(tmp_path / "large" / "0002.png").shape == (32, 48, 3)
+
+
+@pytest.mark.parametrize("source", ["frames", "frames/0001.png"])
+def test_a_hard_link_of_the_input_is_no_output(frames, weight, tmp_path, source):
+    before = (frames / "0001.png").read_bytes()
+    os.link(frames / "0001.png", tmp_path / "other.png")
+    with pytest.raises(InputError, match=r"another name \(a hard link\) of the input"):
+        make(tmp_path / source, tmp_path / "other.png", weight, overwrite=True)
+    assert (frames / "0001.png").read_bytes() == (tmp_path / "other.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("finished", [0, 2])
+def test_a_failed_run_leaves_only_what_can_go_on(frames, weight, tmp_path, monkeypatch, finished):
+    keep = ClipJob.keep
+
+    def failing(job, index, frame):
+        if index == finished:
+            raise InputError("the disk is full")
+        keep(job, index, frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ClipJob, "keep", failing)
+        with pytest.raises(
+            InputError, match="the disk is full" + (r"; finished parts are kept.*--resume" if finished else "$")
+        ):
+            make(frames, tmp_path / "large", weight)
+    assert (tmp_path / ".large.upscaling").exists() == bool(finished)
+    make(frames, tmp_path / "large", weight, resume=bool(finished))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "large"]

@@ -1,0 +1,304 @@
+"""Metadata of pictures: ICC profile, EXIF, XMP, resolution, texts and the colour chunks of PNG.
+
+`read_details` reads them, `Details.enlarged` adapts them to a picture of another size that is upright, and
+`data.media.write_image` writes them as far as the format can hold them; `lost` names the rest.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import IO, Any
+
+from PIL import Image
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+ORIENTATION = 0x0112  # EXIF and TIFF
+XMP_KEYWORD = "XML:com.adobe.xmp"
+COLOUR_CHUNKS = (b"cICP", b"gAMA", b"cHRM", b"sRGB")  # of PNG, copied unchanged
+TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+LARGEST_TEXT = 2**24  # bytes of one text or profile; larger ones indicate a damaged file
+METRES_PER_INCH = 0.0254
+SOFTWARE = 305  # tag of TIFF
+EXIF_IFD, GPS_IFD, RESOLUTION_UNIT = 0x8769, 0x8825, 0x0128
+# EXIF tags of sizes in pixels -> axis (0: width); of resolutions -> axis
+EXIF_SIZES = {0x0100: 0, 0x0101: 1, 0xA002: 0, 0xA003: 1}
+EXIF_RESOLUTIONS = {0x011A: 0, 0x011B: 1, 0xA20E: 0, 0xA20F: 1}
+TIFF_TEXTS = {270: "Description", 271: "Make", 272: "Model", 305: "Software", 306: "Creation Time", 315: "Author",
+              33432: "Copyright"}  # fmt: skip
+CARRIED = {
+    ".png": {"profile", "exif", "xmp", "dpi", "texts", "colours"},
+    ".jpg": {"profile", "exif", "xmp", "dpi"},
+    ".webp": {"profile", "exif", "xmp"},
+    ".bmp": {"dpi"},
+    ".tif": {"profile", "xmp", "dpi"},
+}
+NAMES = {"profile": "ICC profile", "exif": "EXIF", "xmp": "XMP", "dpi": "resolution", "texts": "texts",
+         "colours": "gamma and colour chunks"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Details:
+    """profile: ICC.   exif: without the header "Exif".   dpi: pixels per inch (x, y).   texts: by keyword.
+    colours: chunks of a PNG by kind.
+    """
+
+    profile: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    colours: tuple[tuple[bytes, bytes], ...] = ()
+
+    def enlarged(self, size: tuple[int, int], scale: tuple[float, float]) -> Details:
+        """For the upright picture of `size` (H, W) that has `scale` (y, x) times as many pixels: the resolution grows, so that the
+        print keeps its size, and the orientation is removed.
+        """
+        turned = _exif_orientation(self.exif) > 4
+        dpi = self.dpi
+        if dpi is not None:
+            x, y = dpi[::-1] if turned else dpi
+            dpi = x * scale[1], y * scale[0]
+        exif = None if self.exif is None else _enlarged_exif(self.exif, size, scale, turned)
+        return replace(self, dpi=dpi, exif=exif, xmp=None if self.xmp is None else _upright_xmp(self.xmp))
+
+    def lost(self, suffix: str) -> list[str]:
+        """Names of the metadata that a file with this suffix cannot hold."""
+        suffix = {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix.lower(), suffix.lower())
+        held = CARRIED.get(suffix, set())
+        lost = [name for field, name in NAMES.items() if getattr(self, field) and field not in held]
+        if "texts" in lost:
+            kept = {".jpg": {"Comment"}, ".tif": {*TIFF_TEXTS.values(), "Comment"}}.get(suffix, set())
+            left = [key for key, _ in self.texts if key not in kept]
+            lost.remove("texts")
+            lost += [f"texts ({', '.join(left[:4])})"] if left else []
+        return lost
+
+    def text(self, *keys: str) -> str | None:
+        """The first text with one of these keywords."""
+        return next((value for wanted in keys for key, value in self.texts if key == wanted), None)
+
+
+# --- EXIF and XMP -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings about damaged tags."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _loaded(exif: bytes) -> Image.Exif:
+    found = Image.Exif()
+    found.load(exif)
+    return found
+
+
+def _exif_orientation(exif: bytes | None) -> int:
+    with suppress(Exception), _quiet():  # damaged EXIF: Pillow raises nearly any exception
+        value = _loaded(exif).get(ORIENTATION, 1) if exif else 1
+        return value if value in range(1, 9) else 1
+    return 1
+
+
+def _enlarged_exif(exif: bytes, size: tuple[int, int], scale: tuple[float, float], turned: bool) -> bytes | None:
+    """Without orientation and preview; sizes and resolutions of the new picture. None for damaged EXIF."""
+    try:
+        with _quiet():
+            return _changed_exif(_loaded(exif), size, scale, turned)
+    except Exception:
+        return None
+
+
+def _changed_exif(found: Image.Exif, size: tuple[int, int], scale: tuple[float, float], turned: bool) -> bytes:
+    found.pop(ORIENTATION, None)
+    for tags in (found, found.get_ifd(EXIF_IFD)):
+        for code, axis in EXIF_SIZES.items():
+            if code in tags:
+                tags[code] = size[1 - axis]
+        if turned:
+            for x, y in ((0x011A, 0x011B), (0xA20E, 0xA20F)):
+                if x in tags and y in tags:
+                    tags[x], tags[y] = tags[y], tags[x]
+        for code, axis in EXIF_RESOLUTIONS.items():
+            if code in tags:
+                tags[code] = float(tags[code]) * scale[1 - axis]
+    content = found.tobytes()
+    return content[6:] if content.startswith(b"Exif\0\0") else content
+
+
+def _upright_xmp(xmp: bytes) -> bytes:
+    """XMP with tiff:Orientation 1."""
+    return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>\s*))[2-8]", rb"\g<1>1", xmp)
+
+
+def exif_of_tiff(path: Any) -> bytes | None:
+    """EXIF and GPS tags of a TIFF; None if it has neither or Pillow cannot read it."""
+    with suppress(Exception), _quiet(), Image.open(path, formats=("TIFF",)) as image:
+        tags, found = image.getexif(), Image.Exif()
+        for ifd in (EXIF_IFD, GPS_IFD):
+            if inner := tags.get_ifd(ifd):
+                found.get_ifd(ifd).update(inner)
+                found[ifd] = dict(inner)
+        if not found:
+            return None
+        for code in TIFF_TEXTS:
+            if code in tags:
+                found[code] = tags[code]
+        return found.tobytes()[6:]
+    return None
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def of_pillow(image: Image.Image) -> Details:
+    """Details of an open JPEG, WebP, BMP or other picture."""
+    info = image.info
+    exif, comment = info.get("exif"), info.get("comment")
+    if isinstance(exif, bytes) and exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    if isinstance(comment, bytes):
+        comment = comment.decode("utf-8", "replace").strip("\0")
+    known = image.format == "JPEG" and not info.get("jfif_unit", 1)  # unit 0: an aspect ratio, no resolution
+    dpi = info.get("dpi") if not known else None
+    with suppress(TypeError, ValueError):
+        dpi = (float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None
+    return Details(
+        profile=info.get("icc_profile") or None,
+        exif=exif or None,
+        xmp=info.get("xmp") or None,
+        dpi=dpi,
+        texts=(("Comment", comment),) if comment else (),
+    )
+
+
+def png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of a PNG's chunks; the content of pixels (IDAT) is left empty."""
+    file.seek(len(PNG_MAGIC))
+    while len(header := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", header)
+        if kind == b"IDAT" or length > LARGEST_TEXT:
+            file.seek(length, 1)
+            yield kind, b""
+        else:
+            yield kind, file.read(length)
+        if kind == b"IEND":
+            return
+        file.seek(4, 1)
+
+
+def of_png(file: IO[bytes]) -> Details:
+    """Details of a PNG, from its chunks; damaged chunks are left out."""
+    found: dict[str, Any] = {}
+    texts: list[tuple[str, str]] = []
+    colours: list[tuple[bytes, bytes]] = []
+    for kind, content in png_chunks(file):
+        with suppress(ValueError, IndexError, struct.error, zlib.error):
+            if kind in COLOUR_CHUNKS:
+                colours.append((kind, content))
+            elif kind == b"iCCP":
+                found["profile"] = _inflated(content.split(b"\0", 1)[1][1:])
+            elif kind == b"eXIf":
+                found["exif"] = content
+            elif kind == b"pHYs" and content[8:9] == b"\1":
+                x, y = struct.unpack(">II", content[:8])
+                found["dpi"] = (x * METRES_PER_INCH, y * METRES_PER_INCH) if x and y else None
+            elif kind in TEXT_CHUNKS:
+                key, value = _png_text(kind, content)
+                if key == XMP_KEYWORD:
+                    found["xmp"] = value.encode()
+                else:
+                    texts.append((key, value))
+    return Details(**found, texts=tuple(texts), colours=tuple(colours))
+
+
+def png_orientation(file: IO[bytes]) -> int:
+    """The orientation in a PNG's eXIf chunk, which may be anywhere in the file; 1 where there is none."""
+    return next((_exif_orientation(content) for kind, content in png_chunks(file) if kind == b"eXIf"), 1)
+
+
+def _inflated(content: bytes) -> bytes:
+    return zlib.decompressobj().decompress(content, LARGEST_TEXT)
+
+
+def _png_text(kind: bytes, content: bytes) -> tuple[str, str]:
+    keyword, rest = content.split(b"\0", 1)
+    if kind == b"tEXt":
+        return keyword.decode("latin-1"), rest.decode("latin-1")
+    if kind == b"zTXt":
+        return keyword.decode("latin-1"), _inflated(rest[1:]).decode("latin-1")
+    packed, (_, _, text) = rest[0], rest[2:].split(b"\0", 2)
+    return keyword.decode("latin-1"), (_inflated(text) if packed else text).decode("utf-8")
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def with_chunks(png: bytes, details: Details) -> bytes:
+    """A PNG with the details in chunks behind its header."""
+    end = len(PNG_MAGIC) + 25  # of IHDR
+    return png[:end] + b"".join(_chunk(*one) for one in _new_chunks(details)) + png[end:]
+
+
+def _new_chunks(details: Details) -> Iterator[tuple[bytes, bytes]]:
+    yield from details.colours
+    if details.profile:
+        yield b"iCCP", b"ICC\0\0" + zlib.compress(details.profile)
+    if details.dpi:
+        x, y = (min(max(round(dots / METRES_PER_INCH), 1), 2**31 - 1) for dots in details.dpi)
+        yield b"pHYs", struct.pack(">IIB", x, y, 1)
+    for key, value in details.texts:
+        try:
+            yield b"tEXt", key.encode("latin-1") + b"\0" + value.encode("latin-1")
+        except UnicodeEncodeError:
+            yield b"iTXt", key.encode("latin-1", "replace") + b"\0\0\0\0\0" + value.encode()
+    if details.xmp:
+        yield b"iTXt", XMP_KEYWORD.encode() + b"\0\0\0\0\0" + details.xmp
+    if details.exif:
+        yield b"eXIf", details.exif
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def pillow_options(details: Details, suffix: str) -> dict[str, Any]:
+    """Arguments of Pillow's `save` for JPEG, WebP and BMP."""
+    options: dict[str, Any] = {}
+    held = CARRIED.get({".jpeg": ".jpg"}.get(suffix, suffix), set())
+    if details.profile and "profile" in held:
+        options["icc_profile"] = details.profile
+    if details.exif and "exif" in held:
+        options["exif"] = b"Exif\0\0" + details.exif
+    if details.xmp and "xmp" in held:
+        options["xmp"] = details.xmp
+    if details.dpi and "dpi" in held:
+        options["dpi"] = tuple(min(dots, 65535) for dots in details.dpi)
+    if suffix in (".jpg", ".jpeg") and (comment := details.text("Comment")):
+        options["comment"] = comment
+    return options
+
+
+def tiff_options(details: Details) -> dict[str, Any]:
+    """Arguments of tifffile's `write`; `extratags` is a list to which others can be added."""
+    tags: list[tuple] = []
+    for code, key in TIFF_TEXTS.items():
+        text = details.text(key, "Comment") if code == 270 else details.text(key)
+        if text and code != SOFTWARE:
+            content = text.encode() + b"\0"
+            tags.append((code, 2, len(content), content, True))
+    if details.xmp:
+        tags.append((700, 1, len(details.xmp), details.xmp, True))
+    software = details.text("Software") or ""
+    options: dict[str, Any] = {"iccprofile": details.profile, "extratags": tags, "software": software.encode() or None}
+    if details.dpi:
+        options |= {"resolution": details.dpi, "resolutionunit": "INCH"}
+    return options

@@ -1,0 +1,85 @@
+"""The parts of a picture's file beside its colours: transparency, metadata, and the files with its georeference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import tiff, world_file
+from data.clips import Clip
+from data.degrade import imresize
+from data.details import Details
+from data.frame_writer import STACK_SUFFIXES
+from data.media import ALPHA_SUFFIXES, LEVELS
+
+
+def enlarged_alpha(clip: Clip, place: tuple[int, float], size: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """(H, W, 1) of an output frame, by bicubic interpolation; of an intermediate frame, the weighted mean of its neighbours.
+
+    place: the key frame before the output frame and the time after it. dtype: of the output.
+    """
+    key, step = place
+    alpha = _opacity(clip, key, size)
+    if step:
+        alpha = (1 - step) * alpha + step * _opacity(clip, key + 1, size)
+    levels = LEVELS.get(dtype, 1.0) if dtype.kind == "f" else float(np.iinfo(dtype).max)
+    values = alpha.clamp(0, 1).mul(levels).numpy()[..., None]
+    return (values if dtype.kind == "f" else np.rint(values)).astype(dtype)
+
+
+def _opacity(clip: Clip, index: int, size: tuple[int, int]) -> torch.Tensor:
+    """(H, W) float64 in [0, 1]."""
+    alpha = clip.alpha(index)
+    if alpha is None:
+        return torch.ones(size, dtype=torch.float64)
+    stored = torch.from_numpy(alpha[..., 0].astype(np.float64) / LEVELS[alpha.dtype])
+    return imresize(stored, size=size)
+
+
+def holds_alpha(suffix: str) -> bool:
+    return suffix.lower() in ALPHA_SUFFIXES
+
+
+def enlarged_details(clip: Clip, index: int, size: tuple[int, int]) -> Details:
+    """Metadata of a frame for its output of `size` (H, W)."""
+    height, width = clip.size
+    return clip.details(index).enlarged(size, (size[0] / height, size[1] / width))
+
+
+def side_files(clip: Clip, index: int, geo: tiff.GeoTags | None, suffix: str) -> dict[str, bytes]:
+    """Files next to an output picture, by suffix: its world file if the format has no georeference, and the source's .prj.
+
+    geo: of the output.
+    """
+    files, source = {}, clip.file(index)
+    if suffix.lower() not in STACK_SUFFIXES and geo is not None and (text := world_file.text(geo)):
+        files[world_file.suffix(suffix)] = text.encode()
+    if source is not None and (reference := world_file.reference(source)):
+        files[world_file.REFERENCE] = reference
+    return files
+
+
+def losses_of_video(clip: Clip) -> list[str]:
+    """A note on transparent frames that become a video."""
+    return [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
+
+
+def losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> list[str]:
+    """Notes on what files with this suffix cannot hold of the first frame's file. geo: of the output."""
+    return list(_losses(clip, geo, suffix))
+
+
+def _losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> Iterator[str]:
+    name = Path(clip.source(0)).name
+    if clip.transparent and not holds_alpha(suffix):
+        yield f"'{name}': transparency is left out, because {suffix} holds none (.png, .webp and .tif do)"
+    if lost := clip.details(0).lost(suffix):
+        yield f"'{name}': left out, because {suffix} cannot hold it: {', '.join(lost)}"
+    if suffix.lower() not in STACK_SUFFIXES and geo is not None:
+        if world_file.text(geo) is None:
+            yield f"'{name}': its georeference is left out, because {suffix} cannot hold it (.tif can)"
+        elif geo.has_reference:
+            yield f"'{name}': pixel sizes go into a world file, its reference system is left out (.tif holds both)"
