@@ -1,6 +1,6 @@
-"""Damaged videos and folders, and random damage to every kind of file: a usable result or one clear line, nothing else.
+"""Damaged videos and folders, and random damage to every kind of file: a usable result or a one-line error.
 
-Deeper: FUZZ_EXAMPLES=20000 pytest tests/data/test_bad_files.py -k damage
+With more examples: FUZZ_EXAMPLES=20000 pytest tests/data/test_bad_files.py -k damage
 """
 
 import io
@@ -48,7 +48,7 @@ def tiff_bytes(array: np.ndarray, **options) -> bytes:
 
 
 def deep_png() -> bytes:
-    """16 bits a value, which Pillow does not write."""
+    """A PNG with 16 bits per value, which Pillow cannot write."""
     done, encoded = cv2.imencode(".png", picture().astype(np.uint16) * 200)
     assert done
     return encoded.tobytes()
@@ -82,7 +82,7 @@ def read_all(path: Path) -> int:
 
 
 def test_videos_cut_short(tmp_path):
-    """MP4 keeps its index at the end: nothing is readable. Matroska has no need of it: what is there is read."""
+    """MP4 stores its index at the end, so nothing can be read. Matroska needs no index, so the existing part is read."""
     mp4, mkv = video_bytes(tmp_path, "a.mp4"), video_bytes(tmp_path, "a.mkv", codec="ffv1")
     (tmp_path / "half.mp4").write_bytes(mp4[: len(mp4) * 2 // 3])
     with pytest.raises(InputError, match=r"half.mp4: its index is missing: the file is cut short"):
@@ -95,7 +95,7 @@ def test_videos_cut_short(tmp_path):
 
 
 def test_videos_with_a_broken_index(tmp_path):
-    """AVI's index points to nowhere: FFmpeg falls back to the packets themselves."""
+    """With a wrong AVI index FFmpeg reads the packets in order."""
     avi = bytearray(video_bytes(tmp_path, "a.avi", codec="ffv1"))
     at = avi.rfind(b"idx1")
     assert at > 0
@@ -108,7 +108,7 @@ def test_videos_with_a_broken_index(tmp_path):
         assert np.array_equal(broken.array(number), good.array(number))
 
 
-def test_a_video_without_pictures(tmp_path):
+def test_video_without_a_video_stream(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         audio = container.add_stream("aac", rate=44100)
         audio.layout = "mono"
@@ -120,8 +120,8 @@ def test_a_video_without_pictures(tmp_path):
         VideoFile(tmp_path / "a.mp4")
 
 
-def test_damage_that_the_decoder_sees_is_reported(tmp_path):
-    """H.264 hides small damage; where the decoder says that a picture is broken, so do we."""
+def test_damage_detected_by_the_decoder_is_reported(tmp_path):
+    """The H.264 decoder conceals some damage; frames that it marks as corrupt are reported."""
     good = video_bytes(tmp_path, "a.mkv", 30)
     reports = []
     for seed in range(8):
@@ -153,7 +153,7 @@ def test_unreadable_folders(tmp_path):
 
 
 def test_unreadable_folders_for_any_user(tmp_path, monkeypatch):
-    """The administrator may read everything, so the system's refusal is put in place."""
+    """Root may read every folder, so the permission error is simulated."""
     for name in "ab":
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").write_bytes(image_bytes("PNG"))
@@ -169,7 +169,7 @@ def test_unreadable_folders_for_any_user(tmp_path, monkeypatch):
         open_layout(tmp_path)
 
 
-def test_loops_of_links(tmp_path):
+def test_link_loops_are_refused(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     with pytest.raises(InputError, match="nowhere"):
@@ -183,7 +183,7 @@ def test_loops_of_links(tmp_path):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> dict[str, bytes]:
-    """One good file of each kind, small."""
+    """One small valid file of each kind."""
     folder = tmp_path_factory.mktemp("corpus")
     files = {f"{kind.lower()}.{kind.lower()}": image_bytes(kind) for kind in ("PNG", "JPEG", "BMP", "WEBP", "GIF")}
     files |= {
@@ -252,7 +252,7 @@ def apply(content: bytes, damage: list[tuple[str, float, bytes]]) -> bytes:
 
 
 def use(path: Path) -> None:
-    """Everything that the product does with a file."""
+    """Read a file in every way that the product does."""
     if path.suffix in (".mp4", ".mkv", ".avi", ".webm"):
         clip = VideoClip(path)
         frames = [clip.frame(number) for number in (len(clip) - 1, 0)]
@@ -276,7 +276,7 @@ def use(path: Path) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(which=st.integers(0, 10_000), damage=DAMAGE)
-def test_random_damage_gives_a_result_or_one_line(which, damage, corpus, tmp_path):
+def test_random_damage_gives_a_result_or_a_one_line_error(which, damage, corpus, tmp_path):
     name = sorted(corpus)[which % len(corpus)]
     path = tmp_path / name
     path.write_bytes(apply(corpus[name], damage))
@@ -297,7 +297,7 @@ LINE = st.one_of(st.lists(NUMBER, max_size=8).map(",".join), st.text(max_size=20
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(LINE, max_size=5), tail=st.binary(max_size=6))
-def test_any_text_as_boxes_or_list_gives_a_result_or_one_line(lines, tail, tmp_path):
+def test_any_text_as_boxes_or_list_gives_a_result_or_a_one_line_error(lines, tail, tmp_path):
     clip = tmp_path / "mot" / "car" / "001"
     if not clip.exists():
         (clip / "gt").mkdir(parents=True)
@@ -313,7 +313,7 @@ def test_any_text_as_boxes_or_list_gives_a_result_or_one_line(lines, tail, tmp_p
             assert "\n" not in str(error) and len(str(error)) < 600
 
 
-def test_the_corpus_itself_is_good(corpus, tmp_path):
+def test_corpus_files_are_valid(corpus, tmp_path):
     for name, content in corpus.items():
         (tmp_path / name).write_bytes(content)
         use(tmp_path / name)

@@ -90,14 +90,14 @@ def test_times(tmp_path):
     assert FolderClip(path, fps=4).times == [0.0, 0.25, 0.5]
 
 
-def test_hidden_and_foreign_files_are_no_frames(tmp_path):
+def test_hidden_and_foreign_files_are_not_frames(tmp_path):
     path = folder(tmp_path / "a", ["1.png", "2.png"])
     for name in (".DS_Store", "._1.png", "Thumbs.db", "readme.txt"):
         (path / name).write_text("x")
     assert len(FolderClip(path)) == 2
 
 
-def test_gaps_and_doubles_are_reported(tmp_path):
+def test_gaps_and_duplicates_are_reported(tmp_path):
     gap = folder(tmp_path / "gap", ["001.png", "002.png", "005.png", "006.png"])
     with pytest.raises(InputError, match=r"002.png: the next frame is 005.png, 2 frame"):
         FolderClip(gap)
@@ -158,7 +158,7 @@ def test_derived_clips():
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 16), (np.float32, 32)])
-def test_low_resolution_keeps_the_depth(dtype, bits):
+def test_low_resolution_keeps_the_bit_depth(dtype, bits):
     frames = RANDOM.random((2, 8, 8, 1), np.float32)
     stored = frames if dtype == np.float32 else (frames * np.iinfo(dtype).max).astype(dtype)
     low = DegradedClip(ArrayClip("a", stored), Degradation(), 2)
@@ -170,7 +170,7 @@ def test_low_resolution_keeps_the_depth(dtype, bits):
     assert DegradedClip(ArrayClip("a", stored), Degradation(bits=8), 2).array(0).dtype == np.uint8
 
 
-def test_noise_of_a_clip_is_that_of_its_name_and_frame():
+def test_noise_depends_on_clip_name_and_frame():
     frames = np.full((3, 16, 16, 3), 100, np.uint8)
     clips = [DegradedClip(ArrayClip(name, frames), Degradation(noise=5), 2) for name in ("a", "a", "b")]
     assert np.array_equal(clips[0].array(1), clips[1].array(1))

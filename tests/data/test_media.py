@@ -79,7 +79,7 @@ def test_lossy_formats_are_close(tmp_path, suffix):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp", ".webp", ".jpg"])
-def test_every_mode_becomes_gray_or_colour(tmp_path, mode, suffix):
+def test_every_mode_is_read_as_gray_or_rgb(tmp_path, mode, suffix):
     image = Image.fromarray(pixels(1, np.uint16)[..., 0]) if mode == "I;16" else Image.fromarray(pixels()).convert(mode)
     try:
         image.save(tmp_path / f"a{suffix}")
@@ -111,14 +111,14 @@ def test_orientation_tags_are_applied(tmp_path):
     assert array[0, 0, 0] > array[0, -1, 0]
 
 
-def test_content_decides_not_the_suffix(tmp_path):
+def test_format_is_detected_from_content_not_suffix(tmp_path):
     array = pixels()
     write_image(tmp_path / "a.png", array)
     (tmp_path / "a.png").rename(tmp_path / "a.jpg")
     assert np.array_equal(read_image(tmp_path / "a.jpg"), array)
 
 
-def test_names_with_blanks_and_letters_of_other_alphabets(tmp_path):
+def test_names_with_spaces_and_non_ascii_letters(tmp_path):
     path = tmp_path / "кадр 衛星 ä" / "n 1.png"
     array = pixels()
     write_image(path, array)
@@ -143,7 +143,7 @@ def test_conversions():
         rgb(pixels(5))
 
 
-def test_views_of_read_only_memory_do_not_leak():
+def test_tensors_do_not_share_read_only_memory():
     array = pixels(3, size=(1, 1))
     array.flags.writeable = False
     planes = to_planes(array)
@@ -151,7 +151,7 @@ def test_views_of_read_only_memory_do_not_leak():
     assert (planes.ravel().numpy() != array.ravel()).all()
 
 
-def test_what_a_format_cannot_hold_is_said(tmp_path):
+def test_values_that_a_format_cannot_store_are_refused(tmp_path):
     for name, array in [
         ("a.jpg", pixels(3, np.uint16)),
         ("a.png", pixels(3, np.float32)),
@@ -163,14 +163,14 @@ def test_what_a_format_cannot_hold_is_said(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_place_of_a_folder_is_said(tmp_path):
+def test_file_instead_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         write_image(tmp_path / "file" / "a.png", pixels())
 
 
 def damaged(folder: Path) -> dict[str, Path]:
-    """A corpus of files that are no usable image, by what is wrong with them."""
+    """Files that are not valid images, by their defect."""
 
     def save(name: str, content: bytes) -> Path:
         (folder / name).write_bytes(content)
@@ -217,7 +217,7 @@ def damaged(folder: Path) -> dict[str, Path]:
     return files
 
 
-def test_damaged_files_give_one_line_with_their_name(tmp_path):
+def test_damaged_files_are_named_in_one_line(tmp_path):
     for what, path in damaged(tmp_path).items():
         with pytest.raises(InputError) as caught:
             read_image(path)
@@ -246,7 +246,7 @@ def test_unreadable_files(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
-def test_profiles_are_read_and_kept(tmp_path, suffix):
+def test_icc_profiles_are_read_and_kept(tmp_path, suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
     Image.fromarray(picture).save(tmp_path / f"in{suffix}", icc_profile=profile)
@@ -256,7 +256,7 @@ def test_profiles_are_read_and_kept(tmp_path, suffix):
         assert image.info["icc_profile"] == profile
     write_image(
         tmp_path / f"gray{suffix}", picture[..., :1], details=Details(profile)
-    )  # not a profile of gray pictures
+    )  # an RGB profile does not apply to gray images
     assert read_details(tmp_path / f"gray{suffix}").profile is None
     if suffix in (".png", ".tif"):
         assert np.array_equal(read_image(tmp_path / f"out{suffix}"), picture)
@@ -264,7 +264,7 @@ def test_profiles_are_read_and_kept(tmp_path, suffix):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
-def test_orientation_is_applied_as_pillow_does(tmp_path, suffix, orientation):
+def test_orientation_equals_pillow(tmp_path, suffix, orientation):
     picture = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8)
     path = tmp_path / f"in{suffix}"
     if suffix == ".tif":
@@ -279,7 +279,7 @@ def test_orientation_is_applied_as_pillow_does(tmp_path, suffix, orientation):
     assert np.array_equal(read_image(path), expected) and probe(path).size == expected.shape[:2]
 
 
-def test_a_pipe_is_no_image(tmp_path):
+def test_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "a.png")
     for read in (probe, read_image):
         with pytest.raises(InputError, match="is a pipe or a device"):

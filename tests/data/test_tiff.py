@@ -18,7 +18,7 @@ DOUBLE, SHORT, ASCII = 12, 3, 2
 
 
 def geo(keys=AREA_KEYS, matrix: bool = False, pixel: float = 2.0) -> geo_tags.GeoTags:
-    """UTM 43N, upper left corner (500000, 4000000), `pixel` metres."""
+    """Georeference in UTM 43N: upper left corner (500000, 4000000), pixels of `pixel` metres."""
     tags = {geo_tags.GEO_KEYS: (SHORT, keys), geo_tags.GDAL_NODATA: (ASCII, "0")}
     if matrix:
         tags[geo_tags.TRANSFORMATION] = (
@@ -36,7 +36,7 @@ def deep(bands: int = 1, size=(20, 30), top: int = 2047) -> np.ndarray:
 
 
 def ground(path, x: float, y: float) -> tuple[float, float]:
-    """Where corner (x, y) of the pixel grid lies, by another reader (Pillow) and the rules of GeoTIFF."""
+    """Ground position of the pixel corner (x, y), read with Pillow by the rules of GeoTIFF."""
     with Image.open(path) as image:
         tags = dict(image.tag_v2)
     keys = tags[geo_tags.GEO_KEYS]
@@ -53,7 +53,7 @@ def ground(path, x: float, y: float) -> tuple[float, float]:
 @pytest.mark.parametrize("keys", [AREA_KEYS, POINT_KEYS])
 @pytest.mark.parametrize("matrix", [False, True])
 @pytest.mark.parametrize(("scale_y", "scale_x"), [(4, 4), (2.5, 3)])
-def test_the_ground_stays_where_it_is(tmp_path, keys, matrix, scale_y, scale_x):
+def test_ground_position_is_preserved(tmp_path, keys, matrix, scale_y, scale_x):
     tags = geo(keys, matrix)
     tiff.write(tmp_path / "low.tif", deep(), tags)
     tiff.write(tmp_path / "high.tif", deep(), tags.scaled(scale_y, scale_x))
@@ -70,8 +70,8 @@ def test_rational_polynomials_are_scaled():
     assert scaled[2:4] == (199.5, 799.5) and scaled[7:9] == (200, 800) and scaled[9:] == values[9:]
 
 
-def test_a_16_bit_stack_with_georeference_goes_through(tmp_path):
-    """Stack in, stack out at twice the size: 16 bits, one band, stretch inverted, every page georeferenced."""
+def test_16_bit_stack_keeps_depth_and_georeference(tmp_path):
+    """A stack is upscaled by two: 16 bits, one band, stretch inverted, every page georeferenced."""
     pages = [deep() for _ in range(3)]
     with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
         for page in pages:
@@ -191,20 +191,20 @@ def stack(path, pages=5):
     return path
 
 
-def test_overviews_between_pages_are_no_frames(tmp_path):
+def test_overviews_between_pages_are_not_frames(tmp_path):
     clip = TiffStackClip(stack(tmp_path / "a.tif"))
     assert len(clip) == 5 and all(clip.array(index).shape == (20, 30, 1) for index in range(5))
 
 
-def test_a_broken_chain_of_pages_is_no_short_stack(tmp_path, caplog):
+def test_broken_page_chain_is_refused(tmp_path, caplog):
     content = stack(tmp_path / "a.tif").read_bytes()
     (tmp_path / "cut.tif").write_bytes(content[: len(content) * 2 // 3])
     with pytest.raises(InputError, match=r"cut.tif: .*chain of pages is broken"):
         TiffStackClip(tmp_path / "cut.tif")
-    assert not caplog.records  # one line, nothing printed beside it
+    assert not caplog.records  # one line, and nothing else is printed
 
 
-def test_a_chain_of_pages_that_goes_round_ends(tmp_path):
+def test_cyclic_page_chain_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as writer:
         for _ in range(3):

@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 48, 64
 
 
 def smooth(count: int = 8, height: int = HEIGHT, width: int = WIDTH) -> list[np.ndarray]:
-    """Colours that change slowly over the picture and from frame to frame."""
+    """Smooth colours that change from frame to frame."""
     y, x = np.mgrid[0:height, 0:width] / max(height, width)
     frames = []
     for t in range(count):
@@ -43,7 +43,7 @@ def write(path: Path, frames: list[np.ndarray], times: list[float] | None = None
 @pytest.mark.parametrize(
     ("name", "codec"), [("a.mp4", None), ("a.mkv", "h265"), ("a.mkv", "ffv1"), ("a.avi", "ffv1"), ("a.webm", None)]
 )
-def test_lossless_videos_come_back_bit_for_bit(tmp_path, name, codec):
+def test_lossless_videos_are_bit_exact(tmp_path, name, codec):
     frames = noise()
     recording = VideoFile(write(tmp_path / name, frames, fps=25, codec=codec, lossless=True))
     assert len(recording) == 6 and recording.info.bits == 8 and recording.info.fps == 25
@@ -51,7 +51,7 @@ def test_lossless_videos_come_back_bit_for_bit(tmp_path, name, codec):
         assert np.array_equal(recording.array(number), frames[number])
 
 
-def test_16_bit_videos_come_back_bit_for_bit(tmp_path):
+def test_16_bit_videos_are_bit_exact(tmp_path):
     frames = noise(dtype=np.uint16)
     recording = VideoFile(write(tmp_path / "a.mkv", frames, fps=25, bits=16, lossless=True))
     assert recording.info.bits == 16
@@ -59,7 +59,7 @@ def test_16_bit_videos_come_back_bit_for_bit(tmp_path):
 
 
 def test_10_bit_videos_are_read_exactly_and_kept(tmp_path):
-    """Every 10-bit value has its own 16-bit one; a lossless copy keeps it."""
+    """Every 10-bit value is read as a distinct 16-bit value, which a lossless copy keeps."""
     random = np.random.default_rng(0)
     levels = [random.integers(0, 1024, (HEIGHT, WIDTH, 3), np.uint16, endpoint=False) for _ in range(3)]
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
@@ -103,7 +103,7 @@ def test_lossy_videos_are_close(tmp_path, codec, bits):
 
 
 def planes_of(rgb: tuple[int, int, int], red: float, blue: float, full: bool) -> tuple[int, int, int]:
-    """Y, U, V of a colour by the definition of the standards."""
+    """Y, U, V of a colour, by the definitions of BT.601 and BT.709."""
     r, g, b = (value / 255 for value in rgb)
     y = red * r + (1 - red - blue) * g + blue * b
     u, v = (b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red))
@@ -163,7 +163,7 @@ def test_untagged_videos_are_bt709_when_large(tmp_path):
     assert VideoFile(tall).info.matrix == 1 and VideoFile(low).info.matrix == 5
 
 
-def test_variable_times_are_exact_both_ways(tmp_path):
+def test_variable_times_are_written_and_read_exactly(tmp_path):
     times = [0.0, 0.04, 0.05, 0.11, 0.2, 0.21, 0.5, 0.52]
     source = VideoFile(write(tmp_path / "a.mp4", smooth(), times, fps=25))
     assert source.times == pytest.approx(times, abs=1e-6)
@@ -238,7 +238,7 @@ def test_odd_sized_420_is_read(tmp_path):
 
 
 def video_with_sound(path: Path) -> list[bytes]:
-    """A video with 0.4 s of AAC; returns the packets' bytes."""
+    """Write a video with 0.4 s of AAC sound; return the bytes of its packets."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=20)
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -270,7 +270,7 @@ def test_sound_is_copied(tmp_path, name):
     assert VideoFile(out).times == pytest.approx(VideoFile(tmp_path / "a.mp4").times, abs=1e-3)
 
 
-def test_a_failed_block_leaves_nothing(tmp_path):
+def test_failed_write_leaves_no_file(tmp_path):
     with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", fps=25) as writer:
         writer.write(smooth()[0])
         raise RuntimeError
@@ -284,8 +284,8 @@ def test_tensors_are_written(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_process_does_not_free_an_inherited_decoder():
-    """Else it waits for ever for the decoder's threads."""
+def test_forked_process_does_not_free_an_inherited_decoder():
+    """Freeing it would wait forever for the decoder's threads, which do not exist in the child."""
     path = next(natural("train").glob("*.mp4"))
     gc.disable()
     try:
@@ -304,7 +304,7 @@ def test_a_forked_process_does_not_free_an_inherited_decoder():
     assert not hung
 
 
-def test_wrong_requests_are_one_line(tmp_path):
+def test_wrong_requests_are_refused_in_one_line(tmp_path):
     frame = smooth(1)
     with pytest.raises(InputError, match="codec"):
         VideoWriter(tmp_path / "a.mp4", codec="divx")

@@ -1,7 +1,7 @@
-"""Faults while a run trains, again and again: `python -m tests.fuzz.faults --times 5`.
+"""Random faults during training: `python -m tests.fuzz.faults --times 5`.
 
-A tiny run is disturbed at a random step and resumed; its last state must equal, bit for bit, that of a run that nothing
-disturbed. Prints how often each fault was tried and how often a step was lost or the end was another one.
+A tiny run is interrupted by a fault at a random step and resumed; its last state must equal that of an uninterrupted run, bit
+for bit. Prints the number of tries of each fault, of lost steps and of different results.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RANKS = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
 
 
 class Run:
-    """A run in a process group of its own."""
+    """A run in a separate process group."""
 
     def __init__(self, command: list[str], folder: Path, *words: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -94,7 +94,7 @@ def kill_rank(number: int) -> Callable[[Run], None]:
 
 
 def flip_bit(run: Run) -> None:
-    """A run that was killed, and whose newest state then rots."""
+    """Kill the run, then damage its newest state."""
     kill(run)
     run.process.wait()
     newest = run.folder / "last.safetensors"
@@ -104,7 +104,7 @@ def flip_bit(run: Run) -> None:
         newest.write_bytes(content)
 
 
-FAULTS: dict[str, tuple[list[str], Callable[[Run], None], bool]] = {  # how it is started, what is done, if it can save
+FAULTS: dict[str, tuple[list[str], Callable[[Run], None], bool]] = {  # start, fault, whether the run can save its state
     "SIGKILL to the process group": (PLAIN, kill, False),
     "SIGTERM to the process group, with workers": (PLAIN, terminate_group, True),
     "Ctrl-C in the process group, with workers": (PLAIN, interrupt_group, True),
@@ -121,7 +121,7 @@ def same(first: Path, second: Path) -> bool:
 
 
 def disturb(name: str, number: int, config: Path, whole: Path) -> str:
-    """One try; why it failed, "" if it did not."""
+    """One try. Returns the reason of a failure, else an empty string."""
     command, act, saves = FAULTS[name]
     folder = config.parent / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
     run = Run(command, folder, "--config", config.name, f"name={folder.name}", "data.workers=2")

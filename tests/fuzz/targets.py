@@ -1,7 +1,7 @@
-"""Inputs made at random, and what is done with each. A target either works or raises `InputError`; anything else is a fault.
+"""Random inputs and the code under test. A target either works or raises `InputError`; anything else is a fault.
 
-A target is a function of a generator of random numbers and a folder of its own; it tries one input. Inputs are valid files with
-bytes changed, lines and options put together from pieces that are nearly right, and numbers at the ends of their ranges.
+A target is a function of a random generator and an empty folder, and tries one input. Inputs are valid files with changed bytes,
+lines and options composed of nearly valid parts, and numbers at the limits of their ranges.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WORDS = [
 
 
 def all_keys() -> dict[str, str]:
-    """Every key of a config, with its type in words."""
+    """Every key of a config, with the description of its type."""
     result = {key.name.replace("[]", ".0"): key.kind for key in keys(type(config_from_mapping({"network": NETWORK})))}
     for entry in models.NETWORKS.values():
         result |= {key.name: key.kind for key in keys(entry.config, "network.")}
@@ -63,13 +63,13 @@ KEYS = [*KINDS, "x", "data", "train", "network", "data.train", "a.b", ".", "data
 
 
 def overrides(random: Random, folder: Path) -> None:
-    """Up to three overrides of any key by any word on a shipped config."""
+    """Apply up to three overrides, with any key and any value, to a shipped config."""
     words = [f"{random.choice(KEYS)}={random.choice(WORDS)}" for _ in range(random.randint(1, 3))]
     load_config(random.choice(CONFIGS), words)
 
 
 def config_files(random: Random, folder: Path) -> None:
-    """A shipped config with lines and bytes changed."""
+    """Read a shipped config with changed lines and bytes."""
     lines = random.choice(CONFIGS).read_text(encoding="utf-8").splitlines()
     for _ in range(random.randint(1, 4)):
         place = random.randrange(len(lines))
@@ -131,7 +131,7 @@ EXTREMES: dict[str, list[Any]] = {
 
 
 def extreme_of(kind: str, random: Random) -> Any:
-    """A value at the ends of what a key's type allows, or just beyond."""
+    """A value at the limits of a key's type, or just beyond."""
     if " | " in kind:
         return random.choice(kind.split(" | "))
     if kind.startswith("true"):
@@ -148,11 +148,11 @@ def extreme_of(kind: str, random: Random) -> Any:
     return int(value) if (value := random.choice(values)) == int(value) else value
 
 
-HEAVY = 64  # a value above it may take more memory or time than a test has; it is read, but no step is taken
+HEAVY = 64  # larger values may need too much memory or time: they are read, but no training step is taken
 
 
 def extremes(random: Random, folder: Path) -> None:
-    """One key at an extreme value, then one step of training if the config is accepted."""
+    """Set one key to an extreme value, then take one training step if the config is accepted."""
     mapping = deepcopy(tiny_mapping(folder / "runs", steps=1))
     if random.random() < 0.4:
         mapping["network"] = dict(SMALL_STNO)
@@ -183,7 +183,7 @@ def extremes(random: Random, folder: Path) -> None:
 
 
 def damaged(random: Random, content: bytes) -> bytes:
-    """The same with bytes changed, cut off, doubled or put in."""
+    """The content with bytes changed, removed, repeated or inserted."""
     result = bytearray(content)
     for _ in range(random.choice((1, 1, 2, 4, 16))):
         place = (
@@ -232,7 +232,7 @@ def _images(place: Path) -> None:
 
 
 def images(random: Random, folder: Path) -> None:
-    """An image of any format with changed bytes: looked at, read, opened as the frames of a clip."""
+    """Probe, read and open as a clip an image of any format with changed bytes."""
     source = random.choice(seeds(folder, _images))
     path = folder / "clip" / f"0{source.suffix if random.random() < 0.9 else random.choice(('.png', '.jpg', '.tif'))}"
     path.parent.mkdir()
@@ -272,7 +272,7 @@ GEO = (
 
 
 def geotiff_tags(random: Random, folder: Path) -> None:
-    """A small TIFF whose geographic and structural tags have any type, count and values."""
+    """Read a small TIFF whose geographic and structural tags have any type, count and values."""
     path = folder / "a.tif"
     extra = []
     for _ in range(random.randint(1, 4)):
@@ -305,7 +305,7 @@ def _videos(place: Path) -> None:
 
 
 def videos(random: Random, folder: Path) -> None:
-    """A short video with changed bytes: opened, every frame read."""
+    """Open a short video with changed bytes and read every frame."""
     source = random.choice(seeds(folder, _videos))
     path = folder / f"a{source.suffix}"
     path.write_bytes(damaged(random, source.read_bytes()))
@@ -324,7 +324,7 @@ def _weights(place: Path) -> None:
 
 
 def safetensors(random: Random, folder: Path) -> None:
-    """Weights with changed bytes, and small files whose header claims a network of any size."""
+    """Load weights with changed bytes, and small files whose header claims a network of any size."""
     path = folder / "w.safetensors"
     if random.random() < 0.5:
         path.write_bytes(damaged(random, random.choice(seeds(folder, _weights)).read_bytes()))
@@ -356,7 +356,7 @@ def _pth(place: Path) -> None:
 
 
 def pth(random: Random, folder: Path) -> None:
-    """Published weights with changed bytes, and pickles of other things."""
+    """Load published weights with changed bytes, and pickles of other objects."""
     path = folder / f"w{random.choice(('.pth', '.pt', '.ckpt'))}"
     if random.random() < 0.7:
         path.write_bytes(damaged(random, random.choice(seeds(folder, _pth)).read_bytes()))
@@ -397,7 +397,7 @@ FIELDS = [
 
 
 def boxes_and_lists(random: Random, folder: Path) -> None:
-    """A tiny VISO tree whose boxes, and a list file whose lines, are put together from odd fields."""
+    """Open a tiny VISO tree whose boxes and list file are composed of odd fields."""
     frames = folder / "mot" / "car" / "test_1" / "img"
     for number in (1, 2):
         write_image(frames / f"{number:06d}.png", np.zeros((16, 16, 3), np.uint8))
@@ -427,7 +427,7 @@ def boxes_and_lists(random: Random, folder: Path) -> None:
 
 
 def odd_row(random: Random) -> list[str]:
-    """A line of boxes with a field or two changed, or one of odd fields only."""
+    """A line of boxes with one or two changed fields, or of odd fields only."""
     if random.random() < 0.2:
         return [random.choice(FIELDS) for _ in range(random.choice((0, 5, 6, 7, 10)))]
     row = ["1", "1", "2", "2", "4", "4", "car"]
@@ -447,7 +447,7 @@ def odd_text(random: Random, lines: list[str]) -> bytes:
 
 
 def upscale_options(random: Random, folder: Path) -> None:
-    """Options of upscale.py put together at random, with odd values."""
+    """Parse random options of upscale.py with odd values."""
     flags = [action.option_strings[-1] for action in upscale.arguments()._actions if action.option_strings]
     flags.remove("--help")
     values = [

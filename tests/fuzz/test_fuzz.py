@@ -1,4 +1,4 @@
-"""Random inputs: every one works or is one line for the user. `pytest tests/fuzz --long` makes 10,000 tries a target."""
+"""Random inputs: each one works or gives a one-line error. `pytest tests/fuzz --long` makes 10,000 tries per target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LONG = 10_000
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_input_works_or_is_one_line(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_every_input_works_or_gives_a_one_line_error(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     target, tries = TARGETS[name]
     first = request.config.getoption("--fuzz-from", 0)
     tries = request.config.getoption("--tries", 0) or (LONG if request.config.getoption("--long", False) else tries)
@@ -40,7 +40,7 @@ def test_every_input_works_or_is_one_line(name: str, tmp_path: Path, request: py
             refused += 1
             if "\n" in str(error):
                 faults.append(f"{number}: more than one line: {error}")
-        except SystemExit as error:  # argparse has said it
+        except SystemExit as error:  # argparse has printed its error
             refused += 1
             if error.code != 2:
                 faults.append(f"{number}: exit code {error.code}")
@@ -54,8 +54,8 @@ def test_every_input_works_or_is_one_line(name: str, tmp_path: Path, request: py
 @pytest.mark.parametrize(
     "name", ["a.png", "a.tif", "a.mp4", "a.yaml", "a.safetensors", "a.pth", "boxes.txt", "list.txt"]
 )
-def test_a_pipe_is_refused_and_not_waited_for(name: str, tmp_path: Path) -> None:
-    """A reader that opens it would wait for a writer for ever."""
+def test_pipe_is_refused_without_waiting(name: str, tmp_path: Path) -> None:
+    """Opening a pipe would wait forever for a writer."""
     readers: dict[str, Callable[[Path], object]] = {
         "a.png": read_image,
         "a.tif": read_image,

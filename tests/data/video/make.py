@@ -1,4 +1,4 @@
-"""Small videos with what real ones have: rates, sound with a click, subtitles, chapters, colours."""
+"""Small test videos with the features of real ones: frame rates, sound, subtitles, chapters, colour tags."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 
 HEIGHT, WIDTH = 16, 24
 SOUND = {"aac": 1, "libopus": 1, "libmp3lame": 1, "pcm_s16le": 1, "wmav2": 1, "ac3": 1, "flac": 1, "libvorbis": 2}
-FLASH = 0.4  # seconds: the frame that turns white and the click of the sound
+FLASH = 0.4  # seconds: the time at which frames become white and the sound begins
 
 
 def pictures(count: int, flash: int | None = None, size: tuple[int, int] = (HEIGHT, WIDTH)) -> list[np.ndarray]:
-    """Dark frames with a bright bar that moves; all white from frame `flash` on."""
+    """Dark frames with a moving bright bar; white from frame `flash` on."""
     found = []
     for k in range(count):
         array = np.full((*size, 3), 40, np.uint8)
@@ -40,7 +40,7 @@ def video(
     languages: Sequence[str] = (),
     noisy: bool = False,
 ) -> Path:
-    """Frames at `times`, white from FLASH seconds on; each of `sound` (an encoder) is a track that clicks at FLASH."""
+    """Frames at `times`, white from FLASH seconds on, and a sound track for each encoder in `sound` (a tone from FLASH on)."""
     with av.open(str(path), "w") as file:
         stream = file.add_stream(
             codec, rate=rate, options={"bf": "2", **(options or {})} if codec == "libx264" else options
@@ -56,7 +56,7 @@ def video(
         flash = next((k for k, time in enumerate(times) if time >= FLASH - 1e-9), None)
         random = np.random.default_rng(0)
         for time, array in zip(times, pictures(len(times), flash, size), strict=True):
-            if noisy:  # for files that are large
+            if noisy:  # for large files
                 array = random.integers(0, 255, array.shape, np.uint8)
             frame = av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = round(Fraction(time) / base), base
@@ -75,7 +75,7 @@ def _track(file: Any, encoder: str) -> Any:
 
 
 def _click(file: Any, track: Any, seconds: float) -> None:
-    """Silence, and a tone of 600 Hz from FLASH seconds on."""
+    """Silence, then a tone of 600 Hz from FLASH seconds on."""
     context = track.codec_context
     length = context.frame_size or 1024
     time = np.arange(round(seconds * 48_000) + length) / 48_000
@@ -89,7 +89,7 @@ def _click(file: Any, track: Any, seconds: float) -> None:
 
 
 def flash_time(path: Path) -> float:
-    """Seconds in the file of the first white frame."""
+    """Time in the file of the first white frame, in seconds."""
     with av.open(f"file:{path}") as file:
         avi = file.format.name == "avi"
         for frame in file.decode(video=0):

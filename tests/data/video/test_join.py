@@ -1,4 +1,4 @@
-"""Every container keeps the times, the sound and what else a video carries, or refuses before the work."""
+"""Every container keeps times, sound and other tracks of a video, or is refused before work starts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_times_of_variable_rates(tmp_path, suffix):
         assert [time - probed[0] for time in probed] == pytest.approx(VARIABLE, abs=TOLERANCE)
 
 
-def test_times_that_a_file_cannot_keep_are_refused(tmp_path):
+def test_times_that_a_container_cannot_keep_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.avi keeps one constant frame rate.*write \.mp4"):
         timing(tmp_path / "a.avi", VARIABLE, 0.04, Fraction(20))
     close = [k * 0.0004 for k in range(20)]
@@ -84,7 +84,7 @@ def test_frames_half_a_millisecond_apart_keep_an_order(tmp_path):
     assert [float(stamp * shown.tick) for stamp in shown.stamps] == pytest.approx(times, abs=TOLERANCE)
 
 
-SOURCES = {  # sound -> a file that holds it
+SOURCES = {  # sound codec -> suffix of a container that supports it
     "aac": "in.mp4", "libopus": "in.mkv", "libmp3lame": "in.mp4", "pcm_s16le": "in.mov", "wmav2": "in.wmv", "ac3": "in.mkv",
     "flac": "in.mkv",
 }  # fmt: skip
@@ -92,7 +92,7 @@ SOURCES = {  # sound -> a file that holds it
 
 @pytest.mark.parametrize("sound", SOURCES)
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_sound_is_there_and_in_sync(tmp_path, suffix, sound):
+def test_sound_is_in_sync(tmp_path, suffix, sound):
     how = {"codec": "wmv2", "base": Fraction(1, 1000)} if sound == "wmav2" else {}
     source = VideoFile(video(tmp_path / SOURCES[sound], sound=[sound], **how))
     assert onset(source.path) == pytest.approx(flash_time(source.path), abs=0.03)
@@ -100,7 +100,7 @@ def test_sound_is_there_and_in_sync(tmp_path, suffix, sound):
     assert onset(out) == pytest.approx(flash_time(out), abs=0.03)
 
 
-def test_sound_that_is_copied_keeps_its_bytes(tmp_path):
+def test_copied_sound_keeps_its_bytes(tmp_path):
     import av
 
     def packets(path: Path) -> list[bytes]:
@@ -113,7 +113,7 @@ def test_sound_that_is_copied_keeps_its_bytes(tmp_path):
         assert packets(out) == packets(source.path)
 
 
-def test_what_is_converted_or_left_out_is_said(tmp_path):
+def test_converted_and_omitted_tracks_are_reported(tmp_path):
     source = VideoFile(video(tmp_path / "in.mkv", sound=["pcm_s16le", "flac"]))
     plan = track_plan.plan(source.path, 0, tmp_path / "out.mp4", source.start)
     assert [track.to for track in plan.tracks] == ["aac", None]
@@ -123,14 +123,14 @@ def test_what_is_converted_or_left_out_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(("codec", "suffix"), [("h265", ".webm"), ("h264", ".webm"), ("vp9", ".mov"), ("h265", ".avi")])
-def test_codecs_that_a_file_cannot_hold_are_refused(tmp_path, codec, suffix):
+def test_codecs_that_a_container_does_not_support_are_refused(tmp_path, codec, suffix):
     from data.video.containers import check_codec
 
     with pytest.raises(InputError, match=rf"\{suffix} cannot hold {codec}.*--codec"):
         check_codec(tmp_path / f"a{suffix}", codec, 8, False)
 
 
-def test_sizes_beyond_the_encoder_are_refused(tmp_path):
+def test_sizes_beyond_the_limits_of_the_encoder_are_refused(tmp_path):
     from data.video.containers import check_size
 
     with pytest.raises(InputError, match=r"too large for h264.*--codec vp9"):

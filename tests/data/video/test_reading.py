@@ -1,4 +1,4 @@
-"""Videos as FFmpeg decodes them: cut, joined, damaged, interlaced, of several streams, and under any name."""
+"""Reading of cut, joined, damaged, interlaced and multi-stream videos under any name, compared with FFmpeg."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GOP = {"g": "20", "bf": "2", "x264-params": "scenecut=0"}
 
 
 def decoded(path: Path) -> list[np.ndarray]:
-    """What FFmpeg's decoder gives, in its order."""
+    """The frames of FFmpeg's decoder, in its order."""
     found = []
     with av.open(f"file:{path}") as file:
         stream = file.streams.video[0]
@@ -61,7 +61,7 @@ def test_transport_stream_cut_between_key_frames(tmp_path):
     assert read.times == pytest.approx([k / 25 for k in range(len(read))], abs=1e-3)
 
 
-def test_joined_transport_streams_run_on(tmp_path):
+def test_times_continue_in_joined_transport_streams(tmp_path):
     path = video(tmp_path / "a.ts", LONG[:20], options=GOP)
     (tmp_path / "two.ts").write_bytes(path.read_bytes() * 2)
     read = VideoFile(tmp_path / "two.ts")
@@ -87,7 +87,7 @@ def test_open_groups_cut_without_encoding(tmp_path, suffix):
     assert all(read.array(k).shape == (16, 24, 3) for k in range(len(read)))
 
 
-def test_damage_costs_what_is_damaged(tmp_path):
+def test_most_frames_of_a_damaged_video_are_read(tmp_path):
     path = video(tmp_path / "a.mkv", LONG, options=GOP, size=(48, 64), noisy=True)
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
@@ -100,7 +100,7 @@ def test_damage_costs_what_is_damaged(tmp_path):
     assert all(np.array_equal(read.array(k), again.array(k)) for k in range(len(read)))
 
 
-def test_a_video_cut_short_says_so(tmp_path):
+def test_truncated_video_is_reported(tmp_path):
     for suffix, message in ((".mkv", "cut short"), (".avi", "cut short")):
         base = Fraction(1, 25) if suffix == ".avi" else Fraction(1, 1000)
         path = video(tmp_path / f"a{suffix}", LONG, options=GOP, size=(48, 64), base=base, noisy=True)
@@ -113,7 +113,7 @@ def test_a_video_cut_short_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "http:127.0.0.1:9?x.mp4", "concat:a|b.mp4", "%03d.mp4"])
-def test_any_name_is_a_file(tmp_path, monkeypatch, name):
+def test_file_names_are_not_parsed_as_urls(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     video(Path("made.mp4")).rename(name)
     assert len(VideoFile(name)) == 15
@@ -147,7 +147,7 @@ def test_formats_that_name_other_files_are_not_opened(tmp_path):
 
 
 def test_interlaced_frames_are_made_progressive(tmp_path):
-    """Fields of a moving bar, of even rows at one time and odd rows half a frame later."""
+    """An interlaced moving bar: even rows at one time, odd rows half a frame later."""
     path, size = tmp_path / "a.mkv", (64, 96)
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg2video", rate=25, options={"flags": "+ildct+ilme", "top": "1", "qscale": "2"})
@@ -174,11 +174,11 @@ def test_interlaced_frames_are_made_progressive(tmp_path):
     assert len(read) == len(kept) == 12
     assert comb(read.array(5)) < 0.35 * comb(kept.array(5))
     assert "deinterlaced" in read.notes[-1] and "not deinterlaced" in kept.notes[-1]
-    again = VideoFile(path).array(7)  # whatever was read before
+    again = VideoFile(path).array(7)  # independent of the frames read before
     assert np.array_equal(again, read.array(7)) and np.array_equal(VideoFile(path).array(0), read.array(0))
 
 
-def test_the_default_video_stream_not_the_first(tmp_path):
+def test_default_video_stream_is_read_not_the_first(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as file:
         streams = [file.add_stream("libx264", rate=25) for _ in range(2)]
@@ -196,14 +196,14 @@ def test_the_default_video_stream_not_the_first(tmp_path):
     assert VideoFile(path).info.size == (32, 32)
 
 
-def test_a_stream_without_times_has_the_rate_of_its_header(tmp_path):
+def test_stream_without_times_has_the_rate_of_its_header(tmp_path):
     path = video(tmp_path / "a.h264", LONG[:10], options={"bf": "0"})
     assert VideoFile(path).times == pytest.approx(LONG[:10], abs=1e-6)
 
 
 @pytest.mark.parametrize("flip", ["hflip", "vflip"])
 @pytest.mark.parametrize("turn", [0, 90, 270])
-def test_mirrored_and_turned(tmp_path, turn, flip):
+def test_mirroring_and_rotation_flags(tmp_path, turn, flip):
     path, size = tmp_path / "a.mp4", (32, 48)
     array = np.zeros((*size, 3), np.uint8)
     array[:16, :12] = 200

@@ -20,7 +20,7 @@ PLAIN = {"bf": "0"}
 
 
 def remux(source: Path, out: Path, change: Callable[[Any], Any]) -> Path:
-    """Copy the packets that `change` returns (None: left out)."""
+    """Copy a video, with every packet replaced by the result of `change` (None: omitted)."""
     with av.open(str(source)) as old, av.open(str(out), "w") as new:
         streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
         for packet in old.demux():
@@ -70,7 +70,7 @@ def test_repeated_times_do_not_move_later_frames(tmp_path, stamps, expected):
     assert not any("jump" in note for note in read.notes)
 
 
-def test_a_clock_that_stands_still_has_the_rate_of_the_header(tmp_path):
+def test_constant_clock_has_the_rate_of_the_header(tmp_path):
     read = VideoFile(with_stamps(tmp_path / "a.mkv", [0] * 6))
     assert read.times == pytest.approx([k / 25 for k in range(6)], abs=1e-3)
 
@@ -100,7 +100,7 @@ def test_sound_hidden_by_an_edit_list_stays_hidden(tmp_path, result):
     assert facts(out).times[0] < 0.1  # Matroska keeps the packets that the decoder needs before the picture
 
 
-def test_a_late_start_in_matroska_is_no_damage(tmp_path):
+def test_late_start_in_matroska_is_not_damage(tmp_path):
     plain = video(tmp_path / "plain.mkv", sound=["aac"], options=PLAIN)
 
     def change(packet: Any) -> Any:
@@ -109,7 +109,7 @@ def test_a_late_start_in_matroska_is_no_damage(tmp_path):
     assert VideoFile(remux(plain, tmp_path / "in.mkv", change)).notes == []
 
 
-def test_frames_without_content_in_avi_are_no_damage(tmp_path):
+def test_empty_packets_in_avi_are_not_damage(tmp_path):
     plain = video(tmp_path / "plain.avi", base=Fraction(1, 25), codec="mpeg4")
     numbers = iter(range(15))
 
@@ -121,6 +121,6 @@ def test_frames_without_content_in_avi_are_no_damage(tmp_path):
     assert read.times == pytest.approx([k / 25 for k in range(15) if k not in (4, 5, 9)], abs=1e-6)
 
 
-def test_the_delay_of_a_codec_is_no_early_sound(tmp_path):
+def test_codec_delay_is_not_early_sound(tmp_path):
     source = video(tmp_path / "a.mp4", sound=["aac"])
     assert track_plan.plan(source, 0, tmp_path / "b.mp4", 0.0).lead == 0.0

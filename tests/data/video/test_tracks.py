@@ -1,4 +1,4 @@
-"""What a video carries besides its pictures: subtitles, chapters, places, HDR data, several tracks."""
+"""Subtitles, chapters, locations, HDR metadata and several tracks of a video are preserved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORDS = [(0.0, 0.2, "first line"), (0.2, 0.5, "second\nline")]
 
 
 def with_everything(path: Path) -> Path:
-    """Two sound tracks, the second the default; subtitles in German; chapters; a title and a place."""
+    """Two sound tracks, the second is the default; subtitles in German; chapters; a title and a location."""
     plain = video(path.with_name("plain.mp4"), sound=["aac", "aac"], languages=["deu", "eng"])
     with av.open(str(plain)) as source, av.open(str(path), "w") as file:
         streams = {}
@@ -72,11 +72,11 @@ def subtitles(path: Path) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv", ".webm"])
 @pytest.mark.parametrize("origin", [".mp4", ".mkv"])
-def test_tracks_subtitles_chapters_and_place(tmp_path, origin, result):
+def test_tracks_subtitles_chapters_and_location(tmp_path, origin, result):
     source = VideoFile(with_everything(tmp_path / f"in{origin}"))
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
     lost = differences(source.path, out)
-    if result in (".mp4", ".mov"):  # these show the only subtitles of a file by default
+    if result in (".mp4", ".mov"):  # players of these formats show the only subtitles of a file by default
         lost = [line for line in lost if not line.startswith("subtitle [('deu', False)], now [('deu', True)]")]
     assert lost == []
     start = facts(out).times[0]
@@ -84,14 +84,14 @@ def test_tracks_subtitles_chapters_and_place(tmp_path, origin, result):
     assert [chapter[:2] for chapter in facts(out).chapters] == [(0.0, 0.3), (0.3, 0.6)]
 
 
-def test_what_avi_cannot_carry_is_named_in_one_line(tmp_path):
+def test_tracks_omitted_from_avi_are_named_in_one_line(tmp_path):
     source = VideoFile(with_everything(tmp_path / "in.mkv"))
     plan = track_plan.plan(source.path, source.info.stream, tmp_path / "a.avi", source.start)
     left = [note for note in plan.notes if note.startswith("left out")]
     assert len(left) == 1 and "subtitles" in left[0] and "chapters" in left[0]
 
 
-def test_a_part_of_a_video_has_its_part_of_the_sound(tmp_path):
+def test_time_range_of_a_video_has_the_sound_of_that_range(tmp_path):
     source = VideoFile(video(tmp_path / "in.mp4", [k / 25 for k in range(25)], sound=["aac"]))
     encoding = Encoding("h264").like(source)
     for suffix in (".mp4", ".mkv"):
@@ -115,7 +115,7 @@ def test_sound_of_joined_streams_stays_in_sync(tmp_path):
     out = write(tmp_path / "out.mp4", source.times, source.info.fps, source)
     assert onset(out) == pytest.approx(flash_time(out), abs=0.04)
     samples, rate, start = sound(out)
-    second = source.times[15]  # the second part begins there, silent for FLASH seconds
+    second = source.times[15]  # start of the second part, which is silent for FLASH seconds
     loud = np.abs(samples[round((second + 0.15 - start) * rate) :]) > 0.1
     assert second + 0.15 + int(np.argmax(loud)) / rate == pytest.approx(second + FLASH, abs=0.06)
 
@@ -164,7 +164,7 @@ def test_colour_tags_are_those_of_the_source(tmp_path, suffix, tags, bits):
     join.write_piece(tmp_path / "p.mkv", [source.array(k) for k in range(3)], encoding, Fraction(25))
     join.join(out, [tmp_path / "p.mkv"], encoding, timing(out, source.times, 0.04, Fraction(25)), join.Source(source))
     assert [line for line in differences(source.path, out) if not line.startswith("times")] == []
-    if tags[0] == 2:  # nothing is invented where the size says the same
+    if tags[0] == 2:  # no tag is added if the size implies the same matrix
         assert list(facts(out).colour.values())[:3] == [2, 2, 2]
 
 
