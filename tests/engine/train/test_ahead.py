@@ -1,4 +1,4 @@
-"""Steps that are enqueued before the numbers of the one before are known, as on a GPU: the same run, here on the CPU."""
+"""Steps enqueued before the numbers of the previous step are known, as on a GPU; tested on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.engine.conftest import tiny_mapping
 
 
 class Said:
-    """In place of the logger."""
+    """Stand-in for the logger."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -62,7 +62,7 @@ def assert_same(first: Trainer, second: Trainer) -> None:
 
 
 @pytest.mark.parametrize("train", [{"accumulate": 2}, {"optimizer": "muon"}, {"clip_grad": 0.1, "ema": 0.9}])
-def test_same_bits_as_one_step_after_the_other(tmp_path, train):
+def test_equals_sequential_steps_bit_for_bit(tmp_path, train):
     config = config_from_mapping(tiny_mapping(tmp_path, **train))
     batches = [batch(number) for number in range(5)]
     at_once, ahead = (trainer_of(config, tmp_path / str(way), way) for way in (False, True))
@@ -71,7 +71,7 @@ def test_same_bits_as_one_step_after_the_other(tmp_path, train):
 
 
 @pytest.mark.parametrize("where", [22, 24])
-def test_an_unusual_step_is_left_out_and_the_next_one_is_computed_again(tmp_path, where):
+def test_unusual_step_is_skipped_and_the_next_one_recomputed(tmp_path, where):
     tiny = config_from_mapping(tiny_mapping(tmp_path, steps=100))
     batches = [batch(number, 1e4 if number == where else 1.0) for number in range(25)]
     at_once, ahead = (trainer_of(tiny, tmp_path / str(way), way) for way in (False, True))
@@ -82,7 +82,7 @@ def test_an_unusual_step_is_left_out_and_the_next_one_is_computed_again(tmp_path
 
 
 @pytest.mark.parametrize("where", [0, 3])
-def test_a_loss_that_is_not_finite_ends_the_run_at_the_same_state(tiny, tmp_path, where):
+def test_non_finite_loss_stops_at_the_same_state(tiny, tmp_path, where):
     batches = [batch(number, float("nan") if number == where else 1.0) for number in range(5)]
     texts, trainers = [], [trainer_of(tiny, tmp_path / str(way), way) for way in (False, True)]
     for trainer in trainers:
@@ -94,7 +94,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_the_same_state(tiny, tmp_path
     assert_same(*trainers)
 
 
-def test_a_state_is_saved_with_settled_numbers_and_a_signal_arrives_with_them(tiny, tmp_path):
+def test_state_and_signal_wait_for_the_numbers_of_the_step(tiny, tmp_path):
     trainer = trainer_of(tiny, tmp_path / "run", True)
     run(trainer, [batch(0)])
     trainer.signals.caught.append(15)
@@ -110,7 +110,7 @@ def test_a_state_is_saved_with_settled_numbers_and_a_signal_arrives_with_them(ti
 
 
 class Reads(TorchDispatchMode):
-    """Counts numbers that Python reads from a tensor, for which a GPU would have to finish. Adam's step counters are on the CPU."""
+    """Counts reads of numbers from tensors, which would synchronise with a GPU. Adam's step counters are on the CPU."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Reads(TorchDispatchMode):
 
 
 def test_no_step_waits_for_its_own_numbers(tiny, tmp_path, monkeypatch):
-    """The guard reads one tensor, that of the step before, after the next backward pass."""
+    """The guard reads one tensor, that of the previous step, after the next backward pass."""
     trainer, order = trainer_of(tiny, tmp_path / "run", True), []
     run(trainer, [batch(0)])
     take, gradients = Pending.take, Trainer._gradients
@@ -139,12 +139,12 @@ def test_no_step_waits_for_its_own_numbers(tiny, tmp_path, monkeypatch):
     assert order == ["backward", "backward", 1, "backward", 2]
 
 
-def test_batches_of_a_cpu_pass_through():
+def test_cpu_batches_are_not_copied():
     batches = [batch(0), batch(1)]
     assert [a is b for a, b in zip(on_device(iter(batches), torch.device("cpu")), batches, strict=True)] == [True, True]
 
 
-def test_unused_parameters_are_found_by_trying(tiny):
+def test_unused_parameters_are_found_by_a_backward_pass(tiny):
     before = torch.get_rng_state()
     assert not some_unused(tiny)
     assert torch.equal(before, torch.get_rng_state())
@@ -153,6 +153,6 @@ def test_unused_parameters_are_found_by_trying(tiny):
     assert isinstance(some_unused(tiny), bool)
 
 
-def test_deterministic_and_compile_exclude_each_other(tmp_path):
+def test_deterministic_and_compile_cannot_be_combined(tmp_path):
     with pytest.raises(InputError, match="cannot be combined"):
         config_from_mapping(tiny_mapping(tmp_path, deterministic=True, compile=True))

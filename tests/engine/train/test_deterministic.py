@@ -1,4 +1,4 @@
-"""The functions that stand in for those without a deterministic backward pass on GPUs, against PyTorch's own on the CPU."""
+"""Deterministic replacements of functions whose backward pass is not deterministic on GPUs, against PyTorch on the CPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def results(call, seed=0):
     """Output and gradients."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(2, 3, 7, 9, generator=generator, dtype=torch.float64)
-    x[0, 0, 2:5, 2:5] = 1.0  # equal numbers
+    x[0, 0, 2:5, 2:5] = 1.0  # several equal maxima
     grid = 2.6 * torch.rand(2, 5, 6, 2, generator=generator, dtype=torch.float64) - 1.3
     leaves = [x.requires_grad_(), grid.requires_grad_()]
     out = call(*leaves)
@@ -32,7 +32,7 @@ def results(call, seed=0):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_same_values_and_gradients(name):
+def test_values_and_gradients_equal_pytorch(name):
     expected = results(CALLS[name])
     used = []
 
@@ -47,7 +47,7 @@ def test_same_values_and_gradients(name):
         assert (a - b).abs().max() < 1e-12
 
 
-def test_tensors_of_a_cpu_keep_pytorchs_functions():
+def test_cpu_tensors_use_pytorch_functions():
     with functions.deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
         assert all(

@@ -1,4 +1,4 @@
-"""Unusual steps are found and undone; a run that diverges leaves its last good state."""
+"""Unusual steps are detected and undone; a run that diverges keeps its last good state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def batch(value: float = 1.0) -> dict[str, Any]:
 
 @pytest.fixture
 def trainer(tiny: Config, tmp_path: Path) -> Trainer:
-    """A run of some steps, with medians of its own."""
+    """A run of a few steps with given medians."""
     trainer = Trainer(tiny, tmp_path / "run", torch.device("cpu"))
     trainer.log = Silent()  # type: ignore[assignment]
     for _ in range(3):
@@ -65,7 +65,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("kind", ["loss", "update"])
-def test_an_unusual_step_is_left_out_and_said(trainer: Trainer, kind: str) -> None:
+def test_unusual_step_is_skipped_with_a_message(trainer: Trainer, kind: str) -> None:
     before = everything(trainer)
     if kind == "update":
         trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=1000.0))
@@ -79,7 +79,7 @@ def test_an_unusual_step_is_left_out_and_said(trainer: Trainer, kind: str) -> No
     assert not same(before, everything(trainer)) and trainer.unusual is None
 
 
-def test_too_many_of_them_end_the_run_at_the_last_good_state(trainer: Trainer) -> None:
+def test_too_many_unusual_steps_stop_the_run_at_the_last_good_state(trainer: Trainer) -> None:
     good = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=1000.0))
     with pytest.raises(Diverged, match=f"{SKIPS} unusual steps in a row: the update is larger than the weights"):
@@ -90,14 +90,14 @@ def test_too_many_of_them_end_the_run_at_the_last_good_state(trainer: Trainer) -
     assert header["step"] == 3 and all(torch.equal(tensors[f"network.{name}"], good[name]) for name in good)
 
 
-def test_a_run_can_stop_at_the_first(trainer: Trainer) -> None:
+def test_run_can_stop_at_the_first_unusual_step(trainer: Trainer) -> None:
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, on_spike="stop"))
     with pytest.raises(Diverged, match="training stopped at step 4: the loss is"):
         trainer.update(batch(1e4))
 
 
 def test_divergence_saves_the_state_before_the_update_that_led_to_it(trainer: Trainer) -> None:
-    """The update of step 4 may be what makes the loss of step 5 infinite: the state is that of step 3."""
+    """The update of step 4 may have caused the infinite loss of step 5, so the state of step 3 is saved."""
     good = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     trainer.update(batch())
     trainer.step += 1

@@ -1,4 +1,4 @@
-"""The loop: exact resume, signals, divergence, accumulation, and that it learns."""
+"""The training loop: exact resume, signals, divergence, accumulation, falling loss."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def same_tensors(first: Path, second: Path) -> bool:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_resumed_run_equals_the_undisturbed_one_to_the_bit(tiny: Config, tmp_path: Path, optimizer: str) -> None:
+def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny: Config, tmp_path: Path, optimizer: str) -> None:
     tiny = replace(tiny, train=replace(tiny.train, optimizer=optimizer))  # type: ignore[arg-type]
     fitted(tiny, tmp_path / "whole")
     fitted(replace(tiny, train=replace(tiny.train, steps=2)), tmp_path / "half")
-    temporary_path(tmp_path / "half" / STATE).write_bytes(b"half")  # as a process leaves it that is killed
+    temporary_path(tmp_path / "half" / STATE).write_bytes(b"half")  # as left by a killed process
     fitted(tiny, tmp_path / "half", tmp_path / "half" / STATE)
     (tmp_path / "half").rename(tmp_path / "resumed")
     assert not [path.name for path in (tmp_path / "resumed").iterdir() if path.name.startswith(".")]
@@ -68,7 +68,7 @@ def test_stages_resume_exactly(tmp_path: Path) -> None:
 
 
 def space_time(runs: Path, **train: object) -> Config:
-    """A tiny STNO on simulated clips, learning its operator first, then everything, then any scale and two strides."""
+    """A tiny STNO on simulated clips: first the operator, then the full network, then any scale and two strides."""
     mapping = tiny_mapping(runs, **train)
     clips = {"clips": 2, "frames": 9, "size": [64, 64], "objects": {"buildings": 0, "vehicles": 2}}
     mapping["network"] = SMALL_STNO
@@ -98,7 +98,7 @@ def test_space_time_stages_resume_exactly(tmp_path: Path) -> None:
 
 
 def cut(stages: list[StageConfig], steps: int) -> list[StageConfig]:
-    """The first `steps` steps of these stages."""
+    """The stages up to a total of `steps` steps."""
     kept = []
     for stage in stages:
         taken = min(stage.steps, steps)
@@ -108,7 +108,7 @@ def cut(stages: list[StageConfig], steps: int) -> list[StageConfig]:
     return kept
 
 
-def test_an_operator_stage_teaches_the_operator_alone(tmp_path: Path) -> None:
+def test_operator_stage_trains_the_operator_only(tmp_path: Path) -> None:
     config = space_time(tmp_path, stages=[{"steps": 2, "operator_only": True}])
     before = Trainer(config, tmp_path / "a", torch.device("cpu")).network.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
@@ -135,7 +135,7 @@ def test_training_writes_report_weights_and_log(tiny: Config, tmp_path: Path) ->
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
-def test_pictures_of_the_board_carry_their_names() -> None:
+def test_tensorboard_pictures_are_labelled() -> None:
     left, right = torch.zeros(3, 20, 60), torch.full((3, 20, 40), 0.5)
     row = labelled({"baseline": left, "ours": right})
     assert row.shape == (3, LABEL + 20, 100)
@@ -144,7 +144,7 @@ def test_pictures_of_the_board_carry_their_names() -> None:
         assert part.min() < 0.3 and part.max() == 1  # black letters on white
 
 
-def test_loss_falls_on_one_batch(tiny: Config, tmp_path: Path) -> None:
+def test_loss_decreases_on_one_batch(tiny: Config, tmp_path: Path) -> None:
     config = config_from_mapping(tiny_mapping(tmp_path, lr=3e-3, ema=0.0))
     trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
     random = torch.Generator().manual_seed(0)
@@ -158,7 +158,7 @@ def test_loss_falls_on_one_batch(tiny: Config, tmp_path: Path) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
+def test_accumulation_equals_the_full_batch(tmp_path: Path) -> None:
     results = []
     for accumulate in (1, 2):
         mapping = tiny_mapping(tmp_path, accumulate=accumulate)
@@ -198,23 +198,23 @@ def test_not_finite_loss_names_step_files_and_state(tiny: Config, tmp_path: Path
     assert all(torch.equal(saved[f"network.{name}"], tensor) for name, tensor in good.items())
 
 
-def test_weights_alone_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
+def test_weights_without_state_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
     train(tiny, tmp_path / "run")
     with pytest.raises(InputError, match="no training state"):
         train(tiny, tmp_path / "again", tmp_path / "run" / FINAL)
 
 
-def test_a_training_state_is_read_as_its_averaged_weights(tiny: Config, tmp_path: Path) -> None:
+def test_training_state_is_loaded_as_averaged_weights(tiny: Config, tmp_path: Path) -> None:
     train(tiny, tmp_path / "run")
     state = load_network(tmp_path / "run" / STATE).state_dict()
     final = load_network(tmp_path / "run" / FINAL).state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in final.items())
 
 
-def test_what_partial_weights_leave_is_counted(
+def test_tensors_missing_in_partial_weights_are_reported(
     tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As much of the list as is read, and how much more there is."""
+    """The message lists the first tensors and the number of further ones."""
     start = tmp_path / "start.safetensors"
     other = {**NETWORK, "hat": {**NETWORK["hat"], "embed": 16}}
     save_weights(start, models.build(other))
@@ -225,7 +225,7 @@ def test_what_partial_weights_leave_is_counted(
     assert count > 4 and line.endswith(f", and {count - 4} more\n")
 
 
-def test_averaged_weights_are_swapped_in_and_out(tiny: Config, tmp_path: Path) -> None:
+def test_averaged_swaps_weights_and_restores_them(tiny: Config, tmp_path: Path) -> None:
     trainer = fitted(tiny, tmp_path / "run")
     before = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
     with trainer.averaged() as network:
@@ -234,11 +234,11 @@ def test_averaged_weights_are_swapped_in_and_out(tiny: Config, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_resumed_run_goes_on_exactly(tmp_path: Path) -> None:
+def test_resume_after_sigterm_is_exact(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=40, log_every=1)
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # sums are taken in an order that depends on the threads
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums depends on the number of threads
     command = [sys.executable, str(ROOT / "main.py"), "--config", str(file)]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     log = tmp_path / "runs" / "tiny" / "log.jsonl"

@@ -1,4 +1,4 @@
-"""Loss terms of a task."""
+"""Loss terms of the training objectives."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 from engine.train.objectives import warping_loss
 from models.flow import Flows
 
-SHIFT = (0.5, -0.3)  # from the in-between frame to the second key frame, pixels
+SHIFT = (0.5, -0.3)  # from the intermediate frame to the second key frame, pixels
 
 
 def pattern(dx: float, dy: float) -> Tensor:
-    """A smooth picture, moved by (dx, dy): (1, 1, 3, 24, 32)."""
+    """A smooth picture shifted by (dx, dy): (1, 1, 3, 24, 32)."""
     ys, xs = torch.arange(24.0)[:, None], torch.arange(32.0)
     return (0.5 + 0.2 * torch.sin((xs - dx) / 2) + 0.2 * torch.cos((ys - dy) / 2.5)).expand(1, 1, 3, 24, 32)
 
 
 def loss_of(dx: float, dy: float) -> float:
-    """Of a clip that moves by twice `SHIFT` from key to key, with flows that say twice (dx, dy)."""
+    """The loss for a clip that moves by twice `SHIFT` between key frames, with flows of twice (dx, dy)."""
     keys = torch.cat([pattern(-SHIFT[0], -SHIFT[1]), pattern(*SHIFT)], 1)
     to_second = torch.tensor([dx, dy], dtype=torch.float32).view(1, 1, 2, 1, 1).expand(1, 1, 2, 24, 32)
     flows = Flows(t_0=-to_second, one_0=-2 * to_second, t_1=to_second, zero_1=2 * to_second)
@@ -26,7 +26,7 @@ def loss_of(dx: float, dy: float) -> float:
 
 
 def test_warping_loss_is_least_at_the_true_flows() -> None:
-    """There it is zero but for interpolation, borders and epsilon, which alone makes 0.001."""
+    """At the true flow the loss is zero except for interpolation, borders and epsilon, which contributes 0.001."""
     true = loss_of(*SHIFT)
     assert true < 0.006
     for wrong in ((0.4, -0.3), (0.6, -0.3), (0.5, -0.4), (0.5, -0.2)):

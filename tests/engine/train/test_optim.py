@@ -1,4 +1,4 @@
-"""Schedules against closed forms, averaged weights, groups."""
+"""Optimizers and schedules against closed forms, averaged weights, parameter groups."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def test_step_schedule_halves() -> None:
     assert rates(6, kind="step", every=2, gamma=0.5) == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
-def test_cosine_falls_from_lr_to_the_smallest() -> None:
+def test_cosine_falls_from_lr_to_min_lr() -> None:
     values = rates(100, kind="cosine", min_lr=0.1)
     assert values[0] == 1.0 and values == sorted(values, reverse=True)
     assert values[50] == pytest.approx(0.55)
     assert values[-1] == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 0.99)))
 
 
-def test_cosine_begins_anew_every_period() -> None:
+def test_cosine_restarts_every_period() -> None:
     values = rates(8, kind="cosine", period=4)
     assert values[:4] == values[4:]
 
 
-def test_schedule_begins_anew_with_every_stage() -> None:
+def test_schedule_restarts_with_every_stage() -> None:
     schedule = ScheduleConfig(kind="cosine", warmup=2, per_stage=True)
     config = TrainConfig(lr=1.0, schedule=schedule, stages=[StageConfig(6), StageConfig(4)])
     values = [learning_rate(step, config) for step in range(10)]
@@ -53,7 +53,7 @@ class Pair(nn.Module):
         self.other = nn.Linear(2, 2)
 
 
-def test_offset_convolutions_learn_more_slowly() -> None:
+def test_offset_convolutions_have_a_lower_learning_rate() -> None:
     network = Pair()
     optimizer = build_optimizer(network, TrainConfig(offset_lr=0.1))
     set_learning_rate(optimizer, 0.5)
@@ -77,16 +77,16 @@ def test_averaged_weights_follow_the_recurrence() -> None:
 
 
 @pytest.mark.parametrize("shape", [(16, 144), (64, 16), (32, 32)])
-def test_orthogonal_keeps_directions_and_evens_their_sizes(shape: tuple[int, int]) -> None:
+def test_orthogonal_keeps_singular_vectors_and_equalises_values(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, sizes, right = torch.linalg.svd(matrix, full_matrices=False)
-    evened = left.T @ orthogonal(matrix) @ right.T  # diagonal if the singular vectors are kept
+    evened = left.T @ orthogonal(matrix) @ right.T  # diagonal if the singular vectors are unchanged
     assert evened.diagonal().min() > 0.6 and evened.diagonal().max() < 1.3
     assert (evened - evened.diag().diag()).abs().max() < 1e-4 and sizes.max() > 1.5 * sizes.min()
 
 
-def test_muon_turns_matrices_and_leaves_the_rest_to_adam() -> None:
-    """One step from the same gradients: the other parameters move as Adam moves them, matrices by a step with even directions."""
+def test_muon_updates_matrices_and_adam_the_other_parameters() -> None:
+    """One step from the same gradients: other parameters change as with Adam, matrices by an orthogonalised step."""
     networks = [nn.Sequential(nn.Conv2d(8, 16, 3), nn.PReLU(), nn.Conv2d(16, 2, 1)) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
     before = {name: tensor.clone() for name, tensor in networks[0].state_dict().items()}
@@ -97,15 +97,15 @@ def test_muon_turns_matrices_and_leaves_the_rest_to_adam() -> None:
         optimizer.step()
     adam, muon = (network.state_dict() for network in networks)
     for name in before:
-        if name != "0.weight":  # the last convolution has two rows only
+        if name != "0.weight":  # the last convolution has only two rows
             torch.testing.assert_close(muon[name], adam[name])
     assert is_matrix(before["0.weight"]) and not is_matrix(before["2.weight"])
     sizes = torch.linalg.svdvals((muon["0.weight"] - before["0.weight"]).flatten(1)) / (0.01 * 0.2 * 72**0.5)
     assert sizes.min() > 0.6 and sizes.max() < 1.3
 
 
-def test_muon_finds_the_minimum_that_adam_crawls_to() -> None:
-    """Inputs a hundred times weaker in some directions, none of which is an axis: Adam weighs axes only."""
+def test_muon_converges_faster_than_adam_on_ill_conditioned_inputs() -> None:
+    """Inputs are a hundred times weaker in some directions that are not axes; Adam scales each axis only."""
     torch.manual_seed(0)
     goal, turn = torch.randn(16, 16), torch.linalg.qr(torch.randn(16, 16))[0]
     x = torch.randn(256, 16) * torch.logspace(0, -2, 16) @ turn
@@ -125,8 +125,8 @@ def test_muon_finds_the_minimum_that_adam_crawls_to() -> None:
 
 
 @pytest.mark.parametrize("shape", [(3, 10, 6), (2, 4, 9)])
-def test_a_batch_of_matrices_is_made_orthogonal_as_each_of_them(shape):
-    """As on a GPU, where all matrices of one shape are one batch."""
+def test_batched_orthogonalisation_equals_single_matrices(shape):
+    """On a GPU all matrices of one shape form one batch."""
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = torch.stack([orthogonal(matrix) for matrix in matrices])
     assert (orthogonal(matrices) - expected).abs().max() < 1e-5

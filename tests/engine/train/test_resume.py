@@ -1,4 +1,4 @@
-"""What a run may change when it goes on, what it says, and how it ends early."""
+"""Resume: permitted changes, messages, and runs that end early."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_sample_once_whatever_the_batch_and_the_processes() -> None:
     assert drawn == list(range(len(drawn)))
 
 
-def test_what_changed_is_said(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_are_reported(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_with(begun, "train.batch_size=4", "train.lr=1e-4", "train.ema=0")
     Trainer(config, tmp_path, CPU, fresh=False).load(begun)
     (line,) = capsys.readouterr().out.splitlines()
@@ -90,7 +90,7 @@ def test_what_changed_is_said(begun: Path, tmp_path: Path, capsys: pytest.Captur
         ("data.train.simulate.seed=5", "training clips"),
     ],
 )
-def test_other_runs_are_refused_unless_asked_for(begun: Path, tmp_path: Path, override: str, words: str) -> None:
+def test_other_runs_are_refused_without_accept_changes(begun: Path, tmp_path: Path, override: str, words: str) -> None:
     config = config_with(begun, override)
     with pytest.raises(InputError, match=f"{words}.*--accept-changes"):
         Trainer(config, tmp_path, CPU, fresh=False).load(begun)
@@ -99,12 +99,12 @@ def test_other_runs_are_refused_unless_asked_for(begun: Path, tmp_path: Path, ov
     assert trainer.step == 2
 
 
-def test_fewer_steps_than_done_are_one_line(begun: Path, tmp_path: Path) -> None:
+def test_fewer_steps_than_done_are_refused(begun: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"is at step 2, more than train\.steps=1"):
         Trainer(config_with(begun, "train.steps=1"), tmp_path, CPU, fresh=False).load(begun)
 
 
-def test_the_weights_begun_from_are_not_needed_again(begun: Path, tmp_path: Path) -> None:
+def test_initial_weights_are_not_needed_for_resume(begun: Path, tmp_path: Path) -> None:
     config = config_with(begun, "train.init=gone.safetensors")
     Trainer(config, tmp_path, CPU, fresh=False).load(begun)
     with pytest.raises(InputError, match="gone"):
@@ -142,7 +142,7 @@ def failing(error: Exception) -> type[TrainingData]:
         (ZeroDivisionError("a fault of the program"), ZeroDivisionError, "a fault"),
     ],
 )
-def test_any_end_saves(
+def test_state_is_saved_on_any_error(
     tmp_path: Path, error: Exception, kind: type, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "TrainingData", failing(error))
@@ -154,7 +154,7 @@ def test_any_end_saves(
     assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
 
 
-def test_a_signal_in_validation_saves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_is_saved_on_a_signal_in_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path, val_every=1)), tmp_path / "run", CPU)
     monkeypatch.setattr(validation, "evaluate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="saved at step 1") as caught:
@@ -177,7 +177,7 @@ def test_unreadable_samples_are_skipped_and_counted(tmp_path: Path) -> None:
         "train": {"root": str(tmp_path / "clips")},
         "val": mapping["data"]["val"],
     }
-    data = TrainingData(config_from_mapping(mapping))  # opened while all is well
+    data = TrainingData(config_from_mapping(mapping))  # opened before the damage
     bad = tmp_path / "clips/a/0002.png"
     shutil.copy(bad, tmp_path / "good.png")
     for on_error in ("stop", "skip"):
@@ -200,21 +200,21 @@ def test_unreadable_samples_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "", "x" * 200, "a\nb"])
-def test_names_that_leave_the_folder_are_refused(tiny: Config, name: str) -> None:
+def test_run_names_cannot_leave_the_folder(tiny: Config, name: str) -> None:
     with pytest.raises(InputError, match="cannot name a folder"), runs.new_folder(replace(tiny, name=name)):
         pass
 
 
-def test_two_runs_of_one_name_get_two_folders(tiny: Config) -> None:
+def test_runs_with_the_same_name_get_different_folders(tiny: Config) -> None:
     with runs.new_folder(tiny) as first, runs.new_folder(tiny) as second:
         assert (first.name, second.name) == ("tiny", "tiny-2")
         (first / "config.yaml").write_text("")
-    assert first.is_dir() and not second.exists()  # it stayed empty
+    assert first.is_dir() and not second.exists()  # it is still empty
     with runs.new_folder(tiny) as third:
         assert third.name == "tiny-2"
 
 
-def test_a_log_with_foreign_lines_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_foreign_lines_are_removed_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "log.jsonl"
     good = [json.dumps({"step": step}).encode() for step in (1, 2, 3)]
     log.write_bytes(b"\n".join([good[0], b"\xff", b"[1]", b'{"step": "x"}', good[1], good[2], b'{"st']))
@@ -224,7 +224,7 @@ def test_a_log_with_foreign_lines_is_mended(tmp_path: Path, capsys: pytest.Captu
     assert b"\xff" in (tmp_path / "log-damaged.jsonl").read_bytes()
 
 
-def test_a_log_that_cannot_be_written_does_not_end_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_log_does_not_stop_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     logger = Logger(tmp_path, start=0, total=5)
     (tmp_path / "log.jsonl").mkdir()
     for step in (1, 2):

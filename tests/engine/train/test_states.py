@@ -1,4 +1,4 @@
-"""States on disk: how many are kept, what damage does, what a full disk does."""
+"""States on disk: number kept, damaged states, full disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def steps(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_the_last_states_are_kept(tmp_path: Path, keep: int) -> None:
+def test_last_states_are_kept(tmp_path: Path, keep: int) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, step, keep)
     expected = {STATE: 40, "last-1.safetensors": 30, "last-2.safetensors": 20}
@@ -33,7 +33,7 @@ def test_the_last_states_are_kept(tmp_path: Path, keep: int) -> None:
     assert len(list(tmp_path.iterdir())) == keep
 
 
-def test_a_damaged_state_is_said_and_the_one_before_is_taken(tmp_path: Path) -> None:
+def test_damaged_state_is_reported_and_the_previous_one_used(tmp_path: Path) -> None:
     save(tmp_path, 10)
     save(tmp_path, 20)
     content = bytearray((tmp_path / STATE).read_bytes())
@@ -49,8 +49,8 @@ def test_a_damaged_state_is_said_and_the_one_before_is_taken(tmp_path: Path) -> 
         read_newest(tmp_path)
 
 
-def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every rename in turn is the last thing that happens; the newest state is that of step 30 or that of step 20."""
+def test_kill_between_renames_loses_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stop after each rename in turn: the newest state must be that of step 30 or of step 20."""
     original = Path.replace
     for stop in range(8):
         folder = tmp_path / str(stop)
@@ -75,7 +75,7 @@ def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path, monkeypatch: p
         assert read_newest(folder)[2]["step"] == 40
 
 
-def test_on_a_full_disk_the_oldest_states_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oldest_states_are_removed_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in (10, 20, 30):
         save(tmp_path, step, 3)
     original = states.save_tensors

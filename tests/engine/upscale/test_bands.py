@@ -1,4 +1,4 @@
-"""11-bit, many-band and georeferenced data through upscaling and evaluation: units, corners and pixel sizes stay right."""
+"""11-bit, multi-band and georeferenced data in upscaling and evaluation: units, corners and pixel sizes are correct."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SHAPE = (3, 16, 24)
 
 
 def scene() -> np.ndarray:
-    """(3, 16, 24, 4) uint16 of 11 bits: four bands with offsets of their own."""
+    """(3, 16, 24, 4) uint16 with 11 bits: four bands with different offsets."""
     grey = np.stack([moving_clip(3, *SHAPE[1:]).array(index)[..., :1] for index in range(3)]).astype(np.uint16)
     return np.concatenate([grey * 6 + offset for offset in (100, 200, 300, 400)], axis=-1)
 
 
 def tags(index: int) -> list[tuple]:
-    """Pixels of 2 m; every frame has a corner of its own."""
+    """Georeference with pixels of 2 m and a different corner for every frame."""
     return [(PIXEL_SCALE, "d", 3, (2.0, 2.0, 0.0), True), (TIEPOINT, "d", 6, (0, 0, 0, 100.0 + index, 200, 0), True)]
 
 
@@ -53,7 +53,7 @@ def weight(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("out", ["out.tif", "out"])
 @pytest.mark.parametrize("choice", [{"bands": (4, 2, 1)}, {"bands": (3,)}])
-def test_upscaled_in_the_units_of_the_source(stack: Path, weight: Path, tmp_path: Path, out: str, choice: dict) -> None:
+def test_result_has_the_units_of_the_source(stack: Path, weight: Path, tmp_path: Path, out: str, choice: dict) -> None:
     upscale(Request(stack, tmp_path / out, weight, precision="fp32", limits=(0, 2047), **choice))
     clip = TiffStackClip(stack, bands=Bands(choice["bands"], limits=(0, 2047)))
     pages = sorted((tmp_path / out).iterdir()) if out == "out" else [tmp_path / out] * 3
@@ -77,14 +77,14 @@ def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path,
         upscale(Request(tmp_path / "a.mp4", tmp_path / "out.mp4", weight, limits=(0, 1)))
 
 
-def test_dark_data_are_named(stack: Path, weight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dark_data_are_reported(stack: Path, weight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hint(scene()) == hint(scene()[0]) and "11 bits" in (hint(scene()) or "")
     assert hint(scene() * 20) is hint(scene().astype(np.uint8)) is None
     upscale(Request(stack, tmp_path / "out.tif", weight, precision="fp32", bands=(1,)))
     assert "limits 0 and 2047" in capsys.readouterr().out
 
 
-def test_evaluation_keeps_depth_units_and_ground(stack: Path, tmp_path: Path) -> None:
+def test_evaluation_keeps_depth_units_and_georeference(stack: Path, tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path)
     bands = {"choice": [1, 2, 3], "limits": [0, 2047]}
     mapping |= {"data": {"val": {"root": str(stack), "bands": bands}}, "eval": {"save_frames": True, "crop": 0}}

@@ -1,4 +1,4 @@
-"""Nothing of the user's is deleted or overwritten by upscaling, whatever is asked and whatever happens meanwhile."""
+"""Upscaling never deletes or overwrites the user's files, for any request and for files created meanwhile."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def make(source: Path, out: Path | str, weight: Path, **more) -> list[Path]:
     ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_outputs_that_touch_the_input_are_refused(frames, weight, tmp_path, monkeypatch, source, out, overwrite):
+def test_outputs_that_overlap_the_input_are_refused(frames, weight, tmp_path, monkeypatch, source, out, overwrite):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to("frames")
     (tmp_path / "dangling").symlink_to("elsewhere")
@@ -72,7 +72,7 @@ def test_outputs_that_touch_the_input_are_refused(frames, weight, tmp_path, monk
     assert (sorted(path.name for path in tmp_path.iterdir()), tree(frames)) == before
 
 
-def test_the_weights_are_not_overwritten(frames, weight, tmp_path):
+def test_weights_are_not_overwritten(frames, weight, tmp_path):
     copy = tmp_path / "w" / "m.safetensors"
     copy.parent.mkdir()
     copy.write_bytes(weight.read_bytes())
@@ -80,7 +80,7 @@ def test_the_weights_are_not_overwritten(frames, weight, tmp_path):
         make(frames, copy.parent, copy, overwrite=True)
 
 
-def test_the_comparison_does_not_overwrite_the_input(frames, weight, tmp_path):
+def test_comparison_does_not_overwrite_the_input(frames, weight, tmp_path):
     make(frames, tmp_path / "x_compare.mp4", weight)
     before = (tmp_path / "x_compare.mp4").read_bytes()
     with pytest.raises(InputError, match=r"x_compare\.mp4' is the input itself"):
@@ -90,7 +90,7 @@ def test_the_comparison_does_not_overwrite_the_input(frames, weight, tmp_path):
 
 @pytest.mark.parametrize("name", ["large", "large.tif", "large.mp4"])
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_what_appears_at_the_output_meanwhile_stays(frames, weight, tmp_path, monkeypatch, name, kind):
+def test_file_created_at_the_output_meanwhile_is_kept(frames, weight, tmp_path, monkeypatch, name, kind):
     out, keep = tmp_path / name, ClipJob.keep
 
     def keep_while_something_appears(job, index, frame):
@@ -106,13 +106,13 @@ def test_what_appears_at_the_output_meanwhile_stays(frames, weight, tmp_path, mo
         make(frames, out, weight)
     assert (out if kind == "file" else out / "notes.txt").read_text() == "precious"
     monkeypatch.undo()
-    with pytest.raises(InputError, match=name):  # nor by going on
+    with pytest.raises(InputError, match=name):  # and not on --resume
         make(frames, out, weight, resume=True)
     out.rename(tmp_path / "away")
     assert make(frames, out, weight, resume=True) == [out]
 
 
-def test_only_what_is_written_again_is_overwritten(frames, weight, tmp_path):
+def test_overwrite_replaces_only_files_of_the_result(frames, weight, tmp_path):
     out = tmp_path / "large"
     make(frames, out, weight)
     before = tree(out)
@@ -125,7 +125,7 @@ def test_only_what_is_written_again_is_overwritten(frames, weight, tmp_path):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_folder_with_the_name_of_the_work_folder(frames, weight, tmp_path, overwrite):
+def test_foreign_folder_with_the_name_of_the_work_folder_is_kept(frames, weight, tmp_path, overwrite):
     work = tmp_path / ".large.upscaling"
     work.mkdir()
     (work / "thesis.txt").write_text("precious")
@@ -134,13 +134,13 @@ def test_a_folder_with_the_name_of_the_work_folder(frames, weight, tmp_path, ove
     assert (work / "thesis.txt").read_text() == "precious"
 
 
-def test_a_second_process_is_told_who_writes(frames, weight, tmp_path):
+def test_second_process_gets_the_holder_of_the_lock(frames, weight, tmp_path):
     with lock(tmp_path / "large"), pytest.raises(InputError, match="is being written by"):
         make(frames, tmp_path / "large", weight)
 
 
 def interrupted(frames, out, weight, monkeypatch) -> Path:
-    """A work folder with two of three frames."""
+    """Interrupt a run after two of three frames; return its work folder."""
     keep = ClipJob.keep
 
     def failing(job, index, frame):
@@ -157,7 +157,7 @@ def interrupted(frames, out, weight, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("name", ["large", "large.mkv"])
 @pytest.mark.parametrize("damage", [b"", None])
-def test_damaged_kept_frames_are_made_again(frames, weight, tmp_path, monkeypatch, name, damage):
+def test_damaged_stored_frames_are_restored_again(frames, weight, tmp_path, monkeypatch, name, damage):
     make(frames, tmp_path / "whole" / name, weight)
     work = interrupted(frames, tmp_path / "broken" / name, weight, monkeypatch)
     kept = sorted([*(work / "raw").iterdir(), *(work / "frames").iterdir()])
@@ -172,7 +172,7 @@ def test_damaged_kept_frames_are_made_again(frames, weight, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("content", ["[]", "{half", "", '"text"', "null"])
-def test_a_damaged_note_of_the_work(frames, weight, tmp_path, monkeypatch, content):
+def test_damaged_job_file_is_refused(frames, weight, tmp_path, monkeypatch, content):
     work = interrupted(frames, tmp_path / "large", weight, monkeypatch)
     assert json.loads((work / "job.json").read_text())["kind"] == "frames"
     (work / "job.json").write_text(content)

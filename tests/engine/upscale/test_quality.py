@@ -1,4 +1,4 @@
-"""Which sources count as lossy."""
+"""Detection of lossy sources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def video(path, **options) -> VideoClip:
 
 
 @pytest.mark.parametrize("asked", [20, 50, 60, 85, 95])
-def test_jpeg_quality_is_read_from_the_table(tmp_path, asked):
+def test_jpeg_quality_from_the_quantization_table(tmp_path, asked):
     Image.fromarray(noisy()[0]).save(tmp_path / "a.jpg", quality=asked)
     assert abs(quality.jpeg_quality(tmp_path / "a.jpg") - asked) <= 1
     assert quality.loss(FolderClip(tmp_path)) == f"JPEG of quality {quality.jpeg_quality(tmp_path / 'a.jpg')}"
@@ -50,7 +50,7 @@ def test_videos(tmp_path):
     assert str(quality.loss(video(tmp_path / "c.mp4", codec="h264", crf=30))).startswith("h264 at 0.")
 
 
-def test_the_user_decides_first(tmp_path, capsys):
+def test_option_overrides_the_detection(tmp_path, capsys):
     clip = video(tmp_path / "c.mp4", crf=30)
     asked = [Request(tmp_path / "c.mp4", tmp_path / "out", quality=name) for name in ("clean", "compressed")]
     assert [run.is_lossy(clip, request) for request in asked] == [False, True]

@@ -1,4 +1,4 @@
-"""GeoTIFF scenes: what rasterio reads from the result, for every kind of file; memory, joints and interruptions."""
+"""GeoTIFF scenes: the result as read by rasterio, for every kind of file; seams and interruptions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def weight(tmp_path_factory) -> Path:
 
 
 def network():
-    """Near to bicubic interpolation, as a trained network is; a random one adds an offset of its own to each colour."""
+    """A network close to bicubic interpolation, like a trained one; a random one would add an offset to each colour."""
     small = small_mtdo()
     with torch.no_grad():
         small.reconstruction.conv_last.weight.mul_(0.1)
@@ -52,7 +52,7 @@ def network():
 
 
 def picture(bands: int = 1, height: int = 40, width: int = 56) -> np.ndarray:
-    """(bands, height, width) float64 in [0, 1], smooth, every band another."""
+    """(bands, height, width) float64 in [0, 1]: smooth, with different bands."""
     y, x = np.mgrid[:height, :width]
     return np.stack([np.sin(x / 5 + k) * 0.25 + np.cos(y / 6 - k) * 0.24 + 0.5 for k in range(bands)])
 
@@ -81,7 +81,7 @@ def make(source: Path, weight: Path, out: str = "out.tif", **more) -> Path:
 
 
 def stored(dtype: str, bands: int = 1) -> np.ndarray:
-    """A picture in the middle of what a type holds, or of what is usual in it; no value is 0."""
+    """A picture in the middle of the range, or of the usual range, of a type; no value is 0."""
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return (picture(bands) * 300 + 5).astype(dtype)
@@ -96,7 +96,7 @@ TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("nodata", [None, 0, -9999, float("nan")])
-def test_every_type_comes_back_with_its_units_and_nodata(tmp_path, weight, dtype, nodata):
+def test_every_type_keeps_its_units_and_nodata(tmp_path, weight, dtype, nodata):
     kind = np.dtype(dtype)
     if nodata is not None and (not np.can_cast(np.min_scalar_type(nodata), kind) if kind.kind != "f" else False):
         pytest.skip("the type does not hold the value")
@@ -123,11 +123,11 @@ def test_every_type_comes_back_with_its_units_and_nodata(tmp_path, weight, dtype
             assert abs(statistic(inside) - statistic(truth)) < 0.01 * spread
         assert abs(inside.std() - truth.std()) < 0.015 * spread
         near = np.kron(before.read(1).astype(np.float64), np.ones((2, 2)))
-        assert np.abs(inside - near[valid]).max() < 0.2 * spread  # holes reach nobody
+        assert np.abs(inside - near[valid]).max() < 0.2 * spread  # holes do not change other pixels
 
 
-def test_a_hole_does_not_change_what_is_next_to_it(tmp_path, weight):
-    """Beside a hole the result is that of a scene which goes on with the values at the hole's edge."""
+def test_hole_does_not_change_neighbouring_pixels(tmp_path, weight):
+    """Next to a hole the result is that of a scene in which the hole has the values at its edge."""
     data = (picture() * 2000 + 100).astype(np.uint16)
     data[:, :, :16] = data[:, :, 16:17]
     plain = write(tmp_path / "plain.tif", data)
@@ -172,7 +172,7 @@ def test_alpha(tmp_path, weight, bands):
         assert out.count == 1 and np.array_equal(out.read_masks(1) != 0, values[-1] != 0)
 
 
-def test_nodata_of_every_band_its_own(tmp_path, weight):
+def test_nodata_per_band(tmp_path, weight):
     data = (picture(3) * 2000 + 100).astype(np.int16)
     for band, missing in enumerate((5, -7)):
         data[band, 10 * band : 10 * band + 8] = missing
@@ -192,7 +192,7 @@ def test_nodata_of_every_band_its_own(tmp_path, weight):
 
 
 @pytest.mark.parametrize("bands", [1, 2, 3, 4, 5, 8, 13])
-def test_all_bands_and_what_is_said_of_them(tmp_path, weight, bands):
+def test_all_bands_and_their_metadata_are_kept(tmp_path, weight, bands):
     data = (picture(bands) * 3000 + 100 * np.arange(bands)[:, None, None]).astype(np.uint16)
     source = write(tmp_path / "in.tif", data, alpha="NO", photometric="MINISBLACK")
     with rasterio.open(source, "r+") as file:
@@ -215,7 +215,7 @@ def test_all_bands_and_what_is_said_of_them(tmp_path, weight, bands):
         assert means[0] == pytest.approx(means[1], rel=0.01)
 
 
-def test_bands_that_are_chosen(tmp_path, weight):
+def test_selected_bands(tmp_path, weight):
     source = write(tmp_path / "in.tif", (picture(5) * 3000 + 9).astype(np.uint16), nodata=0)
     with rasterio.open(source, "r+") as file:
         file.descriptions = tuple("abcde")
@@ -227,7 +227,7 @@ def test_bands_that_are_chosen(tmp_path, weight):
 
 
 @pytest.mark.parametrize("place", ["gcps", "rpcs", "rotated", "none"])
-def test_the_ground_stays_where_it_is(tmp_path, weight, place):
+def test_georeference_is_preserved(tmp_path, weight, place):
     data = (picture() * 250).astype(np.uint8)
     if place == "gcps":
         points = [
@@ -282,7 +282,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout.values())))
-def test_every_layout_gives_the_same_values(tmp_path, weight, layout):
+def test_result_does_not_depend_on_the_file_layout(tmp_path, weight, layout):
     data = (picture(3) * 3900 + 90).astype(np.uint16)
     data[:, :, :20] = 0
     plain = write(tmp_path / "plain.tif", data, nodata=0)
@@ -316,8 +316,8 @@ def test_overviews_and_cloud_optimised_files(tmp_path, weight, driver):
         assert abs(small[small > 0].mean() - data[data > 0].mean()) < 30
 
 
-def test_no_seams_at_the_joints(tmp_path, weight):
-    """Tiles of a scene with holes: the same as one tile but for what a tile's limited view changes."""
+def test_tiles_have_no_seams(tmp_path, weight):
+    """A scene with holes in tiles: equal to a single tile up to the effect of the limited context."""
     data = (picture(2, 150, 160) * 3000 + 50).astype(np.uint16)
     data[:, 60:80, 50:65] = 0
     source = write(tmp_path / "in.tif", data, nodata=0, alpha="NO")
@@ -331,7 +331,7 @@ def test_no_seams_at_the_joints(tmp_path, weight):
     assert columns.max() < 4 * (columns.mean() + 0.05)
 
 
-def test_a_tile_is_what_the_network_makes_of_it(tmp_path, weight):
+def test_single_tile_equals_the_network(tmp_path, weight):
     data = (picture(3, 48, 48) * 255).astype(np.uint8)
     source = write(tmp_path / "in.tif", data, photometric="RGB")
     with torch.no_grad():
@@ -341,7 +341,7 @@ def test_a_tile_is_what_the_network_makes_of_it(tmp_path, weight):
         assert np.abs(out.read().astype(float) - expected.numpy()).max() <= 1
 
 
-def test_any_scale_by_stno(tmp_path, tmp_path_factory):
+def test_any_scale_with_stno(tmp_path, tmp_path_factory):
     save_weights(tmp_path / "s.safetensors", small_stno())
     source = write(tmp_path / "in.tif", (picture(2) * 1000 - 500).astype(np.int16), nodata=-32768, alpha="NO")
     with rasterio.open(make(source, tmp_path / "s.safetensors", scale=2.5)) as out:
@@ -349,7 +349,7 @@ def test_any_scale_by_stno(tmp_path, tmp_path_factory):
         assert out.res == pytest.approx((4.0, 4.0))
 
 
-def test_profiles_and_pictures_without_a_place(tmp_path, weight):
+def test_profiles_and_images_without_georeference(tmp_path, weight):
     from PIL import Image, ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -376,7 +376,7 @@ def test_a_scene_into_a_folder(tmp_path, weight):
         ("text", r"in\.tif"),
     ],
 )
-def test_files_that_cannot_be_used(tmp_path, weight, bad, message):
+def test_unsupported_files_are_refused(tmp_path, weight, bad, message):
     source = tmp_path / "in.tif"
     if bad == "complex":
         write(source, picture().astype(np.complex64))
@@ -404,7 +404,7 @@ def halves(values: tuple[int, int]) -> np.ndarray:
     return np.broadcast_to(np.where(np.arange(56) < 28, *values), (1, 40, 56)).astype(np.uint8)
 
 
-def test_one_bit_with_a_place_keeps_its_values(tmp_path, weight):
+def test_one_bit_with_georeference_keeps_its_values(tmp_path, weight):
     source = write(tmp_path / "in.tif", halves((1, 0)), nbits=1, compress="ccittfax4")
     with rasterio.open(make(source, weight)) as out:
         assert out.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "1" and out.count == 1
@@ -412,7 +412,7 @@ def test_one_bit_with_a_place_keeps_its_values(tmp_path, weight):
         assert np.array_equal(values[:, :50], np.ones((80, 50))) and not values[:, 62:].any()
 
 
-def test_white_is_zero(tmp_path, weight):
+def test_white_is_zero_files(tmp_path, weight):
     data = halves((200, 60))
     data[:, :10] = 0  # rows
     source = write(tmp_path / "in.tif", data, photometric="MINISWHITE", nodata=0)
@@ -439,7 +439,7 @@ def test_a_palette_becomes_colours_and_its_nodata_a_mask(tmp_path, weight, capsy
 
 
 @pytest.mark.parametrize("order", ["first", "second of six"])
-def test_alpha_keeps_its_place_among_the_bands(tmp_path, weight, order):
+def test_alpha_keeps_its_position_among_the_bands(tmp_path, weight, order):
     data = (picture(4 if order == "first" else 6) * 200 + 20).astype(np.uint8)
     place = 0 if order == "first" else 1
     data[place] = np.where(np.arange(56) < 10, 0, 255)
@@ -456,7 +456,7 @@ def test_alpha_keeps_its_place_among_the_bands(tmp_path, weight, order):
             assert abs(out.read(band + 1)[:, 20:].mean() - data[band, :, 10:].mean()) < 2, band
 
 
-def test_a_reference_system_without_a_transform(tmp_path, weight):
+def test_reference_system_without_a_transform(tmp_path, weight):
     source = write(tmp_path / "in.tif", (picture() * 250).astype(np.uint8), transform=None)
     with rasterio.open(make(source, weight)) as out:
         assert out.crs == PLACE["crs"] and out.transform.is_identity
@@ -471,7 +471,7 @@ def test_jpeg_2000_becomes_a_geotiff(tmp_path, weight):
         assert abs(out.read(1).mean() - data.mean()) < 15
 
 
-def test_the_content_decides_and_not_the_suffix(tmp_path, weight):
+def test_format_is_detected_from_content_not_suffix(tmp_path, weight):
     source = write(tmp_path / "in.gtiff", (picture() * 250).astype(np.uint8))
     with rasterio.open(make(source, weight)) as out:
         assert out.crs == PLACE["crs"]
@@ -480,7 +480,7 @@ def test_the_content_decides_and_not_the_suffix(tmp_path, weight):
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_scene_ends_like_an_undisturbed_one(tmp_path, weight, monkeypatch):
+def test_resumed_scene_equals_an_uninterrupted_one(tmp_path, weight, monkeypatch):
     source = write(tmp_path / "in.tif", (picture(4, 150, 70) * 3000 + 9).astype(np.uint16), nodata=0, alpha="NO")
     whole = make(source, weight, "whole.tif", tile=64)
     make_piece, made = scene_module.SceneJob.make_piece, []
@@ -496,7 +496,7 @@ def test_an_interrupted_scene_ends_like_an_undisturbed_one(tmp_path, weight, mon
         make(source, weight, tile=64)
     pieces = tmp_path / ".out.tif.upscaling" / "pieces"
     temporary_path(pieces / "000003.zst").write_bytes(b"half")
-    (pieces / "000001.zst").write_bytes((pieces / "000001.zst").read_bytes()[:-9])  # damaged: made again
+    (pieces / "000001.zst").write_bytes((pieces / "000001.zst").read_bytes()[:-9])  # damaged: must be restored again
     monkeypatch.setattr(
         scene_module.SceneJob, "make_piece", lambda job, n, *rest: (made.append(n), make_piece(job, n, *rest))
     )
@@ -511,14 +511,14 @@ def test_an_interrupted_scene_ends_like_an_undisturbed_one(tmp_path, weight, mon
 
 
 @pytest.mark.slow
-def test_twenty_kills_change_nothing(tmp_path, weight):
-    """Every one of 20 processes makes at least one piece of 147 and is killed; the 21st finishes the file."""
+def test_twenty_kills_do_not_change_the_result(tmp_path, weight):
+    """Each of 20 processes completes at least one of 147 pieces and is killed; the 21st finishes the file."""
     source = write(tmp_path / "in.tif", (picture(9, 1600, 64) * 3000 + 9).astype(np.uint16), nodata=0)
     whole, out, rng = tmp_path / "whole.tif", tmp_path / "out.tif", np.random.default_rng(0)
     how = ["--weight", weight, "--precision", "fp32", "--tile", "64", "--resume"]
     quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "upscale.py", source, out, *how]
-    # the undisturbed run is a process too: this one has another number of threads
+    # the reference also runs in a subprocess, because this process has another number of threads
     subprocess.run([sys.executable, "upscale.py", source, whole, *how], check=True, **quiet)
     pieces = tmp_path / ".out.tif.upscaling" / "pieces"
     for _ in range(20):
@@ -546,7 +546,7 @@ def test_holes_take_the_nearest_value():
     assert filled(values, None) is values
 
 
-def test_nearest_pixels_lie_under_the_centres():
+def test_nearest_pixels_contain_the_centres():
     assert nearest(3, 6, 0, 6).tolist() == [0, 0, 1, 1, 2, 2]
     assert nearest(4, 10, 2, 7).tolist() == [1, 1, 1, 2, 2]
     assert nearest(5, 2, 0, 2).tolist() == [1, 3]
@@ -567,8 +567,8 @@ def test_measured_values_never_become_nodata(dtype, missing, source, expected):
     assert values.tolist() == [[[expected, source]]]
 
 
-def test_a_scene_equals_restoring_it_in_tiles(tmp_path, weight):
-    """Rows of tiles that are kept and added later are the same tiles as `restore` blends at once."""
+def test_scene_equals_restore_in_tiles(tmp_path, weight):
+    """Tiles that are stored by rows and blended later give the same result as `restore`."""
     from data.clips import ArrayClip
     from engine.restore import Options
 
@@ -580,8 +580,8 @@ def test_a_scene_equals_restoring_it_in_tiles(tmp_path, weight):
         assert np.abs(out.read() - expected).max() < 1e-5
 
 
-def test_a_series_is_seen_together_and_keeps_its_holes(tmp_path, weight):
-    """Frames of one place with nodata: each result is that of the clip whose holes are filled, with nodata put back."""
+def test_series_of_scenes_keeps_its_holes(tmp_path, weight):
+    """A series of scenes with nodata: each result is that of the clip with filled holes, with nodata restored."""
     from data.clips import ArrayClip
 
     frames = [np.roll((picture(4) * 2000 + 100).astype(np.int16), 2 * k, axis=2) for k in range(4)]
@@ -606,8 +606,8 @@ def test_a_series_is_seen_together_and_keeps_its_holes(tmp_path, weight):
 
 
 @pytest.mark.parametrize("kind", ["without rasterio", "stack", "png"])
-def test_holes_of_other_tiffs_are_kept_too(tmp_path, weight, monkeypatch, kind):
-    """nodata reaches neither the network nor the neighbours, and is exactly where it was."""
+def test_holes_of_other_tiffs_are_kept(tmp_path, weight, monkeypatch, kind):
+    """nodata affects neither the network's input nor neighbouring pixels, and keeps its exact position."""
     pages = [(picture(1)[0] * 20000 + 20000).astype(np.uint16) for _ in range(3 if kind == "stack" else 1)]
     plain = [page.copy() for page in pages]
     for page, without in zip(pages, plain, strict=True):
@@ -628,7 +628,7 @@ def test_holes_of_other_tiffs_are_kept_too(tmp_path, weight, monkeypatch, kind):
 
 
 def read_all(path: Path) -> np.ndarray:
-    """(pages, H, W) by another reader."""
+    """(pages, H, W), read by tifffile."""
     with Image.open(path) as image:
         frames = []
         for number in range(getattr(image, "n_frames", 1)):
@@ -637,8 +637,8 @@ def read_all(path: Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def test_the_ground_stays_where_it_is_when_the_axes_scale_differently():
-    """The last corner of 10 rows and 20 columns is that of 20 rows and 80 columns."""
+def test_georeference_with_different_scales_of_the_axes():
+    """10 rows and 20 columns become 20 rows and 80 columns with the same last corner."""
 
     transform = Affine(0.5, 0.1, 5e5, 0.2, -0.7, 4e6)
     scaled = _scaled_place({"transform": transform}, 2, 4)["transform"]

@@ -1,4 +1,4 @@
-"""Maps of doubt: the spread of the eight versions, in the units of the source, written beside the output."""
+"""Maps of doubt: the spread of the eight versions in the units of the source, written next to the output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def request_(tmp_path: Path) -> Request:
     )  # fmt: skip
 
 
-def test_doubt_is_the_spread_of_the_eight_versions(request_: Request) -> None:
+def test_doubt_is_the_standard_deviation_of_the_eight_versions(request_: Request) -> None:
     from engine.checkpoint import load_network
 
     written = upscale(request_)
@@ -42,7 +42,7 @@ def test_doubt_is_the_spread_of_the_eight_versions(request_: Request) -> None:
     assert folder in written
     network = load_network(request_.weight)
     frames = torch.stack([torch.from_numpy(read_image(p).copy()) for p in sorted(request_.source.iterdir())])
-    window = frames.permute(0, 3, 1, 2).float() / 255  # the middle frame sees the three as they are
+    window = frames.permute(0, 3, 1, 2).float() / 255  # the window of the middle frame: all three frames
     versions = []
     for turn in range(8):
         x = torch.rot90(window.flip(-1) if turn >= 4 else window, turn % 4, (-2, -1))
@@ -64,7 +64,7 @@ def test_doubt_is_the_spread_of_the_eight_versions(request_: Request) -> None:
     assert "Middle frame" in (folder / "trust.html").read_text()
 
 
-def test_nothing_is_overwritten_unasked(request_: Request) -> None:
+def test_existing_trust_folder_is_not_overwritten(request_: Request) -> None:
     folder = trust_folder(request_.out)
     folder.mkdir()
     (folder / "mine.txt").write_text("kept")
@@ -74,7 +74,7 @@ def test_nothing_is_overwritten_unasked(request_: Request) -> None:
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_a_turned_clip_agrees_with_its_arrays(turn: int) -> None:
+def test_frames_and_arrays_of_a_transformed_clip_agree(turn: int) -> None:
     array = np.random.default_rng(turn).integers(0, 256, (1, 4, 6, 3), np.uint8)
     clip = TurnedClip(ArrayClip("clip", array), turn)
     assert clip.size == ((6, 4) if turn % 2 else (4, 6)) == clip.array(0).shape[:2]

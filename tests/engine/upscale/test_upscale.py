@@ -1,4 +1,4 @@
-"""Upscaling in the process: kinds of input and output, resume, what stands in the way."""
+"""Upscaling in-process: kinds of input and output, resume, errors."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_frames_keep_their_names_and_equal_the_network(weights, tmp_path):
     assert np.abs(read_image(out / "002.png").astype(float) - expected).max() <= 1
 
 
-def test_spacing_of_the_windows(weights, tmp_path):
+def test_spacing_option(weights, tmp_path):
     source = folder(tmp_path / "in")
     upscale(Request(source, tmp_path / "near", weights["mtdo"], precision="fp32"))
     upscale(Request(source, tmp_path / "apart", weights["mtdo"], precision="fp32", spacing=2))
@@ -135,7 +135,7 @@ def test_tiff_stack_keeps_depth_and_georeference(weights, tmp_path):
 
 
 @pytest.mark.parametrize(("network", "fps"), [("mtdo", None), ("stno", "x2")])
-def test_video_of_uneven_times_keeps_them_and_its_length(weights, tmp_path, network, fps):
+def test_video_with_variable_times_keeps_times_and_length(weights, tmp_path, network, fps):
     source, out, stamps = tmp_path / "in.mp4", tmp_path / "out.mp4", [0, 20, 100, 140, 180, 260, 280, 300, 380]
     clip = moving_clip(len(stamps), 16, 24)
     with av.open(str(source), "w") as container:
@@ -155,8 +155,8 @@ def test_video_of_uneven_times_keeps_them_and_its_length(weights, tmp_path, netw
     assert times[:: 2 if fps else 1] == stamps
 
 
-def test_the_same_frames_become_the_same_bytes(tmp_path):
-    """x264 once took memory that nobody had written for the rate control of pieces after the first one."""
+def test_equal_frames_give_equal_bytes(tmp_path):
+    """Regression: x264 read uninitialised memory in the rate control of all pieces after the first one."""
     tune_allocator()
     rng = np.random.default_rng(0)
     ground = np.kron(rng.integers(0, 255, (40, 60, 3)), np.ones((8, 8, 1))).astype(np.uint8)
@@ -164,7 +164,7 @@ def test_the_same_frames_become_the_same_bytes(tmp_path):
     encoding, made, rate = Encoding("h264"), set(), Fraction(24)
     shown = timing("video.mkv", [k / 24 for k in range(24)], 1 / 24, rate)
     for _ in range(3):
-        del [rng.bytes(3_000_000) for _ in range(10)][:]  # freed memory that the encoder gets, full of something
+        del [rng.bytes(3_000_000) for _ in range(10)][:]  # fill memory that the encoder will get
         join.write_piece(tmp_path / "piece.mkv", frames, encoding, rate)
         join.join(tmp_path / "video.mkv", [tmp_path / "piece.mkv"], encoding, shown, None)
         made.add((tmp_path / "video.mkv").read_bytes())
@@ -174,7 +174,7 @@ def test_the_same_frames_become_the_same_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("network", "out", "fps"), [("mtdo", "out.mp4", None), ("mtdo", "out", None), ("stno", "out", "x2")]
 )
-def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monkeypatch, network, out, fps):
+def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch, network, out, fps):
     monkeypatch.setattr(job_module, "PIECE", 8)
     source = make_video(tmp_path / "in.mp4", frames=19)
     common = {"fps": fps, "scale": 2}
@@ -200,7 +200,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(weights, tmp_path, monk
     with pytest.raises(InputError, match="begun with another ensemble"):
         upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
     for place in (out, f".{out}.upscaling/frames/003.png", f".{out}.upscaling/pieces/000001.mkv"):
-        temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as a process leaves it that is killed
+        temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as left by a killed process
     upscale(resumed)
     assert not set(made) & set(kept)
     assert contents(tmp_path / "broken" / out) == contents(tmp_path / "whole" / out)
@@ -235,7 +235,7 @@ def test_folder_of_clips(weights, tmp_path):
         ("a.mov", "a.mp4", "", False),
     ],
 )
-def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, written, compare):
+def test_several_clips_into_one_file_are_refused(weights, tmp_path, first, second, written, compare):
     (tmp_path / "in").mkdir()
     for name in (first, second):
         make_video(tmp_path / "made.mp4", frames=2).rename(tmp_path / "in" / name)
@@ -269,7 +269,7 @@ def test_two_clips_of_a_folder_for_one_file(weights, tmp_path, first, second, wr
         ({"lossy": True, "fps": "x2"}, "stno_s"),
     ],
 )
-def test_released_weights_that_fit(tmp_path, monkeypatch, asked, name):
+def test_released_weights_are_chosen_by_scale(tmp_path, monkeypatch, asked, name):
     asked = dict(asked)
     (tmp_path / "checkpoints").mkdir()
     for file in ("mtdo_s", "mtdo_s_x2", "mtdo_s_real", "stno_s"):
@@ -282,7 +282,7 @@ def test_released_weights_that_fit(tmp_path, monkeypatch, asked, name):
 
 
 @pytest.mark.parametrize(("scale", "weights_of"), [(3.0, "x4"), (1.5, "x2"), (6.0, "x4")])
-def test_other_scales_are_resized_and_said(tmp_path, monkeypatch, capsys, scale, weights_of):
+def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, scale, weights_of):
     (tmp_path / "checkpoints").mkdir()
     for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2)):
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", small_mtdo(scale=own))
@@ -296,7 +296,7 @@ def test_other_scales_are_resized_and_said(tmp_path, monkeypatch, capsys, scale,
     assert f"no weights are for x{scale:g}: frames are made at {weights_of}" in "".join(capsys.readouterr())
 
 
-def test_a_scale_of_nothing_is_not_the_default(weights, tmp_path):
+def test_scale_zero_is_refused(weights, tmp_path):
     source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
     for network in ("mtdo", "stno"):
         with pytest.raises(InputError, match="leaves nothing"):
@@ -319,7 +319,7 @@ def test_output_that_is_not_finite_is_named(weights, tmp_path, monkeypatch):
         upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
 
 
-def test_disk_that_is_full(weights, tmp_path, monkeypatch):
+def test_full_disk_is_a_one_line_error(weights, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device", "x.png")
 
@@ -328,7 +328,7 @@ def test_disk_that_is_full(weights, tmp_path, monkeypatch):
         upscale(request(folder(tmp_path / "in"), tmp_path / "out", weights["mtdo"]))
 
 
-def test_inputs_that_cannot_be_used(weights, tmp_path):
+def test_unusable_inputs_are_refused(weights, tmp_path):
     source, out = folder(tmp_path / "in"), tmp_path / "out"
     cases = {
         "does not exist": {"source": tmp_path / "nothing"},
@@ -352,7 +352,7 @@ def test_inputs_that_cannot_be_used(weights, tmp_path):
     assert not out.exists() and not out.with_name(".out.upscaling").exists()
 
 
-def test_an_output_that_exists_is_safe(weights, tmp_path):
+def test_existing_output_is_not_overwritten(weights, tmp_path):
     source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
     folder(out, frames=1)
     with pytest.raises(InputError, match="--overwrite"):

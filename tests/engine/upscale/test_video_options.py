@@ -1,4 +1,4 @@
-"""Options for videos: rates, sizes, time ranges, scene cuts, encoder options, pipes, folders with a bad member."""
+"""Options for videos: rates, sizes, time ranges, scene cuts, encoder options, pipes, folders with an unreadable file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make(source: Path, out: Path, weight: Path, **more) -> list[Path]:
 
 
 def cut_video(path: Path) -> Path:
-    """Six frames of one picture that moves, then six of another."""
+    """Six frames of a moving picture, then six of another one."""
     y, x = np.mgrid[:32, :48]
     frames = [np.stack([120 + 100 * np.sin((x + k) / 4)] * 3, -1) for k in range(6)]
     frames += [np.stack([40 + 30 * np.cos((y - k) / 3), 60 + 0 * x, 200 - y], -1) for k in range(6)]
@@ -77,7 +77,7 @@ def test_a_scene_of_one_frame(weights, tmp_path):
     assert len(facts(tmp_path / "out.mp4").times) == 1
 
 
-def test_any_rate_and_any_size(weights, tmp_path):
+def test_any_output_rate_and_size(weights, tmp_path):
     rate = Fraction(24_000, 1001)
     source = video(tmp_path / "in.mp4", [float(k / rate) for k in range(12)], rate=rate, sound=["aac"])
     make(source, tmp_path / "out.mp4", weights["stno"], fps="60", size="60x44")
@@ -123,7 +123,7 @@ def test_encoder_options(weights, tmp_path):
     assert (found.pixels, found.tag) == ("yuv444p10le", "hvc1")
 
 
-def test_refused_before_the_first_frame(weights, tmp_path):
+def test_wrong_options_are_refused_before_the_first_frame(weights, tmp_path):
     source = video(tmp_path / "in.mp4", [0.0, 0.02, 0.1, 0.14], sound=["aac"])
     for name, more, message in (
         ("a.webm", {"codec": "h265"}, "cannot hold h265"),
@@ -136,7 +136,7 @@ def test_refused_before_the_first_frame(weights, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]
 
 
-def test_one_bad_file_keeps_no_other_back(weights, tmp_path):
+def test_unreadable_file_does_not_stop_the_others(weights, tmp_path):
     (tmp_path / "in").mkdir()
     video(tmp_path / "in" / "a.mp4", LONG[:2])
     (tmp_path / "in" / "b.mp4").write_bytes(b"nothing")
