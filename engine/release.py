@@ -92,7 +92,7 @@ def main() -> None:
         help="weights and their share of the mean (default: 1); shares add up to 1",
     )  # fmt: skip
     arguments.add_argument("--spacing", type=cli.spacing, metavar="N", help="MTDO: data.spacing of OUT, such as auto")
-    arguments.add_argument("--temporal-filter", choices=TEMPORAL_FILTERS, help="MTDO: data.temporal_filter of OUT")
+    arguments.add_argument("--temporal-filter", choices=TEMPORAL_FILTERS, help="data.temporal_filter of OUT")
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
     asked = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}

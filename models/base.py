@@ -25,11 +25,8 @@ LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
 TEMPORAL_FILTERS = ("none", "clean", "compressed")
-USES = (
-    "spacing",
-    "padding",
-    "temporal_filter",
-)  # how to restore a clip; stored in the weights' header next to the config
+WINDOW_USES = ("spacing", "padding")
+USES = (*WINDOW_USES, "temporal_filter")  # how to restore a clip; stored in the weights' header next to the config
 
 
 def check_use(key: str, value: Any) -> None:
@@ -43,8 +40,8 @@ def check_use(key: str, value: Any) -> None:
 
 
 def set_use(network: Network, key: str, value: Any, source: Path) -> None:
-    """Change one of `USES` of the network from `source`. Raises `InputError` if the network does not take windows."""
-    if network.space_time:
+    """Change one of `USES` of the network from `source`. Raises `InputError` if the network has no such use."""
+    if key not in network.uses:
         option, name = key.replace("_", "-"), network.config.name.upper()
         raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
     network.set_uses({key: value})
@@ -86,7 +83,7 @@ class Network(nn.Module):
     pool_work: float = float("inf")  # channels squared; finite: small frames may be restored by several workers at once
     spacing: Spacing | None = None  # see `WindowNetwork`
     padding: str | None = None
-    temporal_filter: str | None = None
+    temporal_filter: str = "none"  # mean over restored frames (`engine.restore.temporal_filter`)
 
     @property
     def space_time(self) -> bool:
@@ -94,11 +91,11 @@ class Network(nn.Module):
 
     @property
     def uses(self) -> dict[str, Any]:
-        """The values of `USES`, if the network takes windows."""
-        return {} if self.space_time else {key: getattr(self, key) for key in USES}
+        """The values of those `USES` that the network has: space-time networks have no windows to space and pad."""
+        return {key: getattr(self, key) for key in USES if getattr(self, key) is not None}
 
     def set_uses(self, values: Mapping[str, Any]) -> None:
-        """Set `uses` from `values`. No effect if the network does not take windows."""
+        """Set `uses` from `values`. Others are ignored."""
         for key in self.uses.keys() & values.keys():
             check_use(key, values[key])
             setattr(self, key, values[key])
@@ -142,13 +139,11 @@ class WindowNetwork(Network):
 
     The weights' header stores how to restore a clip. spacing: frames from one frame of a window to the next, "auto": chosen
     from the motion (`engine.restore.spacing`). padding: neighbours beyond the ends (`data.clips.neighbours`).
-    temporal_filter: mean over restored frames (`engine.restore.temporal_filter`).
     """
 
     config: WindowConfig
     spacing: Spacing = 1
     padding: str = "reflect"
-    temporal_filter: str = "none"
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
         return self.config.scale * size[0], self.config.scale * size[1]

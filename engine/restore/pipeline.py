@@ -7,9 +7,10 @@ processed tile by tile (one tile: the full frame); every tile has its own runner
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from engine.restore import precision, tiles
 from engine.restore.graphs import LARGEST, Graphed
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, batched, chunks, windows
 from engine.restore.spacing import WindowChooser, widest
-from engine.restore.temporal_filter import TemporalFilter
+from engine.restore.temporal_filter import TemporalFilter, key_positions
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
@@ -73,12 +74,13 @@ def restore(
     """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
     Window networks: one frame for each frame of `clip` (or of `frames`, in their order); `padding`: neighbours beyond the
-    ends of the clip; `temporal_filter`: "none", "clean" or "compressed" (temporal_filter.py); None: the network's. Space-time
-    networks: the key frames and, in each gap, one frame for each of `times` (none: key frames only; or a list for each gap), at
-    `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these and the intermediate frames after
-    each. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller tiles
-    are used (default: standard error). clock: measures the time of the work. progress: called with the number of finished
-    tiles of a frame and its number of tiles. The network is set to eval mode. Raises `InputError` for a clip that is too short.
+    ends of the clip. Space-time networks: the key frames and, in each gap, one frame for each of `times` (none: key frames
+    only; or a list for each gap), at `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these
+    and the intermediate frames after each. temporal_filter: "none", "clean" or "compressed" (temporal_filter.py); None: the
+    network's. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller
+    tiles are used (default: standard error). clock: measures the time of the work. progress: called with the number of
+    finished tiles of a frame and its number of tiles. The network is set to eval mode. Raises `InputError` for a clip that is
+    too short.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
@@ -86,16 +88,27 @@ def restore(
     wanted = range(len(clip)) if frames is None else frames
     per_gap, every_gap = split_times(times)
     numbers, workers = wanted, 1
+    form = temporal_filter or network.temporal_filter
     temporal: TemporalFilter | None = None
+    surplus = 0  # frames that are restored before the first one that is needed
     jobs: Iterator[Job]
     if isinstance(network, SpaceTimeNetwork):
-        jobs = chunks(clip, wanted, options.chunk, options.context, per_gap)
+        if form == "none":
+            jobs = chunks(clip, wanted, options.chunk, options.context, per_gap)
+        else:
+            starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
+            wanted = range(starts[wanted[0]], starts[wanted[-1] + 1])
+            temporal = TemporalFilter(form, starts[-1], clip.size, clock)
+            numbers = temporal.needed(wanted)
+            first, last = (bisect_right(starts, number) - 1 for number in (numbers[0], numbers[-1]))
+            jobs = chunks(clip, range(first, last + 1), options.chunk, options.context, per_gap)
+            jobs = temporal.recorded_chunks(jobs, first, starts, range(numbers[0], numbers[-1] + 1))
+            surplus = numbers[0] - starts[first]
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
-        form = temporal_filter or network.temporal_filter
         if form != "none" and len(clip) > 1:
-            temporal = TemporalFilter(form, len(clip), network.config.scale, clock)
+            temporal = TemporalFilter(form, len(clip), clip.size, clock)
             numbers = temporal.needed(wanted)
         jobs = windows(clip, chooser, numbers)
         jobs = temporal.recorded(jobs) if temporal else jobs
@@ -120,9 +133,10 @@ def restore(
         group = group_size(len(numbers), workers, 12 * shape.out[0] * shape.out[1])
         results = (frame[None] for frame in share_out(ahead, make_worker, workers, group))
     if temporal:
-        results = (frame[None] for frame in temporal(wanted, chain.from_iterable(results)))
-    for restored in downloaded(results):
-        yield from restored
+        restored = islice(chain.from_iterable(results), surplus, surplus + len(numbers))
+        results = (frame[None] for frame in temporal(wanted, restored))
+    for frames_of_job in downloaded(results):
+        yield from frames_of_job
 
 
 def split_times(

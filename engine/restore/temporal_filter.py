@@ -3,12 +3,14 @@
 A network restores each frame from its own window. Errors caused by noise and compression differ from window to window, so
 they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 2 to t + 2:
 
-    out_t = b_t + sum_k w_k * M_k(y_k - b_k) / sum_k w_k,    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
+    out_t = sum_k w_k * M_k(y_k) / sum_k w_k + share * U(x_t - sum_k w_k * M_k(x_k) / sum_k w_k)
+    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
 
 x: LR frames.   M_k: motion compensation from frame k to frame t by the optical flow from x_t to x_k (DIS; Kroeger et al.,
-ECCV 2016).   |.|^2: mean over the colours and 5x5 LR pixels.   b: a share of the bicubic upsampling of x, which is not
-averaged. "clean" keeps half of it, because noise of clean LR frames is also in the ground truth; "compressed" keeps none, so
-that compression errors of the LR frames are averaged too.
+ECCV 2016).   |.|^2: mean over the colours and 5x5 LR pixels.   U: bicubic upsampling. `share` of the LR frame's own detail is
+not averaged: "clean" keeps half of it, because noise of clean LR frames is also in the ground truth; "compressed" keeps none,
+so that compression errors of the LR frames are averaged too. An intermediate frame has no LR frame: the output, reduced to
+LR size, takes its place as x, and nothing of it is kept.
 
 A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. The result for a frame depends
 on the five frames only, so it is the same for any start of the work. docs/results.md has the gains.
@@ -20,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import accumulate
 
 import cv2
 import numpy as np
@@ -28,14 +31,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.media import LUMA
-from engine.restore.jobs import WindowJob
+from engine.restore.jobs import ChunkJob, WindowJob
 from engine.restore.spacing import widest
 from engine.restore.timing import Clock
-from models.base import Network
-from models.layers import bicubic_upscale
+from models.base import Network, WindowNetwork
 
 REACH = 2  # frames before and after the centre
-BASE = {"clean": 0.5, "compressed": 0.0}  # share of the bicubic upsampling that is not averaged
+SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
 SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
@@ -44,11 +46,12 @@ SMALLEST = 16  # LR pixels: motion is not compensated in smaller frames, which D
 
 @dataclass
 class _Frame:
-    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and the difference y - b (1, 3, H, W)."""
+    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and restored (1, 3, H, W)."""
 
     low: Tensor
     luma: Tensor
-    change: Tensor
+    restored: Tensor
+    share: float  # of the detail of `low` that is not averaged
 
 
 def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
@@ -61,18 +64,33 @@ def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
     return runs
 
 
-def reach(network: Network, form: str) -> int:
-    """Maximum number of frames before and after a frame that the result of a window network with the filter `form` depends on."""
-    filtered = REACH if form != "none" else 0
-    return network.config.frames // 2 * widest(network.spacing) + filtered
+def reach(network: Network, form: str, context: int) -> int:
+    """Maximum number of frames before and after a frame that its result with the filter `form` depends on.
+
+    context: key frames that space-time networks see on either side.
+    """
+    seen = network.config.frames // 2 * widest(network.spacing) if isinstance(network, WindowNetwork) else context
+    return seen + (REACH if form != "none" else 0)
+
+
+def key_positions(times_per_gap: Sequence[int]) -> list[int]:
+    """Positions of the key frames among the outputs of a clip, and the number of outputs. times_per_gap: intermediate frames."""
+    positions = [0, *accumulate(1 + count for count in times_per_gap)]
+    return [*positions, positions[-1] + 1]
 
 
 class TemporalFilter:
-    """Filters the restored frames of one clip of `length` frames for "clean" or "compressed" sources (`form`)."""
+    """Filters the restored frames of one clip for "clean" or "compressed" sources (`form`).
 
-    def __init__(self, form: str, length: int, scale: int, clock: Clock | None = None) -> None:
-        self.form, self.length, self.scale, self.clock = form, length, scale, clock
-        self._lows: deque[tuple[int, Tensor]] = deque()  # of the frames that are being restored
+    Frames are numbered in output order; `length` is their number. Of window networks this is the frame number of the clip.
+    """
+
+    def __init__(self, form: str, length: int, size: tuple[int, int], clock: Clock | None = None) -> None:
+        """size: (h, w) of LR frames."""
+        self.form, self.length, self.size, self.clock = form, length, size, clock
+        self._lows: deque[tuple[int, Tensor | None]] = (
+            deque()
+        )  # of the frames that are being restored; None: intermediate
         self._grids: dict[tuple[int, int], Tensor] = {}
 
     def _around(self, index: int) -> range:
@@ -93,6 +111,21 @@ class TemporalFilter:
             self._lows.append((number, job.frames[number]))
             yield job
 
+    def recorded_chunks(
+        self, jobs: Iterator[ChunkJob], first: int, starts: Sequence[int], needed: range
+    ) -> Iterator[ChunkJob]:
+        """The same chunks, the first of which begins with key frame `first`; their key frames are kept as in `recorded`.
+
+        starts: see `key_positions`.   needed: the output frames that will be given to `__call__`.
+        """
+        key = first
+        for job in jobs:
+            for low in job.keys[job.keep[0] : job.keep[1] + job.with_last]:
+                outputs = range(starts[key], starts[key + 1])
+                self._lows.extend((n, low if n == outputs[0] else None) for n in outputs if n in needed)
+                key += 1
+            yield job
+
     def __call__(self, wanted: Sequence[int], restored: Iterator[Tensor]) -> Iterator[Tensor]:
         """Filtered frames (3, H, W) for `wanted`. restored: the frames of `needed`, in order."""
         for run in ascending_runs(wanted):
@@ -111,38 +144,43 @@ class TemporalFilter:
     def _timed(self, frame: _Frame) -> AbstractContextManager[None]:
         return self.clock.span(frame.low.device) if self.clock else nullcontext()
 
-    def _prepare(self, low: Tensor, restored: Tensor) -> _Frame:
-        luma = torch.tensordot(torch.tensor(LUMA), low.float(), 1)
-        low = low.to(restored.device)
-        return _Frame(low, luma, restored[None] - self._base(low))
-
-    def _base(self, low: Tensor) -> Tensor | float:
-        """b of a frame (1, 3, H, W). It is computed twice instead of kept: frames of the output are large."""
-        share = BASE[self.form]
-        return bicubic_upscale(low, self.scale)[None] * share if share else 0.0
+    def _prepare(self, low: Tensor | None, restored: Tensor) -> _Frame:
+        """low: (3, h, w), or None: an intermediate frame."""
+        share = 0.0 if low is None else SHARE[self.form]
+        if low is None:
+            low = F.interpolate(restored[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
+        luma = torch.tensordot(torch.tensor(LUMA), low.float().cpu(), 1)
+        return _Frame(low.to(restored.device), luma, restored[None], share)
 
     @torch.no_grad()
     def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
         centre = frames[index]
         tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
-        total, weights = centre.change.clone(), torch.ones_like(centre.change[:, :1])
+        total = _WeightedMean(centre.restored)
+        low_total = _WeightedMean(centre.low[None])
         for number in self._around(index):
-            if number != index:
-                moved, weight = self._compensated(centre, frames[number], tolerance)
-                total.addcmul_(moved, weight)
-                weights.add_(weight)
-        return total.div_(weights).add_(self._base(centre.low))[0]
+            if number == index:
+                continue
+            other = frames[number]
+            motion = flow(centre.luma, other.luma).to(centre.low.device)
+            low = self._moved(other.low[None], motion)
+            weight = _likeness(low, centre.low, tolerance)
+            low_total.add(low, weight)
+            motion, weight = self._enlarged(motion, weight, centre.restored)
+            total.add(self._moved(other.restored, motion), weight)
+        filtered = total.mean()
+        if centre.share:
+            averaged = (centre.low - low_total.mean()) * centre.share
+            filtered += F.interpolate(averaged, filtered.shape[-2:], mode="bicubic")
+        return filtered[0]
 
-    def _compensated(self, centre: _Frame, other: _Frame, tolerance: float) -> tuple[Tensor, Tensor]:
-        """`other.change` moved to the centre (1, 3, H, W), and its weight (1, 1, H, W)."""
-        motion = flow(centre.luma, other.luma).to(centre.low.device)
-        low = self._moved(other.low[None], motion)
-        difference = (low - centre.low).square_().mean(1, keepdim=True)
-        difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
-        weight = torch.exp(difference / -(max(tolerance, 1e-6) ** 2))
-        size = centre.change.shape[-2:]
-        large = F.interpolate(torch.cat([motion * self.scale, weight], 1), size, mode="bilinear")
-        return self._moved(other.change, large[:, :2]), large[:, 2:]
+    @staticmethod
+    def _enlarged(motion: Tensor, weight: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
+        """Motion (1, 2, h, w) and weight (1, 1, h, w) at the size of `restored`."""
+        (h, w), (height, width) = motion.shape[-2:], restored.shape[-2:]
+        scale = torch.tensor([width / w, height / h]).view(2, 1, 1).to(motion.device, non_blocking=True)
+        large = F.interpolate(torch.cat([motion * scale, weight], 1), (height, width), mode="bilinear")
+        return large[:, :2], large[:, 2:]
 
     def _moved(self, image: Tensor, motion: Tensor) -> Tensor:
         """image(p + motion(p)) for images (1, C, h, w) and motion (1, 2, h, w) in pixels (x, y), bicubic."""
@@ -153,6 +191,27 @@ class TemporalFilter:
         scale = torch.tensor([2 / width, 2 / height]).view(2, 1, 1).to(image.device, non_blocking=True)
         grid = ((self._grids[height, width] + motion) * scale - 1).permute(0, 2, 3, 1)
         return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+class _WeightedMean:
+    """Weighted mean of images (1, C, h, w) with weights (1, 1, h, w); the first image has weight 1."""
+
+    def __init__(self, first: Tensor) -> None:
+        self._total, self._weights = first.clone(), torch.ones_like(first[:, :1])
+
+    def add(self, image: Tensor, weight: Tensor) -> None:
+        self._total.addcmul_(image, weight)
+        self._weights.add_(weight)
+
+    def mean(self) -> Tensor:
+        return self._total / self._weights
+
+
+def _likeness(moved: Tensor, low: Tensor, tolerance: float) -> Tensor:
+    """Weights (1, 1, h, w) of an LR frame (1, 3, h, w), moved to the LR frame `low` (3, h, w)."""
+    difference = (moved - low).square().mean(1, keepdim=True)
+    difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
+    return torch.exp(difference / -(max(tolerance, 1e-6) ** 2))
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:

@@ -216,7 +216,7 @@ def make_job(
         job.multiple = network.multiple
         # One frame of a scene is restored at a time, so that a filter over five frames would take five times as long.
         job.facts["temporal_filter"] = request.temporal_filter or "none"
-        job.reach = request.context if network.space_time else reach(network, job.facts["temporal_filter"])
+        job.reach = reach(network, job.facts["temporal_filter"], request.context)
     return job
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, flow, reach
+from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, flow, key_positions, reach
 from errors import InputError
 from models.layers import bicubic_upscale
-from tests.engine.small import moving_clip, small_mtdo
+from tests.engine.small import moving_clip, small_mtdo, small_stno
 
 
 def texture(height: int, width: int, seed: int = 0) -> Tensor:
@@ -29,7 +30,7 @@ def filtered(
     lows: Sequence[Tensor], restored: Sequence[Tensor], form: str = "clean", wanted: Sequence[int] = ()
 ) -> list[Tensor]:
     wanted = wanted or range(len(lows))
-    method = TemporalFilter(form, len(lows), 2)
+    method = TemporalFilter(form, len(lows), lows[0].shape[-2:])
     numbers = method.needed(wanted)
     method._lows.extend((number, lows[number]) for number in numbers)
     return list(method(wanted, iter([restored[number] for number in numbers])))
@@ -90,7 +91,7 @@ def test_flow_of_a_known_shift() -> None:
 
 
 def test_needed_frames() -> None:
-    method = TemporalFilter("clean", 10, 4)
+    method = TemporalFilter("clean", 10, (16, 16))
     assert method.needed([0]) == [0, 1, 2]
     assert method.needed([4, 5]) == [2, 3, 4, 5, 6, 7]
     assert method.needed([0, 9]) == [0, 1, 2, 7, 8, 9]
@@ -114,11 +115,49 @@ def test_restore_filters_the_output_of_the_network() -> None:
     network, clip = small_mtdo(), moving_clip(5, 20, 24)
     plain = list(restore(network, clip))
     network.set_uses({"temporal_filter": "compressed"})
-    method = TemporalFilter("compressed", 5, network.config.scale)
+    method = TemporalFilter("compressed", 5, clip.size)
     method._lows.extend((number, clip.frame(number)) for number in range(5))
     expected = list(method(range(5), iter(plain)))
     assert all(torch.equal(a, b) for a, b in zip(restore(network, clip), expected, strict=True))
-    assert reach(network, "clean") == reach(network, "none") + REACH == network.config.frames // 2 + REACH
+    assert reach(network, "clean", 4) == reach(network, "none", 4) + REACH == network.config.frames // 2 + REACH
+    assert reach(small_stno(), "clean", 4) == 4 + REACH
+
+
+@pytest.mark.parametrize("times", [(), (0.5,), (0.25, 0.5, 0.75), ([0.5], [], [0.2, 0.6], [0.4], [0.5], [0.5], [0.3])])
+def test_space_time_outputs_are_filtered_in_time_order(times: Any) -> None:
+    """Key frames keep half of their LR detail; intermediate frames are compared in place of LR frames, reduced to LR size."""
+    network, clip, size = small_stno(), moving_clip(8, 20, 24), (50, 60)
+    how: dict[str, Any] = {"times": times, "size": size, "options": Options(chunk=3, context=2)}
+    plain = list(restore(network, clip, **how))
+    network.set_uses({"temporal_filter": "clean"})
+    complete = list(restore(network, clip, **how))
+    starts = key_positions(
+        [len(gap) for gap in times]
+        if isinstance(times, tuple) and times and isinstance(times[0], list)
+        else [len(times)] * 7
+    )
+    assert starts[-1] == len(plain) == len(complete)
+    method = TemporalFilter("clean", len(plain), clip.size)
+    lows = {start: clip.frame(key) for key, start in enumerate(starts[:-1])}
+    method._lows.extend((number, lows.get(number)) for number in range(len(plain)))
+    expected = list(method(range(len(plain)), iter(plain)))
+    assert all(torch.equal(a, b) for a, b in zip(complete, expected, strict=True))
+    assert not torch.equal(complete[2], plain[2])
+    for first, last in ((0, 2), (2, 5), (4, 7), (7, 7)):
+        part = list(restore(network, clip, frames=range(first, last + 1), **how))
+        mine = complete[starts[first] : starts[last + 1]]
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(part, mine, strict=True))
+
+
+def test_intermediate_frames_gain_from_key_frames() -> None:
+    """A still scene: the error of an intermediate frame falls to that of a weighted mean of five."""
+    scene, generator = texture(128, 128), torch.Generator().manual_seed(1)
+    low = F.avg_pool2d(scene, 2)
+    restored = [scene + 0.02 * torch.randn(scene.shape, generator=generator) for _ in range(5)]
+    method = TemporalFilter("clean", 5, (64, 64))
+    method._lows.extend((number, None if number % 2 else low) for number in range(5))
+    result = list(method(range(5), iter(restored)))
+    assert rms(result[1] - scene) < 0.6 * rms(restored[1] - scene)
 
 
 def test_one_frame_is_not_changed() -> None:
