@@ -65,8 +65,8 @@ class DataConfig:
     # windows: distance between the frames of a window; auto: chosen from the motion (in training: 1)
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
     temporal_filter: Literal["none", "clean", "compressed"] = "none"  # average restored frames along the motion
-    flips: bool = True  # left-right and up-down (both together: 180 degrees)
-    turns: bool = True  # by 90 degrees
+    flips: bool = True  # augmentation: left-right and up-down flips
+    turns: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True
     workers: Annotated[int, Between(0, 256)] = 0  # number of data loader processes; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
