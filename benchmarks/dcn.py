@@ -61,7 +61,7 @@ def times(
     grad = torch.randn_like(values[0]).detach()
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     taken: dict[str, tuple[list[float], list[float]]] = {}
-    for turn in range(rounds + 1):
+    for round_ in range(rounds + 1):
         for name, run in contenders(values, names).items():
             wait()
             start = clock()
@@ -72,7 +72,7 @@ def times(
             run().backward(grad)
             wait()
             end = clock()
-            if turn:  # the first round warms up
+            if round_:  # the first round warms up
                 forward, both = taken.setdefault(name, ([], []))
                 forward.append(middle - start)
                 both.append(end - middle)

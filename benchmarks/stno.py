@@ -45,11 +45,11 @@ TOKENS = [(25, 40), (50, 60), (75, 100), (120, 125), (150, 200), (240, 250)]
 def best(rounds: int, *runs: Callable[[], object]) -> list[float]:
     """Minimum seconds of each contender, which alternate."""
     taken = [math.inf] * len(runs)
-    for turn in range(rounds + 1):
+    for round_ in range(rounds + 1):
         for index, run in enumerate(runs):
             start = time.perf_counter()
             run()
-            if turn:  # the first round warms up
+            if round_:  # the first round warms up
                 taken[index] = min(taken[index], time.perf_counter() - start)
     return taken
 

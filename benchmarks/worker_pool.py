@@ -29,12 +29,12 @@ def measure(network: torch.nn.Module, size: tuple[int, int], precision: str, rou
     clip = ArrayClip("noise", np.random.default_rng(0).integers(0, 255, (length, *size, 3), dtype=np.uint8))
     workers = frames_at_once(network, size, Options(), torch.device("cpu"))
     seconds: dict[int, list[float]] = {1: [], workers: []}
-    for turn in range(rounds + 1):
+    for round_ in range(rounds + 1):
         for count, values in seconds.items():
             start = time.perf_counter()
             for _ in restore(network, clip, options=Options(precision=precision, workers=count)):
                 pass
-            if turn:  # the first round warms up
+            if round_:  # the first round warms up
                 values.append((time.perf_counter() - start) / length)
     single, together = (statistics.median(values) for values in (seconds[1], seconds[workers]))
     return (

@@ -31,7 +31,7 @@ class SampleKey(NamedTuple):
     frame: int  # centre frame of a window, first frame of a sequence
     scale: float
     stride: int = 1  # frames from one key frame to the next
-    between: tuple[int, ...] = ()  # intermediate frames, counted from the previous key frame
+    intermediate: tuple[int, ...] = ()  # intermediate frames, counted from the previous key frame
 
     def random(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, SAMPLE, self.step, self.slot])

@@ -85,7 +85,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
-    facts = [
+    dependencies = [
         *_extra_flags(),
         torch.__version__,
         torch.version.git_version,
@@ -93,7 +93,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
         platform.machine(),
         platform.system(),
     ]
-    digest.update(repr([*facts, cuda.architectures, KERNEL, ATTENTION]).encode())
+    digest.update(repr([*dependencies, cuda.architectures, KERNEL, ATTENTION]).encode())
     return FOLDER / f"dcn-{digest.hexdigest()[:16]}.so"
 
 
@@ -186,8 +186,8 @@ def _forget_failure(path: Path, compiler: str, began: float, force: bool, log: C
 def _identity(compiler: str) -> str:
     """A fingerprint of the compiler, which changes when the compiler is replaced."""
     file = Path(compiler).resolve()
-    facts = file.stat()
-    return f"{file} {facts.st_size} {facts.st_mtime_ns}"
+    info = file.stat()
+    return f"{file} {info.st_size} {info.st_mtime_ns}"
 
 
 def _checksum(path: Path) -> str:

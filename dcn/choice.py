@@ -20,7 +20,7 @@ from errors import InputError
 NAMES = ("compiled", "torchvision", "plain")
 log = logging.getLogger("dcn")
 _forced: str | None = None
-_said: set[tuple[str, str]] = set()
+_logged: set[tuple[str, str]] = set()
 
 
 def deform_conv2d(
@@ -123,8 +123,8 @@ def _why_not_compiled(device: str, index: int | None) -> str:
 
 def _say(name: str, device: str, reason: str) -> str:
     """Log the choice once per process; on a GPU a slower choice is logged as a warning."""
-    if (name, device) not in _said:
-        _said.add((name, device))
+    if (name, device) not in _logged:
+        _logged.add((name, device))
         slower = device == "cuda" and reason and reason != "asked for"
         level = logging.WARNING if slower else logging.INFO
         log.log(level, "dcn: operators on %s: %s%s", device, name, f" ({reason})" if reason else "")

@@ -31,9 +31,9 @@ RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any)
 RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale -> weights for lossy sources
 
 
-def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **facts: Any) -> None:
+def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **header: Any) -> None:
     """Write a network's weights (or `state` instead) with its config, spacing and padding, so that `load_network` needs no other file."""
-    save_tensors(path, state if state is not None else network.state_dict(), {**use_of(network), **facts})
+    save_tensors(path, state if state is not None else network.state_dict(), {**use_of(network), **header})
 
 
 def use_of(network: Network) -> dict[str, Any]:

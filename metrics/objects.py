@@ -52,7 +52,7 @@ class BoxLike(Protocol):
     def label(self) -> str: ...
 
 
-Region = tuple[slice, slice]
+PixelBox = tuple[slice, slice]
 Row = dict[str, Any]
 
 
@@ -126,7 +126,7 @@ def size_of(box: BoxLike) -> str:
     return next(name for name, area in SIZES.items() if box.w * box.h < area)
 
 
-def box_region(box: BoxLike, size: Sequence[int], margin: int = 0) -> Region | None:
+def box_region(box: BoxLike, size: Sequence[int], margin: int = 0) -> PixelBox | None:
     """The pixels (rows, columns) that a box covers in a frame of (H, W); None if there are none."""
     if not (box.w > 0 and box.h > 0):
         return None
@@ -151,7 +151,7 @@ def box_cover(boxes: Sequence[BoxLike], size: Sequence[int]) -> Tensor:
 
 
 class _Surroundings:
-    def __init__(self, inner: Region, outer: Region, ring: Tensor) -> None:
+    def __init__(self, inner: PixelBox, outer: PixelBox, ring: Tensor) -> None:
         self.inner, self.outer, self.ring = inner, outer, ring
 
     def contrast(self, plane: Tensor) -> float:
@@ -168,7 +168,7 @@ class _Frame:
         rows, columns = WINDOWS[protocol].size
         self.border = (rows // 2, columns // 2)
 
-    def measure(self, region: Region, around: _Surroundings | None) -> dict[str, float | None]:
+    def measure(self, region: PixelBox, around: _Surroundings | None) -> dict[str, float | None]:
         error = float(self.error[region].mean())
         inside = self.similarity[self._shifted(region)]
         return {
@@ -177,7 +177,7 @@ class _Frame:
             "contrast": self._survival(around),
         }
 
-    def _shifted(self, region: Region) -> Region:
+    def _shifted(self, region: PixelBox) -> PixelBox:
         """The region in the coordinates of the similarity map, which lacks a border."""
         rows, columns = region
         down, across = self.border

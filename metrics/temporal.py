@@ -33,8 +33,8 @@ class MotionMeter:
     """Temporal values of several methods against one ground truth; takes frames in order and keeps two of each."""
 
     def __init__(self) -> None:
-        self._last: dict[str, _View] | None = None
-        self._truth: _View | None = None
+        self._last: dict[str, _Frame] | None = None
+        self._truth: _Frame | None = None
 
     def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, dict[str, float]] | None:
         """Frames (3, H, W) in [0, 1] by method -> the values of the gap before them; None for the first frame.
@@ -47,7 +47,7 @@ class MotionMeter:
         if gt.dim() != 3 or min(gt.shape[-2:]) < SMALLEST:
             shape = tuple(gt.shape)
             raise InputError(f"metrics: frames {shape}; temporal metrics take (3, H, W), H and W at least {SMALLEST}")
-        now, truth = {name: _View(frames) for name, frames in shown.items()}, _View(gt)
+        now, truth = {name: _Frame(frames) for name, frames in shown.items()}, _Frame(gt)
         before, last_truth = self._last, self._truth
         self._last, self._truth = now, truth
         if before is None or last_truth is None:
@@ -90,7 +90,7 @@ class TemporalMeter:
         return values
 
 
-class _View:
+class _Frame:
     """One frame for both measures: colour (H, W, 3) float32 in [0, 1] and gray (H, W) uint8, both of 8 bits."""
 
     def __init__(self, frame: Tensor) -> None:

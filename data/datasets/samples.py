@@ -20,7 +20,7 @@ ATTEMPTS = 10  # number of replacements tried for a sample that cannot be read
 REPLACEMENT = 3  # stream of random numbers, after sampling.BATCH and SAMPLE
 
 
-class Turn(NamedTuple):
+class Transform(NamedTuple):
     """Flips and a 90-degree rotation, applied to all LR and GT frames of a sample."""
 
     left_right: bool
@@ -87,9 +87,9 @@ class Samples(Dataset[dict[str, Any]]):
             raise InputError(f"clip {self.pairs[clip].name} has no ground truth: it cannot be trained on")
         return gt
 
-    def _draw_turn(self, random: np.random.Generator) -> tuple[Turn, bool]:
+    def _draw_transform(self, random: np.random.Generator) -> tuple[Transform, bool]:
         coins = random.integers(0, 2, 4).astype(bool).tolist()
-        return Turn(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.turns), coins[
+        return Transform(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.turns), coins[
             3
         ] and self.reversal
 

@@ -23,7 +23,7 @@ class SequenceDataset(Samples):
         pairs: from a layout; a fixed integer scale uses its LR (files or made), else LR is made from each GT crop.
         scale: one number, or (low, high): drawn from U(low, high) per batch, the same for every slot and rank.
         frames: key frames T.   strides: distance of key frames, drawn per batch.
-        between: intermediate frames per gap, drawn per batch from the true ones; None: all.
+        intermediate: intermediate frames per gap, drawn per batch from the true ones; None: all.
         patch: side of the LR crop at every scale.   cuts: scene cuts per clip (`data.scenes`), never crossed.
         degradation: computes LR from GT crops.
         pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, like a panning
@@ -39,7 +39,7 @@ class SequenceDataset(Samples):
         scale: float | tuple[float, float] = 4,
         frames: int = 3,
         strides: Sequence[int] = (2,),
-        between: int | None = 1,
+        intermediate: int | None = 1,
         patch: int = 32,
         cuts: Sequence[Sequence[int]] | None = None,
         degradation: Degradation | None = None,
@@ -52,7 +52,7 @@ class SequenceDataset(Samples):
         super().__init__(pairs, patch, flips, turns, reversal, on_error)
         self.pan = pan
         self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
-        self.frames, self.strides, self.between = frames, tuple(strides), between
+        self.frames, self.strides, self.intermediate = frames, tuple(strides), intermediate
         self.degradation = degradation or Degradation()
         self._check_settings()
         self.from_files = self.low == self.high and float(self.low).is_integer()
@@ -65,12 +65,14 @@ class SequenceDataset(Samples):
             raise InputError(f"scale is {self.low:g} to {self.high:g}: expected 1 or more, the smaller first")
         if self.frames < 2:
             raise InputError(f"frames is {self.frames}: a sequence needs at least 2 key frames")
-        if not self.strides or min(self.strides) < 1 or (self.between is not None and self.between < 0):
+        if not self.strides or min(self.strides) < 1 or (self.intermediate is not None and self.intermediate < 0):
             raise InputError(
-                f"strides {list(self.strides)}, between {self.between}: expected positive numbers of frames"
+                f"strides {list(self.strides)}, intermediate {self.intermediate}: expected positive numbers of frames"
             )
-        if self.between and self.between > min(self.strides) - 1:
-            raise InputError(f"between is {self.between}: a stride of {min(self.strides)} has fewer frames in between")
+        if self.intermediate and self.intermediate > min(self.strides) - 1:
+            raise InputError(
+                f"intermediate is {self.intermediate}: a stride of {min(self.strides)} has fewer intermediate frames"
+            )
 
     def _find_starts(self, stride: int, cuts: Sequence[Sequence[int]] | None) -> list[tuple[int, int]]:
         """(clip, first frame) of every sequence inside one scene."""
@@ -111,11 +113,11 @@ class SequenceDataset(Samples):
         random = np.random.default_rng([seed, BATCH, step])
         scale = float(random.uniform(self.low, self.high)) if self.low < self.high else float(self.low)
         stride = self.strides[int(random.integers(len(self.strides)))]
-        count = stride - 1 if self.between is None else self.between
-        between = tuple(sorted((random.permutation(stride - 1)[:count] + 1).tolist()))
+        count = stride - 1 if self.intermediate is None else self.intermediate
+        intermediate = tuple(sorted((random.permutation(stride - 1)[:count] + 1).tolist()))
         starts = self.starts[stride]
         clip, frame = starts[shuffled(position, len(starts), seed)]
-        return SampleKey(seed, step, slot, clip, frame, scale, stride, between)
+        return SampleKey(seed, step, slot, clip, frame, scale, stride, intermediate)
 
     def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
         return self.starts[key.stride]
@@ -124,11 +126,11 @@ class SequenceDataset(Samples):
         gt, random = self._gt(key.clip), key.random()
         span = (self.frames - 1) * key.stride
         offsets = [
-            n * key.stride + k for n in range(self.frames) for k in (0, *key.between) if n * key.stride + k <= span
+            n * key.stride + k for n in range(self.frames) for k in (0, *key.intermediate) if n * key.stride + k <= span
         ]
         keys = [position for position, offset in enumerate(offsets) if offset % key.stride == 0]
         corner = random.random(2)
-        turn, backwards = self._draw_turn(random)
+        transform, backwards = self._draw_transform(random)
         velocity = (
             random.integers(-self.pan, self.pan + 1, 2) * int(random.integers(2)) if self.pan else np.zeros(2, int)
         )
@@ -140,9 +142,9 @@ class SequenceDataset(Samples):
             side, speed = round(self.patch * key.scale), velocity * round(key.scale)
             low, high = self._from_crops(key, numbers, keys, _path(corner, gt.size, side, speed, offsets), side)
         return {
-            "lr": self._tensor(turn(low)),
-            "gt": self._tensor(turn(high)),
-            "times": torch.tensor([offset / key.stride for offset in key.between], dtype=torch.float32),
+            "lr": self._tensor(transform(low)),
+            "gt": self._tensor(transform(high)),
+            "times": torch.tensor([offset / key.stride for offset in key.intermediate], dtype=torch.float32),
             "source": f"{gt.source(numbers[0])} and {len(numbers) - 1} more",
         }
 

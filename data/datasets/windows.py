@@ -73,11 +73,15 @@ class WindowDataset(Samples):
         pair, gt, random = self.pairs[key.clip], self._gt(key.clip), key.random()
         height, width = pair.lr.size
         top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))
-        turn, backwards = self._draw_turn(random)
+        transform, backwards = self._draw_transform(random)
         numbers = neighbours(key.frame, self.frames, len(pair), self.padding, self.spacing)
         numbers = numbers[::-1] if backwards else numbers
         crops = {number: crop(pair.lr, number, top, left, self.patch) for number in set(numbers)}
         low = np.stack([crops[number] for number in numbers])
         side = self.patch * self.scale
         high = crop(gt, key.frame, top * self.scale, left * self.scale, side)[None]
-        return {"lr": self._tensor(turn(low)), "gt": self._tensor(turn(high))[0], "source": gt.source(key.frame)}
+        return {
+            "lr": self._tensor(transform(low)),
+            "gt": self._tensor(transform(high))[0],
+            "source": gt.source(key.frame),
+        }

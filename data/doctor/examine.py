@@ -29,7 +29,7 @@ CLOSE_LOOKS = 5  # frames per clip on which artefacts, detail and LR are judged,
 STILL = 0.02  # a frame repeats the previous one if their mean difference is below this many grey levels ...
 STILL_SHARE = 0.05  # ... or below this share of the clip's usual difference, as in encoded video
 JUMP = 3.0  # grey levels of the median difference of two frames, and 6 times the usual, of the same scene
-STRANGERS = 0.3  # median correlation of neighbours below which frames are unrelated
+UNRELATED = 0.3  # median correlation of neighbours below which frames are unrelated
 ALIKE = 0.8  # correlation of two frames of the same scene
 
 
@@ -62,7 +62,7 @@ def examine(
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         reports = pool.map(lambda entry: examine_clip(entry, scale, full), entries)
         clips = list(progress(reports, len(entries)) if progress else reports)
-    findings = general + [finding for clip in clips for finding in clip.findings] + twins(clips)
+    findings = general + [finding for clip in clips for finding in clip.findings] + duplicates(clips)
     return Diagnosis(str(root), kind, reason, full, clips, findings)
 
 
@@ -233,7 +233,7 @@ def motion(report: ClipReport, clip: Clip, pairs: list[int], changes: list[check
     elif frozen:
         message = "repeats the previous frame: remove it, or the motion around it is wrong"
         report.add(WARNING, "frozen", message, named(frozen))
-    if float(np.median([change.scene.correlation for change in changes])) < STRANGERS:
+    if float(np.median([change.scene.correlation for change in changes])) < UNRELATED:
         message = "neighbouring frames are unrelated: single pictures, not a video (data.simulate makes videos of them)"
         report.add(WARNING, "stills", message)
         return
@@ -302,7 +302,7 @@ def boxes(report: ClipReport, entry: ClipFiles, clip: Clip, size: tuple[int, int
         report.add(WARNING, "boxes", f"boxes are outside the frame of {width}x{height}", outside)
 
 
-def twins(clips: list[ClipReport]) -> list[Finding]:
+def duplicates(clips: list[ClipReport]) -> list[Finding]:
     """Frames that occur in two clips; a fault if the clips belong to different splits."""
     seen: dict[str, str] = {}
     shared: Counter[tuple[str, str]] = Counter()

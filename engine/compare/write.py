@@ -11,7 +11,7 @@ from engine.compare.page import render_comparison
 from engine.compare.tables import MEANS, tables
 from engine.report.files import csv_text, escaped, fenced, markdown_table, plain_table, tidy, write_text
 from engine.report.latex import document
-from engine.report.tables import facts
+from engine.report.tables import provenance
 
 Report = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def write_comparison(report: Report, folder: Path) -> None:
     """Write all files to `folder`, each one atomically. Raises InputError if the folder cannot be written."""
     clean = tidy(report, folder)
     found = tables(clean)
-    head = "\n".join([str(clean["title"]), *(f"{label}: {text}" for label, text in facts(clean))])
+    head = "\n".join([str(clean["title"]), *(f"{label}: {text}" for label, text in provenance(clean))])
     write_text(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_text(folder / "clips.csv", csv_text(clip_rows(clean)))
     write_text(folder / "frames.csv", csv_text(frame_rows(clean)))
@@ -41,7 +41,7 @@ def console(report: Report) -> str:
 def markdown(report: Report) -> str:
     """report.md: provenance, notes, tables, figures, config."""
     parts = [f"# {escaped(str(report['title']))}"]
-    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in facts(report)))
+    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in provenance(report)))
     if report.get("notes"):
         parts += ["## Notes", "\n".join(f"- {escaped(note)}" for note in report["notes"])]
     for table in tables(report):

@@ -48,9 +48,9 @@ from engine.report.tables import (
     Table,
     clip_table,
     detection_table,
-    facts,
     frame_table,
     object_table,
+    provenance,
     sweep_table,
     tables,
 )
@@ -109,9 +109,9 @@ def console_table(report: Mapping[str, Any]) -> str:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """report.md: facts, tables, and the frames of every clip in folding sections."""
+    """report.md: provenance, tables, and the frames of every clip in folding sections."""
     parts = [f"# {escaped(str(report.get('title') or 'Evaluation'))}"]
-    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in facts(report)))
+    parts.append("\n".join(f"- {label}: {escaped(text)}" for label, text in provenance(report)))
     for table in tables(report):
         parts += [f"## {escaped(table.title)}", markdown_table(table)]
         if table.note:

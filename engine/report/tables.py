@@ -205,7 +205,7 @@ def tables(report: Report) -> list[Table]:
     return found
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def provenance(report: Report) -> list[tuple[str, str]]:
     """Data, weights and machine of the measurement: label and text."""
     network, weights, data = (report.get(key) or {} for key in ("network", "weights", "data"))
     config = (report.get("config") or {}).get("eval") or {}

@@ -58,18 +58,18 @@ def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tup
     names = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
     results = {name: _timed(restore_sample, name, device) for name in names}
     truth = results["fp32"][0]
-    seconds, facts = {}, []
+    seconds, ratios = {}, []
     for name, (frames, duration) in results.items():
         error = (frames - truth).double().square().mean().item()
         if error <= largest_error():
             seconds[name] = duration
         if name != "fp32":
             decibels = -10 * log10(max(error, 1e-12))
-            facts.append(
+            ratios.append(
                 f"{name} {results['fp32'][1] / duration:.1f} times as fast as fp32, PSNR to fp32 {decibels:.0f} dB"
             )
     best = min(seconds, key=lambda name: seconds[name])
-    return best, f"precision {best} ({'; '.join(facts)})"
+    return best, f"precision {best} ({'; '.join(ratios)})"
 
 
 def _timed(restore_sample: Callable[[str], Tensor], name: str, device: torch.device) -> tuple[Tensor, float]:

@@ -93,10 +93,10 @@ def test_samples_do_not_depend_on_the_number_of_workers(workers):
 
 @pytest.mark.parametrize("scale", [2, (2.0, 4.0)])
 def test_sequence_order_times_and_geometry(scale):
-    dataset = SequenceDataset([pair(12)], scale, frames=3, strides=(2, 4), between=1, patch=8)
+    dataset = SequenceDataset([pair(12)], scale, frames=3, strides=(2, 4), intermediate=1, patch=8)
     scales, seen = set(), set()
     for batch in keys(dataset, steps=12, batch=2):
-        assert len({(key.scale, key.stride, key.between) for key in batch}) == 1
+        assert len({(key.scale, key.stride, key.intermediate) for key in batch}) == 1
         for key in batch:
             item = dataset[key]
             side = round(8 * key.scale)
@@ -117,7 +117,7 @@ def test_sequence_order_times_and_geometry(scale):
 
 
 def test_sequence_with_all_intermediate_frames():
-    dataset = SequenceDataset([pair(10)], 2, frames=2, strides=(4,), between=None, patch=8)
+    dataset = SequenceDataset([pair(10)], 2, frames=2, strides=(4,), intermediate=None, patch=8)
     item = dataset[keys(dataset)[0][0]]
     assert item["times"].tolist() == [0.25, 0.5, 0.75]
     assert item["gt"].shape[0] == 2 + 3
@@ -178,7 +178,7 @@ def test_deep_clips_give_floats():
         (lambda: SequenceDataset([pair(9), pair(4, name="b")], 2, frames=3, strides=(2,), patch=8), "clip b: 4 frames"),
         (lambda: SequenceDataset([pair(9)], (2.0, 4.0), patch=13), "smaller than a crop"),
         (lambda: SequenceDataset([pair(9)], 0.5), "scale"),
-        (lambda: SequenceDataset([pair(9)], 2, strides=(2,), between=2), "between"),
+        (lambda: SequenceDataset([pair(9)], 2, strides=(2,), intermediate=2), "intermediate"),
         (lambda: SequenceDataset([pair(9)], 2, frames=1), "2 key frames"),
         (lambda: SequenceDataset([pair(9)], 2, strides=(4,), patch=8, cuts=[[3, 6]]), "scene cut"),
     ],

@@ -263,7 +263,7 @@ def card(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(trust, "_card", lambda index: f"card {index} (9.0)")
     monkeypatch.setattr(trust, "_known", {})
-    monkeypatch.setattr(choice, "_said", set())
+    monkeypatch.setattr(choice, "_logged", set())
     return tmp_path / "dcn-1.so"
 
 
@@ -287,8 +287,8 @@ def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeyp
     with caplog.at_level(logging.WARNING, logger="dcn"):
         for _ in range(3):
             assert dcn.choice.implementation("cuda") == ("torchvision" if torchvision else "plain")
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and "not used on card 0 (9.0): output in float64 differs" in said[0]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2 and "not used on card 0 (9.0): output in float64 differs" in messages[0]
     dcn.set_backend("compiled")  # an explicit choice is used
     assert dcn.choice.implementation("cuda") == "compiled"
 

@@ -20,23 +20,23 @@ def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
     """PSNR Y of ours and of the baseline over a clip's frames; hovering over a frame shows its values."""
     names = (("bicubic_psnr_y", "baseline"), ("psnr_y", "ours"))
     series = {css: [frame.get(key) for frame in frames] for key, css in names}
-    return _chart(series, frames, [_told(frame, baseline) for frame in frames])
+    return _chart(series, frames, [_frame_values(frame, baseline) for frame in frames])
 
 
 def curves(lines: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Markup:
     """One measure of several methods over the same frames; hovering over a frame shows all values."""
     frames = next(iter(lines.values()))
     series = {f"line{index % 8}": [frame.get(key) for frame in rows] for index, rows in enumerate(lines.values())}
-    told = [
+    labels = [
         f"frame {frame.get('frame', '')}: "
         + ", ".join(f"{name} {rows[i][key]:.2f}" for name, rows in lines.items() if rows[i].get(key) is not None)
         for i, frame in enumerate(frames)
     ]
-    return _chart(series, frames, told)
+    return _chart(series, frames, labels)
 
 
 def _chart(
-    series: Mapping[str, Sequence[float | None]], frames: Sequence[Mapping[str, Any]], told: Sequence[str]
+    series: Mapping[str, Sequence[float | None]], frames: Sequence[Mapping[str, Any]], labels: Sequence[str]
 ) -> Markup:
     """Lines over frames; keys of `series` are CSS classes."""
     values = [value for line in series.values() for value in line if value is not None]
@@ -74,7 +74,7 @@ def _chart(
             height=HEIGHT - TOP - BOTTOM,
             _class="hit",
         )
-        for i, text in enumerate(told)
+        for i, text in enumerate(labels)
     ]
     return element("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="PSNR Y in dB over the frames")
 
@@ -148,7 +148,7 @@ def _dot(frame: Mapping[str, Any], name: str) -> str:
     return f"dot {name} between" if frame.get("kind") == "between" else f"dot {name}"
 
 
-def _told(frame: Mapping[str, Any], baseline: str) -> str:
+def _frame_values(frame: Mapping[str, Any], baseline: str) -> str:
     figures = [f"frame {frame.get('frame', '')}" + (f" ({frame['kind']})" if frame.get("kind") else "")]
     for key, name in (("psnr_y", "ours"), ("bicubic_psnr_y", baseline)):
         if frame.get(key) is not None:

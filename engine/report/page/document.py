@@ -11,7 +11,7 @@ from typing import Any
 from engine.report.page.charts import curve, heat_map
 from engine.report.page.markup import Markup, element, together
 from engine.report.page.scenes import Names, load_pictures, object_section, picture_section
-from engine.report.tables import Table, baseline_name, facts, number, scale_name, sweep_grids, tables, time_name
+from engine.report.tables import Table, baseline_name, number, provenance, scale_name, sweep_grids, tables, time_name
 
 HERE = Path(__file__).parent
 ROWS = 200  # of one table
@@ -118,7 +118,7 @@ def curves(report: Mapping[str, Any]) -> Markup | None:
 
 
 def circumstances(report: Mapping[str, Any]) -> Markup:
-    pairs = [(element("dt", label), element("dd", text)) for label, text in facts(report)]
+    pairs = [(element("dt", label), element("dd", text)) for label, text in provenance(report)]
     parts = [element("dl", pairs, _class="facts")]
     if report.get("config"):
         config = json.dumps(report["config"], indent=2, ensure_ascii=False)
