@@ -89,7 +89,7 @@ class Details:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings about damaged tags."""
+    """Suppress Pillow's warnings about damaged tags."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -109,7 +109,7 @@ def _exif_orientation(exif: bytes | None) -> int:
 
 
 def _enlarged_exif(exif: bytes, size: tuple[int, int], scale: tuple[float, float], turned: bool) -> bytes | None:
-    """Without orientation and preview; sizes and resolutions of the new picture. None for damaged EXIF."""
+    """EXIF of the new picture: without orientation and preview, with its size and resolution. None for damaged EXIF."""
     try:
         with _quiet():
             return _changed_exif(_loaded(exif), size, scale, turned)

@@ -1,4 +1,4 @@
-"""The parts of a picture's file beside its colours: transparency, metadata, and the files with its georeference."""
+"""Transparency, metadata and georeference files of a picture."""
 
 from __future__ import annotations
 

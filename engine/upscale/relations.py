@@ -1,4 +1,4 @@
-"""Which pictures of a folder belong together: series by their names, places on the ground, likeness."""
+"""Group the pictures of a folder into clips, by names, ground positions and similarity."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def series_in(pictures: Sequence[Path]) -> list[list[Path]]:
         if numbered and others:
             raise InputError(
                 f"'{pictures[0].parent}' holds numbered frames ({numbered[0][0].name}, ...) and other pictures ({some(others)}): "
-                "move one of them into another folder, or say --stills to upscale each picture by itself"
+                "move one of them into another folder, or use --stills to upscale each picture separately"
             )
         return numbered if len(numbered) > 1 else []
     groups = _grouped(pictures, _before_number)
@@ -38,7 +38,7 @@ def series_in(pictures: Sequence[Path]) -> list[list[Path]]:
 
 
 def series_name(group: Sequence[Path]) -> str:
-    """A series' name without numbers and the signs before them: a_001.png is of 'a'."""
+    """The name of a series, without numbers and the separators before them: that of a_001.png is 'a'."""
     return re.sub(r"[\W_]+$", "", _before_number(group[0].stem)) or group[0].stem
 
 
@@ -57,7 +57,7 @@ def _regular(names: Sequence[str]) -> bool:
 
 
 def _before_number(stem: str) -> str:
-    """A name without its last number."""
+    """A file name without its last number."""
     return re.sub(r"\d+(\D*)$", r"\1", stem)
 
 

@@ -33,7 +33,7 @@ FULL = Details(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
-def test_what_a_format_holds_is_written_and_read(tmp_path, suffix):
+def test_supported_metadata_is_written_and_read(tmp_path, suffix):
     write_image(tmp_path / f"a{suffix}", PICTURE, details=FULL)
     found, lost = read_details(tmp_path / f"a{suffix}"), FULL.lost(suffix)
     for field, name in (("profile", "ICC profile"), ("exif", "EXIF"), ("xmp", "XMP"), ("colours", "gamma")):
@@ -41,7 +41,7 @@ def test_what_a_format_holds_is_written_and_read(tmp_path, suffix):
         assert (kept == getattr(FULL, field)) == (not any(name in entry for entry in lost)), field
     assert (found.dpi is None) == ("resolution" in lost)
     assert found.dpi is None or found.dpi == pytest.approx((100, 200), rel=0.01)
-    texts = tuple(text for text in found.texts if text[0] != "Software")  # of the TIFF writer
+    texts = tuple(text for text in found.texts if text[0] != "Software")  # added by the TIFF writer
     assert texts == {".png": FULL.texts, ".tif": (("Author", "Ü, 衛星"),)}.get(suffix, ())
     assert ("texts (Title)" in lost, "texts (Title, Author)" in lost) == (
         suffix == ".tif",
@@ -49,7 +49,7 @@ def test_what_a_format_holds_is_written_and_read(tmp_path, suffix):
     )
 
 
-def test_other_readers_find_the_same_in_a_png(tmp_path):
+def test_png_metadata_equals_other_readers(tmp_path):
     write_image(tmp_path / "a.png", PICTURE, details=FULL)
     with Image.open(tmp_path / "a.png") as image:
         image.load()
@@ -70,7 +70,7 @@ def test_chunks_of_another_writer(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_details_of_a_larger_upright_picture(orientation):
+def test_details_of_an_enlarged_upright_picture(orientation):
     made = Details(exif=exif(orientation), xmp=XMP, dpi=(100.0, 200.0)).enlarged((16, 24), (2.0, 2.0))
     assert made.dpi == ((400.0, 200.0) if orientation == 6 else (200.0, 400.0))
     tags = Image.Exif()
@@ -82,19 +82,19 @@ def test_details_of_a_larger_upright_picture(orientation):
     assert tags.get_ifd(0x8825)[1] == "N" and b'tiff:Orientation="1"' in made.xmp
 
 
-def test_damaged_details_do_not_stop_the_work():
+def test_damaged_metadata_is_ignored():
     damaged = Details(exif=b"MM\0*\0\0\0\x08\xff\xff broken", xmp=b"\xff")
     assert damaged.enlarged((16, 24), (2, 2)).exif is None or isinstance(damaged.enlarged((16, 24), (2, 2)).exif, bytes)
 
 
-def test_exif_of_a_tiff_goes_into_a_png(tmp_path):
+def test_exif_of_a_tiff_is_written_to_a_png(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "a.tif", exif=_with(exif()), dpi=(100, 200))
     found = read_details(tmp_path / "a.tif")
     assert found.dpi == (100, 200) and found.exif is not None
     tags = Image.Exif()
     tags.load(found.exif)
     assert tags.get_ifd(0x8769)[0x9003] == "2020:01:02 03:04:05" and tags.get_ifd(0x8825)[1] == "N"
-    assert 273 not in tags  # the TIFF's own strips
+    assert 273 not in tags  # tags of the TIFF's strips
 
 
 def _with(content: bytes) -> Image.Exif:
@@ -107,7 +107,7 @@ def _with(content: bytes) -> Image.Exif:
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour", "palette"])
-def test_a_transparent_colour_of_a_png_is_alpha(tmp_path, kind):
+def test_transparent_colour_of_a_png_is_read_as_alpha(tmp_path, kind):
     image = Image.fromarray(PICTURE)
     image = {"gray": image.convert("L"), "palette": image.quantize(8)}.get(kind, image)
     colour = (1, 2, 3) if kind == "colour" else 3
@@ -118,7 +118,7 @@ def test_a_transparent_colour_of_a_png_is_alpha(tmp_path, kind):
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".tif"])
 @pytest.mark.parametrize("bands", [2, 4])
-def test_clips_know_their_transparency(tmp_path, suffix, bands):
+def test_transparency_of_clips(tmp_path, suffix, bands):
     array = np.random.default_rng(1).integers(1, 255, (8, 12, bands), np.uint8)
     array[2:5, 3:6, -1] = 0
     if suffix == ".webp":
@@ -199,14 +199,14 @@ def test_world_files_scale_about_the_corner(tmp_path, name, numbers):
     assert [float(line) for line in world_file.text(geo).split()] == pytest.approx(numbers)
 
 
-def test_a_broken_world_file_is_named(tmp_path):
+def test_damaged_world_file_is_named(tmp_path):
     write_image(tmp_path / "a.png", PICTURE)
     (tmp_path / "a.pgw").write_text("1 2 3")
     with pytest.raises(InputError, match=r"a\.pgw: is no world file"):
         read_geo(tmp_path / "a.png")
 
 
-def test_affine_of_pixel_is_point():
+def test_affine_of_pixel_is_point_files():
     keys = (3, (1, 1, 0, 1, 1025, 0, 1, 2))
     geo = GeoTags({34735: keys, 33550: (12, (10.0, 10.0, 0.0)), 33922: (12, (0.0, 0.0, 0.0, 105.0, 995.0, 0.0))})
     assert geo.affine == (10.0, 0.0, 100.0, 0.0, -10.0, 1000.0)

@@ -1,9 +1,9 @@
-"""SIGKILL at random moments of an upscaling, resumed each time: `python -m tests.fuzz.kills --kills 20`.
+"""SIGKILL at random times of an upscaling, resumed each time: `python -m tests.fuzz.kills --kills 20`.
 
-For every kind of output a clip is upscaled once without disturbance, then by processes that are killed and resumed until
-`--kills` of them died. The result must have the same bytes, and nothing else may be left in its folder. Moments are
-counted in seconds of processor time, so that they do not depend on the load of the machine; some of the kills hit the
-moment when a piece is encoded or the result is joined.
+For every kind of output a clip is upscaled once without interruption, then by processes that are killed and resumed until
+`--kills` of them were killed. The result must have the same bytes, and its folder must contain nothing else. Times are
+measured in processor time, so that they do not depend on the load of the machine; some kills occur while a piece is
+encoded or the result is joined.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def start(source: Path, out: Path, weight: Path) -> int:
 
 
 def processor_time(process: int) -> float:
-    """Seconds of processor time of a process so far."""
+    """Processor time that a process has used, in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""What a folder holds: clips beside pictures, photographs, frames of mixed kinds."""
+"""Folders with clips and pictures, photographs, several series, or frames of mixed kinds."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def listed(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["videos", "folders"])
-def test_a_picture_beside_clips_does_not_hide_them(weight, tmp_path, capsys, kind):
+def test_picture_next_to_clips_does_not_hide_them(weight, tmp_path, capsys, kind):
     frames(tmp_path / "in" / "a", 2)
     if kind == "videos":
         make(tmp_path / "in" / "a", tmp_path / "in" / "b.mp4", weight)
@@ -58,7 +58,7 @@ def test_a_picture_beside_clips_does_not_hide_them(weight, tmp_path, capsys, kin
     assert "poster.png" in listed(tmp_path / "all")
 
 
-def test_frames_beside_clips_are_asked_about(weight, tmp_path):
+def test_frames_next_to_clips_are_refused(weight, tmp_path):
     frames(tmp_path / "in" / "a", 2)
     frames(tmp_path / "in", 2)
     with pytest.raises(InputError, match=r"holds frames \(000\.png, \.\.\.\) and also clips \(a, \.\.\.\)"):
@@ -72,7 +72,7 @@ def test_folders_without_frames_are_named(weight, tmp_path, capsys):
     assert "left out, because they hold no frames: 'raw'" in capsys.readouterr().out
 
 
-def test_photographs_of_different_sizes_are_clips_of_their_own(weight, tmp_path, capsys):
+def test_photographs_of_different_sizes_are_separate_clips(weight, tmp_path, capsys):
     for number, size in enumerate(SIZES):
         photograph(tmp_path / "in" / f"{'abc'[number]}.jpg", size, number)
     make(tmp_path / "in", tmp_path / "out", weight)
@@ -82,26 +82,26 @@ def test_photographs_of_different_sizes_are_clips_of_their_own(weight, tmp_path,
     assert "one by one: they have 3 sizes" in capsys.readouterr().out
 
 
-def test_numbers_with_gaps_and_nothing_in_common(weight, tmp_path):
+def test_unrelated_pictures_with_gaps_in_numbers_are_separate_clips(weight, tmp_path):
     for number in (3, 17, 18):
         photograph(tmp_path / "in" / f"IMG_{number:04d}.jpg", seed=number)
     make(tmp_path / "in", tmp_path / "out", weight)
     assert listed(tmp_path / "out") == ["IMG_0003.png", "IMG_0017.png", "IMG_0018.png"]
 
 
-def test_a_missing_frame_is_no_photograph(weight, tmp_path):
+def test_missing_frame_is_refused(weight, tmp_path):
     (frames(tmp_path / "in", 5) / "002.png").unlink()
     with pytest.raises(InputError, match=r"missing between them.*--stills"):
         make(tmp_path / "in", tmp_path / "out", weight)
 
 
-def test_one_frame_of_another_size_is_damage(weight, tmp_path):
+def test_single_frame_of_another_size_is_refused(weight, tmp_path):
     photograph(frames(tmp_path / "in", 4) / "004.png", (20, 20))
     with pytest.raises(InputError, match=r"004\.png: 20x20 pixels.*--stills"):
         make(tmp_path / "in", tmp_path / "out", weight)
 
 
-def test_two_files_of_one_name(weight, tmp_path):
+def test_two_files_with_the_same_stem(weight, tmp_path):
     for suffix in (".png", ".jpg"):
         photograph(tmp_path / "in" / f"left{suffix}")
     with pytest.raises(InputError, match=r"a second file for the same frame.*|left"):
@@ -111,7 +111,7 @@ def test_two_files_of_one_name(weight, tmp_path):
 
 
 @pytest.mark.parametrize("first", ["gray", "colour"])
-def test_a_gray_frame_does_not_make_the_others_gray(weight, tmp_path, first):
+def test_gray_frame_does_not_make_the_others_gray(weight, tmp_path, first):
     frames(tmp_path / "in", 3)
     name = "000.png" if first == "gray" else "001.png"
     write_image(tmp_path / "in" / name, read_image(tmp_path / "in" / name)[..., :1])
@@ -121,7 +121,7 @@ def test_a_gray_frame_does_not_make_the_others_gray(weight, tmp_path, first):
     assert np.abs(colours[:, 0] - colours[:, 1]).max() > 50
 
 
-def test_frames_of_mixed_depth_are_refused_before_the_work(weight, tmp_path):
+def test_frames_of_mixed_depth_are_refused_before_work_starts(weight, tmp_path):
     frames(tmp_path / "in", 3)
     write_image(tmp_path / "in" / "002.png", read_image(tmp_path / "in" / "002.png").astype(np.uint16) * 257)
     with pytest.raises(InputError, match="16 bits per value"):
@@ -144,7 +144,7 @@ def test_many_frames_into_one_picture_are_refused(weight, tmp_path):
         make(frames(tmp_path / "in"), tmp_path / "out.png", weight)
 
 
-def test_one_bad_picture_does_not_keep_the_others(weight, tmp_path):
+def test_unreadable_picture_does_not_stop_the_others(weight, tmp_path):
     for name in "abc":
         photograph(tmp_path / "in" / f"{name}.png", seed=ord(name))
     content = (tmp_path / "in" / "b.png").read_bytes()
@@ -154,7 +154,7 @@ def test_one_bad_picture_does_not_keep_the_others(weight, tmp_path):
     assert [name for name in listed(tmp_path / "out") if name[0] != "."] == ["a.png", "c.png"]
 
 
-def test_a_folder_of_stacks(tmp_path):
+def test_folder_of_stacks(tmp_path):
     import tifffile
 
     (tmp_path / "in").mkdir()
@@ -164,18 +164,18 @@ def test_a_folder_of_stacks(tmp_path):
     assert members is not None and [member.output for member in members] == ["a.tif", "b.tif"]
 
 
-# --- what belongs together ----------------------------------------------------------------------------------------------
+# --- series and photographs ---------------------------------------------------------------------------------------------
 
 
 def series(folder: Path, names: list[str], seed: int = 0) -> None:
-    """Frames of one moving pattern with these names; seed: of the pattern."""
+    """Write frames of one moving pattern with these names; `seed` selects the pattern."""
     clip = moving_clip(len(names), 16, 24)
     for index, name in enumerate(names):
         write_image(folder / f"{name}.png", np.roll(clip.array(index), 7 * seed, axis=0 if seed % 2 else 1))
 
 
 @pytest.mark.parametrize("first", [1, 17])
-def test_photographs_of_one_size_are_clips_of_their_own(weight, tmp_path, capsys, first):
+def test_photographs_of_one_size_are_separate_clips(weight, tmp_path, capsys, first):
     for number in range(first, first + 4):
         photograph(tmp_path / "in" / f"IMG_{number:04d}.jpg", seed=number)
     make(tmp_path / "in", tmp_path / "out", weight)
@@ -185,14 +185,14 @@ def test_photographs_of_one_size_are_clips_of_their_own(weight, tmp_path, capsys
     assert "one by one: most have nothing in common" in capsys.readouterr().out
 
 
-def test_photographs_with_names_of_words(weight, tmp_path, capsys):
+def test_photographs_with_words_as_names(weight, tmp_path, capsys):
     for number, name in enumerate(("beach", "dog", "tower")):
         photograph(tmp_path / "in" / f"{name}.png", seed=number)
     make(tmp_path / "in", tmp_path / "out", weight)
     assert "one by one" in capsys.readouterr().out and listed(tmp_path / "out") == ["beach.png", "dog.png", "tower.png"]
 
 
-def test_unlike_frames_that_become_a_video_are_one_clip(weight, tmp_path):
+def test_unrelated_frames_into_a_video_are_one_clip(weight, tmp_path):
     import av
 
     for number in range(3):
@@ -210,7 +210,7 @@ def test_unlike_frames_that_become_a_video_are_one_clip(weight, tmp_path):
         (["001_vis", "002_vis", "001_nir", "002_nir"], ["vis", "nir"]),
     ],
 )
-def test_two_series_of_names_are_two_clips(weight, tmp_path, capsys, names, outputs):
+def test_two_series_of_names_are_separate_clips(weight, tmp_path, capsys, names, outputs):
     series(tmp_path / "in", names)
     make(tmp_path / "in", tmp_path / "out", weight)
     text = capsys.readouterr().out
@@ -220,7 +220,7 @@ def test_two_series_of_names_are_two_clips(weight, tmp_path, capsys, names, outp
         make(tmp_path / "in", tmp_path / "out.mp4", weight)
 
 
-def test_numbers_that_tell_clips_apart(tmp_path):
+def test_clip_numbers_in_names_separate_clips(tmp_path):
     series(tmp_path / "in", ["clip1_001", "clip1_002"])
     for number in (1, 2):
         photograph(tmp_path / "in" / f"clip2_{number:03d}.png", seed=5)
@@ -231,12 +231,12 @@ def test_numbers_that_tell_clips_apart(tmp_path):
 @pytest.mark.parametrize(
     "stems", [["2020-01-01_12-00-05", "2020-01-01_12-00-35", "2020-01-01_12-01-05"], ["x", "y", "z"]]
 )
-def test_names_that_are_no_series(tmp_path, stems):
+def test_names_that_are_not_a_series(tmp_path, stems):
     series(tmp_path / "in", stems)
     assert find_members(tmp_path / "in", tmp_path / "out", False, ".png", print) is None
 
 
-def test_a_cover_among_frames_is_asked_about(weight, tmp_path):
+def test_unnumbered_picture_among_frames_is_refused(weight, tmp_path):
     series(tmp_path / "in", ["f_001", "f_002", "f_003", "cover"])
     with pytest.raises(
         InputError, match=r"numbered frames \(f_001.png, \.\.\.\) and other pictures \('cover\.png'\).*--stills"
@@ -244,9 +244,9 @@ def test_a_cover_among_frames_is_asked_about(weight, tmp_path):
         make(tmp_path / "in", tmp_path / "out", weight)
 
 
-def test_tiles_of_a_mosaic_are_no_series(weight, tmp_path, capsys):
+def test_tiles_of_a_mosaic_are_separate_clips(weight, tmp_path, capsys):
     frame = moving_clip(1, 16, 24).array(0)
-    for k in range(3):  # the same content, so that only the places tell them apart
+    for k in range(3):  # equal content: only the georeferences differ
         write_image(tmp_path / "in" / f"tile_{k}.png", frame)
         (tmp_path / "in" / f"tile_{k}.pgw").write_text(f"10\n0\n0\n-10\n{5e5 + 5 + 240 * k}\n4999995\n")
     make(tmp_path / "in", tmp_path / "out", weight)
@@ -266,7 +266,7 @@ def test_clips_two_folders_deep_are_upscaled(weight, tmp_path):
     assert listed(tmp_path / "out") == expected
 
 
-def test_an_ambiguous_folder_does_not_keep_the_others(weight, tmp_path):
+def test_ambiguous_folder_does_not_stop_the_others(weight, tmp_path):
     frames(tmp_path / "in" / "good", 2)
     series(tmp_path / "in" / "bad", ["f_001", "f_002", "f_003", "cover"])
     with pytest.raises(InputError, match=r"1 of 2 clips.*'bad'.*cover"):
@@ -284,7 +284,7 @@ def test_photographs_in_folders(weight, tmp_path):
     assert np.array_equal(read_image(tmp_path / "a" / "1.png"), read_image(tmp_path / "out" / "a" / "1.png"))
 
 
-def test_a_linked_folder_of_frames_is_a_clip_and_a_circle_of_links_is_none(weight, tmp_path):
+def test_linked_folder_is_a_clip_and_link_loops_are_skipped(weight, tmp_path):
     frames(tmp_path / "far", 2)
     frames(tmp_path / "in" / "near", 2)
     (tmp_path / "in" / "link").symlink_to(tmp_path / "far")

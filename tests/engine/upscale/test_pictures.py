@@ -1,4 +1,4 @@
-"""Pictures keep their transparency, metadata and georeference, or a line names what is left out."""
+"""Pictures keep transparency, metadata and georeference; one line names omitted parts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make(source: Path, out: Path, weight: Path, **more) -> Path:
 
 
 def transparent(bands: int = 4, dtype=np.uint8) -> np.ndarray:
-    """A picture with a soft round hole in its opacity, whose hidden colours are black."""
+    """A picture with a soft transparent disc; the colours of fully transparent pixels are black."""
     colours = moving_clip(1, 16, 24).array(0)[..., : bands - 1].astype(dtype)
     y, x = np.mgrid[:16, :24]
     alpha = np.clip((np.hypot(y - 8, x - 12) - 4) * 60, 0, 255)[..., None]
@@ -51,7 +51,7 @@ def transparent(bands: int = 4, dtype=np.uint8) -> np.ndarray:
         (".webp", 2, np.uint8),
     ],
 )
-def test_transparency_is_carried(weight, tmp_path, suffix, bands, dtype):
+def test_transparency_is_preserved(weight, tmp_path, suffix, bands, dtype):
     import torch
 
     picture = transparent(bands, dtype)
@@ -62,10 +62,10 @@ def test_transparency_is_carried(weight, tmp_path, suffix, bands, dtype):
     expected = imresize(torch.from_numpy(picture[..., -1] / top), size=(32, 48)).clamp(0, 1).numpy() * top
     assert np.abs(out[..., -1] - np.rint(expected)).max() <= (0 if suffix == ".png" else 1)
     visible = out[..., -1] > 0
-    assert out[..., :1][visible].min() > 15 * (top // 255)  # no black of hidden pixels at the rim
+    assert out[..., :1][visible].min() > 15 * (top // 255)  # the black of hidden pixels does not bleed into the edge
 
 
-def test_opaque_alpha_stays_opaque_and_invisible_pictures_keep_their_colours(weight, tmp_path):
+def test_opaque_and_fully_transparent_pictures(weight, tmp_path):
     picture = transparent()
     for name, value in (("opaque", 255), ("hidden", 0)):
         picture[..., 3] = value
@@ -75,7 +75,7 @@ def test_opaque_alpha_stays_opaque_and_invisible_pictures_keep_their_colours(wei
 
 
 @pytest.mark.parametrize("out", ["out.jpg", "out.bmp", "out.mp4"])
-def test_transparency_that_a_format_cannot_hold_is_said(weight, tmp_path, capsys, out):
+def test_unsupported_transparency_is_reported(weight, tmp_path, capsys, out):
     write_image(tmp_path / "in.png", transparent())
     make(tmp_path / "in.png", tmp_path / out, weight)
     lines = [line for line in capsys.readouterr().out.splitlines() if "transparency is left out" in line]
@@ -102,7 +102,7 @@ def test_transparency_between_two_frames(tmp_path):
     assert frames == [0, 100, 200]
 
 
-def test_a_stack_keeps_its_transparency(weight, tmp_path):
+def test_stack_keeps_its_transparency(weight, tmp_path):
     with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
         for _ in range(2):
             writer.write(transparent(), photometric="rgb", extrasamples=["unassalpha"], metadata=None)
@@ -138,7 +138,7 @@ def test_metadata_of_a_photograph(weight, tmp_path, out):
         assert found.dpi == pytest.approx((600, 600), rel=1e-3) and found.text("Comment") == "hello"
 
 
-def test_metadata_that_is_left_out_is_named_in_one_line(weight, tmp_path, capsys):
+def test_omitted_metadata_is_named_in_one_line(weight, tmp_path, capsys):
     given = Details(exif=details(1)[6:], texts=(("Title", "one"),), dpi=(72.0, 72.0))
     write_image(tmp_path / "in.png", moving_clip(1, 16, 24).array(0), details=given)
     make(tmp_path / "in.png", tmp_path / "out.bmp", weight)
@@ -189,7 +189,7 @@ def test_world_files_are_not_overwritten(weight, tmp_path):
     assert (tmp_path / "out.pgw").read_text() == "precious" and not (tmp_path / "out.png").exists()
 
 
-def test_a_geotiff_as_png_gets_a_world_file_and_a_line(weight, tmp_path, capsys):
+def test_geotiff_as_png_gets_a_world_file_and_a_message(weight, tmp_path, capsys):
     rasterio = pytest.importorskip("rasterio")
     data = moving_clip(1, 16, 24).array(0).transpose(2, 0, 1)
     place = rasterio.transform.from_origin(500000, 5000000, 10, 10)
@@ -207,7 +207,7 @@ def test_a_geotiff_as_png_gets_a_world_file_and_a_line(weight, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".ppm", ".gif"])
-def test_more_kinds_are_read(weight, tmp_path, suffix):
+def test_further_formats_are_read(weight, tmp_path, suffix):
     kind = {".jfif": "JPEG", ".ppm": "PPM", ".gif": "GIF"}[suffix]
     Image.fromarray(moving_clip(1, 16, 24).array(0)).save(tmp_path / f"in{suffix}", kind)
     assert read_image(make(tmp_path / f"in{suffix}", tmp_path / "out.png", weight)).shape == (32, 48, 3)
@@ -216,7 +216,7 @@ def test_more_kinds_are_read(weight, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png"])
-def test_animations_are_videos(weight, tmp_path, suffix):
+def test_animations_are_read_as_videos(weight, tmp_path, suffix):
     frames = [Image.fromarray(moving_clip(3, 16, 24).array(k)) for k in range(3)]
     frames[0].save(tmp_path / f"in{suffix}", save_all=True, append_images=frames[1:], duration=100)
     make(tmp_path / f"in{suffix}", tmp_path / "out", weight)
@@ -224,7 +224,7 @@ def test_animations_are_videos(weight, tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".heic", ".img", ".webp"])
-def test_kinds_that_are_not_read_are_named(weight, tmp_path, suffix):
+def test_unsupported_formats_are_named(weight, tmp_path, suffix):
     frames = [Image.fromarray(moving_clip(2, 16, 24).array(k)) for k in range(2)]
     frames[0].save(tmp_path / f"in{suffix}", "WEBP", save_all=True, append_images=frames[1:])
     with pytest.raises(InputError, match="convert it"):
