@@ -185,7 +185,7 @@ def _numbers(text: str, kind: Callable[[str], Any], expected: str) -> tuple[Any,
 
 
 def _times(text: str) -> tuple[float, ...]:
-    return _numbers(text, float, "rising numbers between 0 and 1, such as 0.25,0.5,0.75")
+    return _numbers(text, float, "ascending numbers between 0 and 1, such as 0.25,0.5,0.75")
 
 
 def _bands(text: str) -> tuple[int, ...]:

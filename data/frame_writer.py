@@ -109,7 +109,7 @@ def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | Non
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise InputError(f"'{out}' exists: say --overwrite to replace it, or name another output")
+        raise InputError(f"'{out}' exists: use --overwrite to replace it, or name another output")
     if out.is_dir() != (kind == "frames"):
         raise InputError(f"'{out}' is {'a folder' if out.is_dir() else 'a file'}: name another output")
     if kind == "frames" and made is not None:
@@ -132,7 +132,7 @@ def replace_folder(frames: Path, out: Path, overwrite: bool, made: Container[str
         frames.rename(out)
     except OSError as error:
         raise InputError(f"'{out}' was created meanwhile or cannot be written ({error.strerror}): '{frames}' keeps the "
-                         "result; move the other away and go on with --resume") from None  # fmt: skip
+                         "result; move the other away and continue with --resume") from None  # fmt: skip
     if old.exists():
         for path in old.iterdir():
             if path.name in made and path.is_file():

@@ -192,7 +192,7 @@ def _pages(file: tifffile.TiffFile) -> list[int]:
     for number, frame in enumerate(file.pages):
         page = frame.aspage()
         if page.offset in offsets:
-            raise ValueError(f"its chain of pages goes round in a circle at page {number}")
+            raise ValueError(f"its chain of pages is cyclic at page {number}")
         offsets.add(page.offset)
         if not page.subfiletype & 0b101:
             numbers.append(number)
@@ -201,7 +201,7 @@ def _pages(file: tifffile.TiffFile) -> list[int]:
 
 def _dtype(page: tifffile.TiffPage) -> np.dtype:
     if page.dtype is None or page.dtype.kind not in "uifb":
-        raise ValueError(f"its values are of a kind that no image has ({page.dtype})")
+        raise ValueError(f"its value type is not supported ({page.dtype})")
     return page.dtype
 
 

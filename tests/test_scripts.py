@@ -145,7 +145,7 @@ def test_resume_with_another_network_is_refused(weights: dict[str, Path], tmp_pa
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
     result = run("main.py", "--config", file, "--resume", weights["mtdo"])
-    assert result.returncode == 2 and "no training state" in result.stderr
+    assert result.returncode == 2 and "not a training state" in result.stderr
 
 
 def test_characters_missing_in_a_windows_code_page_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_upscale(name: str, frames: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more, message", [
     ({"times": (0.5,)}, "holds THREE weights, which make no intermediate frames"),
-    ({"scale": 4.0}, "for scale 2, asked for is 4"),
+    ({"scale": 4.0}, "is for scale 2, but 4 was requested"),
 ])  # fmt: skip
 def test_upscale_refuses_unsupported_options(more: dict, message: str, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", small("three"))

@@ -108,7 +108,7 @@ def test_parsing_of_options(words, name, value):
         (["--limits", "7"], "--limits: '7': expected two numbers LOW,HIGH"),
         (["--limits", "-a,7"], "--limits: expected one argument"),
         (["--percentiles", "1,2,3"], "--percentiles: '1,2,3': expected two numbers LOW,HIGH"),
-        (["--times", "0.5,half"], "--times: '0.5,half': expected rising numbers between 0 and 1"),
+        (["--times", "0.5,half"], "--times: '0.5,half': expected ascending numbers between 0 and 1"),
         (["--bands", "red"], "--bands: 'red': expected one band or three"),
         (["--from", "1:xx"], "--from: '1:xx': expected a time from 0 on"),
         (["--bitrate", "fast"], "--bitrate: 'fast': expected bits per second"),

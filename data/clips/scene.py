@@ -75,7 +75,7 @@ class SceneClip(Clip):
         """Messages on how the values are converted."""
         notes = [self.stretched] if self.stretched else []
         if self.facts.palette is not None:
-            notes.append(f"'{self.path.name}': the numbers of its palette become the colours that they stand for (RGB)")
+            notes.append(f"'{self.path.name}': its palette is converted to RGB")
         return notes
 
     @property

@@ -91,13 +91,13 @@ def default_codec(path: str | Path, bits: int, lossless: bool) -> str:
     container = container_of(path)
     if bits > 8 and container.deep == "vp9" and not vp9_is_deep():
         raise InputError(
-            f"'{path}': {Path(path).suffix} holds 8 bits here, the source has {bits}: write .mkv or .mp4, or say --pix-fmt yuv420p"
+            f"'{path}': {Path(path).suffix} holds 8 bits here, the source has {bits}: write .mkv or .mp4, or use --pix-fmt yuv420p"
         )
     if bits <= 8 or not lossless:
         return container.codecs[0] if bits <= 8 else container.deep
     if container.format not in EXACT:
         raise InputError(
-            f"'{path}': {Path(path).suffix} cannot hold {bits} bits without loss: write .mkv, or leave --lossless out"
+            f"'{path}': {Path(path).suffix} cannot hold {bits} bits without loss: write .mkv, or omit --lossless"
         )
     return "ffv1"
 

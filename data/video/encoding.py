@@ -203,7 +203,7 @@ def _format(name: str) -> Any:
     try:
         return av.VideoFormat(name)
     except ValueError:
-        raise InputError(f"--pix-fmt '{name}': FFmpeg knows no such pixel format") from None
+        raise InputError(f"--pix-fmt '{name}': FFmpeg has no such pixel format") from None
 
 
 def _odd(form: Any, size: tuple[int, int]) -> bool:

@@ -131,9 +131,7 @@ class VideoFile:
             )
         found += [f"{count} packet(s) at {at:.2f} s could not be decoded: damaged" for at, count in table.lost]
         if table.damaged:
-            found.append(
-                f"frames shown as far as they could be decoded, for they are damaged: {_ranges(table.damaged)}"
-            )
+            found.append(f"damaged frames, shown as far as they could be decoded: {_ranges(table.damaged)}")
         found += [f"{count} frame(s) are missing at {at:.2f} s" for at, count in table.gaps[:5]]
         if table.absent and not table.missing:
             found.append(f"{table.absent} of the frames in its header are not in the file: it is damaged or cut short")
@@ -200,7 +198,9 @@ class VideoFile:
             self._seek(0)
             frame = self._advance(index)
         if frame is None:
-            raise InputError(f"{self.path}: frame {index} cannot be decoded; the file is damaged there, mend or cut it")
+            raise InputError(
+                f"{self.path}: frame {index} cannot be decoded; the file is damaged there, repair or cut it"
+            )
         return frame
 
     def _close(self) -> None:
@@ -234,7 +234,7 @@ class VideoFile:
 
     def _checked(self, frame: Any, index: int) -> Any:
         if self.strict and frame.is_corrupt:
-            raise InputError(f"{self.path}: frame {index} is damaged; mend or cut the file")
+            raise InputError(f"{self.path}: frame {index} is damaged; repair or cut the file")
         return frame
 
     def _progressive(self, index: int) -> Any:

@@ -41,7 +41,7 @@ def url(path: str | Path) -> str:
 def open_input(path: str | Path) -> Any:
     """An open PyAV container. Raises InputError for playlists, pipes and devices, FFmpeg's own errors for the rest."""
     if Path(path).exists() and not Path(path).is_file():
-        raise InputError(f"{path}: is no regular file; expected a video file")
+        raise InputError(f"{path}: is not a regular file; expected a video file")
     refuse_playlist(path)
     return av.open(url(path), options=dict(OPTIONS), metadata_errors="replace")
 

@@ -61,7 +61,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 lead = max(lead, start - float(stream.start_time * stream.time_base))
             if track.to:
                 notes.append(
-                    f"{describe(stream)} is converted to {_pretty(track.to)}: {suffix} does not take it as it is"
+                    f"{describe(stream)} is converted to {_pretty(track.to)}: {suffix} does not support its codec"
                 )
         if source.chapters() and not (container.chapters and sound):
             left.append("chapters")

@@ -84,7 +84,7 @@ class VideoWriter:
         if self._file is None:
             self._begin(array.shape[:2])
         if array.shape[:2] != (self._stream.height, self._stream.width):
-            raise InputError(f"{self.path}: frame {self._count} has another size than the first")
+            raise InputError(f"{self.path}: frame {self._count} differs in size from the first")
         picture = self.encoding.picture(array, self._stream.pix_fmt)
         picture.pts = max(round(Fraction(self._time(time)) / self.time_base), self._last + 1)
         picture.time_base = self.time_base

@@ -78,7 +78,7 @@ class Logger:
         except OSError as error:
             if not self.failed:
                 self.say(
-                    f"the log in {self.lines.parent} cannot be written ({error.strerror or error}): training goes on"
+                    f"the log in {self.lines.parent} cannot be written ({error.strerror or error}): training continues"
                 )
             self.failed = True
 
@@ -105,7 +105,7 @@ def _cut_log(path: Path, start: int) -> None:
     if foreign:
         copy = path.with_name("log-damaged.jsonl")
         print(
-            f"{path}: {foreign} lines are not of this log: they are left out, a copy of the file is {copy.name}",
+            f"{path}: {foreign} lines do not belong to this log: they are removed; a copy of the file is {copy.name}",
             flush=True,
         )
         with replacing(copy) as temporary:

@@ -131,7 +131,7 @@ class Trainer(Updates):
             self.undo.restore()
         if isinstance(error, InputError) and self.step == self.origin[0]:
             return error  # no step was trained yet
-        line = f"{self._save_at_end()}; go on with: python main.py --resume {self.folder}"
+        line = f"{self._save_at_end()}; continue with: python main.py --resume {self.folder}"
         known = explained(error)
         if isinstance(error, Interrupted) or self.signals.caught:
             return Interrupted(line, self.signals.code)

@@ -28,10 +28,10 @@ def check_changes(header: Mapping[str, Any], config: Config, data: str, world: i
     changed = differences(header["config"], config_to_mapping(config))
     refused = [_said(key, *values) for key, values in changed.items() if _decides(key)]
     if header.get("data", data) != data:
-        refused.append("the training clips (their names, lengths, sizes or pictures) are others")
+        refused.append("the training clips (their names, lengths, sizes or pictures) have changed")
     if refused and not accept:
         raise InputError(
-            f"this run cannot go on exactly: {'; '.join(refused)}: undo that, add --accept-changes to go on all the same, "
+            f"this run cannot be resumed exactly: {'; '.join(refused)}: undo this, add --accept-changes to continue anyway, "
             "or start a new run with train.init"
         )
     lines = [_said(key, *values) for key, values in changed.items()]

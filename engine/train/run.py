@@ -37,7 +37,7 @@ class Run:
         self.config, self.folder, self.device = config, folder, device
         fp16 = config.train.precision == "fp16"
         if fp16 and device.type != "cuda":
-            raise InputError("config key 'train.precision': fp16 needs a CUDA device: say bf16 or fp32")
+            raise InputError("config key 'train.precision': fp16 needs a CUDA device: use bf16 or fp32")
         self.network = self._new_network(fresh)
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = EMA(self.network, config.train.ema) if config.train.ema else None
@@ -63,7 +63,7 @@ class Run:
             left = load_state(network, load_network(init).state_dict(), init, partial=partial)
             if left:
                 say(
-                    f"{init}: {len(left)} tensors of this network are not in it and keep their start: {first_few(left)}"
+                    f"{init}: {len(left)} tensors of this network are not in it and keep their initial values: {first_few(left)}"
                 )
         network.to(self.device)
         if config.train.channels_last:
@@ -150,9 +150,11 @@ class Run:
         changed = check_changes(header, self.config, self.fingerprint, distributed.world(), accept_changes)
         step, steps = header["step"], self.config.train.steps
         if step > steps:
-            raise InputError(f"'{path}' is at step {step}, more than train.steps={steps}: ask for more steps to go on")
+            raise InputError(
+                f"'{path}' is at step {step}, more than train.steps={steps}: raise train.steps to continue"
+            )
         if changed:
-            say(f"going on at step {step} with changes: {changed}")
+            say(f"continuing at step {step} with changes: {changed}")
         self._load_tensors(tensors, header, path)
         self.step = step
         self.origin = (step, header.get("samples", step * self.config.train.batch_size))

@@ -46,7 +46,7 @@ def save_state(
             raise
         for path in older:
             path.unlink(missing_ok=True)
-        say(f"the disk is full: {', '.join(path.name for path in older)} made room for the newest state")
+        say(f"the disk is full: {', '.join(path.name for path in older)} removed to make room for the newest state")
         save_tensors(new, tensors, header)
     # From the oldest to the newest, so that no rename overwrites a state that is still needed.
     for age in range(keep - 1, 1, -1):
@@ -82,7 +82,7 @@ def read_newest(folder: Path, say: Callable[[str], None] = print) -> tuple[Path,
             problems.append(str(error))
             continue
         for problem in problems:
-            say(f"{problem}: going on from '{path}' (step {header['step']})")
+            say(f"{problem}: continuing from '{path}' (step {header['step']})")
         return path, tensors, header
     if problems:
         raise InputError(f"no state in '{folder}' can be read: {problems[0]}")
@@ -102,8 +102,8 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of one training state. Raises `InputError` for a damaged file and for weights that are not a state."""
     tensors, header = load_tensors(path)
     if not is_state(header):
-        raise InputError(f"'{path}' is no training state (weights alone cannot be resumed): use it as train.init")
+        raise InputError(f"'{path}' is not a training state (weights cannot be resumed): use it as train.init")
     step = header["step"]
     if not isinstance(step, int) or step < 0 or not isinstance(header["config"], dict):
-        raise InputError(f"'{path}' is a damaged training state: its header makes no sense")
+        raise InputError(f"'{path}' is a damaged training state: its header is not valid")
     return tensors, header

@@ -71,7 +71,7 @@ def explained(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return "out of memory: lower train.batch_size or data.patch, or raise train.accumulate", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
-        return "a data worker was killed (the system does that where memory is short: lower data.workers)", 1
+        return "a data worker was killed (usually because memory ran out: lower data.workers)", 1
     if isinstance(error, RuntimeError) and distributed.world() > 1:
         return (
             f"the other processes of this run cannot be reached ({text.splitlines()[0][:120] if text else 'ended'})",

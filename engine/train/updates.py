@@ -164,7 +164,7 @@ class Updates(Run):
         if self.config.train.on_spike == "stop" or many:
             end = f"{SKIPS} unusual steps in a row: " if many else ""
             self._end_at_last_good(f"{end}{reason}", batch)
-        self.log.say(f"step {self.step + 1} left out: {reason} (on {sources(batch)})")
+        self.log.say(f"step {self.step + 1} skipped: {reason} (on {sources(batch)})")
 
     def _end_at_last_good(self, reason: str, batch: dict[str, Any]) -> None:
         """Restore the state before the newest update that `undo` keeps, save it and end the run."""

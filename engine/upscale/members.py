@@ -63,7 +63,7 @@ def find_members(
     if members and pictures and not stills:
         _check_clear(source, pictures, members)
         note(
-            f"'{source}': left out, because they are no clips: {some([path.name for path in pictures])} (--stills: also)"
+            f"'{source}': left out, because they are not clips: {some([path.name for path in pictures])} (--stills upscales them)"
         )
         pictures = []
     return members + _stills(pictures, image_suffix)
@@ -175,5 +175,5 @@ def _check_clear(source: Path, pictures: Sequence[Path], members: Sequence[Membe
     if len(pictures) > 1 and frame_numbers([path.stem for path in pictures]):
         raise InputError(
             f"'{source}' holds frames ({pictures[0].name}, ...) and also clips ({members[0].output}, ...): name one of the "
-            "clips, move the frames into a folder of their own, or say --stills to upscale each picture by itself"
+            "clips, move the frames into a folder of their own, or use --stills to upscale each picture separately"
         )

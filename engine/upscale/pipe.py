@@ -65,7 +65,7 @@ def spooled(request: Request) -> Iterator[Request]:
 def _store_raw(pipe: BinaryIO, path: Path, request: Request) -> None:
     """Write frames of raw RGB values to a video file."""
     if not request.input_size:
-        raise InputError(f"raw {request.pipe_format} from a pipe says nothing of its size: give --input-size 640x360")
+        raise InputError(f"raw {request.pipe_format} from a pipe has no size: give --input-size 640x360")
     width, height = (int(side) for side in request.input_size.lower().split("x"))
     rate = Fraction(request.input_fps or targets.DEFAULT_FPS).limit_denominator(1001)
     dtype = np.dtype(RAW[request.pipe_format]).newbyteorder("<")

@@ -35,7 +35,7 @@ def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
         if place.is_symlink():
             raise InputError(f"'{place}' is a link to '{place.readlink()}': name the file or folder itself")
         if place.exists() and not (place.is_file() or place.is_dir()):
-            raise InputError(f"'{place}' is no regular file: name another output")
+            raise InputError(f"'{place}' is not a regular file: name another output")
         _check_writable(place)
 
 

@@ -33,7 +33,7 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
         times, _ = targets.key_times(clip, request)
         named = ", ".join(f"{times[cut]:.2f} s" for cut in cuts[:8]) + (" ..." if len(cuts) > 8 else "")
         say(
-            f"clip '{clip.name}': {len(cuts)} scene cut(s) at {named}: nothing reaches across them (--no-scenes: it does)"
+            f"clip '{clip.name}': {len(cuts)} scene cut(s) at {named}: windows and new frames do not cross them (--no-scenes: they do)"
         )
     return cuts
 

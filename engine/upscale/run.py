@@ -108,7 +108,7 @@ def make_all(
         distributed.barrier()
         written = [path for job in jobs for path in finish(job, failures)] if distributed.is_main() else []
     except KeyboardInterrupt:
-        say("interrupted: what is finished is kept; the same command with --resume goes on")
+        say("interrupted: finished parts are kept; continue with the same command and --resume")
         leave(jobs)
         raise
     except InputError as error:
@@ -143,7 +143,7 @@ def finish(job: ClipJob, failures: Failures) -> list[Path]:
     """The finished files, except those of jobs that failed in this or another process."""
     with failures.of(job.clip.name):
         if not all(job.complete(number) for number in job.pieces):
-            raise InputError(f"clip '{job.clip.name}' is incomplete: go on with --resume")
+            raise InputError(f"clip '{job.clip.name}' is incomplete: continue with --resume")
         return job.finish()
     return []
 

@@ -64,7 +64,7 @@ def timeline(clip: Clip, request: Request, cuts: Sequence[int] = ()) -> Timeline
     fps = source_fps(clip, request)
     if request.times:
         if list(request.times) != sorted(set(request.times)) or not all(0 < time < 1 for time in request.times):
-            raise InputError("--times: expected rising numbers between 0 and 1, such as 0.25,0.5,0.75")
+            raise InputError("--times: expected ascending numbers between 0 and 1, such as 0.25,0.5,0.75")
         return by_steps(times, request.times, last, fps, cuts)
     if not request.fps:
         return by_steps(times, (), last, fps, cuts)
@@ -144,18 +144,18 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
     wanted = asked_size(request.size, request.scale, lr)
     scale = DEFAULT_SCALE if request.scale is None else request.scale
     if wanted is not None and min(wanted) < 1:
-        raise InputError(f"scale {scale:g} leaves nothing of {lr[1]}x{lr[0]} pixels: take a larger one")
+        raise InputError(f"scale {scale:g} is too small for {lr[1]}x{lr[0]} pixels: use a larger one")
     made = network.output_size(lr, wanted if network.space_time else None)
     wanted = made if wanted is None or network.space_time else wanted
     if max(wanted[0] / lr[0], wanted[1] / lr[1]) > LARGEST_SCALE:
         raise InputError(
-            f"{wanted[1]}x{wanted[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: take a smaller size"
+            f"{wanted[1]}x{wanted[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: use a smaller size"
         )
     if request.weight and max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
         asked = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
         raise InputError(
-            f"'{source}' is for scale {network.config.scale}, asked for is {asked}: say --scale {network.config.scale} or "
-            "less, or take other weights (STNO takes any scale)"
+            f"'{source}' is for scale {network.config.scale}, but {asked} was requested: use --scale {network.config.scale} or "
+            "less, or other weights (STNO supports any scale)"
         )
     return wanted, made
 

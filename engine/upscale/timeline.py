@@ -85,7 +85,7 @@ def at_rate(times: Sequence[float], rate: Fraction, last: float, cuts: Sequence[
     length = times[-1] - times[0] + last
     count = max(ceil(round(length * rate, 6)), 1)
     if count > 100_000_000:
-        raise InputError(f"--fps {float(rate):g} makes {count} frames: take a lower rate")
+        raise InputError(f"--fps {float(rate):g} makes {count} frames: use a lower rate")
     places: list[tuple[int, float]] = []
     starts = set(cuts)
     for number in range(count):

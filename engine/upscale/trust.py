@@ -167,7 +167,7 @@ def trust_page(job: ClipJob, rows: list[dict[str, Any]], shown: dict[str, np.nda
     table = Table("Per frame", [("", "frame"), *(("", key.replace("_", " ")) for key in keys)])
     table.rows = [[row["frame"], *(number(row[key], ".3f") for key in keys)] for row in rows[:ROWS]]
     table.note = (
-        "Doubt: spread of a pixel over the eight turned and mirrored versions of the input, mean and 99th percentile of the "
+        "Doubt: spread of a pixel over the eight rotated and mirrored versions of the input, mean and 99th percentile of the "
         "frame. Consistency (dB) and bias: the result at low resolution against its input. trust.csv has all frames."
     )
     panels = [

@@ -21,7 +21,7 @@ def check_work_folder(folder: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(f"'{folder}' was not made by this program: move it away or name another output")
     if folder.exists() and not (resume or overwrite):
         raise InputError(
-            f"'{folder}' holds an interrupted upscaling of this clip: go on with --resume or start again with --overwrite"
+            f"'{folder}' holds an interrupted upscaling of this clip: continue with --resume or start again with --overwrite"
         )
 
 
@@ -57,7 +57,7 @@ def check_same(folder: Path, identity: dict[str, Any]) -> None:
     if changed:
         key = changed[0]
         raise InputError(
-            f"'{folder}' was begun with another {key} ({before.get(key)}, now {now[key]}): use the same, or --overwrite"
+            f"'{folder}' was started with another {key} ({before.get(key)}, now {now[key]}): use the same, or --overwrite"
         )
 
 

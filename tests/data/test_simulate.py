@@ -199,7 +199,7 @@ def test_clouds_drift_with_the_wind_and_shade_the_ground():
     ratio = scene.frame(1, view).astype(float)[open_sky].mean(-1) / (
         clear.scene.frame(1).astype(float)[open_sky].mean(-1) + 1
     )
-    assert ratio.min() > 0.4 and np.quantile(ratio, 0.05) < 0.9 and ratio.max() < 1.1  # some of it lies in shadow
+    assert ratio.min() > 0.4 and np.quantile(ratio, 0.05) < 0.9 and ratio.max() < 1.1  # parts are in shadow
     before, after = (scene.view(time).cloud[8:-8:2, 8:-8:2] for time in (0, 4))
     assert displacement(before * 100, after * 100) == pytest.approx(tuple(4 * scene.sky.wind), abs=0.15)
 

@@ -68,7 +68,7 @@ def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
     save_weights(tmp_path / "a.safetensors", small_mtdo())
     out = tmp_path / "out.safetensors"
     out.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"out\.safetensors' exists: say --overwrite"):
+    with pytest.raises(InputError, match=r"out\.safetensors' exists: use --overwrite"):
         release(out, [(tmp_path / "a.safetensors", 1.0)])
     assert out.read_bytes() == b"mine"
     assert release(out, [(tmp_path / "a.safetensors", 1.0)], overwrite=True) == sha256(out)

@@ -72,7 +72,7 @@ def test_unusual_step_is_skipped_with_a_message(trainer: Trainer, kind: str) -> 
     trainer.update(batch(1e4 if kind == "loss" else 1.0))
     assert same(before, everything(trainer))
     (line,) = trainer.log.said  # type: ignore[attr-defined]
-    assert "step 4 left out" in line and kind in line and "a.png" in line
+    assert "step 4 skipped" in line and kind in line and "a.png" in line
     trainer.step += 1
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=1e-3))
     trainer.update(batch())

@@ -200,7 +200,7 @@ def test_not_finite_loss_names_step_files_and_state(tiny: Config, tmp_path: Path
 
 def test_weights_without_state_cannot_be_resumed(tiny: Config, tmp_path: Path) -> None:
     train(tiny, tmp_path / "run")
-    with pytest.raises(InputError, match="no training state"):
+    with pytest.raises(InputError, match="not a training state"):
         train(tiny, tmp_path / "again", tmp_path / "run" / FINAL)
 
 

@@ -59,7 +59,7 @@ class Positions:
         return position
 
 
-def test_every_sample_once_whatever_the_batch_and_the_processes() -> None:
+def test_every_sample_once_for_any_batch_size_and_process_count() -> None:
     drawn: list[int] = []
     for step, steps, batch, world in ((0, 3, 8, 1), (3, 2, 8, 4), (5, 4, 12, 3), (9, 1, 2, 2)):
         ranks = [
@@ -74,7 +74,7 @@ def test_changes_are_reported(begun: Path, tmp_path: Path, capsys: pytest.Captur
     config = config_with(begun, "train.batch_size=4", "train.lr=1e-4", "train.ema=0")
     Trainer(config, tmp_path, CPU, fresh=False).load(begun)
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("going on at step 2 with changes: ")
+    assert line.startswith("continuing at step 2 with changes: ")
     for part in ("train.batch_size 2 -> 4", "train.lr 0.001 -> 0.0001", "train.ema 0.9 -> 0"):
         assert part in line
 
@@ -150,7 +150,7 @@ def test_state_is_saved_on_any_error(
     with pytest.raises(kind, match=words) as caught:
         trainer.fit()
     if not isinstance(error, ZeroDivisionError):
-        assert f"saved at step 1; go on with: python main.py --resume {tmp_path / 'run'}" in str(caught.value)
+        assert f"saved at step 1; continue with: python main.py --resume {tmp_path / 'run'}" in str(caught.value)
     assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
 
 
@@ -220,7 +220,7 @@ def test_foreign_lines_are_removed_from_the_log(tmp_path: Path, capsys: pytest.C
     log.write_bytes(b"\n".join([good[0], b"\xff", b"[1]", b'{"step": "x"}', good[1], good[2], b'{"st']))
     Logger(tmp_path, start=2, total=5).close()
     assert log.read_bytes() == good[0] + b"\n" + good[1] + b"\n"
-    assert "3 lines are not of this log" in capsys.readouterr().out
+    assert "3 lines do not belong to this log" in capsys.readouterr().out
     assert b"\xff" in (tmp_path / "log-damaged.jsonl").read_bytes()
 
 

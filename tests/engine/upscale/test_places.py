@@ -183,7 +183,7 @@ def test_damaged_job_file_is_refused(frames, weight, tmp_path, monkeypatch, cont
 
 
 @pytest.mark.parametrize("source", ["frames", "frames/0001.png"])
-def test_a_hard_link_of_the_input_is_no_output(frames, weight, tmp_path, source):
+def test_hard_link_of_the_input_is_refused_as_output(frames, weight, tmp_path, source):
     before = (frames / "0001.png").read_bytes()
     os.link(frames / "0001.png", tmp_path / "other.png")
     with pytest.raises(InputError, match=r"another name \(a hard link\) of the input"):
@@ -192,7 +192,7 @@ def test_a_hard_link_of_the_input_is_no_output(frames, weight, tmp_path, source)
 
 
 @pytest.mark.parametrize("finished", [0, 2])
-def test_a_failed_run_leaves_only_what_can_go_on(frames, weight, tmp_path, monkeypatch, finished):
+def test_failed_run_keeps_only_a_resumable_work_folder(frames, weight, tmp_path, monkeypatch, finished):
     keep = ClipJob.keep
 
     def failing(job, index, frame):

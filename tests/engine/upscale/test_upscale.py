@@ -197,7 +197,7 @@ def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch,
     made = []
     monkeypatch.setattr(job_module.ClipJob, "keep", lambda self, i, frame: (made.append(i), keep(self, i, frame))[1])
     resumed = request(source, tmp_path / "broken" / out, weights[network], resume=True, **common)
-    with pytest.raises(InputError, match="begun with another ensemble"):
+    with pytest.raises(InputError, match="started with another ensemble"):
         upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
     for place in (out, f".{out}.upscaling/frames/003.png", f".{out}.upscaling/pieces/000001.mkv"):
         temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as left by a killed process
@@ -299,7 +299,7 @@ def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, 
 def test_scale_zero_is_refused(weights, tmp_path):
     source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
     for network in ("mtdo", "stno"):
-        with pytest.raises(InputError, match="leaves nothing"):
+        with pytest.raises(InputError, match="is too small"):
             upscale(request(source, out, weights[network], scale=0.0))
 
 
