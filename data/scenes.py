@@ -23,8 +23,8 @@ from data.clips import Clip
 from data.files import replacing
 from data.media import LEVELS, LUMA, rgb
 
-LEVELS_PER_CHANNEL = 16
-STRIDE = 4
+LEVELS_PER_CHANNEL = 16  # bins of the colour histograms
+STRIDE = 4  # histograms use every fourth pixel and row
 SIDE = 64  # pixels of the thumbnail's longer side
 UNLIKE = 0.6  # correlation below which two thumbnails show different scenes
 CHANGED = 0.1  # share of the histogram's mass that changes at least ...

@@ -25,10 +25,10 @@ from metrics.objects import BoxLike
 from metrics.planes import planes
 
 BACKGROUND = 9  # frames whose median is the background
-SIGMAS = 6.0
-FLOOR = 6.0  # grey levels of 255
+SIGMAS = 6.0  # threshold in robust standard deviations of the difference to the background
+FLOOR = 6.0  # lowest threshold, grey levels of 255
 ALIGNED = 512  # pixels a side of the centre crop that is used for alignment
-REACH = 5.0  # pixels of the ground truth
+REACH = 5.0  # largest distance of the centres of a pair, pixels of the ground truth
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from errors import InputError
 from metrics.planes import check_frames, planes
 
+# Arguments of cv2.calcOpticalFlowFarneback, those of TecoGAN's tOF.
 FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
 SMALLEST = 16  # pixels; in smaller frames the flow's windows cover only the border
 

@@ -22,7 +22,7 @@ from models.flow import Flows
 Spacing = int | Literal["auto"]
 DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
-LARGEST_SPACING = 1000
+LARGEST_SPACING = 1000  # frames
 PADDINGS = ("reflect", "replicate", "circular", "distinct")
 TEMPORAL_FILTERS = ("none", "clean", "compressed")
 WINDOW_USES = ("spacing", "padding")

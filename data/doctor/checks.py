@@ -20,7 +20,7 @@ BLOCKY = 0.3  # a higher `blockiness` is a fault
 ROUNDED = 0.2  # a lower `rounded` is a fault
 SOFT = 0.29  # a lower `detail` is a fault
 SHIFTED = 0.12  # LR pixels
-COSINES = np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 8)[:, None] * np.cos(
+COSINES = np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 8)[:, None] * np.cos(  # orthonormal 8-point DCT-II, as in JPEG
     np.arange(8)[:, None] * (2 * np.arange(8) + 1) * np.pi / 16
 ).astype(np.float32)
 HIGH = (np.add.outer(np.arange(8), np.arange(8)) >= 8) & (np.add.outer(np.arange(8), np.arange(8)) <= 12)

@@ -26,7 +26,7 @@ Pose = tuple[np.ndarray, float]
 Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture, coverage there
 
 
-SHADOW = np.array([0, 0, 0, 0.4], np.float32)
+SHADOW = np.array([0, 0, 0, 0.4], np.float32)  # factor on a sprite (RGBA): black with an opacity of 0.4
 
 
 class SceneView(NamedTuple):

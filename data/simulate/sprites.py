@@ -9,8 +9,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-GRAIN = 2
-FINE = 4
+GRAIN = 2  # sprite pixels per canvas pixel
+FINE = 4  # supersampling of drawn shapes
 
 PAINTS = np.array(  # of cars: white, silver, grey, black, red, blue, yellow
     [

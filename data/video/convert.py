@@ -10,7 +10,7 @@ from typing import Any
 import av
 from av.filter import Graph
 
-BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}
+BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}  # bits per second
 STEREO_AT_MOST = ("libmp3lame",)
 PRIMING = {"libmp3lame": 1105}  # priming samples of the decoder if no header gives their number
 ASS_HEADER = b"""[Script Info]

@@ -28,7 +28,7 @@ from errors import InputError
 
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
-THREADS = 4
+THREADS = 4  # of the decoder, at most
 INTERLACED_SHARE = 0.5  # share of interlaced frames from which a video counts as interlaced
 
 

@@ -1,4 +1,4 @@
-"""Select the tracks of a source video that are copied or converted, and describe what is converted or left out."""
+"""Select the tracks of a source video that are copied or converted, and describe the converted and omitted ones."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from errors import InputError
 
 OUT = Path("runs/cost")
 FRAMES = 4  # frames of the timed clip, after one warm-up run
-MAX_SIDE = 4096
+MAX_SIDE = 4096  # LR pixels
 HEADINGS = ("network", "parameters", "GMAC a frame", "seconds a frame", "peak memory, MB")
 
 

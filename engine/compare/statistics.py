@@ -11,9 +11,9 @@ import numpy as np
 import metrics
 from engine.evaluate.averages import means
 
-REPLICATES = 2000
-LEVEL = 0.95
-SEED = 0
+REPLICATES = 2000  # bootstrap samples
+LEVEL = 0.95  # of the confidence intervals
+SEED = 0  # of the bootstrap: the same results give the same intervals
 PAIRED = ("psnr_y", "ssim_y", "lpips", "dists", "tof")  # measures whose differences are tabulated
 
 Rows = Sequence[Mapping[str, Any]]

@@ -45,7 +45,7 @@ class Options:
 
 DEFAULT = Options()
 FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
-MOST_WINDOWS = 16
+MOST_WINDOWS = 16  # windows in one batch
 ON_DEVICE = 0.1  # share of a GPU's free memory for finished tiles before they are joined
 
 

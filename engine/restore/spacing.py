@@ -18,7 +18,7 @@ from data.clips import neighbours
 from data.media import LUMA
 from models.base import Spacing
 
-WIDEST = 6
+WIDEST = 6  # frames
 REACH = 0.6  # LR pixels
 
 

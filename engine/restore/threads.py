@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import torch
 
 T = TypeVar("T")
-DEPTH = 4
+DEPTH = 4  # items computed ahead, or waiting to be written
 END = object()
 
 

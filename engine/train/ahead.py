@@ -37,7 +37,7 @@ class LossTerms:
 
 
 class Numbers(NamedTuple):
-    """What is checked after an update."""
+    """The numbers that are checked after an update."""
 
     losses: dict[str, float]  # weighted terms of this rank
     loss: float  # their sum, mean of the ranks
@@ -99,7 +99,7 @@ def _copied(value: Tensor, device: torch.device) -> Tensor:
 
 
 def parallel(task: nn.Module, config: Config) -> nn.Module:
-    """The task with its gradients averaged over the ranks.
+    """The objective with its gradients averaged over the ranks.
 
     DistributedDataParallel searches for unused parameters at every step only if there are any, because the search is slow.
     """

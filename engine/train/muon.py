@@ -19,8 +19,8 @@ COEFFICIENTS = (
     -4.7750,
     2.0315,
 )  # of the quintic that drives singular values to about 1, quickest from small ones
-ITERATIONS = 5
-MOMENTUM = 0.95
+ITERATIONS = 5  # of Newton-Schulz
+MOMENTUM = 0.95  # as published
 SCALE = 0.2  # root mean square of Adam's typical step, in learning rates
 NARROWEST = 3  # matrices with fewer rows or columns are trained with Adam
 

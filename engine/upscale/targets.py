@@ -21,7 +21,7 @@ from engine.upscale.video_target import VideoTarget
 from errors import InputError
 from models.base import LARGEST_SCALE, Network
 
-DEFAULT_FPS = 25
+DEFAULT_FPS = 25  # of folders and stacks, which have no frame rate
 CONSTANT = 0.02  # fraction of a frame by which times may deviate from a constant rate
 
 

@@ -81,7 +81,7 @@ def by_steps(
 
 
 def at_rate(times: Sequence[float], rate: Fraction, last: float, cuts: Sequence[int] = ()) -> Timeline:
-    """Frames at the constant `rate`, whatever the key frames' times are; the last key frame is repeated to the end."""
+    """Frames at the constant `rate`, for any times of the key frames; the last key frame is repeated to the end."""
     length = times[-1] - times[0] + last
     count = max(ceil(round(length * rate, 6)), 1)
     if count > 100_000_000:

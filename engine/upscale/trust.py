@@ -37,7 +37,7 @@ from engine.upscale.outputs import fitted
 from errors import InputError
 from models.base import Network
 
-TURNS = 8
+TRANSFORMS = 8  # flips and rotations of the self-ensemble
 SHOWN = 16  # times that doubt is amplified in pictures: 16 grey levels are white
 ROWS = 40  # frames in the page's table
 SIDE = 640  # pixels of the page's pictures
@@ -125,7 +125,9 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
         scene = job.timeline.scene(start)
         numbers = [scene[0], scene[0]] if len(scene) == 1 and network.space_time else list(scene)
         clip = SubClip(job.clip, numbers)
-        versions = [_restored(TurnedClip(clip, turn), turn, job, network, request, device) for turn in range(TURNS)]
+        versions = [
+            _restored(TurnedClip(clip, turn), turn, job, network, request, device) for turn in range(TRANSFORMS)
+        ]
         for _, frames in zip(scene, zip(*versions, strict=True), strict=False):
             yield torch.stack([fitted(inverse_transform(frame, turn), job.size) for turn, frame in enumerate(frames)])
         start = scene[-1] + 1

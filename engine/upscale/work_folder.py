@@ -1,4 +1,4 @@
-"""The work folder of a job: created, recognised and checked when a run goes on."""
+"""The work folder of a job: creation, recognition, and checks on resume."""
 
 from __future__ import annotations
 

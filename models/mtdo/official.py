@@ -91,6 +91,7 @@ EARLIER = [
 ]
 _RESIDUAL_BLOCK = re.compile(r"^res_feat_ext\.(\d+)\.")
 _INDEX_BUFFER = re.compile(r"(^|\.)relative_position_index(_SA|_OCA)?$")
+# Output channels of the upsampler's convolutions -> scale: one convolution with 64 * 2^2 or 64 * 3^2, or several with 64 * 2^2.
 _SCALE_OF_UPSAMPLER = {(256, None, None): 2, (576, None, None): 3, (256, 256, None): 4, (256, 256, 256): 8}
 MARKS = frozenset({"hat", "msd", "A_tdm"})  # first name components that only published MTDO weights have
 

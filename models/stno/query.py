@@ -31,7 +31,7 @@ import dcn
 from models.stno import symbolic
 
 SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels at a time: a slab fits a CPU's cache, or fills a GPU
-TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}
+TRAINING_SLAB_PIXELS = {"cpu": 1 << 14, "cuda": 1 << 20}  # the same in training
 KEPT_VALUES = 1 << 25  # training: hidden maps up to 128 MB are kept for the backward pass, larger ones are recomputed
 
 
