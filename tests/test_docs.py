@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +31,14 @@ def test_links_point_to_existing_files() -> None:
             if not (page.parent / target).exists():
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert len(pages) > 15 and not broken
+
+
+def test_network_of_the_architecture_page() -> None:
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    names: dict[str, Any] = {"__name__": "models.three"}
+    exec(compile(code, "docs/architecture.md", "exec", dont_inherit=True), names)
+    network, frames = names["Three"](names["ThreeConfig"](scale=2)), torch.rand(2, 3, 3, 8, 10)
+    assert network(frames).shape == (2, 3, 16, 20)
+    assert network.stream().restore([0, 0, 1], lambda index: frames[:, index]).shape == (2, 3, 16, 20)
