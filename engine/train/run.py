@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import models
-from data.files import lock
+from data.locks import lock
 from engine import distributed
 from engine.checkpoint import load_network, load_state, state_part, use_of
 from engine.config import Config, config_to_mapping

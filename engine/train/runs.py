@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import dcn
-from data.files import lock
+from data.locks import lock
 from engine import distributed
 from engine.config import Config, config_from_mapping, in_repository, load_config
 from engine.distributed import say

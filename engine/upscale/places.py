@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from data.files import check_apart, lock
+from data.files import check_apart
+from data.locks import lock
 from errors import InputError
 
 MOST_LOCKS = 200  # the number of open files is limited; with more outputs, the common folder is locked instead

@@ -1,20 +1,13 @@
-"""Atomic files, leftovers of killed processes, locks, and protection of the user's files."""
+"""Atomic files, leftovers of killed processes, and protection of the user's files."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from data.files import (
     check_apart,
-    lock,
     make_own_folder,
     remember,
     remove_own_folder,
@@ -77,83 +70,6 @@ def test_folder_remembers_its_settings(tmp_path: Path):
         remember(path, {"scale": 4})
     with pytest.raises(InputError, match="not empty"):
         remember(tmp_path / "made.json", {"scale": 4})
-
-
-# --- locks --------------------------------------------------------------------------------------------------------
-
-
-def hold_in_another_process(path: Path, then: str = "time.sleep(60)") -> subprocess.Popen:
-    """Start another Python process that holds the lock; return once it does."""
-    code = f"import sys, time, os; sys.path.insert(0, {str(ROOT)!r})\nfrom data.files import lock\n"
-    code += f"with lock({str(path)!r}):\n    print('held', flush=True)\n    {then}\n"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
-
-
-def test_second_process_gets_the_holder_of_the_lock(tmp_path: Path):
-    holder = hold_in_another_process(tmp_path / "run")
-    try:
-        with (
-            pytest.raises(InputError, match=f"process {holder.pid} on {re.escape(socket.gethostname())} since"),
-            lock(tmp_path / "run"),
-        ):
-            pass
-        with lock(tmp_path / "other"):
-            pass
-    finally:
-        holder.kill()
-        holder.wait()
-    with lock(tmp_path / "run"):  # the holder is dead, so its lock is free
-        assert (tmp_path / ".run.lock").is_file()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_child_processes_do_not_keep_the_lock_of_a_dead_holder(tmp_path: Path):
-    holder = hold_in_another_process(tmp_path / "run", "os.fork() or time.sleep(2); time.sleep(60)")
-    holder.kill()
-    holder.wait()
-    with lock(tmp_path / "run"):
-        pass
-
-
-def test_lock_is_held_once_for_all_names_of_a_path(tmp_path: Path):
-    (tmp_path / "link").symlink_to(tmp_path / "run")
-    with lock(tmp_path / "run"):
-        with pytest.raises(InputError, match="by this process"), lock(tmp_path / "x" / ".." / "run"):
-            pass
-        with pytest.raises(InputError, match="by this process"), lock(tmp_path / "link"):
-            pass
-
-
-def test_locks_without_file_system_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("data.files.fcntl", None)
-    place = tmp_path / ".run.lock"
-    signed = {"mtdo-stno lock": 1, "pid": os.getppid(), "host": socket.gethostname(), "since": "today"}
-    place.write_text(json.dumps(signed))
-    with pytest.raises(InputError, match=f"process {os.getppid()} on"), lock(tmp_path / "run"):
-        pass
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    place.write_text(json.dumps(signed | {"pid": dead.pid}))
-    with lock(tmp_path / "run"):
-        assert json.loads(place.read_text())["pid"] == os.getpid()
-
-
-@pytest.mark.parametrize("kind", ["link", "fifo", "text", "folder"])
-def test_files_that_are_not_locks_are_unchanged(tmp_path: Path, kind: str):
-    place, precious = tmp_path / ".run.lock", tmp_path / "precious.txt"
-    precious.write_text("mine")
-    make = {
-        "link": lambda: place.symlink_to(precious),
-        "fifo": lambda: os.mkfifo(place),
-        "text": lambda: place.write_text("mine"),
-        "folder": place.mkdir,
-    }
-    make[kind]()
-    with pytest.raises(InputError, match=r"\.run\.lock"), lock(tmp_path / "run"):
-        pass
-    assert os.path.lexists(place) and precious.read_text() == "mine"
 
 
 # --- nothing of the user's ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.files import lock
+from data.locks import lock
 from data.media import read_image, write_image
 from engine.checkpoint import save_weights
 from engine.upscale import run as upscale_module
