@@ -44,7 +44,7 @@ SIDE = 640  # pixels of the page's pictures
 WHOLE = "width:100%;image-rendering:pixelated"
 
 
-class TurnedClip(Derived):
+class TransformedClip(Derived):
     """A clip with flipped or rotated frames; `turn` as in `engine.restore.jobs.transform`."""
 
     def __init__(self, clip: Clip, turn: int) -> None:
@@ -126,7 +126,7 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
         numbers = [scene[0], scene[0]] if len(scene) == 1 and network.space_time else list(scene)
         clip = SubClip(job.clip, numbers)
         versions = [
-            _restored(TurnedClip(clip, turn), turn, job, network, request, device) for turn in range(TRANSFORMS)
+            _restored(TransformedClip(clip, turn), turn, job, network, request, device) for turn in range(TRANSFORMS)
         ]
         for _, frames in zip(scene, zip(*versions, strict=True), strict=False):
             yield torch.stack([fitted(inverse_transform(frame, turn), job.size) for turn, frame in enumerate(frames)])
@@ -134,7 +134,7 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
 
 
 def _restored(
-    clip: TurnedClip, turn: int, job: ClipJob, network: Network, request: Request, device: torch.device
+    clip: TransformedClip, turn: int, job: ClipJob, network: Network, request: Request, device: torch.device
 ) -> Iterator[Tensor]:
     height, width = job.network_size
     size = (width, height) if turn % 2 else (height, width)

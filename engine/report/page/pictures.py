@@ -28,7 +28,7 @@ QUALITIES = (92, 82, 65, 40, 15)  # tried in order until a picture fits its shar
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Place(NamedTuple):
+class Rectangle(NamedTuple):
     """A rectangle of a frame, in its pixels."""
 
     x: int
@@ -73,7 +73,7 @@ class Comparison:
     def tensor(self, name: str) -> Tensor:
         return to_tensor(self.pictures[name])
 
-    def psnr(self, name: str, place: Place) -> float:
+    def psnr(self, name: str, place: Rectangle) -> float:
         """PSNR Y of a method within a place."""
         error = float(np.square(place.of(self.errors[name])).mean())
         return min(PSNR_CEILING, 10 * float(np.log10(255**2 / error))) if error else PSNR_CEILING
@@ -109,12 +109,12 @@ def amplification(error: Array) -> int:
     return max((factor for factor in FACTORS if factor * height <= 255), default=FACTORS[0])
 
 
-def stage(comparison: Comparison, shown: int) -> Place:
+def stage(comparison: Comparison, shown: int) -> Rectangle:
     """The part of the frame for the slider: all of it, or the part around the objects or with most detail."""
     height, width = comparison.size
     budget = min(STAGE_PIXELS, 2 * STAGE_PIXELS // shown)
     if height * width <= budget:
-        return Place(0, 0, width, height)
+        return Rectangle(0, 0, width, height)
     wide = min(width, max(1, int((budget * 1.5) ** 0.5)))
     tall = min(height, budget // wide)
     if comparison.boxes:
@@ -124,12 +124,12 @@ def stage(comparison: Comparison, shown: int) -> Place:
     return max(windows(comparison.size, (tall, wide)), key=window_sums(detail(comparison.luma["gt"])))
 
 
-def places(comparison: Comparison) -> dict[str, Place]:
+def chosen_crops(comparison: Comparison) -> dict[str, Rectangle]:
     """Three crops, by rule: most detail; largest gain and largest loss of one method, or largest difference of several."""
     side = min(CROP, max(min(comparison.size) // 2, min(16, *comparison.size)))
     candidates = list(windows(comparison.size, (side, side)))
     rules = {"most detail": detail(comparison.luma["gt"]), **_contrasts(comparison, candidates)}
-    chosen: dict[str, Place] = {}
+    chosen: dict[str, Rectangle] = {}
     for name, score in rules.items():
         free = [place for place in candidates if not any(overlap(place, other) for other in chosen.values())]
         if free:
@@ -137,7 +137,7 @@ def places(comparison: Comparison) -> dict[str, Place]:
     return chosen
 
 
-def _contrasts(comparison: Comparison, candidates: Sequence[Place]) -> dict[str, Array]:
+def _contrasts(comparison: Comparison, candidates: Sequence[Rectangle]) -> dict[str, Array]:
     """Titles and scores of the places where methods differ in quality."""
     squares = [np.square(comparison.errors[name]) for name in comparison.methods]
     if len(squares) > 2:
@@ -151,17 +151,17 @@ def _contrasts(comparison: Comparison, candidates: Sequence[Place]) -> dict[str,
     return {"largest gain": gained, title: -gained if lost else squares[-1]}
 
 
-def around(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Place:
+def around(x: float, y: float, width: int, height: int, size: tuple[int, int]) -> Rectangle:
     """A place with its centre at (x, y), shifted to be inside the frame."""
     width, height = min(width, size[1]), min(height, size[0])
     left, top = round(x - width / 2), round(y - height / 2)
-    return Place(min(max(left, 0), size[1] - width), min(max(top, 0), size[0] - height), width, height)
+    return Rectangle(min(max(left, 0), size[1] - width), min(max(top, 0), size[0] - height), width, height)
 
 
-def windows(size: tuple[int, int], window: tuple[int, int]) -> Iterator[Place]:
+def windows(size: tuple[int, int], window: tuple[int, int]) -> Iterator[Rectangle]:
     """All windows of one size, a third of a window apart."""
     rows, columns = (_starts(length, part) for length, part in zip(size, window, strict=True))
-    return (Place(x, y, window[1], window[0]) for y in rows for x in columns)
+    return (Rectangle(x, y, window[1], window[0]) for y in rows for x in columns)
 
 
 def _starts(length: int, part: int) -> Sequence[int]:
@@ -172,7 +172,7 @@ def window_sums(score: Array) -> Any:
     """A function of a place: the sum of `score` within it, from an integral image."""
     integral = cv2.integral(score.astype(np.float64))
 
-    def total(place: Place) -> float:
+    def total(place: Rectangle) -> float:
         x, y, width, height = place
         corners = integral[y + height, x + width] - integral[y, x + width] - integral[y + height, x] + integral[y, x]
         return float(corners)
@@ -185,7 +185,7 @@ def detail(luma: Array) -> Array:
     return np.asarray(across + down)
 
 
-def overlap(a: Place, b: Place) -> bool:
+def overlap(a: Rectangle, b: Rectangle) -> bool:
     return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
 
 

@@ -14,12 +14,12 @@ from engine.report.page.pictures import (
     SHOWN,
     STAGE_BYTES,
     Comparison,
-    Place,
+    Rectangle,
     around,
+    chosen_crops,
     embedded,
     load,
     page_keys,
-    places,
     stage,
 )
 from engine.report.tables import number
@@ -70,7 +70,7 @@ def scene(comparison: Comparison, index: int, count: int, names: Names) -> Marku
     if part[2:] != (width, height):
         size = f"{part.width}x{part.height} of {size}, from ({part.x}, {part.y})"
     title = element("h3", comparison.clip, element("small", f"frame {comparison.frame}, {size}"))
-    crops = places(comparison)
+    crops = chosen_crops(comparison)
     side = next(iter(crops.values())).width
     explained = (
         f"Errors: difference of luma to the ground truth, amplified {comparison.factor} times. The crops below, "
@@ -99,7 +99,7 @@ def slice_section(comparison: Comparison, names: Names) -> Markup | None:
     )
 
 
-def viewer(comparison: Comparison, part: Place, index: int, count: int, names: Names) -> Markup:
+def viewer(comparison: Comparison, part: Rectangle, index: int, count: int, names: Names) -> Markup:
     """The slider: all pictures in one place; the script shows two of them, separated by a divider."""
     shown = [key for key in names if key in comparison.pictures]
     limit = STAGE_BYTES // (len(shown) * count)
@@ -166,7 +166,7 @@ def zoom_buttons(boxes: bool) -> Markup:
     return element("div", buttons, told, switch if boxes else None, _class="zoom")
 
 
-def marks(comparison: Comparison, part: Place) -> Markup | None:
+def marks(comparison: Comparison, part: Rectangle) -> Markup | None:
     """The objects' boxes and a line at the row shown over time, as an overlay that the script moves with the picture."""
     if not comparison.boxes and comparison.row is None:
         return None
@@ -187,7 +187,7 @@ def marks(comparison: Comparison, part: Place) -> Markup | None:
     return element("svg", rectangles, viewBox=f"0 0 {part.width} {part.height}", _class="marks", aria_hidden="true")
 
 
-def strip(name: str, comparison: Comparison, place: Place, part: Place, names: Names) -> Markup:
+def strip(name: str, comparison: Comparison, place: Rectangle, part: Rectangle, names: Names) -> Markup:
     """One place in all pictures, enlarged, with its own PSNR."""
     panels = []
     for key in (key for key in names if key in comparison.pictures):
@@ -273,7 +273,7 @@ def card(comparison: Comparison, box: Mapping[str, Any], row: Mapping[str, Any],
     return element("div", heading, element("div", panels, _class="panels three"), _class="card")
 
 
-def outline(box: Mapping[str, Any], place: Place) -> str:
+def outline(box: Mapping[str, Any], place: Rectangle) -> str:
     parts = {
         "left": (box["x"] - place.x) / place.width,
         "top": (box["y"] - place.y) / place.height,

@@ -12,7 +12,16 @@ from data.media import write_image
 from engine.report.files import write_report
 from engine.report.page.charts import curve, nice_ticks, ramp
 from engine.report.page.markup import Markup, element
-from engine.report.page.pictures import Comparison, Place, amplification, around, embedded, load, places, stage
+from engine.report.page.pictures import (
+    Comparison,
+    Rectangle,
+    amplification,
+    around,
+    chosen_crops,
+    embedded,
+    load,
+    stage,
+)
 from engine.report.page.scenes import chosen_objects, measured_objects, outline
 from errors import InputError
 from metrics import psnr
@@ -125,18 +134,18 @@ def comparison(boxes=()):
 
 
 def test_crops_with_most_detail_gain_and_loss_are_chosen():
-    chosen = places(Comparison("clip", "0", pictures((300, 330)), []))
+    chosen = chosen_crops(Comparison("clip", "0", pictures((300, 330)), []))
     assert list(chosen) == ["most detail", "largest gain", "largest loss"]
     assert chosen["most detail"].x == 0 and chosen["most detail"].y == 0
     loss = chosen["largest loss"]
     assert loss.x + loss.width > 290 and loss.y + loss.height > 260
     same = {**pictures(), "ours": pictures()["gt"]}
-    assert "largest loss" not in places(Comparison("clip", "0", same, []))
+    assert "largest loss" not in chosen_crops(Comparison("clip", "0", same, []))
 
 
 def test_crop_metrics_equal_metrics_of_the_crop():
     found = comparison()
-    place = Place(20, 30, 50, 40)
+    place = Rectangle(20, 30, 50, 40)
     crop = (slice(None), slice(30, 70), slice(20, 70))
     expected = psnr(found.tensor("ours")[crop], found.tensor("gt")[crop]).item()
     assert found.psnr("ours", place) == pytest.approx(expected, abs=1e-9)
@@ -150,7 +159,7 @@ def test_differences_are_amplified_by_the_stated_factor():
 
 
 def test_slider_shows_small_frames_completely():
-    assert stage(comparison(), 1) == Place(0, 0, 150, 120)
+    assert stage(comparison(), 1) == Rectangle(0, 0, 150, 120)
     large = {name: np.tile(picture, (8, 8, 1)) for name, picture in pictures().items()}
     boxes = [{"track": 1, "x": 1100, "y": 100, "w": 10, "h": 10, "label": "car"}]
     part = stage(Comparison("clip", "0", large, boxes), 1)
@@ -159,9 +168,9 @@ def test_slider_shows_small_frames_completely():
 
 
 def test_crops_stay_in_the_frame():
-    assert around(2, 2, 20, 10, (50, 60)) == Place(0, 0, 20, 10)
-    assert around(59, 49, 20, 10, (50, 60)) == Place(40, 40, 20, 10)
-    assert around(30, 25, 200, 200, (50, 60)) == Place(0, 0, 60, 50)
+    assert around(2, 2, 20, 10, (50, 60)) == Rectangle(0, 0, 20, 10)
+    assert around(59, 49, 20, 10, (50, 60)) == Rectangle(40, 40, 20, 10)
+    assert around(30, 25, 200, 200, (50, 60)) == Rectangle(0, 0, 60, 50)
 
 
 def test_objects_of_each_class_are_chosen_and_outlined():
@@ -172,7 +181,7 @@ def test_objects_of_each_class_are_chosen_and_outlined():
     ship = ({"track": 99, "w": 5, "h": 5, "label": "ship"}, {})
     tracks = [box["track"] for box, _ in chosen_objects([*many, ship])]
     assert tracks == [39, 26, 14, 1, 99]
-    assert outline(BOXES[0], Place(16, 27, 16, 12)) == "left:25.00%;top:25.00%;width:50.00%;height:50.00%"
+    assert outline(BOXES[0], Rectangle(16, 27, 16, 12)) == "left:25.00%;top:25.00%;width:50.00%;height:50.00%"
 
 
 def test_pictures_are_lossless_within_the_size_limit():

@@ -15,7 +15,7 @@ from data.media import read_image, write_image
 from engine.checkpoint import save_weights
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
-from engine.upscale.trust import TurnedClip, trust_folder
+from engine.upscale.trust import TransformedClip, trust_folder
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo
 
@@ -76,6 +76,6 @@ def test_existing_trust_folder_is_not_overwritten(request_: Request) -> None:
 @pytest.mark.parametrize("turn", range(8))
 def test_frames_and_arrays_of_a_transformed_clip_agree(turn: int) -> None:
     array = np.random.default_rng(turn).integers(0, 256, (1, 4, 6, 3), np.uint8)
-    clip = TurnedClip(ArrayClip("clip", array), turn)
+    clip = TransformedClip(ArrayClip("clip", array), turn)
     assert clip.size == ((6, 4) if turn % 2 else (4, 6)) == clip.array(0).shape[:2]
     np.testing.assert_allclose(clip.frame(0).permute(1, 2, 0).numpy() * 255, clip.array(0), atol=1e-4)
