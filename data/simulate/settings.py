@@ -74,7 +74,7 @@ class SkySettings:
 
 @dataclass(frozen=True)
 class SensorSettings:
-    """The sensor; docs/simulator.md compares the result with real Jilin-1 clips."""
+    """The sensor; experiments/trials.md compares the result with real Jilin-1 clips."""
 
     mtf: float = (
         0.45  # deviation of the optics' Gaussian blur, in pixels, in addition to the averaging over the pixel's area
