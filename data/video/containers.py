@@ -30,7 +30,8 @@ class Container:
     format: FFmpeg's muxer.   codecs: of the video; the first is the default, `deep` that for more than 8 bits.
     sound: codecs that are copied.   encoder: encodes all other sound; `exact` is used instead for sound that is stored
     without loss.   subtitles: codecs that are copied.   text: codec that other text subtitles are converted to.
-    tick: the fixed time base, in seconds; None: any.   constant: one frame rate only.
+    tick: the fixed time base, in seconds; None: any.   constant: one frame rate only.   covers: codecs of cover pictures.
+    flags: dispositions of tracks that are stored.
     """
 
     format: str
@@ -45,15 +46,19 @@ class Container:
     attachments: bool = False
     tick: Fraction | None = None
     constant: bool = False
-    metadata: bool = True
+    covers: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ("default",)
 
 
+IMPAIRED = ("hearing_impaired", "visual_impaired")
+MATROSKA_FLAGS = ("default", "forced", "original", "comment", *IMPAIRED)
 ISO_SOUND = ("aac", "mp3", "ac3", "eac3", "alac")
 MATROSKA_SOUND = (*ISO_SOUND, *PCM, "mp2", "flac", "opus", "vorbis", "dts", "truehd", "wavpack", "pcm_s16be")
 CONTAINERS = {
     ".mp4": Container(
         "mp4", ("h264", "h265", "vp9", "ffv1"), "h265", frozenset((*ISO_SOUND, "mp2", "flac", "opus", "dts")), "aac", None,
-        frozenset(("mov_text",)), "mov_text",
+        frozenset(("mov_text",)), "mov_text", covers=("mjpeg", "png", "bmp"),
+        flags=("default", "forced", "dub", "comment", *IMPAIRED),
     ),
     ".mov": Container(
         "mov", ("h264", "h265", "ffv1"), "h265", frozenset((*ISO_SOUND, *PCM, "pcm_s16be", "pcm_s24be")), "aac",
@@ -62,11 +67,11 @@ CONTAINERS = {
     ".mkv": Container(
         "matroska", ("h264", "h265", "vp9", "ffv1"), "h265", frozenset(MATROSKA_SOUND), "aac", "flac",
         frozenset(("subrip", "srt", "ass", "ssa", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle", "dvb_subtitle")), "subrip",
-        attachments=True, tick=Fraction(1, 1000),
+        attachments=True, tick=Fraction(1, 1000), covers=("mjpeg", "png", "bmp", "gif"), flags=MATROSKA_FLAGS,
     ),
     ".webm": Container(
         "webm", ("vp9",), "vp9", frozenset(("opus", "vorbis")), "libopus", None, frozenset(("webvtt",)), "webvtt",
-        tick=Fraction(1, 1000),
+        tick=Fraction(1, 1000), flags=MATROSKA_FLAGS,
     ),
     ".avi": Container(
         "avi", ("h264", "vp9", "ffv1"), "h264", frozenset(("mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le")),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -37,6 +39,7 @@ class SoundConverter:
     def __init__(self, stream: Any, container: Any, encoder: str, from_zero: bool) -> None:
         context = stream.codec_context
         self.encoder, self.from_zero = encoder, from_zero
+        self._decoder, self._shift = context, 0.0
         self.rate = _rate(encoder, context.sample_rate)
         self.output = container.add_stream(encoder, rate=self.rate)
         self.output.codec_context.layout = _layout(encoder, context.layout)
@@ -50,11 +53,15 @@ class SoundConverter:
             frames = packet.decode()
         except av.error.FFmpegError:
             return  # damaged packets become silence
+        self._shift = shift
         for frame in frames:
             yield from self._encode(self._placed(frame, shift))
 
     def finish(self) -> Iterator[Any]:
-        """Flush the filter and the encoder."""
+        """Flush the decoder, the filter and the encoder."""
+        with suppress(av.error.FFmpegError):
+            for frame in self._decoder.decode(None):
+                yield from self._encode(self._placed(frame, self._shift))
         if self._graph is not None:
             self._graph.push(None)
             yield from self._encode(None)
@@ -117,13 +124,17 @@ def _plain(event: str) -> str:
 
 
 class TextConverter:
-    """Convert text subtitles to mov_text, SubRip or WebVTT: text and line breaks, without styles."""
+    """Convert text subtitles to mov_text, SubRip or WebVTT: text and line breaks, without styles.
+
+    Packets of mov_text follow each other, so that texts shown at the same time are joined, one below the other.
+    """
 
     def __init__(self, stream: Any, container: Any, encoder: str) -> None:
         self.encoder = encoder
         self.output = container.add_stream(encoder)
         self.output.codec_context.subtitle_header = ASS_HEADER
         self.output.time_base = self.output.codec_context.time_base = Fraction(1, 1000)
+        self._shown: list[tuple[int, int, str]] = []  # (begin, end, text) in milliseconds, of mov_text not yet written
 
     def __call__(self, packet: Any, shift: float) -> Iterator[Any]:
         try:
@@ -133,10 +144,30 @@ class TextConverter:
         text = "\n".join(lines).strip()
         if not text:
             return
+        begin = round((float(packet.pts * packet.time_base) + shift) * 1000)
+        end = begin + max(round(float((packet.duration or 0) * packet.time_base) * 1000), 1)
+        if self.encoder != "mov_text":
+            yield self._packet(begin, end, text)
+            return
+        yield from self._until(begin)
+        self._shown.append((begin, end, text))
+
+    def finish(self) -> Iterator[Any]:
+        """The texts that are still shown."""
+        yield from self._until(None)
+
+    def _until(self, time: int | None) -> Iterator[Any]:
+        """One packet for each stretch before `time` (None: all) in which the same texts are shown."""
+        stop = max((end for _, end, _ in self._shown), default=0) if time is None else time
+        marks = sorted({min(mark, stop) for begin, end, _ in self._shown for mark in (begin, end)} | {stop})
+        for begin, end in pairwise(marks):
+            if texts := [text for first, last, text in self._shown if first <= begin < last]:
+                yield self._packet(begin, end, "\n".join(texts))
+        self._shown = [(max(begin, stop), end, text) for begin, end, text in self._shown if end > stop]
+
+    def _packet(self, begin: int, end: int, text: str) -> Any:
         payload = text.encode()
         made = av.Packet(len(payload).to_bytes(2, "big") + payload if self.encoder == "mov_text" else payload)
-        made.time_base = Fraction(1, 1000)
-        made.pts = made.dts = round((float(packet.pts * packet.time_base) + shift) * 1000)
-        made.duration = max(round(float((packet.duration or 0) * packet.time_base) * 1000), 1)
+        made.time_base, made.pts, made.dts, made.duration = Fraction(1, 1000), begin, begin, end - begin
         made.stream = self.output
-        yield made
+        return made

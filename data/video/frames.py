@@ -88,7 +88,7 @@ class Decoder:
     def frames(self, streams: Sequence[Any]) -> Iterator[Any]:
         for packet in self._packets(streams):
             self._note_end(packet)
-            if packet.stream_index != self.stream.index:
+            if packet.stream.index != self.stream.index:  # `packet.stream_index` is 0 where PyAV flushes a decoder
                 continue
             self.count += packet.size > 0
             if packet.size == 0 and packet.dts is not None:
@@ -141,7 +141,7 @@ class _Flush:
     size, dts, pts, is_corrupt, duration = 0, None, None, False, 0
 
     def __init__(self, stream: Any, frame: Any) -> None:
-        self.stream_index, self._frame = stream.index, frame
+        self.stream, self._frame = stream, frame
 
     def decode(self) -> list[Any]:
         return [self._frame]
@@ -189,7 +189,7 @@ def quick(container: Any, stream: Any) -> FrameTable | None:
     order = sorted(range(len(packets)), key=stamps.__getitem__)
     shown = [int(stamps[k]) for k in order]
     table = _table(shown, [packets[k].is_keyframe for k in order], stream, threads=0)
-    table.last_shown = _duration(packets[order[-1]].duration, stream)
+    table.last_shown = _last_shown(container, stream, shown, _duration(packets[order[-1]].duration, stream))
     return table
 
 
@@ -223,7 +223,7 @@ def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
     table.lost = _lost(errors, stream, table)
     table.skipped = decoder.before(pts[0])
     table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt
-    table.last_shown = _duration(duration, stream)
+    table.last_shown = _last_shown(container, stream, stamps, _duration(duration, stream))
     table.missing = _missing(container, stream, decoder)
     if container.format.name == "avi":
         table.absent = max((_indexed(stream) or stream.frames) - decoder.count, 0)
@@ -313,6 +313,21 @@ def _lost(errors: Iterable[int | None], stream: Any, table: FrameTable) -> list[
         else:
             found.append((max(at, 0.0), 1))
     return found
+
+
+def _last_shown(container: Any, stream: Any, stamps: Sequence[int | None], duration: float | None) -> float | None:
+    """Duration of the last frame. MP4 and MOV store the time to the packet decoded next, which is another frame if frames are
+    reordered: there it follows from the end of the track or, if that is too early, of the file."""
+    if not container.format.name.startswith("mov") or stamps[-1] is None or not duration:
+        return duration
+    shown = float(stamps[-1] * stream.time_base)
+    if (
+        stream.duration is not None
+        and (left := float(((stream.start_time or 0) + stream.duration) * stream.time_base) - shown) > 0
+    ):
+        return left
+    left = ((container.start_time or 0) + (container.duration or 0)) / av.time_base - shown
+    return min(left, duration) if left > 0 else duration
 
 
 def _gaps(table: FrameTable) -> list[tuple[float, int]]:

@@ -228,10 +228,11 @@ def _copy_packets(
                 if shown > end:
                     break
                 duration = last if shown == end else stamps[shown + 1] - stamps[shown]
-                if (
-                    number == end and iso
-                ):  # these containers count the length from the packet decoded last, others from the packet shown last
-                    duration = max(stamps[-1] + last - stamps[0] - (decoded[-1] - decoded[0]), 1)
+                if number == end and iso:
+                    # These containers count a track's length from the packet decoded last, others from the one shown last.
+                    # Decoded later, it does not end after the video.
+                    decoded[end] = max(decoded[end], stamps[shown] - delay * step)
+                    duration = max(stamps[-1] + last - stamps[0] - (decoded[end] - decoded[0]), 1)
                 packet.pts, packet.dts, packet.duration = stamps[shown], decoded[min(number, end)], duration
                 packet.time_base = timing.tick
                 if carried:

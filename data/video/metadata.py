@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,6 +14,9 @@ from data.video.frames import Stretch
 
 TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
+HANDLER = re.compile(
+    r"(?i)(\W*(video|sound|subtitle|text|audio|data)?\s*(media)?\s*handler|core media|apple |gpac|iso media|l-smash|mainconcept)"
+)
 # MOV has a table of languages; FFmpeg knows it under these names.
 MOV_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",
@@ -63,7 +67,14 @@ def copy_tags(source: Any, output: Any, format: str) -> None:
 
 
 def copy_stream_tags(source: Any, output: Any, format: str) -> None:
+    """A track's metadata and flags. Players of MP4 and MOV show the name of the handler as the title."""
     found = tags(source.metadata)
+    handler, name = found.pop("handler_name", ""), found.pop("name", "")  # only MP4 and MOV have them
+    title = found.get("title") or name or ("" if HANDLER.match(handler) else handler)
+    if title:
+        found["title"] = title
+    if format in ("mp4", "mov") and (title or handler):
+        found["handler_name"] = title or handler
     if format == "mov" and "language" in found:
         found["language"] = MOV_LANGUAGES.get(found["language"], found["language"])
     output.metadata.update(found)

@@ -14,6 +14,10 @@ from data.video.opening import open_input
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
 EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
+FLAGS = {
+    name: av.stream.Disposition[name]
+    for name in ("forced", "original", "dub", "comment", "hearing_impaired", "visual_impaired")
+}
 NAMES = {"audio": "sound", "subtitle": "subtitles", "video": "video", "data": "data", "attachment": "attachment"}
 
 
@@ -51,7 +55,13 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
         for stream in source.streams:
             if stream.index == video:
                 continue
-            track = _track(stream, container, start) if sound or stream.type == "attachment" else None
+            timed = stream.type != "attachment" and not is_cover(stream)
+            track = _track(stream, container, start) if sound or not timed else None
+            if track is None and stream.type == "video" and timed:
+                notes.append(
+                    f"{describe(stream)} is left out: one video stream is upscaled, the one that players choose"
+                )
+                continue
             if track is None:
                 if not (stream.type == "data" and _is_timecode(stream)):
                     left.append(describe(stream))
@@ -65,6 +75,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 )
         if source.chapters() and not (container.chapters and sound):
             left.append("chapters")
+        left += [flags for track in tracks if (flags := _lost_flags(source.streams[track.index], container))]
         if container.constant:  # AVI
             left += ["languages"] if any(_language(source.streams[track.index]) for track in tracks) else []
             left += ["the place"] if any("location" in key.lower() for key in source.metadata) else []
@@ -80,11 +91,21 @@ def _language(stream: Any) -> str:
     return "" if language == "und" else language
 
 
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture attached to the file."""
+    return stream.type == "video" and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
+
+
+def _lost_flags(stream: Any, container: Container) -> str:
+    """The flags of a track that the container does not store, in words; "" if there are none."""
+    lost = [name for name in FLAGS if name not in container.flags and int(stream.disposition) & int(FLAGS[name])]
+    return f"the flag {' and '.join(lost)} of {describe(stream)}" if lost else ""
+
+
 def describe(stream: Any) -> str:
     """A stream in words: `sound 2 (aac, ger)`."""
     codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
-    picture = stream.type == "video" and int(stream.disposition) & int(av.stream.Disposition.attached_pic)
-    kind = "cover picture" if picture else f"{NAMES.get(stream.type, stream.type)} stream {stream.index}"
+    kind = "cover picture" if is_cover(stream) else f"{NAMES.get(stream.type, stream.type)} stream {stream.index}"
     return f"{kind} ({', '.join(filter(None, (codec, _language(stream))))})"
 
 
@@ -92,6 +113,8 @@ def _track(stream: Any, container: Container, start: float) -> Track | None:
     codec = stream.codec_context.name if stream.codec_context else ""
     if stream.type == "attachment":
         return Track(stream.index, "attachment") if container.attachments else None
+    if is_cover(stream):
+        return Track(stream.index, "cover") if codec in container.covers else None
     if stream.type == "audio" and codec:
         begin = stream.start_time * stream.time_base - start if stream.start_time is not None else 0
         codec = _family(codec)

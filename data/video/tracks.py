@@ -43,13 +43,15 @@ class Tracks:
 
     def __init__(self, path: Path, plan: TrackPlan, output: Any, out: Path, place: Placement) -> None:
         self._source, self._output, self._place = open_input(path), output, place
-        self._container = container_of(out)
+        self._container, self._path = container_of(out), path
         self._lanes: dict[int, _Lane] = {}
         for track in plan.tracks:
-            self._add(track)
+            if track.kind != "cover":
+                self._add(track)
         copied = [lane.source for lane in self._lanes.values() if lane.source.type != "attachment"]
         self._packets: Iterator[Any] = self._source.demux(*copied) if copied else iter(())
         self._waiting: tuple[Any, float] | None = None
+        self._covers = [self._cover(track.index) for track in plan.tracks if track.kind == "cover"]
 
     @property
     def source(self) -> Any:
@@ -58,6 +60,22 @@ class Tracks:
 
     def close(self) -> None:
         self._source.close()
+
+    def _cover(self, index: int) -> Any:
+        """Add a cover picture: an attachment in Matroska, else a stream of one packet, which is returned."""
+        with open_input(self._path) as source:
+            stream = source.streams[index]
+            packet = next(packet for packet in source.demux(stream) if packet.size)
+            if self._container.attachments:
+                codec = stream.codec_context.name
+                kind, suffix = ("jpeg", "jpg") if codec == "mjpeg" else (codec, codec)
+                name = stream.metadata.get("filename", f"cover.{suffix}")
+                self._output.add_attachment(name, f"image/{kind}", bytes(packet))
+                return None
+            output = self._output.add_stream_from_template(self._source.streams[index], opaque=True)
+            output.disposition = int(av.stream.Disposition.attached_pic)
+            packet.stream = output
+            return packet
 
     def _add(self, track: Track) -> None:
         stream = self._source.streams[track.index]
@@ -75,7 +93,7 @@ class Tracks:
             lane = _Lane(stream, sound.output, sound, sound.finish, copied=False)
         else:
             text = TextConverter(stream, self._output, track.to)
-            lane = _Lane(stream, text.output, text, lambda: iter(()), copied=False)
+            lane = _Lane(stream, text.output, text, text.finish, copied=False)
         copy_stream_tags(stream, lane.output, self._container.format)
         self._lanes[track.index] = lane
 
@@ -92,6 +110,9 @@ class Tracks:
 
     def copy(self, until: float) -> None:
         """Write all packets that begin before `until` seconds of the output; infinity: all that remain."""
+        while self._covers:
+            if (cover := self._covers.pop()) is not None:
+                self._output.mux(cover)
         while True:
             held = self._waiting or self._next()
             self._waiting = None

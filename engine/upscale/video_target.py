@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.video import join
-from data.video.containers import Timing, check_size, timing
+from data.video.containers import Timing, check_size, container_of, timing
 from data.video.encoding import PARAMS, Encoding
 from engine.upscale.timeline import Timeline
 
@@ -39,4 +39,6 @@ class VideoTarget:
         lost = [*light.dynamic]
         if (light.mastering or light.content) and codec not in PARAMS:
             lost.append("the HDR mastering display and light level")
+        if self.encoding.aspect != 1 and codec == "vp9" and container_of(self.path).tick:  # Matroska, .webm
+            lost.append(f"the pixel shape {self.encoding.aspect.numerator}:{self.encoding.aspect.denominator}")
         return (*self.source.plan.notes, *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []))

@@ -26,11 +26,14 @@ RATES = {
 VARIABLE = [0.0, 0.02, 0.1, 0.14, 0.18, 0.26, 0.28, 0.3, 0.38, 0.5]
 
 
-def write(out: Path, times: list[float], rate: Fraction, source: VideoFile | None = None) -> Path:
-    """A video of two pieces with frames at `times`, white from FLASH on, with the tracks of `source`."""
+def write(
+    out: Path, times: list[float], rate: Fraction, source: VideoFile | None = None, last: float | None = None
+) -> Path:
+    """A video of two pieces with frames at `times`, white from FLASH on, with the tracks of `source`; the last is shown `last`
+    seconds."""
     codec = default_codec(out, 8, False)
     encoding = Encoding(codec, b_frames=not CONTAINERS[out.suffix].constant).like(source)
-    last = times[-1] - times[-2]
+    last = last or times[-1] - times[-2]
     origin = (
         join.Source(source, track_plan.plan(source.path, source.info.stream, out, source.start)) if source else None
     )

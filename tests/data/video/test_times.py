@@ -124,3 +124,21 @@ def test_empty_packets_in_avi_are_not_damage(tmp_path):
 def test_codec_delay_is_not_early_sound(tmp_path):
     source = video(tmp_path / "a.mp4", sound=["aac"])
     assert track_plan.plan(source, 0, tmp_path / "b.mp4", 0.0).lead == 0.0
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
+@pytest.mark.parametrize("steps", [[1, 3, 3, 3, 3, 3, 3, 1], [1, 1, 1, 1, 3, 7, 1, 1], [1, 1, 1, 1, 1, 1, 3, 1]])
+def test_a_variable_rate_with_b_frames_ends_when_the_source_does(tmp_path, steps, origin, result):
+    times = [sum(steps[:k]) / 25 for k in range(len(steps) + 1)]
+    params = {"bf": "3", "x264-params": "b-adapt=0"}
+    read = VideoFile(video(tmp_path / f"in{origin}", times, options=params, base=Fraction(1, 1000)))
+    last = read.last_shown or times[-1] - times[-2]
+    out = write(tmp_path / f"out{result}", read.times, read.info.fps, read, last)
+    end = times[-1] + last
+    assert facts(out).from_first == pytest.approx(times, abs=1e-3)
+    assert facts(out).duration == pytest.approx(end, abs=2e-3)
+    with av.open(str(out)) as file:
+        track = file.streams.video[0]
+        if track.duration is not None:
+            assert float(track.duration * track.time_base) == pytest.approx(end, abs=2e-3)

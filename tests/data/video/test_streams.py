@@ -1,0 +1,164 @@
+"""Several streams: which video stream is taken, titles, flags, cover pictures, subtitles that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from data.video import VideoFile, join, track_plan
+from data.video.encoding import Encoding
+from engine.upscale.video_target import VideoTarget
+from tests.data.video.make import pictures, video
+from tests.data.video.test_join import write
+from tests.media_facts import facts
+
+Disposition = av.stream.Disposition
+TIMES = [k / 25 for k in range(15)]
+
+
+def assemble(path: Path, parts: Sequence[tuple[Path, str]], texts: Sequence[tuple[int, int, str]] = ()) -> Path:
+    """A file with the stream of each kind of each part, in this order, and subtitles (begin, end, text) in milliseconds."""
+    with av.open(str(path), "w") as file:
+        sources = [av.open(str(part)) for part, _ in parts]
+        origins = [getattr(source.streams, kind)[0] for source, (_, kind) in zip(sources, parts, strict=True)]
+        streams = [file.add_stream_from_template(origin, opaque=True) for origin in origins]
+        text: Any = None
+        if texts:
+            text = file.add_stream("srt")
+            text.codec_context.subtitle_header = b"[Script Info]\n\n[Events]\n"
+            text.time_base = text.codec_context.time_base = Fraction(1, 1000)
+            text.metadata.update({"title": "signs", "language": "fra"})
+            text.disposition = Disposition.default | Disposition.forced
+        for stream in streams[1:]:
+            stream.metadata["title"] = "a talk"
+        file.start_encoding()
+        for begin, end, words in texts:
+            packet = av.Packet(words.encode())
+            packet.pts, packet.dts, packet.duration = begin, begin, end - begin
+            packet.time_base, packet.stream = Fraction(1, 1000), text
+            file.mux(packet)
+        for source, origin, stream in zip(sources, origins, streams, strict=True):
+            for packet in source.demux(origin):
+                if packet.size:
+                    packet.stream = stream
+                    file.mux(packet)
+            source.close()
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
+def test_no_frame_is_lost_where_the_video_is_not_the_first_stream(tmp_path, suffix):
+    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"])  # with B-frames: the decoder holds some back
+    read = VideoFile(assemble(tmp_path / f"in{suffix}", [(plain, "audio"), (plain, "video")]))
+    assert read.info.stream == 1 and len(read) == 15
+    last = VideoFile(plain).array(14).astype(int)
+    assert np.abs(read.array(14) - last).max() == 0
+
+
+def test_the_other_video_stream_is_named(tmp_path):
+    small, large = video(tmp_path / "a.mkv", TIMES), video(tmp_path / "b.mkv", TIMES, size=(32, 48))
+    with av.open(str(assemble(tmp_path / "in.mkv", [(small, "video"), (large, "video")]))) as file:
+        chosen = file.streams.best("video").index
+    read = VideoFile(tmp_path / "in.mkv")
+    assert read.info.stream == chosen and len(read) == 15
+    notes = track_plan.plan(read.path, chosen, tmp_path / "out.mkv", read.start).notes
+    assert notes == (
+        f"video stream {1 - chosen} (h264) is left out: one video stream is upscaled, the one that players choose",
+    )
+
+
+def subtitles(path: Path) -> list[tuple[float, float, str]]:
+    """(begin, end, text) of the first track, without the empty packets of MP4."""
+    found = []
+    with av.open(str(path)) as file:
+        for packet in file.demux(file.streams.subtitles[0]):
+            begin, length = (float((units or 0) * packet.time_base) for units in (packet.pts, packet.duration))
+            words = bytes(packet)[2:] if path.suffix in (".mp4", ".mov") else bytes(packet)
+            found += [(begin, begin + length, words.decode())] if words else []
+    return found
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mov", ".webm", ".mkv"])
+def test_subtitles_that_overlap_keep_their_times(tmp_path, result):
+    texts = [(0, 400, "one"), (200, 500, "two"), (500, 550, "three"), (500, 600, "four")]
+    source = VideoFile(assemble(tmp_path / "in.mkv", [(video(tmp_path / "a.mkv", TIMES), "video")], texts))
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    joined = [(0, 200, "one"), (200, 400, "one\ntwo"), (400, 500, "two"), (500, 550, "three\nfour"), (550, 600, "four")]
+    expected = joined if result in (".mp4", ".mov") else texts
+    assert subtitles(out) == [(pytest.approx(a / 1000), pytest.approx(b / 1000), words) for a, b, words in expected]
+
+
+def titles(path: Path) -> list[str]:
+    with av.open(str(path)) as file:
+        found = [stream.metadata for stream in file.streams][1:]
+    return [tags.get("title", tags.get("handler_name", "")) for tags in found]
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv"])
+def test_titles_of_tracks_are_kept(tmp_path, result):
+    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"])
+    source = VideoFile(assemble(tmp_path / "in.mkv", [(plain, "video"), (plain, "audio")], [(0, 400, "one")]))
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    assert sorted(titles(out)) == ["a talk", "signs"]
+    again = VideoFile(out)
+    back = write(tmp_path / "back.mkv", again.times, again.info.fps, again)
+    assert sorted(titles(back)) == ["a talk", "signs"]
+
+
+def test_flags_are_kept_or_named(tmp_path):
+    source = VideoFile(assemble(tmp_path / "in.mkv", [(video(tmp_path / "a.mkv", TIMES), "video")], [(0, 400, "one")]))
+    for suffix, kept in ((".mp4", True), (".mkv", True), (".webm", True), (".mov", False)):
+        out = write(tmp_path / f"out{suffix}", source.times, source.info.fps, source)
+        with av.open(str(out)) as file:
+            assert bool(file.streams.subtitles[0].disposition & Disposition.forced) is kept
+        notes = track_plan.plan(source.path, 0, out, source.start).notes
+        assert any("the flag forced of subtitles stream 1 (srt, fra)" in note for note in notes) is not kept
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mkv", ".mov", ".webm"])
+@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
+def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
+    plain = VideoFile(video(tmp_path / "plain.mkv", TIMES))
+    with av.open(str(tmp_path / "cover.png"), "w", format="image2") as file:
+        stream = file.add_stream("png", rate=1)
+        stream.height, stream.width, stream.pix_fmt = 8, 8, "rgb24"
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(pictures(1, size=(8, 8))[0], format="rgb24")))
+        file.mux(stream.encode(None))
+    picture = (tmp_path / "cover.png").read_bytes()
+    with av.open(str(plain.path)) as old, av.open(str(tmp_path / f"in{origin}"), "w") as new:
+        shown = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        if origin == ".mkv":
+            new.add_attachment("cover.png", "image/png", picture)
+        else:
+            with av.open(str(tmp_path / "cover.png")) as cover:
+                stream = new.add_stream_from_template(cover.streams.video[0], opaque=True)
+                stream.disposition = int(Disposition.attached_pic)
+                packet = next(cover.demux(video=0))
+                packet.stream = stream
+                new.mux(packet)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = shown
+                new.mux(packet)
+    source = VideoFile(tmp_path / f"in{origin}")
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    assert len(facts(out).times) == 15
+    with av.open(str(out)) as file:
+        covers = [stream for stream in file.streams if int(stream.disposition) & int(Disposition.attached_pic)]
+        stored = [bytes(next(file.demux(stream))) for stream in covers]
+    assert stored == ([picture] if result in (".mp4", ".mkv") else [])
+    notes = track_plan.plan(source.path, 0, out, source.start).notes
+    assert any("cover picture" in note for note in notes) is (not stored)
+
+
+def test_a_pixel_shape_that_vp9_cannot_carry_is_named(tmp_path):
+    shape = Encoding("vp9", aspect=Fraction(16, 15))
+    source = VideoFile(video(tmp_path / "a.mkv", TIMES[:3]))
+    notes = [VideoTarget(tmp_path / f"a{suffix}", shape, join.Source(source)).notes for suffix in (".webm", ".mp4")]
+    assert notes == [("left out (vp9 cannot carry it): the pixel shape 16:15",), ()]
