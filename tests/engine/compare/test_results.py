@@ -116,7 +116,7 @@ def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
     [
         (["ours"], "expected NAME=FOLDER"),
         (["=x"], "expected NAME=FOLDER"),
-        (["bicubic=."], "name 'bicubic' is taken"),
+        (["bicubic=."], "name 'bicubic' is reserved"),
         (["a=.", "a=."], "occurs twice"),
         (["a=nowhere"], "'nowhere' does not exist"),
     ],

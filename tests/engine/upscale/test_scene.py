@@ -435,7 +435,7 @@ def test_a_palette_becomes_colours_and_its_nodata_a_mask(tmp_path, weight, capsy
         assert not mask[:20].any() and mask[20:].all()
         assert np.abs(out.read()[:, 20:, :50].reshape(3, -1).mean(1) - (200, 30, 40)).max() < 2
         assert np.abs(out.read()[:, 20:, 62:].reshape(3, -1).mean(1) - (20, 130, 240)).max() < 2
-    assert "become the colours" in capsys.readouterr().out
+    assert "is converted to RGB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("order", ["first", "second of six"])
