@@ -283,7 +283,7 @@ def rgb(array: np.ndarray) -> np.ndarray:
         return np.broadcast_to(array[..., :1], (*array.shape[:-1], 3))
     if bands in (3, 4):
         return array[..., :3]
-    raise InputError(f"an image of {bands} bands has no colours by itself; choose bands (for example bands: [3, 2, 1])")
+    raise InputError(f"an image of {bands} bands has no RGB bands; choose bands (for example bands: [3, 2, 1])")
 
 
 def colours(array: np.ndarray) -> np.ndarray:

@@ -51,7 +51,9 @@ def read(path: Path) -> GeoTags | None:
         if not all(map(math.isfinite, (a, d, b, e, x, y))) or a * e == b * d:
             raise ValueError
     except (OSError, ValueError):
-        raise InputError(f"{place}: is no world file (six numbers, one a line); mend it or move it away") from None
+        raise InputError(
+            f"{place}: is not a world file (six numbers, one per line); repair it or move it away"
+        ) from None
     return GeoTags.of_affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
 
 

@@ -100,10 +100,10 @@ def _parts(
     )
     if joined:
         raise InputError(
-            f"'{source}' holds {len(series)} series of frames, which are no single clip: {firsts}: name an output folder, or "
+            f"'{source}' holds {len(series)} series of frames, not a single clip: {firsts}: name an output folder, or "
             "move each series into a folder of its own"
         )
-    note(f"'{source}': {len(series)} series of frames, each a clip of its own: {firsts}")
+    note(f"'{source}': {len(series)} series of frames, each a separate clip: {firsts}")
     names = [series_name(group) for group in series]
     if len(set(names)) < len(names):
         names = [group[0].stem for group in series]

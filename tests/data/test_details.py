@@ -202,7 +202,7 @@ def test_world_files_scale_about_the_corner(tmp_path, name, numbers):
 def test_damaged_world_file_is_named(tmp_path):
     write_image(tmp_path / "a.png", PICTURE)
     (tmp_path / "a.pgw").write_text("1 2 3")
-    with pytest.raises(InputError, match=r"a\.pgw: is no world file"):
+    with pytest.raises(InputError, match=r"a\.pgw: is not a world file"):
         read_geo(tmp_path / "a.png")
 
 

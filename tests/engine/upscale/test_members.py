@@ -214,9 +214,9 @@ def test_two_series_of_names_are_separate_clips(weight, tmp_path, capsys, names,
     series(tmp_path / "in", names)
     make(tmp_path / "in", tmp_path / "out", weight)
     text = capsys.readouterr().out
-    assert "2 series of frames, each a clip of its own" in text
+    assert "2 series of frames, each a separate clip" in text
     assert len(list((tmp_path / "out").iterdir())) == 2 and len(listed(tmp_path / "out")) == len(names)
-    with pytest.raises(InputError, match="no single clip"):
+    with pytest.raises(InputError, match="not a single clip"):
         make(tmp_path / "in", tmp_path / "out.mp4", weight)
 
 
