@@ -247,6 +247,7 @@ class _Nodes:
         self.counts: dict[int, int] = {}  # 0: being counted
 
     def count(self, node: yaml.Node, depth: int) -> int:
+        """Number of values of a node with its aliases expanded; InputError above the limits."""
         known = self.counts.get(id(node))
         if known == 0:
             self._refuse("a group contains itself", node)

@@ -88,6 +88,7 @@ class Store:
         return frame
 
     def put(self, places: CachedFrames, index: int, frame: np.ndarray) -> None:
+        """Store the frame `index` of a clip and its checksum."""
         target = self._view(places, index)
         target[...] = frame
         self._table[places.number + index] = _checksum(target)

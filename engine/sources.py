@@ -186,6 +186,7 @@ def find_cuts(pairs: list[Pair]) -> list[list[int]]:
 def build_dataset(
     pairs: list[Pair], config: Config, stage: StageConfig, cuts: list[list[int]] | None
 ) -> WindowDataset | SequenceDataset:
+    """The training data set of a stage. cuts: scene cuts of each pair, for space-time networks."""
     data: DataConfig = config.data
     augment: dict[str, Any] = {"flips": data.flips, "turns": data.turns, "reversal": data.reverse_time}
     augment["on_error"] = data.on_error

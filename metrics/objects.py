@@ -169,6 +169,7 @@ class _Frame:
         self.border = (rows // 2, columns // 2)
 
     def measure(self, region: PixelBox, around: _Surroundings | None) -> dict[str, float | None]:
+        """`psnr_y`, `ssim_y` and `contrast` of one box."""
         error = float(self.error[region].mean())
         inside = self.similarity[self._shifted(region)]
         return {

@@ -20,6 +20,7 @@ class Finding:
     frames: tuple[str, ...] = ()
 
     def line(self) -> str:
+        """The finding as one line of the report."""
         shown = ", ".join(self.frames[:SHOWN]) + (
             f", ... ({len(self.frames)} in all)" if len(self.frames) > SHOWN else ""
         )

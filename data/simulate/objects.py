@@ -124,6 +124,7 @@ class Traffic:
                     break
 
     def trains(self, railways: list[Path]) -> None:
+        """Add a train of three to five wagons to every railway."""
         for railway in railways:
             length, width = self.rng.uniform(9, 13), 3.2
             paint = sprites.PAINTS[self.rng.integers(len(sprites.PAINTS))]
@@ -136,6 +137,7 @@ class Traffic:
             self._add("train", railway, self._start(railway, speed, backward), speed, parts, backward=backward)
 
     def ships(self, lanes: list[Path]) -> None:
+        """Add a ship with a wake to every lane."""
         for lane in lanes:
             length = self.rng.uniform(10, 30)
             speed = draw(self.settings.speed, self.rng) / 2
@@ -143,6 +145,7 @@ class Traffic:
             self._add("ship", lane, self._start(lane, speed, False), speed, [part], wake=True)
 
     def planes(self, routes: list[Path]) -> None:
+        """Add a plane above the ground to every route."""
         for route in routes:
             length = self.rng.uniform(14, 28)
             speed = draw(self.settings.speed, self.rng) * 2

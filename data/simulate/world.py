@@ -22,6 +22,8 @@ SUN = np.array([0.55, -0.4])  # tip of the shadow of an object of height 1
 
 @dataclass
 class Building:
+    """A block with a flat roof; its side walls become visible as it leans with the viewing angle."""
+
     foot: np.ndarray  # (4, 2) corners on the ground, in order around the roof's picture
     height: float
     roof: np.ndarray  # sprite

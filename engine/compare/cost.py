@@ -92,6 +92,7 @@ def measure(mapping: dict[str, Any], height: int, width: int) -> dict[str, Any]:
 
 
 def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table:
+    """The table of measured networks; rows as `measure` returns them."""
     table = Table(f"Cost on frames of {width}x{height}", [("", heading) for heading in HEADINGS])
     for row in rows:
         table.rows.append(
@@ -109,6 +110,7 @@ def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table
 
 
 def write_cost(rows: Sequence[dict[str, Any]], width: int, height: int, out: Path) -> None:
+    """Write cost.md, .tex and .csv to `out` and print the table."""
     table = cost_table(rows, width, height)
     write_text(out / "cost.md", f"{markdown_table(table)}\n\n{table.note}\n")
     write_text(out / "cost.tex", document([table]))

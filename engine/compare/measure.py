@@ -53,6 +53,7 @@ class Settings:
 
     @classmethod
     def of(cls, config: EvalConfig, scale: float, measures: Sequence[str], ndvi: tuple[int, int] | None) -> Settings:
+        """Settings from the evaluation config. Raises InputError for an unknown measure."""
         for name in measures:
             if name not in KNOWN:
                 raise InputError(f"--metrics: unknown metric '{name}': choose from {', '.join(KNOWN)}")

@@ -125,6 +125,7 @@ def split_words(results: Sequence[str], overrides: Sequence[str]) -> tuple[list[
 
 
 def ndvi_bands(text: str | None) -> tuple[int, int] | None:
+    """Parse `NIR,RED`, positions from 1; None without the option. Raises InputError for other text."""
     if text is None:
         return None
     parts = text.split(",")

@@ -174,6 +174,7 @@ def used(measures: Mapping[str, Measure], rows: Iterable[Mapping[str, Any]]) -> 
 
 
 def headings(measures: Mapping[str, Measure]) -> list[tuple[str, str]]:
+    """Headings of columns: title, unit and an arrow in the direction of better values."""
     arrow = {1: " ↑", -1: " ↓", 0: ""}
     return [
         ("", measure.title + (f", {measure.unit}" if measure.unit else "") + arrow[measure.better])

@@ -63,6 +63,7 @@ def dump_yaml(config: Config) -> str:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a config file. Raises InputError for a missing, large or invalid file."""
     path = Path(path)
     if not path.is_file():
         known = sorted(p.as_posix() for p in in_repository("configs").glob("*.yaml"))

@@ -57,6 +57,8 @@ class SourceConfig:
 
 @dataclass
 class DataConfig:
+    """Training and validation data, augmentation and the cache."""
+
     train: SourceConfig = field(default_factory=SourceConfig)
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
@@ -84,6 +86,8 @@ class DataConfig:
 
 @dataclass
 class LossConfig:
+    """Losses and their weights."""
+
     kind: Literal["l1", "charbonnier"] = "l1"
     epsilon: Annotated[float, Between(0, 1)] = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
     # space-time only: weights of the further terms
@@ -95,6 +99,8 @@ class LossConfig:
 
 @dataclass
 class ScheduleConfig:
+    """Learning-rate schedule."""
+
     kind: Literal["constant", "step", "cosine"] = "constant"
     warmup: StepsOrNone = 0  # steps of linear warm-up
     every: StepsOrNone = 0  # step: multiply by gamma after this many steps
@@ -118,6 +124,8 @@ class StageConfig:
 
 @dataclass
 class TrainConfig:
+    """Steps, optimizer, precision, and states on disk."""
+
     steps: Steps = 1000
     batch_size: Annotated[int, Between(1, 65536)] = 4  # samples of one step, over all processes
     accumulate: Annotated[int, Between(1, 65536)] = 1  # number of parts that the batch is processed in
@@ -180,6 +188,8 @@ class TrainConfig:
 
 @dataclass
 class EvalConfig:
+    """Metrics and frames of the evaluation."""
+
     protocol: Literal["standard", "paper_mtdo"] = "standard"
     crop: Annotated[int, Between(0, 4096)] | None = (
         None  # border excluded from the metrics; default: the scale (standard), 0 (paper_mtdo)

@@ -249,6 +249,7 @@ def _harmless(value: Any) -> Any:
 
 
 def markdown_table(table: Table) -> str:
+    """A table in Markdown; without marked cells, the totals are bold."""
     headings = [escaped(" ".join(filter(None, heading))) for heading in table.headings]
     rule = ["---" if column < table.names else "---:" for column in range(len(headings))]
     first_total = len(table.rows) - table.totals

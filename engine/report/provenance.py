@@ -33,6 +33,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
+    """Processor, GPU and versions of the machine."""
     cuda = torch.cuda.is_available()
     return {
         "processor": processor(),

@@ -44,6 +44,8 @@ class Logger:
             self.bar.update()
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write one record: the values of a step."""
+
         def write() -> None:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)

@@ -66,6 +66,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
+        """Average the weights of `network` after step `step` (from 0) into `state`."""
         decay = min(self.decay, (1 + step) / (10 + step))
         # A resume replaces `state`, so the lists must be rebuilt.
         if self._lists is None or self._lists[0] is not self.state or self._lists[1] is not network:

@@ -40,6 +40,7 @@ class Signals:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM within the block."""
         previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

@@ -81,6 +81,7 @@ def middle(clip: Clip, side: int) -> RegionClip:
 
 
 def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.device) -> int | None:
+    """Side of the tiles in LR pixels; None: full frames."""
     if request.exact:
         return None
     if request.tile:

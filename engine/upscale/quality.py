@@ -39,6 +39,7 @@ def loss(clip: Clip) -> str | None:
 
 
 def video_loss(clip: VideoClip) -> str | None:
+    """The reason why a video counts as lossy, or None."""
     codec, path = clip.video.info.codec, Path(clip.video.path)
     if codec in LOSSLESS:
         return None
@@ -48,6 +49,7 @@ def video_loss(clip: VideoClip) -> str | None:
 
 
 def image_loss(path: Path) -> str | None:
+    """The reason why an image file counts as lossy, or None."""
     with path.open("rb") as file:
         head = file.read(16)
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8 ":

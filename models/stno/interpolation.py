@@ -80,6 +80,7 @@ class Pyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, h, w) -> features at 1/2, 1/4 and 1/8 of the size."""
         features = []
         for level in self.levels:
             x = level(x)

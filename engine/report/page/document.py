@@ -86,6 +86,7 @@ def figures(report: Mapping[str, Any]) -> Markup | None:
 
 
 def sweep(report: Mapping[str, Any]) -> Markup | None:
+    """The heat maps over scales and times; None for reports without a sweep."""
     if not report.get("sweep"):
         return None
     scales = [scale_name(scale) for scale in report["sweep"]["scales"]]
@@ -118,6 +119,7 @@ def curves(report: Mapping[str, Any]) -> Markup | None:
 
 
 def circumstances(report: Mapping[str, Any]) -> Markup:
+    """The section on data, weights and machine, with the config."""
     pairs = [(element("dt", label), element("dd", text)) for label, text in provenance(report)]
     parts = [element("dl", pairs, _class="facts")]
     if report.get("config"):

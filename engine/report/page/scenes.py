@@ -64,6 +64,7 @@ def picture_section(comparisons: Sequence[Comparison], notes: Iterable[str], nam
 
 
 def scene(comparison: Comparison, index: int, count: int, names: Names) -> Markup:
+    """One picture of the page: the slider and its crops."""
     part = stage(comparison, count)
     height, width = comparison.size
     size = f"{width}x{height} pixels"
@@ -147,6 +148,7 @@ def viewer(comparison: Comparison, part: Rectangle, index: int, count: int, name
 
 
 def choice(side: str, index: int, names: Names, chosen: str) -> Markup:
+    """Radio buttons that choose the picture of one side of the slider."""
     options = [
         element(
             "label",
@@ -159,6 +161,7 @@ def choice(side: str, index: int, names: Names, chosen: str) -> Markup:
 
 
 def zoom_buttons(boxes: bool) -> Markup:
+    """Buttons for zooming, the zoom level and a switch for the boxes."""
     words = (("out", "−", "Zoom out"), ("fit", "fit", "Whole picture"), ("in", "+", "Zoom in"))
     buttons = [element("button", text, type="button", data_zoom=key, aria_label=told) for key, text, told in words]
     told = element("output", _class="level", aria_live="off")
@@ -209,6 +212,7 @@ def strip(name: str, comparison: Comparison, place: Rectangle, part: Rectangle, 
 
 
 def panel(picture: Any, name: str, figures: str, box: Markup | None = None) -> Markup:
+    """A picture with its name and figures below."""
     height, width = picture.shape[:2]
     image = element("img", src=embedded(picture), alt=name, width=width, height=height)
     return element(
@@ -274,6 +278,7 @@ def card(comparison: Comparison, box: Mapping[str, Any], row: Mapping[str, Any],
 
 
 def outline(box: Mapping[str, Any], place: Rectangle) -> str:
+    """CSS position of a box within a rectangle of the frame, in percent."""
     parts = {
         "left": (box["x"] - place.x) / place.width,
         "top": (box["y"] - place.y) / place.height,
