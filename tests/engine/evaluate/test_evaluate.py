@@ -17,7 +17,7 @@ from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
 from engine.evaluate.measure import Blend, evaluate, in_between_times, shown_frames
 from engine.evaluate.times import gap_times, runs
-from engine.report.tables import facts
+from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
 from engine.sources import open_source
 from errors import InputError
@@ -123,7 +123,7 @@ def test_report_has_both_means_and_the_settings(tiny: Config) -> None:
     assert report["mean_over_clips"] == report["mean"]
     assert report["settings"]["frames"] == "only the first 2 of each clip"
     assert report["settings"]["padding"] == "reflect"
-    assert ("padding", "reflect") in facts(report)
+    assert ("padding", "reflect") in provenance(report)
 
 
 def test_baseline_of_intermediate_frames_blends_upscaled_key_frames() -> None:
