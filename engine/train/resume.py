@@ -26,7 +26,7 @@ def check_changes(header: Mapping[str, Any], config: Config, data: str, world: i
     seed or another optimizer. Raises `InputError` for these unless `accept` is set.
     """
     changed = differences(header["config"], config_to_mapping(config))
-    refused = [_said(key, *values) for key, values in changed.items() if _decides(key)]
+    refused = [_difference(key, *values) for key, values in changed.items() if _decides(key)]
     if header.get("data", data) != data:
         refused.append("the training clips (their names, lengths, sizes or pictures) have changed")
     if refused and not accept:
@@ -34,7 +34,7 @@ def check_changes(header: Mapping[str, Any], config: Config, data: str, world: i
             f"this run cannot be resumed exactly: {'; '.join(refused)}: undo this, add --accept-changes to continue anyway, "
             "or start a new run with train.init"
         )
-    lines = [_said(key, *values) for key, values in changed.items()]
+    lines = [_difference(key, *values) for key, values in changed.items()]
     if header.get("world", world) != world:
         lines.append(f"{header['world']} processes -> {world}")
     if header.get("data", data) != data:
@@ -46,7 +46,7 @@ def _decides(key: str) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in DECIDING)
 
 
-def _said(key: str, before: Any, now: Any) -> str:
+def _difference(key: str, before: Any, now: Any) -> str:
     return f"{key} {_short(before)} -> {_short(now)}"
 
 

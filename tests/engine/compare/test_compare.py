@@ -171,7 +171,7 @@ def test_comparison_options_need_results(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--metrics", "psnr"], "unknown metric 'psnr'"),
         (["--crop", "a/0001:90,8,32,24"], "expected at least 8x8 pixels within 96x64"),
@@ -184,11 +184,11 @@ def test_comparison_options_need_results(words: list[str]) -> None:
         (["--scale", "2"], "the ground truth has"),
     ],
 )
-def test_bad_options_are_refused_before_work_starts(world: Path, words: list[str], said: str) -> None:
+def test_bad_options_are_refused_before_work_starts(world: Path, words: list[str], message: str) -> None:
     if "--crop" in words:
         pytest.importorskip("matplotlib")
     asked = options("--results", f"good={world / 'good'}", "--datapath", str(world / "gt"), *words)
     asked.outputpath = str(world / "unused")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         compare(asked)
     assert not (world / "unused").exists()

@@ -112,7 +112,7 @@ def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["ours"], "expected NAME=FOLDER"),
         (["=x"], "expected NAME=FOLDER"),
@@ -121,6 +121,6 @@ def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
         (["a=nowhere"], "'nowhere' does not exist"),
     ],
 )
-def test_bad_option_values_are_refused_in_one_line(words, said) -> None:
-    with pytest.raises(InputError, match=said):
+def test_bad_option_values_are_refused_in_one_line(words, message) -> None:
+    with pytest.raises(InputError, match=message):
         parse_results(words)

@@ -18,7 +18,7 @@ from errors import InputError
 from tests.engine.conftest import tiny_mapping
 
 
-class Said:
+class RecordingLogger:
     """Stand-in for the logger."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Said:
 def trainer_of(config: Config, folder: Path, ahead: bool) -> Trainer:
     trainer = Trainer(config, folder, torch.device("cpu"))
     trainer.ahead = ahead
-    trainer.log = Said()  # type: ignore[assignment]
+    trainer.log = RecordingLogger()  # type: ignore[assignment]
     return trainer
 
 

@@ -47,13 +47,13 @@ def trainer(tiny: Config, tmp_path: Path) -> Trainer:
 
 
 class Silent:
-    said: list[str]
+    messages: list[str]
 
     def __init__(self) -> None:
-        self.said = []
+        self.messages = []
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 def everything(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ def test_unusual_step_is_skipped_with_a_message(trainer: Trainer, kind: str) -> 
         trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=1000.0))
     trainer.update(batch(1e4 if kind == "loss" else 1.0))
     assert same(before, everything(trainer))
-    (line,) = trainer.log.said  # type: ignore[attr-defined]
+    (line,) = trainer.log.messages  # type: ignore[attr-defined]
     assert "step 4 skipped" in line and kind in line and "a.png" in line
     trainer.step += 1
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=1e-3))

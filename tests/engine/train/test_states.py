@@ -39,10 +39,15 @@ def test_damaged_state_is_reported_and_the_previous_one_used(tmp_path: Path) -> 
     content = bytearray((tmp_path / STATE).read_bytes())
     content[-3] ^= 4
     (tmp_path / STATE).write_bytes(content)
-    said: list[str] = []
-    path, tensors, header = read_newest(tmp_path, said.append)
+    messages: list[str] = []
+    path, tensors, header = read_newest(tmp_path, messages.append)
     assert path.name == "last-1.safetensors" and header["step"] == 10 and tensors["network.a"][0] == 10
-    assert len(said) == 1 and "is damaged" in said[0] and "continuing from" in said[0] and "step 10" in said[0]
+    assert (
+        len(messages) == 1
+        and "is damaged" in messages[0]
+        and "continuing from" in messages[0]
+        and "step 10" in messages[0]
+    )
     for damaged in states_in(tmp_path):
         damaged.write_bytes(b"")
     with pytest.raises(InputError, match=r"no state in .* can be read"):
