@@ -98,7 +98,7 @@ def _chosen(forced: str | None, device: str, index: int | None) -> str:
     wanted = environment if forced in (None, "auto") else forced
     if wanted == "compiled":
         if compiled.available(device):
-            return _say("compiled", device, "asked for")
+            return _say("compiled", device, "requested")
         raise InputError(f"dcn backend compiled is not available for {device}: {compiled.why_not()}; or use auto")
     why_not = ""
     if wanted == "auto":
@@ -125,7 +125,7 @@ def _say(name: str, device: str, reason: str) -> str:
     """Log the choice once per process; on a GPU a slower choice is logged as a warning."""
     if (name, device) not in _logged:
         _logged.add((name, device))
-        slower = device == "cuda" and reason and reason != "asked for"
+        slower = device == "cuda" and reason and reason != "requested"
         level = logging.WARNING if slower else logging.INFO
         log.log(level, "dcn: operators on %s: %s%s", device, name, f" ({reason})" if reason else "")
     return name

@@ -95,8 +95,8 @@ def main() -> None:
     arguments.add_argument("--temporal-filter", choices=TEMPORAL_FILTERS, help="data.temporal_filter of OUT")
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
-    asked = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}
-    uses = {key: value for key, value in asked.items() if value is not None}
+    requested = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}
+    uses = {key: value for key, value in requested.items() if value is not None}
     print(f"{options.out}: SHA-256 {release(options.out, options.parts, uses=uses, overwrite=options.overwrite)}")
 
 

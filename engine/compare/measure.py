@@ -157,41 +157,41 @@ class FrameMeter:
     def __init__(self, settings: Settings, pair: Pair, names: Sequence[str]) -> None:
         assert pair.gt is not None
         self.settings, self.pair, self.names, self.notes = settings, pair, names, list[str]()
-        self.asked = set(settings.measures)
+        self.requested = set(settings.measures)
         smallest = min(pair.gt.size)
-        multiscale = self.asked & set(MULTISCALE)
+        multiscale = self.requested & set(MULTISCALE)
         if multiscale and (settings.protocol != "standard" or smallest - 2 * settings.crop < metrics.MS_SSIM_SIDE):
             why = "frames are too small for" if settings.protocol == "standard" else "this protocol has no"
             self.notes.append(f"{pair.name}: {why} MS-SSIM")
-            self.asked -= multiscale
-        self.motion = metrics.MotionMeter() if self.asked & set(TEMPORAL) and smallest >= 16 else None
-        self.perceptual = metrics.Perceptual(name for name in metrics.PERCEPTUAL if name in self.asked)
-        self.flicker = metrics.PerceptualFlicker() if "tlpips" in self.asked else None
+            self.requested -= multiscale
+        self.motion = metrics.MotionMeter() if self.requested & set(TEMPORAL) and smallest >= 16 else None
+        self.perceptual = metrics.Perceptual(name for name in metrics.PERCEPTUAL if name in self.requested)
+        self.flicker = metrics.PerceptualFlicker() if "tlpips" in self.requested else None
 
     def add(self, index: int, frames: Mapping[str, Tensor], gt: Tensor) -> dict[str, Row]:
-        rows = {name: self._alone(index, frame, frames[BICUBIC], gt) for name, frame in frames.items()}
+        rows = {name: self._single(index, frame, frames[BICUBIC], gt) for name, frame in frames.items()}
         gaps = self.motion.add(frames, gt) if self.motion else None
         for name, gap in (gaps or {}).items():
-            kept = {key: value for key, value in gap.items() if key.removeprefix("gt_") in self.asked}
+            kept = {key: value for key, value in gap.items() if key.removeprefix("gt_") in self.requested}
             rows[name] |= kept
         for name, change in ((self.flicker.add(frames, gt) if self.flicker else None) or {}).items():
             rows[name]["tlpips"] = change
         return rows
 
-    def _alone(self, index: int, frame: Tensor, bicubic: Tensor, gt: Tensor) -> Row:
-        settings, asked = self.settings, self.asked
+    def _single(self, index: int, frame: Tensor, bicubic: Tensor, gt: Tensor) -> Row:
+        settings, requested = self.settings, self.requested
         row: Row = {}
-        if asked & set(SPATIAL):
+        if requested & set(SPATIAL):
             values = metrics.fidelity(frame, gt, settings.protocol, settings.crop)
-            row |= {key: value.item() for key, value in values.items() if key in asked}
+            row |= {key: value.item() for key, value in values.items() if key in requested}
         for channel in ("y", "rgb"):
-            if f"ms_ssim_{channel}" in asked:
+            if f"ms_ssim_{channel}" in requested:
                 row[f"ms_ssim_{channel}"] = metrics.ms_ssim(frame, gt, settings.crop, channel).item()
         row |= self.perceptual(frame, gt)
-        if asked & set(DETAIL):
+        if requested & set(DETAIL):
             shares = metrics.detail_shares(frame, bicubic, gt, settings.crop)
-            row |= {key: value for key, value in shares.items() if key in asked}
-        if "consistency" in asked or settings.ndvi:
+            row |= {key: value for key, value in shares.items() if key in requested}
+        if "consistency" in requested or settings.ndvi:
             row |= agreement(frame, self.pair.lr, index, settings.ndvi)
         return row
 

@@ -91,8 +91,8 @@ def prepare(
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
     config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
-    asked, trained = to_mapping(config.network), to_mapping(model.config)
-    fixed = [key for key in trained if asked[key] != trained[key]]
+    requested, trained = to_mapping(config.network), to_mapping(model.config)
+    fixed = [key for key in trained if requested[key] != trained[key]]
     if fixed:
         raise InputError(f"network.{fixed[0]} is fixed by the weights '{weights}': leave it out, or use other weights")
     model.set_uses(vars(config.data))

@@ -110,13 +110,13 @@ def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tenso
     count = max(1, *map(len, times))
     padded: list[list[float]] = []
     wanted: list[int] = []
-    for gap, asked in enumerate(times):
+    for gap, requested in enumerate(times):
         # The network needs ascending times in (0, 1): the extra ones divide the rest of the gap evenly.
-        end, spare = asked[-1] if asked else 0.0, count - len(asked)
-        padded.append([*asked, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
+        end, spare = requested[-1] if requested else 0.0, count - len(requested)
+        padded.append([*requested, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
         if keep[0] <= gap < keep[1]:
             base = (gap - keep[0]) * (count + 1)
-            wanted += range(base, base + 1 + len(asked))
+            wanted += range(base, base + 1 + len(requested))
     return torch.tensor(padded, dtype=torch.float64).T[None], [*wanted, (keep[1] - keep[0]) * (count + 1)]
 
 

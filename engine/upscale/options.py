@@ -61,5 +61,5 @@ class Request:
 
     def stretch(self) -> Bands | None:
         """The requested conversion of stored bands to colours, if any."""
-        asked = Bands(self.bands, self.percentiles, self.limits)
-        return None if asked == Bands() else asked
+        requested = Bands(self.bands, self.percentiles, self.limits)
+        return None if requested == Bands() else requested

@@ -67,13 +67,14 @@ def restored_keys(
     options = Options(
         facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
     )
-    alone = len(scene) == 1 and network.space_time  # a space-time network needs two key frames: pass the same one twice
-    clip = SubClip(job.clip, [scene[0], scene[0]] if alone else scene) if line.cuts or alone else job.clip
+    # a space-time network needs two key frames: pass the same one twice
+    single = len(scene) == 1 and network.space_time
+    clip = SubClip(job.clip, [scene[0], scene[0]] if single else scene) if line.cuts or single else job.clip
     times: Sequence[Any] = [line.steps(key) for key in scene[: len(clip) - 1]]
-    times = times[0] if not alone and all(steps == times[0] for steps in times[1:]) and times else times
+    times = times[0] if not single and all(steps == times[0] for steps in times[1:]) and times else times
     return restore(
         network, clip, device=device, padding=request.padding, frames=range(run[0] - scene[0], run[-1] + 1 - scene[0]),
-        times=() if alone else times, size=job.network_size, options=options, note=say, progress=progress,
+        times=() if single else times, size=job.network_size, options=options, note=say, progress=progress,
     )  # fmt: skip
 
 

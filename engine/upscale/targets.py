@@ -152,9 +152,9 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
             f"{wanted[1]}x{wanted[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: use a smaller size"
         )
     if request.weight and max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
-        asked = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
+        requested = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
         raise InputError(
-            f"'{source}' is for scale {network.config.scale}, but {asked} was requested: use --scale {network.config.scale} or "
+            f"'{source}' is for scale {network.config.scale}, but {requested} was requested: use --scale {network.config.scale} or "
             "less, or other weights (STNO supports any scale)"
         )
     return wanted, made

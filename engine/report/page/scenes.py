@@ -90,11 +90,11 @@ def slice_section(comparison: Comparison, names: Names) -> Markup | None:
         return None
     frames = len(comparison.slices["gt"])
     repeat = max(1, min(8, 96 // frames))
-    told = f"Row {comparison.row} of {frames} frames, time downwards"
+    caption = f"Row {comparison.row} of {frames} frames, time downwards"
     panels = [panel(np.repeat(comparison.slices[key], repeat, axis=0), names[key], "") for key in comparison.shown]
     return element(
         "details",
-        element("summary", f"Over time (x): {told}"),
+        element("summary", f"Over time (x): {caption}"),
         element("div", panels, _class="panels one"),
         _class="slices",
     )
@@ -163,10 +163,10 @@ def choice(side: str, index: int, names: Names, chosen: str) -> Markup:
 def zoom_buttons(boxes: bool) -> Markup:
     """Buttons for zooming, the zoom level and a switch for the boxes."""
     words = (("out", "−", "Zoom out"), ("fit", "fit", "Whole picture"), ("in", "+", "Zoom in"))
-    buttons = [element("button", text, type="button", data_zoom=key, aria_label=told) for key, text, told in words]
-    told = element("output", _class="level", aria_live="off")
+    buttons = [element("button", text, type="button", data_zoom=key, aria_label=title) for key, text, title in words]
+    level = element("output", _class="level", aria_live="off")
     switch = element("label", element("input", type="checkbox", _class="boxes", checked=True), element("span", "boxes"))
-    return element("div", buttons, told, switch if boxes else None, _class="zoom")
+    return element("div", buttons, level, switch if boxes else None, _class="zoom")
 
 
 def marks(comparison: Comparison, part: Rectangle) -> Markup | None:
@@ -232,14 +232,14 @@ def object_section(comparisons: Sequence[Comparison], names: Names, protocol: st
             parts.append(element("article", title, element("div", cards, _class="cards")))
     if not parts:
         return None
-    told = (
+    note = (
         "Objects of the frames above, from the largest to the smallest of each class. "
         "Contrast: the object's difference to its surroundings, as a share of the ground truth's."
     )
     switch = element(
         "label", element("input", type="checkbox", id="boxes", checked=True), element("span", "boxes"), _class="switch"
     )
-    return together([element("p", told, " ", switch, _class="note"), *parts])
+    return together([element("p", note, " ", switch, _class="note"), *parts])
 
 
 def measured_objects(comparison: Comparison, protocol: str) -> list[Measured]:
@@ -270,8 +270,8 @@ def card(comparison: Comparison, box: Mapping[str, Any], row: Mapping[str, Any],
     side = round(min(max(2.2 * max(box["w"], box["h"]), least), max(most, box["w"], box["h"])))
     place = around(box["x"] + box["w"] / 2, box["y"] + box["h"] / 2, side, side, comparison.size)
     frame = element("i", _class="box", style=outline(box, place), aria_hidden="true")
-    told = {"bicubic": _object_figures(row, "bicubic_"), "ours": _object_figures(row, ""), "gt": ""}
-    panels = [panel(place.of(comparison.pictures[key]), names[key], told[key], frame) for key in SHOWN]
+    figures = {"bicubic": _object_figures(row, "bicubic_"), "ours": _object_figures(row, ""), "gt": ""}
+    panels = [panel(place.of(comparison.pictures[key]), names[key], figures[key], frame) for key in SHOWN]
     size = f"{box['w']:.3g}x{box['h']:.3g} px at ({box['x']:.0f}, {box['y']:.0f})"
     heading = element("h4", f"{box['label']} {box['track']}", element("small", f" {size}"))
     return element("div", heading, element("div", panels, _class="panels three"), _class="card")
