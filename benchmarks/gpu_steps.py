@@ -33,9 +33,10 @@ from tests import parity
 from tests.dcn import cuda_source
 
 ROOT = Path(__file__).parents[1]
+# The trainer opens its data; these benchmarks use synthetic batches
 SIMULATED = [
     f"data.{part}={{kind: simulated, simulate: {{clips: 1, frames: 4, size: [64, 64]}}}}" for part in ("train", "val")
-]  # the trainer opens its data; these benchmarks use synthetic batches
+]
 TINY = {
     "mtdo": ["network.channels=8", "network.feature_blocks=1", "network.reconstruction=residual", "network.reconstruction_blocks=1"],
     "stno": ["network.channels=8", "network.blocks=1", "network.query_width=16", "network.embedding=16", "network.heads=2"],

@@ -33,12 +33,13 @@ from engine.report.provenance import machine, peak_memory_mb
 from engine.restore import Options, frames_at_once, restore
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+# Settings of `network`; "": the sizes of the paper
 NETWORKS = {
     "mtdo": "",
     "mtdo small": "mtdo_s.yaml",
     "stno": "",
     "stno small": "stno_s.yaml",
-}  # "": the paper's sizes
+}
 # 10^9 multiplications a frame at LR size, of the published form (STNO: 784 for 7 frames out of four of 128x128)
 PUBLISHED = {"mtdo": 876 / 160**2, "stno": 784 / 7 / 128**2}
 

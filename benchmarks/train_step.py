@@ -59,9 +59,8 @@ def measure(config: Config, stage: StageConfig, size: int, steps: int) -> tuple[
     """Median seconds of a step, peak memory in MB, and the step's 10^9 multiplications."""
     single = replace(config, train=replace(config.train, stages=[replace(stage, steps=steps + 1)], accumulate=1))
     tiny = SourceConfig(kind="simulated", simulate=SimulatorSettings(clips=1, frames=4, size=(64, 64)))
-    single = replace(
-        single, data=replace(single.data, train=tiny, also=[], val=tiny)
-    )  # opened by the trainer, not used
+    # the trainer opens these data, but the benchmark does not use them
+    single = replace(single, data=replace(single.data, train=tiny, also=[], val=tiny))
     trainer = Trainer(single, Path("unused"), distributed.choose_device(config.device))
     batch, seconds = batch_for(single, stage, size), []
     for _ in range(steps + 1):  # the first one warms up

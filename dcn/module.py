@@ -88,9 +88,8 @@ class DCNv2Pack(nn.Module):
         self._calls += 1
         if offset.device.type == "meta" or offset.numel() == 0:
             return
-        if (
-            offset.is_cuda and torch.cuda.is_current_stream_capturing()
-        ):  # a graph would replay the copy, but its result is never read
+        # A graph would replay the copy, but its result is never read
+        if offset.is_cuda and torch.cuda.is_current_stream_capturing():
             return
         if self._calls % CHECK_EVERY == 1:
             mean = offset.abs().mean(dtype=torch.float32)

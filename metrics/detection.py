@@ -115,9 +115,8 @@ def _aligned(other: Array, frame: Array) -> Array:
     """Shift `other` (float32) so that static content is aligned with `frame`."""
     top, left = (max(length - ALIGNED, 0) // 2 for length in frame.shape)
     middle = (slice(top, top + ALIGNED), slice(left, left + ALIGNED))
-    parts = [
-        part[middle].astype(np.float32) for part in (other, frame)
-    ]  # new arrays: the window may be applied in place
+    # New arrays: the window may be applied in place
+    parts = [part[middle].astype(np.float32) for part in (other, frame)]
     window = cv2.createHanningWindow((parts[0].shape[1], parts[0].shape[0]), cv2.CV_32F)
     (dx, dy), _ = cv2.phaseCorrelate(parts[0], parts[1], window)
     moved = other.astype(np.float32)

@@ -32,9 +32,8 @@ class Platform:
         self.phase = rng.uniform(0, 2 * np.pi, (2, MODES))
         wavelength = rng.uniform(0.8, 2.0, (2, WAVES)) * max(size)
         turn = rng.uniform(0, 2 * np.pi, (2, WAVES))
-        self.wave = (
-            2 * np.pi / wavelength * np.stack([np.cos(turn), np.sin(turn)])
-        )  # (x | y of the wave vector, axis, wave)
+        # (x | y of the wave vector, axis, wave)
+        self.wave = 2 * np.pi / wavelength * np.stack([np.cos(turn), np.sin(turn)])
         self.wave_phase = rng.uniform(0, 2 * np.pi, (2, WAVES))
         self.warp = settings.warp
 

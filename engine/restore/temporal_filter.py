@@ -88,9 +88,8 @@ class TemporalFilter:
     def __init__(self, form: str, length: int, size: tuple[int, int], clock: Clock | None = None) -> None:
         """size: (h, w) of LR frames."""
         self.form, self.length, self.size, self.clock = form, length, size, clock
-        self._lows: deque[tuple[int, Tensor | None]] = (
-            deque()
-        )  # of the frames that are being restored; None: intermediate
+        # LR frames that are being restored; None for intermediate frames
+        self._lows: deque[tuple[int, Tensor | None]] = deque()
         self._grids: dict[tuple[int, int], Tensor] = {}
 
     def _around(self, index: int) -> range:

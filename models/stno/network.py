@@ -25,10 +25,11 @@ from models.stno.propagation import Propagation
 from models.stno.query import Query
 
 MULTIPLE = 8  # the coarsest level of the operator is 1/8
+# Feature maps that exist at once, fitted to measured peaks (benchmarks/restore.py)
 MAPS_PER_KEY, MAPS_PER_CHUNK = (
     5,
     20,
-)  # feature maps that exist at once, fitted to measured peaks (benchmarks/restore.py)
+)
 
 
 class Features(NamedTuple):

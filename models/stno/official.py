@@ -52,9 +52,8 @@ PUBLISHED = [
     (r"\.feed_forward\.dwconv\.dwconv\.", ".feed_forward.depthwise."),
     (r"\.feed_forward\.fc2\.", ".feed_forward.reduce."),
 ]
-MARKS = frozenset(
-    {"flownet", "forward_branch", "backward_branch"}
-)  # first name components that only STNO's weights have
+# First components of names that only STNO's weights have
+MARKS = frozenset({"flownet", "forward_branch", "backward_branch"})
 
 
 def stno_official(state: Mapping[str, Tensor]) -> STNO:

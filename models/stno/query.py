@@ -71,9 +71,8 @@ def end_shifts(intervals: Tensor, cells: int, factors: Tensor) -> Tensor:
 
     The size of an LR pixel is 2. factors (cell, width): of the coordinates to the interval's lower and upper cell.
     """
-    ends = 2 * torch.arange(
-        2, device=factors.device, dtype=factors.dtype
-    )  # the position of both ends, from the lower cell
+    # The position of both ends, from the lower cell
+    ends = 2 * torch.arange(2, device=factors.device, dtype=factors.dtype)
     to_lower = ends - 2 * (intervals == 0).to(factors).unsqueeze(1)  # the first interval has only its upper cell,
     to_upper = ends - 2 * (intervals != cells).to(factors).unsqueeze(1)  # the last one only its lower cell
     return torch.stack([to_lower, to_upper], dim=-1) @ factors

@@ -101,9 +101,8 @@ def test_resume_after_a_kill_equals_an_uninterrupted_run(source: Path, tmp_path:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "data.prepare", str(source), str(out), "--jobs", "2"]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], start_new_session=True, stderr=subprocess.PIPE)
-    while (
-        process.poll() is None and sum(len(names) for _, _, names in os.walk(out)) < 10
-    ):  # folders may be renamed during the walk
+    # Folders may be renamed during the walk
+    while process.poll() is None and sum(len(names) for _, _, names in os.walk(out)) < 10:
         time.sleep(0.005)
     with contextlib.suppress(ProcessLookupError):  # it may have ended before
         os.killpg(process.pid, signal.SIGKILL)

@@ -110,9 +110,8 @@ def test_deterministic_mode_does_not_depend_on_thread_order(results):
     cases = of(results, "deterministic")
     assert [case for case in cases if not case["same"]] == []
     exact = [case for case in cases if case["kind"] == "float64"]
-    assert all(
-        case["errors"]["input"] < 1e-11 for case in exact
-    )  # fixed-point numbers: about 1e-12 of the largest term
+    # Fixed-point numbers: about 1e-12 of the largest term
+    assert all(case["errors"]["input"] < 1e-11 for case in exact)
     assert_near([case for case in cases if case["kind"] != "float64"])
 
 
