@@ -33,7 +33,7 @@ from engine.report.provenance import machine, peak_memory_mb
 from engine.restore import Options, frames_at_once, restore
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-# Settings of `network`; "": the sizes of the paper
+# Config file; "": the sizes of the paper
 NETWORKS = {
     "mtdo": "",
     "mtdo small": "mtdo_s.yaml",
