@@ -1,6 +1,6 @@
-"""What a video file holds, read without the code under test: PyAV directly, and ffprobe where it is installed.
+"""Properties of a video file, read without the code under test: with PyAV, and with ffprobe if it is installed.
 
-`facts(path)` reads a file; `differences(source, result)` lists what a result has lost or changed. From a shell:
+`facts(path)` reads a file; `differences(source, result)` lists the lost and changed properties of a result. From a shell:
 python -m tests.media_facts SOURCE RESULT
 """
 
@@ -99,7 +99,7 @@ def onset(path: str | Path, stream: int = 0, level: float = 0.1) -> float:
 
 
 def differences(source: str | Path, result: str | Path, tolerance: float = 1e-3) -> list[str]:
-    """What `result` does not have as `source`: frame times, colours, HDR side data, pixel shape, tracks, chapters, metadata."""
+    """Differences of `result` from `source`: frame times, colours, HDR side data, pixel shape, tracks, chapters, metadata."""
     a, b, found = facts(source), facts(result), []
     if len(a.times) != len(b.times):
         found.append(f"{len(a.times)} frames, now {len(b.times)}")

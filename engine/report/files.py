@@ -16,7 +16,7 @@ missing values are null), 100 dB for identical frames, picture paths relative to
                     figures above
     mean            the same figures over clips (protocol paper_mtdo: over all frames)
     mean_over_clips, mean_over_frames    both means by name
-    settings        what narrows or changes the evaluation, in words
+    settings        settings that restrict or change the evaluation, as text
     groups          key, between: the same figures of these frames only
     objects         all, by_class, by_size over all clips
     sweep           scales, times, psnr_y, bicubic_psnr_y, ssim_y, ...: one list per scale, one number per time. Times are

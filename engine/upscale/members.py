@@ -101,7 +101,7 @@ def _parts(
     if joined:
         raise InputError(
             f"'{source}' holds {len(series)} series of frames, not a single clip: {firsts}: name an output folder, or "
-            "move each series into a folder of its own"
+            "move each series into a separate folder"
         )
     note(f"'{source}': {len(series)} series of frames, each a separate clip: {firsts}")
     names = [series_name(group) for group in series]

@@ -68,7 +68,7 @@ def losses_of_video(clip: Clip) -> list[str]:
 
 
 def losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> list[str]:
-    """Notes on what files with this suffix cannot hold of the first frame's file. geo: of the output."""
+    """Notes on the parts of the first frame's file that files with this suffix cannot store. geo: of the output."""
     return list(_losses(clip, geo, suffix))
 
 
