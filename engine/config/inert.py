@@ -37,12 +37,24 @@ def idle_keys(config: Config) -> dict[str, str]:
         result["train.schedule.period"] = "the schedule is not 'cosine'"
     if schedule.kind == "constant":
         result["train.schedule.min_lr"] = "the schedule is 'constant'"
-    if not train.stages:
+    if train.stages:
+        result |= keys_of_stages(config)
+    else:
         result["train.schedule.per_stage"] = "there are no stages"
     if config.data.cache == "none":
         result["data.cache_gb"] = "nothing is cached"
     if not train.spike:
         result["train.on_spike"] = "train.spike is 0"
+    return result
+
+
+def keys_of_stages(config: Config) -> dict[str, str]:
+    """Keys that every stage sets for itself, with the reason. Validation uses `data.scales` and `data.strides` by default."""
+    result = {"train.steps": "train.stages sets the steps, such as train.stages=[{steps: 100}]"}
+    validated = {"scales": config.eval.scale is None, "strides": config.eval.stride is None}
+    for key in ("patch", "times_per_gap", "scales", "strides"):
+        if not validated.get(key) and all(getattr(stage, key) is not None for stage in config.train.stages):
+            result[f"data.{key}"] = "every stage in train.stages has its own"
     return result
 
 

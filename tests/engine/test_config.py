@@ -85,6 +85,16 @@ def test_steps_of_stages_add_up() -> None:
     assert config_from_mapping(config_to_mapping(config)) == config
 
 
+@pytest.mark.parametrize("key", ["train.steps=2", "data.patch=16", "data.scales=[2,2]"])
+def test_keys_that_all_stages_set_are_refused(key: str) -> None:
+    mapping = {"network": {"name": "stno"}, "eval": {"scale": 2}}
+    stages = [{"steps": 3, "patch": 8, "scales": [4, 4]}, {"steps": 4, "patch": 8, "scales": [2, 4]}]
+    with pytest.raises(InputError, match=rf"{key.partition('=')[0]}' has no effect: .*train\.stages"):
+        config_from_mapping(mapping | {"train": {"stages": stages}}, [key])
+    config_from_mapping(mapping | {"train": {"stages": [*stages, {"steps": 1}]}}, [key] * (key != "train.steps=2"))
+    config_from_mapping(mapping | {"train": {"stages": stages}}, ["train.stages=[]", key])
+
+
 def test_clip_names_of_digits_need_no_quotes() -> None:
     path = Path(__file__).parents[2] / "configs" / "mtdo_s.yaml"
     for text in ("[000,011,7]", "['000','011','7']", '["000", 011, 7]'):
