@@ -69,6 +69,13 @@ def channels_of(frame: Any) -> int:
     return 1 if frame.format.name.startswith("gray") else 3
 
 
+def is_transparent(frame: Any) -> bool:
+    """Whether a pixel of `frame` is not opaque."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    return bool(frame.to_ndarray(format="rgba")[..., 3].min() < 255)
+
+
 # --- orientation ------------------------------------------------------------------------------------------------------
 
 

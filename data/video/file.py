@@ -84,7 +84,7 @@ class VideoFile:
         with naming(self.path):
             self.table = self._scan(quick)
             self._number = {stamp: number for number, stamp in enumerate(self.table.stamps)}
-            self._turn = (False, False, False)
+            self._turn, self.transparent = (False, False, False), False
             self.interlaced = self._is_interlaced(quick)
             self.deinterlace = deinterlace and self.interlaced
             self.info = self._describe()
@@ -144,6 +144,8 @@ class VideoFile:
         if self.interlaced:
             how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
             found.append(f"interlaced: {how}")
+        if self.transparent:
+            found.append("transparency is left out: colours are kept as if every pixel was opaque")
         return found
 
     # --- finding frames ---
@@ -247,6 +249,7 @@ class VideoFile:
         frame = self._find(0)
         container, stream = self._open()
         self._turn = colour.orientation(frame)
+        self.transparent = stream.metadata.get("alpha_mode") == "1" or colour.is_transparent(frame)
         size = (frame.height, frame.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         if self._turn[0]:

@@ -230,3 +230,17 @@ def test_quick_reading_equals_thorough_reading(tmp_path):
 def test_frames_are_those_of_the_source(tmp_path):
     assert same_frames(VideoFile(video(tmp_path / "a.mkv", LONG[:12])), decoded(tmp_path / "a.mkv"))
     assert len(pictures(3)) == 3
+
+
+@pytest.mark.parametrize(("opacity", "noted"), [(255, False), (100, True)])
+def test_transparency_that_is_left_out_is_named(tmp_path, opacity, noted):
+    with av.open(str(tmp_path / "a.mov"), "w") as file:
+        stream = file.add_stream("qtrle", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 16, 24, "argb"
+        array = np.full((16, 24, 4), 200, np.uint8)
+        array[..., 3] = opacity
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgba").reformat(format="argb")))
+        file.mux(stream.encode(None))
+    read = VideoFile(tmp_path / "a.mov")
+    assert any("transparency" in note for note in read.notes) is noted
+    assert (read.array(0) == 200).all()
