@@ -7,8 +7,11 @@ differences are I_0 - I_2 and I_2 - I_4, not I_1 - I_3. Each starts with an equa
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 from torch import Tensor

@@ -35,3 +35,21 @@ def test_last_config_of_a_recipe_equals_the_config_in_the_weights(weights: Path)
 def test_every_config_of_a_recipe_has_a_log(weights: Path) -> None:
     logs = {path.stem for path in (ROOT / "experiments" / "logs").glob("*.jsonl")}
     assert any(log == weights.stem or log.startswith(f"{weights.stem}_") for log in logs)
+
+
+SCRIPTS = [
+    path
+    for folder in ("benchmarks", "experiments")
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if '__name__ == "__main__"' in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_scripts_find_the_project_from_any_folder(script: Path) -> None:
+    """`python folder/script.py` puts the script's folder on the path, not the root: the script must add the root first."""
+    rooms = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py").replace(".py", "")
+    lines = script.read_text("utf-8").splitlines()
+    first = next((n for n, line in enumerate(lines) if re.match(rf"(from|import) ({rooms})\b", line)), None)
+    added = next((n for n, line in enumerate(lines) if line.startswith("sys.path.insert(0, str(Path(__file__)")), None)
+    assert first is None or (added is not None and added < first)
