@@ -66,6 +66,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
         raise InputError(str(error) if named else f"config group '{where}': {error}") from None
 
 
+def check_fields(settings: Any, where: str) -> None:
+    """Raise `InputError` if a field of a dataclass is not of its type or outside its limits. For the `__post_init__` of a
+    dataclass that is also built directly; `where` prefixes the field's name in the message, such as "network."."""
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        convert(getattr(settings, field.name), hints[field.name], f"{where}{field.name}")
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, or all of them."""
     known = list(known)
@@ -83,6 +91,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, arguments, where)
     if origin is Literal:
+        value = "off" if value is False else value  # as for strings
         if not any(type(value) is type(choice) and value == choice for choice in arguments):
             raise InputError(
                 f"config key '{where}': expected one of {', '.join(map(str, arguments))}, got {shown(value)}"

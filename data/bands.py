@@ -7,31 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
 from errors import InputError
+from settings import Between, check_fields
 
 DARK = 2**14  # 16-bit frames whose values all stay at or below this hold fewer bits
+
+Band = Annotated[int, Between(1, 10_000)]
+Percent = Annotated[float, Between(0, 100)]
+Stored = Annotated[float, Between(-1e30, 1e30)]  # units of the file
 
 
 @dataclass(frozen=True)
 class Bands:
-    """Fields are the keys of `bands` in a config.
+    """Which bands to take and how to stretch them. The fields are the keys of `bands` in a config."""
 
-    choice: one band (gray) or three (red, green, blue), numbered from 1; None: the image is gray or RGB already.
-    percentiles: (low, high) in 0..100: these percentiles of the clip, band by band, become 0 and 1.
-    limits: (low, high) in stored units become 0 and 1 in every band; instead of percentiles.
-    """
-
-    choice: tuple[int, ...] | None = None
-    percentiles: tuple[float, float] | None = None
-    limits: tuple[float, float] | None = None
+    choice: tuple[Band, ...] | None = None  # one (gray) or three (red, green, blue), from 1; null: gray or RGB already
+    percentiles: tuple[Percent, Percent] | None = None  # (low, high) of the clip, band by band, become 0 and 1
+    limits: tuple[Stored, Stored] | None = None  # (low, high) in stored units become 0 and 1; instead of percentiles
 
     def __post_init__(self) -> None:
-        if self.choice is not None and (len(self.choice) not in (1, 3) or min(self.choice) < 1):
+        check_fields(self, "bands.")
+        if self.choice is not None and len(self.choice) not in (1, 3):
             raise InputError(f"bands.choice is {list(self.choice)}: expected one or three bands, numbered from 1")
-        if self.percentiles is not None and not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+        if self.percentiles is not None and self.percentiles[0] >= self.percentiles[1]:
             raise InputError(f"bands.percentiles is {list(self.percentiles)}: expected (low, high) within 0..100")
         if self.limits is not None and not self.limits[0] < self.limits[1]:
             raise InputError(f"bands.limits is {list(self.limits)}: expected (low, high)")

@@ -12,7 +12,7 @@ import io
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import av
 import cv2
@@ -23,8 +23,11 @@ from data.clips.derived import Derived
 from data.media import colours
 from data.video.encoding import SAME_BYTES
 from errors import InputError
+from settings import Between, check_fields
 
-Range = tuple[float, float]  # lowest and highest value; one is drawn per clip
+Share = Annotated[float, Between(0, 1)]
+Quality = Annotated[float, Between(1, 100)]
+RateFactor = Annotated[float, Between(0, 51)]
 ENCODERS = {
     "h264": ("libx264", {"preset": "medium"} | ({"x264-params": SAME_BYTES} if SAME_BYTES else {})),
     "hevc": ("libx265", {"preset": "fast", "x265-params": "log-level=none:pools=none:frame-threads=1"}),
@@ -38,38 +41,30 @@ LEAST = 64  # minimum frame side: libx265 writes out of bounds on frames smaller
 class Compression:
     """Settings of the compression. The fields are the keys of `data.*.compression` in a config.
 
-    share: share of the clips that are degraded; the others stay clean.
-    video: share of the degraded clips that become a video stream; the others become JPEG files.
-    jpeg: quality, 1 to 100.   crf: of the stream, 0 to 51.   codecs: h264, hevc, or both, drawn per clip.
-    blur: deviation of a Gaussian in LR pixels.   noise: deviation in 8-bit grey levels.   sharpen: weight of an unsharp
-        mask of deviation 1.   All three are drawn from 0 up in half of the changed clips and left out in the other half.
-    shift: move the block grid by a random offset, for JPEG in every frame, as in frames that were aligned afterwards.
-    seed: random draws depend only on (seed, clip name).
+    Blur, noise and sharpening are drawn from 0 up in half of the degraded clips and left out in the other half. Random draws
+    depend only on (seed, clip name).
     """
 
-    share: float = 0.0
-    video: float = 0.5
-    jpeg: Range = (30, 95)
-    crf: Range = (15, 35)
-    codecs: tuple[str, ...] = ("h264", "hevc")
-    blur: float = 0.0
-    noise: float = 0.0
-    sharpen: float = 0.0
-    shift: bool = True
-    seed: int = 0
+    share: Share = 0.0  # share of the clips that are degraded; the others stay clean
+    video: Share = 0.5  # share of the degraded clips that become a video stream; the others become JPEG files
+    jpeg: tuple[Quality, Quality] = (30, 95)  # lowest and highest quality; one is drawn per clip
+    crf: tuple[RateFactor, RateFactor] = (15, 35)  # the same for the rate factor of the stream
+    codecs: tuple[Literal["h264", "hevc"], ...] = ("h264", "hevc")  # one is drawn per clip
+    blur: Annotated[float, Between(0, 100)] = 0.0  # largest standard deviation of a Gaussian, in LR pixels
+    noise: Annotated[float, Between(0, 255)] = 0.0  # largest standard deviation, in 8-bit grey levels
+    sharpen: Annotated[float, Between(0, 100)] = 0.0  # largest weight of an unsharp mask of deviation 1
+    shift: bool = True  # move the block grid by a random offset; JPEG: in every frame, as in frames aligned afterwards
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
         def check(good: bool, key: str, expected: str) -> None:
             if not good:
                 raise InputError(f"compression.{key} is {getattr(self, key)!r}: expected {expected}")
 
-        check(0 <= self.share <= 1, "share", "a number from 0 to 1")
-        check(0 <= self.video <= 1, "video", "a number from 0 to 1")
-        check(1 <= self.jpeg[0] <= self.jpeg[1] <= 100, "jpeg", "[lowest, highest] quality, 1 to 100")
-        check(0 <= self.crf[0] <= self.crf[1] <= 51, "crf", "[lowest, highest], 0 to 51")
-        check(bool(self.codecs) and set(self.codecs) <= set(ENCODERS), "codecs", f"some of {', '.join(ENCODERS)}")
-        for key in ("blur", "noise", "sharpen"):
-            check(getattr(self, key) >= 0, key, "0 or more")
+        check_fields(self, "compression.")
+        check(self.jpeg[0] <= self.jpeg[1], "jpeg", "[lowest, highest] quality")
+        check(self.crf[0] <= self.crf[1], "crf", "[lowest, highest]")
+        check(bool(self.codecs), "codecs", f"some of {', '.join(ENCODERS)}")
 
 
 class CompressedClip(Derived):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from errors import InputError
 from formulas import keys_cubic
+from settings import Between, check_fields
 
 Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
 ROWS = 128  # output rows per matrix product; keeps the matrices small for large images
@@ -157,39 +158,26 @@ def _mtf_taps(length: int, out: int, mtf: float) -> Taps:
 
 @dataclass(frozen=True)
 class Degradation:
-    """Settings of the degradation from ground truth to low resolution. The fields are the keys of `data.degradation` in a config.
+    """Settings of the degradation from ground truth to low resolution. The fields are the keys of `data.*.degradation` in a config.
 
-    kind: "bicubic" (MATLAB imresize), "blur-down" (Gaussian, then every s-th pixel; integer scales), "mtf" (sensor).
-    sigma: deviation of the blur of "blur-down" in GT pixels.
-    mtf: transfer at the LR Nyquist frequency for "mtf", in (0, 1).
-    noise: deviation of white Gaussian noise in 8-bit grey levels.
-    jpeg: quality 1..100, None for none.
-    bits: 8 or 16 rounds the result to that depth, 0 leaves it unrounded; None: the depth of the ground truth, which for
-        tensors (their depth is unknown) means 8, as LR files are 8-bit.
-    seed: noise depends only on (seed, clip name, frame index), not on the reading order or the number of workers.
+    kind: "bicubic" is MATLAB's imresize, "blur-down" a Gaussian and then every s-th pixel (integer scales), "mtf" a sensor.
+    Noise depends only on (seed, clip name, frame index), not on the reading order or the number of workers.
     """
 
-    kind: str = "bicubic"
-    sigma: float = 1.6
-    mtf: float = 0.2
-    noise: float = 0.0
-    jpeg: int | None = None
-    bits: int | None = None
-    seed: int = 0
+    kind: Literal["bicubic", "blur-down", "mtf"] = "bicubic"  # docs/data.md
+    sigma: Annotated[float, Between(0.001, 100)] = 1.6  # blur-down: standard deviation of the blur, in GT pixels
+    mtf: Annotated[float, Between(0.001, 0.999)] = 0.2  # mtf: transfer at the LR Nyquist frequency
+    noise: Annotated[float, Between(0, 255)] = 0.0  # standard deviation of white Gaussian noise, in 8-bit grey levels
+    jpeg: Annotated[int, Between(1, 100)] | None = None  # quality; null: no JPEG
+    bits: Literal[0, 8, 16] | None = (
+        None  # depth to round to, 0: no rounding, null: that of the ground truth (tensors: 8)
+    )
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
-        def check(good: bool, key: str, expected: str) -> None:
-            if not good:
-                raise InputError(f"degradation.{key} is {getattr(self, key)!r}: expected {expected}")
-
-        check(self.kind in ("bicubic", "blur-down", "mtf"), "kind", "bicubic, blur-down or mtf")
-        check(0 < self.sigma <= 100, "sigma", "a number of pixels above 0, up to 100")
-        check(0 < self.mtf < 1, "mtf", "a number between 0 and 1")
-        check(0 <= self.noise <= 255, "noise", "grey levels from 0 to 255")
-        check(self.jpeg is None or 1 <= self.jpeg <= 100, "jpeg", "a quality of 1 to 100, or null")
-        check(0 <= self.seed < 2**32, "seed", "0 or more, below 2**32")
-        check(self.bits in (None, 0, 8, 16), "bits", "8, 16, 0 (no rounding) or null (as the ground truth)")
-        check(self.jpeg is None or self.bits in (None, 8), "bits", "8 where jpeg is set")
+        check_fields(self, "degradation.")
+        if self.jpeg is not None and self.bits not in (None, 8):
+            raise InputError(f"degradation.bits is {self.bits}: expected 8, because degradation.jpeg is set")
 
     def for_depth(self, bits: int) -> Degradation:
         """`bits: None` replaced by the depth of a ground truth of `bits` per value (JPEG is always 8-bit)."""

@@ -18,7 +18,7 @@ from models.base import LARGEST_SCALE, SpaceTimeNetwork, SpaceTimeOutput
 from models.flow import Flows
 from models.layers import add_
 from models.stno import symbolic
-from models.stno.config import STNOConfig, one_of
+from models.stno.config import STNOConfig
 from models.stno.initialise import initialise
 from models.stno.interpolation import InterpolationOperator
 from models.stno.propagation import Propagation
@@ -286,4 +286,5 @@ def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:
                 f"output size {size} from frames of {tuple(frames.shape[-2:])}: each side must be between 1 and "
                 f"{LARGEST_SCALE} times the frame's"
             )
-    one_of("times_mode", mode, ("exact", "shared"))
+    if mode not in ("exact", "shared"):
+        raise InputError(f"times_mode is {mode!r}, expected exact or shared")

@@ -7,6 +7,7 @@ for bit. Prints the number of tries of each fault, of lost steps and of differen
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import random
 import re
@@ -15,104 +16,171 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import yaml
 
+from data.media import write_image
 from engine.checkpoint import load_tensors
 from tests.engine.conftest import tiny_mapping
 
 ROOT = Path(__file__).parents[2]
-STEPS = 60
+STEPS, SAVE_EVERY = 60, 5
 PLAIN = [sys.executable, str(ROOT / "main.py")]
-RANKS = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(ROOT / "main.py")]
+RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "main.py")]
+DISK = 4 * 2**20  # bytes of the file system of a run whose disk fills up
 
 
 class Run:
-    """A run in a separate process group."""
+    """A run in a process group of its own."""
 
     def __init__(self, command: list[str], folder: Path, *words: str) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        self.folder = folder
+        self.folder, self.place = folder, folder.parent.parent
         self.process = subprocess.Popen(
-            [*command, *words], cwd=folder.parent.parent, env=environment, start_new_session=True,
+            [*command, *words], cwd=self.place, env=environment, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
     def wait_for(self, lines: int) -> None:
         log = self.folder / "log.jsonl"
-        while self.process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") >= lines):
+        while self.running and not (log.is_file() and log.read_bytes().count(b"\n") >= lines):
             time.sleep(0.01)
 
-    def children(self, pattern: str) -> list[int]:
-        """Processes of this run's group whose command, name or environment matches."""
+    def processes(self, pattern: str) -> list[int]:
+        """Processes of this run whose name or environment matches, the oldest first."""
         found = []
-        for place in Path("/proc").glob("[0-9]*"):
-            try:
-                text = "\n".join((place / part).read_bytes().decode(errors="replace") for part in ("comm", "environ"))
-                same = os.getpgid(int(place.name)) == self.process.pid or pattern.startswith("RANK")
-                if (
-                    same
-                    and re.search(pattern, text)
-                    and str(self.folder.parent.parent) in str((place / "cwd").readlink())
-                ):
-                    found.append(int(place.name))
-            except OSError:
-                continue
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                text = "\0".join((process / part).read_bytes().decode(errors="replace") for part in ("comm", "environ"))
+                if re.search(pattern, text) and (process / "cwd").readlink() == self.place.resolve():
+                    found.append(int(process.name))
         return sorted(found)
 
     def end(self) -> str:
-        return self.process.communicate(timeout=300)[0]
+        return self.process.communicate(timeout=1800)[0]
 
 
-def kill(run: Run) -> None:
-    os.killpg(run.process.pid, signal.SIGKILL)
+# --- faults -----------------------------------------------------------------------------------------------------------
 
 
-def terminate_group(run: Run) -> None:
-    os.killpg(run.process.pid, signal.SIGTERM)
+def signal_group(number: int) -> Callable[[Run], None]:
+    def act(run: Run) -> None:
+        os.killpg(run.process.pid, number)
+
+    return act
 
 
-def interrupt_group(run: Run) -> None:
-    os.killpg(run.process.pid, signal.SIGINT)
+def kill_process(pattern: str) -> Callable[[Run], None]:
+    def act(run: Run) -> None:
+        os.kill(run.processes(pattern)[0], signal.SIGKILL)
 
-
-def kill_worker(run: Run) -> None:
-    for worker in run.children("^pt_data_worker")[:1]:
-        os.kill(worker, signal.SIGKILL)
-
-
-def kill_rank(number: int) -> Callable[[Run], None]:
-    def kill_it(run: Run) -> None:
-        for rank in run.children(f"RANK={number}\x00")[:1]:
-            os.kill(rank, signal.SIGKILL)
-
-    return kill_it
+    return act
 
 
 def flip_bit(run: Run) -> None:
-    """Kill the run, then damage its newest state."""
-    kill(run)
+    """Kill the run, then change one bit of its newest state."""
+    os.killpg(run.process.pid, signal.SIGKILL)
     run.process.wait()
     newest = run.folder / "last.safetensors"
-    if newest.is_file():
-        content = bytearray(newest.read_bytes())
-        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
-        newest.write_bytes(content)
+    content = bytearray(newest.read_bytes())
+    content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+    newest.write_bytes(content)
 
 
-FAULTS: dict[str, tuple[list[str], Callable[[Run], None], bool]] = {  # start, fault, whether the run can save its state
-    "SIGKILL to the process group": (PLAIN, kill, False),
-    "SIGTERM to the process group, with workers": (PLAIN, terminate_group, True),
-    "Ctrl-C in the process group, with workers": (PLAIN, interrupt_group, True),
-    "a data worker killed": (PLAIN, kill_worker, True),
-    "rank 1 of 2 killed under torchrun": (RANKS, kill_rank(1), True),
-    "rank 0 of 2 killed under torchrun": (RANKS, kill_rank(0), True),
-    "SIGKILL, then a flipped bit in the newest state": (PLAIN, flip_bit, False),
+def fill_disk(run: Run) -> None:
+    """Fill the disk once, or again and again, so that deleting old states does not help."""
+    again = random.random() < 0.5
+    with (run.place / "runs" / "ballast").open("ab", buffering=0) as file:
+        for size in (2**16, 2**8):
+            _fill(file, size)
+        while again and run.running:
+            time.sleep(0.001)
+            _fill(file, 2**12)
+
+
+def _fill(file: Any, size: int) -> None:
+    try:
+        while True:
+            file.write(bytes(size))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+def cut_frame(run: Run) -> None:
+    """Truncate every frame of a clip after copying it."""
+    for path in sorted((run.place / "clips" / "a").glob("*.png")):
+        path.with_suffix(".copy").write_bytes(path.read_bytes())
+        path.write_bytes(path.read_bytes()[:200])
+
+
+def repair(place: Path) -> None:
+    """Undo the faults that a user would repair before a resume."""
+    for copy in place.glob("clips/*/*.copy"):
+        copy.replace(copy.with_suffix(".png"))
+    (place / "runs" / "ballast").unlink(missing_ok=True)
+
+
+class Fault(NamedTuple):
+    act: Callable[[Run], None]
+    command: list[str] = PLAIN
+    saves: bool = True  # whether the run can save the state of the step at which it ends
+    config: str = "tiny.yaml"
+    states: int = 0  # states on disk before the fault
+    disk: bool = False  # the run has a small file system of its own
+
+
+FAULTS = {
+    "SIGKILL to the process group": Fault(signal_group(signal.SIGKILL), saves=False),
+    "SIGTERM to the process group, with workers": Fault(signal_group(signal.SIGTERM)),
+    "Ctrl-C in the process group, with workers": Fault(signal_group(signal.SIGINT)),
+    "a data worker killed": Fault(kill_process("^pt_data_worker")),
+    "rank 1 of 2 killed under torchrun": Fault(kill_process("\0RANK=1\0"), RANKS),
+    "rank 0 of 2 killed under torchrun": Fault(kill_process("\0RANK=0\0"), RANKS),
+    "SIGKILL, then a flipped bit in the newest state": Fault(flip_bit, saves=False, states=2),
+    "the disk full": Fault(fill_disk, saves=False, states=2, disk=True),
+    "a clip's frames cut off": Fault(cut_frame, config="frames.yaml"),
 }
+
+
+def disturb(name: str, number: int, place: Path, whole: Path) -> str:
+    """One try; returns the failure, "" for none."""
+    fault = FAULTS[name]
+    folder = place / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
+    run = Run(fault.command, folder, "--config", fault.config, f"name={folder.name}", "data.workers=2")
+    run.wait_for(random.randint(max(8, SAVE_EVERY * fault.states + 1), STEPS - 20))
+    with suppress(ProcessLookupError, IndexError):
+        fault.act(run)
+    said = run.end()
+    repair(place)
+    if run.process.returncode == 0:
+        return "" if fault.disk and same(folder / "last.safetensors", whole) else "it had ended before"
+    if fault.saves and "saved at step" not in said:
+        return f"nothing was saved: {last_line(said)}"
+    if not (folder / "last.safetensors").is_file():
+        return "no state" if fault.saves or fault.states else ""  # killed before the first was due
+    again = Run(fault.command, folder, "--resume", f"runs/{folder.name}", "data.workers=0")
+    said = again.end()
+    if again.process.returncode:
+        return f"the resume failed: {last_line(said)}"
+    left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    if left:
+        return f"temporary files are left: {left}"
+    return "" if same(folder / "last.safetensors", whole) else "the last state differs"
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:160]
 
 
 def same(first: Path, second: Path) -> bool:
@@ -120,29 +188,63 @@ def same(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def disturb(name: str, number: int, config: Path, whole: Path) -> str:
-    """One try. Returns the reason of a failure, else an empty string."""
-    command, act, saves = FAULTS[name]
-    folder = config.parent / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
-    run = Run(command, folder, "--config", config.name, f"name={folder.name}", "data.workers=2")
-    run.wait_for(random.randint(8, STEPS - 20))
-    with suppress(ProcessLookupError):
-        act(run)
+# --- configs and their undisturbed runs -------------------------------------------------------------------------------
+
+
+def write_configs(place: Path) -> None:
+    """tiny.yaml trains on simulated clips, frames.yaml on PNG files that are read again for every sample."""
+    mapping = tiny_mapping(Path("runs"), steps=STEPS, save_every=SAVE_EVERY, log_every=1)
+    (place / "tiny.yaml").write_text(yaml.safe_dump(mapping))
+    numbers = np.random.default_rng(0)
+    for clip in "ab":
+        for frame in range(5):
+            write_image(place / f"clips/{clip}/{frame:04d}.png", numbers.integers(0, 256, (48, 48, 3), dtype=np.uint8))
+    mapping["data"] |= {"cache": "none", "train": {"root": "clips"}}
+    (place / "frames.yaml").write_text(yaml.safe_dump(mapping))
+
+
+def undisturbed(place: Path, command: list[str], config: str) -> Path:
+    """The last state of a run without faults."""
+    run = Run(command, place / "runs" / "whole", "--config", config, "name=whole")
     said = run.end()
-    if run.process.returncode == 0:
-        return "it had ended before"
-    if saves and "saved at step" not in said:
-        return f"nothing was saved: {said.strip().splitlines()[-1][:120]}"
-    if not (folder / "last.safetensors").is_file():
-        return "" if not saves else "no state"  # killed before the first was due
-    again = Run(command, folder, "--resume", f"runs/{folder.name}", "data.workers=0")
-    said = again.end()
-    if again.process.returncode:
-        return f"the resume failed: {said.strip().splitlines()[-1][:120]}"
-    left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-    if left:
-        return f"temporary files are left: {left}"
-    return "" if same(folder / "last.safetensors", whole) else "the end is another one"
+    assert run.process.returncode == 0, said
+    state = place / f"whole_{len(command)}_{config}.safetensors"
+    (run.folder / "last.safetensors").replace(state)
+    for path in sorted(run.folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    run.folder.rmdir()
+    return state
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[bool]:
+    """A file system of `DISK` bytes at PLACE/runs; False if this user may not mount one."""
+    runs = place / "runs"
+    runs.mkdir(exist_ok=True)
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(runs)], capture_output=True, check=False
+    ).returncode
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(runs)], check=True)
+
+
+def try_fault(name: str, times: int, place: Path, whole: Path) -> None:
+    """Try one fault and print the counts."""
+    if not FAULTS[name].disk:
+        problems = [disturb(name, number, place, whole) for number in range(times)]
+    else:
+        problems = []
+        for number in range(times):
+            with small_disk(place) as mounted:
+                if not mounted:
+                    print(f"{name}: not tried, this user may not mount a file system", flush=True)
+                    return
+                problems.append(disturb(name, number, place, whole))
+    failed = [problem for problem in problems if problem]
+    print(f"{name}: tried {times} times, lost {len(failed)}", *failed[:3], sep="; ", flush=True)
 
 
 def main() -> None:
@@ -151,21 +253,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="faults whose name matches this pattern")
     options = parser.parse_args()
-    random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as place:
-        config = Path(place) / "tiny.yaml"
-        config.write_text(yaml.safe_dump(tiny_mapping(Path("runs"), steps=STEPS, save_every=5, log_every=1)))
-        whole = {}
-        for command, name in ((PLAIN, "whole"), (RANKS, "whole_ranks")):
-            run = Run(command, Path(place) / "runs" / name, "--config", config.name, f"name={name}")
-            assert "weights:" in run.end(), "the undisturbed run failed"
-            whole[command[1]] = run.folder / "last.safetensors"
-        for name, (command, _, _) in FAULTS.items():
+    whole: dict[tuple[int, str], Path] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write_configs(place)
+        for name, fault in FAULTS.items():
             if not re.search(options.only, name):
                 continue
-            problems = [disturb(name, number, config, whole[command[1]]) for number in range(options.times)]
-            failed = [problem for problem in problems if problem]
-            print(f"{name}: tried {options.times} times, lost {len(failed)}", *failed[:3], sep="; ", flush=True)
+            random.seed(f"{name} {options.seed}")
+            kind = (len(fault.command), fault.config)
+            if kind not in whole:
+                whole[kind] = undisturbed(place, fault.command, fault.config)
+            try_fault(name, options.times, place, whole[kind])
 
 
 if __name__ == "__main__":
