@@ -153,13 +153,13 @@ def test_parsing_of_video_options():
 @pytest.mark.slow
 def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     source, options = inputs / "clips", ("--precision", "fp32")
-    whole = run(command(inputs, source, tmp_path / "whole", *options))
-    assert whole.returncode == 0, whole.stderr
-    assert len(frames(tmp_path / "whole")) == 63
+    full = run(command(inputs, source, tmp_path / "full", *options))
+    assert full.returncode == 0, full.stderr
+    assert len(frames(tmp_path / "full")) == 63
     torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533")
     shared = run(command(inputs, source, tmp_path / "shared", *options), *torchrun)
     assert shared.returncode == 0, shared.stderr
-    assert frames(tmp_path / "shared") == frames(tmp_path / "whole")
+    assert frames(tmp_path / "shared") == frames(tmp_path / "full")
 
     arguments = command(inputs, source, tmp_path / "killed", *options)
     process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -170,7 +170,7 @@ def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     assert process.wait() == -signal.SIGKILL
     assert run(arguments).returncode == 2  # the error names --resume
     assert run([*arguments, "--resume"]).returncode == 0
-    assert frames(tmp_path / "killed") == frames(tmp_path / "whole")
+    assert frames(tmp_path / "killed") == frames(tmp_path / "full")
 
 
 def test_resumed_run_has_the_threads_of_a_fresh_one(inputs, tmp_path):

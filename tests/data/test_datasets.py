@@ -70,12 +70,12 @@ def test_switches_turn_augmentation_off():
 
 def test_draws_depend_on_seed_step_and_slot_only():
     dataset = WindowDataset([pair(7), pair(5, name="b")], 2, patch=8)
-    whole = keys(dataset, steps=6, batch=4)
-    assert keys(dataset, steps=2, batch=4, start_step=4) == whole[4:]
+    full = keys(dataset, steps=6, batch=4)
+    assert keys(dataset, steps=2, batch=4, start_step=4) == full[4:]
     halves = [keys(dataset, steps=6, batch=2, rank=rank, world=2) for rank in (0, 1)]
-    assert [a + b for a, b in zip(*halves, strict=True)] == whole
-    assert keys(dataset, steps=6, batch=4, seed=1) != whole
-    epoch = [(key.clip, key.frame) for batch in whole for key in batch][:12]
+    assert [a + b for a, b in zip(*halves, strict=True)] == full
+    assert keys(dataset, steps=6, batch=4, seed=1) != full
+    epoch = [(key.clip, key.frame) for batch in full for key in batch][:12]
     assert len(set(epoch)) == 12  # shuffled epochs: every frame once
 
 

@@ -85,8 +85,8 @@ def test_resumed_run_equals_an_uninterrupted_one(source: Path, tmp_path: Path):
         prepare(plan, out, jobs=1, quiet=True)
     seen = {path.name for path in out.rglob("*") if path.is_dir() and path.parent.name in ("GT", "LR4x", "Bicubic4x")}
     assert "c4" not in seen and ".c4.part" in seen
-    whole = [name for name in seen if not name.startswith(".")]
-    for name in whole:  # visible clips are complete
+    full = [name for name in seen if not name.startswith(".")]
+    for name in full:  # visible clips are complete
         parts = [sorted(path.name for path in folder.iterdir()) for folder in out.glob(f"*/*/{name}")]
         assert len(parts) == 3 and all(len(part) == len(list((source / name).iterdir())) for part in parts)
     broken.write_bytes(content)

@@ -137,10 +137,10 @@ def test_batch_equals_single_runs_and_inputs_are_unchanged(backend):
     case = Case(batch=3, channels=8)
     tensors = case.tensors(torch.float32)
     before = {name: tensor.clone() for name, tensor in tensors.items()}
-    whole = run(case, tensors)
+    full = run(case, tensors)
     for i in range(3):
         single = {n: t[i : i + 1] if n in ("input", "offset", "mask") else t for n, t in tensors.items()}
-        assert max_difference(run(case, single), whole[i : i + 1]) < 1e-5
+        assert max_difference(run(case, single), full[i : i + 1]) < 1e-5
     assert all(torch.equal(before[name], tensors[name]) for name in before)
 
 

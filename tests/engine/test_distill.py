@@ -68,14 +68,14 @@ def test_frames_with_complete_windows_are_targets() -> None:
 
 def test_resumed_run_equals_an_uninterrupted_one(tiny: Config, weights: Path, tmp_path: Path) -> None:
     teachers = [Teacher(str(weights), 1.0)]
-    distill(tiny, tmp_path / "whole", teachers)
+    distill(tiny, tmp_path / "full", teachers)
     distill(tiny, tmp_path / "out", teachers)
     first, second = sorted((tmp_path / "out" / "training_set" / "GT").iterdir())
     times = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     second.rename(second.with_name(f".{second.name}.part"))  # ground truth is written last
     (tmp_path / "out" / "train.txt").unlink()
     distill(tiny, tmp_path / "out", teachers)
-    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "full")
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
     with pytest.raises(InputError, match=r"other settings.*truth"):
         distill(tiny, tmp_path / "out", [Teacher(str(weights), 0.5)], truth=0.5)

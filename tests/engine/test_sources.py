@@ -37,9 +37,9 @@ def config_for(folder: Path, tmp_path: Path, **source: object) -> Config:
 def test_only_the_region_and_frames_are_read(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path, region=[0.5, 0.0, 1.0, 1.0], frames=[1, 3], clips=["b"])
     (pair,) = open_source(config, "train").pairs
-    whole = open_source(config, "val").pairs[1]
+    full = open_source(config, "val").pairs[1]
     assert (pair.name, pair.gt.size, pair.lr.size, len(pair)) == ("b", (40, 24), (20, 12), 2)
-    assert torch.equal(pair.gt.frame(0), whole.gt.frame(1)[:, :, 24:])
+    assert torch.equal(pair.gt.frame(0), full.gt.frame(1)[:, :, 24:])
     expected = imresize(pair.gt.frame(0), scale=0.5).mul(255).round().clamp(0, 255) / 255
     torch.testing.assert_close(pair.lr.frame(0), expected, atol=1e-6, rtol=0)
 
@@ -87,10 +87,10 @@ def test_further_sources_are_mixed_by_their_repeats(clips: Path, tmp_path: Path)
 def test_batches_do_not_depend_on_the_first_step(clips: Path, tmp_path: Path) -> None:
     config = config_for(clips, tmp_path)
     config = replace(config, data=replace(config.data, cache="none"))
-    whole = list(TrainingData(config).batches(0, 0))
+    full = list(TrainingData(config).batches(0, 0))
     rest = list(TrainingData(config).batches(2, 2 * config.train.batch_size))
-    assert len(whole) == 4 and len(rest) == 2
-    for a, b in zip(whole[2:], rest, strict=True):
+    assert len(full) == 4 and len(rest) == 2
+    for a, b in zip(full[2:], rest, strict=True):
         assert torch.equal(a["lr"], b["lr"]) and torch.equal(a["gt"], b["gt"]) and a["source"] == b["source"]
 
 

@@ -111,7 +111,7 @@ def kill_again_and_again(folder: Path, name: str, kills: int, random: Random, fr
     began = os.times()
     _, status = os.waitpid(start(source, out, weight), 0)
     assert status == 0, "the undisturbed run failed"
-    whole, usual = digest(out), sum(os.times()[2:4]) - sum(began[2:4])
+    full, usual = digest(out), sum(os.times()[2:4]) - sum(began[2:4])
     before = sorted(path.name for path in folder.iterdir())
     remove(out)
 
@@ -131,7 +131,7 @@ def kill_again_and_again(folder: Path, name: str, kills: int, random: Random, fr
             continue
         assert status == 0, f"a resumed run failed: {source.with_name('said.txt').read_text()[-500:]}"
         tally.completed += 1
-        tally.different += digest(out) != whole
+        tally.different += digest(out) != full
     after = sorted(path.name for path in folder.iterdir())
     tally.left = tuple(name for name in after if name not in before)
     return tally

@@ -41,8 +41,8 @@ def with_everything(path: Path) -> Path:
         text.time_base = text.codec_context.time_base = Fraction(1, 1000)
         text.metadata["language"] = "deu"
         file.metadata.update({"title": "a title", "location": "+47.3769+008.5417/"})
-        whole = {"id": 0, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
-        file.set_chapters([whole, {**whole, "id": 1, "start": 300, "end": 600, "metadata": {"title": "two"}}])
+        full = {"id": 0, "start": 0, "end": 300, "time_base": Fraction(1, 1000), "metadata": {"title": "one"}}
+        file.set_chapters([full, {**full, "id": 1, "start": 300, "end": 600, "metadata": {"title": "two"}}])
         file.start_encoding()
         for begin, end, words in WORDS:
             payload = words.encode()
