@@ -102,7 +102,7 @@ def _add_result(add: Callable[..., Any]) -> None:
     add(
         "--temporal-filter",
         choices=["none", "clean", "compressed"],
-        help="MTDO: average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
+        help="average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
     )
     add(
         "--quality",
