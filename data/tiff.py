@@ -133,7 +133,7 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
         if page is None:
             pages = _pages(file)
             if len(pages) != 1:
-                raise ValueError(f"it holds {len(pages)} pages: a stack is a clip of its own, not one frame")
+                raise ValueError(f"it holds {len(pages)} pages: a stack is a separate clip, not a single frame")
             page = pages[0]
         return _finite(_decode(file.pages[page], file.filehandle.size))
 

@@ -97,8 +97,8 @@ class _StoredClip(Clip):
             return self.band_map.apply(array)
         if array.dtype == np.float32 and (array.min() < -1 or array.max() > 2):
             raise InputError(
-                f"{self.source(index)}: its values run from {array.min():g} to {array.max():g}, expected 0 to 1; say "
-                "how they are to be stretched (bands.percentiles or bands.limits)"
+                f"{self.source(index)}: its values run from {array.min():g} to {array.max():g}, expected 0 to 1; "
+                "set a stretch (bands.percentiles or bands.limits)"
             )
         return array
 

@@ -115,7 +115,7 @@ class Encoding:
                 raise InputError(f"--pix-fmt '{self.pix_fmt}': {self.codec} takes {', '.join(known)}")
             if _odd(_format(self.pix_fmt), size):
                 raise InputError(
-                    f"--pix-fmt '{self.pix_fmt}': frames of {size[1]}x{size[0]} are of odd size; take a 4:4:4 format"
+                    f"--pix-fmt '{self.pix_fmt}': frames of {size[1]}x{size[0]} are of odd size; use a 4:4:4 format"
                 )
         context = av.CodecContext.create(self.encoder, "w")
         offered = context.supported_options

@@ -1,4 +1,4 @@
-"""Several streams: which video stream is taken, titles, flags, cover pictures, subtitles that overlap."""
+"""Files with several streams: choice of the video stream, titles, flags, cover pictures, overlapping subtitles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TIMES = [k / 25 for k in range(15)]
 
 
 def assemble(path: Path, parts: Sequence[tuple[Path, str]], texts: Sequence[tuple[int, int, str]] = ()) -> Path:
-    """A file with the stream of each kind of each part, in this order, and subtitles (begin, end, text) in milliseconds."""
+    """Write the given streams of the parts in this order, and subtitles (begin, end, text) in milliseconds."""
     with av.open(str(path), "w") as file:
         sources = [av.open(str(part)) for part, _ in parts]
         origins = [getattr(source.streams, kind)[0] for source, (_, kind) in zip(sources, parts, strict=True)]
@@ -53,15 +53,15 @@ def assemble(path: Path, parts: Sequence[tuple[Path, str]], texts: Sequence[tupl
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".ts"])
-def test_no_frame_is_lost_where_the_video_is_not_the_first_stream(tmp_path, suffix):
-    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"])  # with B-frames: the decoder holds some back
+def test_no_frame_is_lost_if_the_video_is_not_the_first_stream(tmp_path, suffix):
+    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"])  # with B-frames the decoder delays some frames
     read = VideoFile(assemble(tmp_path / f"in{suffix}", [(plain, "audio"), (plain, "video")]))
     assert read.info.stream == 1 and len(read) == 15
     last = VideoFile(plain).array(14).astype(int)
     assert np.abs(read.array(14) - last).max() == 0
 
 
-def test_the_other_video_stream_is_named(tmp_path):
+def test_other_video_stream_is_named(tmp_path):
     small, large = video(tmp_path / "a.mkv", TIMES), video(tmp_path / "b.mkv", TIMES, size=(32, 48))
     with av.open(str(assemble(tmp_path / "in.mkv", [(small, "video"), (large, "video")]))) as file:
         chosen = file.streams.best("video").index
@@ -85,7 +85,7 @@ def subtitles(path: Path) -> list[tuple[float, float, str]]:
 
 
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".webm", ".mkv"])
-def test_subtitles_that_overlap_keep_their_times(tmp_path, result):
+def test_overlapping_subtitles_keep_their_times(tmp_path, result):
     texts = [(0, 400, "one"), (200, 500, "two"), (500, 550, "three"), (500, 600, "four")]
     source = VideoFile(assemble(tmp_path / "in.mkv", [(video(tmp_path / "a.mkv", TIMES), "video")], texts))
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
@@ -157,7 +157,7 @@ def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
     assert any("cover picture" in note for note in notes) is (not stored)
 
 
-def test_a_pixel_shape_that_vp9_cannot_carry_is_named(tmp_path):
+def test_pixel_shape_that_vp9_does_not_support_is_named(tmp_path):
     shape = Encoding("vp9", aspect=Fraction(16, 15))
     source = VideoFile(video(tmp_path / "a.mkv", TIMES[:3]))
     notes = [VideoTarget(tmp_path / f"a{suffix}", shape, join.Source(source)).notes for suffix in (".webm", ".mp4")]
