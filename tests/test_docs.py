@@ -22,13 +22,21 @@ def test_python_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shapes == {"frames": (5, 48, 64, 3), "large": (5, 192, 256, 3), "dense": (9, 120, 160, 3)}
 
 
-def test_links_point_to_existing_files() -> None:
+def sections(page: Path) -> set[str]:
+    """The addresses of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"(?m)^#+ (.+)$", text)}
+
+
+def test_links_point_to_existing_files_and_sections() -> None:
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")]
     pages += [ROOT / "checkpoints" / "README.md", ROOT / "data" / "samples" / "README.md"]
     broken = []
     for page in pages:
-        for target in re.findall(r"\]\((?!http)([^)\s#]+)", page.read_text(encoding="utf-8")):
-            if not (page.parent / target).exists():
+        for target in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, section = target.partition("#")
+            file = page.parent / path if path else page
+            if not file.exists() or (section and section not in sections(file)):
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
     assert len(pages) > 15 and not broken
 
