@@ -133,7 +133,7 @@ def remove_unfinished(place: Path) -> None:
 def resolved(path: str | Path) -> Path:
     """Resolve links and `..`. InputError for a loop of links or an invalid name."""
     try:
-        return Path(path).expanduser().resolve()
+        return Path(path).resolve()  # `~` is a name like any other: shells expand it
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"'{path}': its links cannot be resolved ({error})") from None
 

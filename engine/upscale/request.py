@@ -31,6 +31,8 @@ UNREAD = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".hdr", ".pfm", ".pam", ".dng", ".cr2", ".nef", ".arw",
      ".img", ".dat", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".hdf", ".npy", ".npz", ".zip", ".dcm", ".tga", ".ico")
 )  # fmt: skip
+# Suffixes of files that are not written here: nobody names a folder of frames so.
+NO_FOLDERS = frozenset((".apng", ".avif", ".exr", ".heic", ".jxl", ".m4a", ".mp3", ".npy", ".pdf", ".wav", ".zip"))
 LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
 
@@ -187,7 +189,7 @@ def make_job(
     if str(out) == "-" and request.compare:
         raise InputError("--compare writes a file beside the output: it does not go with `-`")
     kind = kind_of(suffix, clip)
-    if kind == "frames" and suffix in VIDEO_SUFFIXES:
+    if kind == "frames" and (suffix in VIDEO_SUFFIXES or suffix in NO_FOLDERS):
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
     size, network_size = targets.sizes(network, weights, clip, request)

@@ -151,3 +151,11 @@ def test_only_folders_with_the_marker_are_removed(tmp_path: Path):
         make_own_folder(foreign)
     remove_own_folder(own)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "link"]
+
+
+def test_a_tilde_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("~.mp4", "~nobody/a.mp4"):
+        check_apart([Path(name)], [tmp_path / "in.mp4"])
+    with pytest.raises(InputError, match="is the input itself"):
+        check_apart([Path("~")], [tmp_path / "~"])

@@ -130,6 +130,7 @@ def test_wrong_options_are_refused_before_the_first_frame(weights, tmp_path):
         ("a.avi", {}, "keeps one constant frame rate"),
         ("a.mp4", {"encoder_options": (("presset", "slow"),)}, "-e presset"),
         ("a.mp4", {"pix_fmt": "yuv9p"}, "no such pixel format"),
+        ("a.mp3", {}, r"cannot write \.mp3 here"),
     ):
         with pytest.raises(InputError, match=message):
             make(source, tmp_path / name, weights["mtdo"], **more)
