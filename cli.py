@@ -85,6 +85,13 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
+def path(text: str) -> Path:
+    """Parse a name. An empty one, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
+
+
 def spacing(text: str) -> int | str:
     """Parse the value of an option for `data.spacing`."""
     if text == "auto":

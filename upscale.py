@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import cli
@@ -30,9 +29,14 @@ def arguments() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("source", metavar="IN", type=Path, help="video file, TIFF stack, folder of frames or of clips, - for a pipe")
     add(
-        "out", metavar="OUT", type=Path, help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe"
+        "source", metavar="IN", type=cli.path, help="video file, TIFF stack, folder of frames or of clips, - for a pipe"
+    )
+    add(
+        "out",
+        metavar="OUT",
+        type=cli.path,
+        help="video file (.mp4 .mov .mkv .avi .webm), .tif stack, folder, - for a pipe",
     )
 
     _add_result(parser.add_argument_group("result").add_argument)
@@ -42,7 +46,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def _add_result(add: Callable[..., Any]) -> None:
-    add("--weight", type=Path, help="weights of MTDO or STNO (default: the small released ones)")
+    add("--weight", type=cli.path, help="weights of MTDO or STNO (default: the small released ones)")
     add(
         "--scale",
         type=_positive,

@@ -106,9 +106,9 @@ def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | Non
 
     made: names of the files that the output folder will hold; with `overwrite` only these are replaced.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (kind == "frames" and out.is_dir() and not any(out.iterdir())):
         return
-    if not overwrite:
+    if not overwrite and not (out.is_dir() and kind != "frames"):
         raise InputError(f"'{out}' exists: use --overwrite to replace it, or name another output")
     if out.is_dir() != (kind == "frames"):
         raise InputError(f"'{out}' is {'a folder' if out.is_dir() else 'a file'}: name another output")

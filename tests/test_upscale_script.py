@@ -118,6 +118,7 @@ def test_parsing_of_options(words, name, value):
         (["--tile", "32"], "--tile: '32': expected an integer: a tile needs at least 64"),
         (["--tile", "large"], "--tile: 'large': expected an integer"),
         (["--spacing", "0"], "--spacing: '0': expected an integer from 1, or auto"),
+        (["--weight", ""], "--weight: the name is empty"),
         (["--spacing", "wide"], "--spacing: 'wide': expected an integer from 1, or auto"),
     ],
 )

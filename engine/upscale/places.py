@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from data.files import check_apart
+from data.files import check_apart, temporary_path
 from data.locks import lock
 from errors import InputError
 
@@ -25,19 +25,27 @@ class Outputs(Protocol):
 
 def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
     """Raises InputError if an output would overwrite an input or the program, is a link or a device, or cannot be written."""
+    for place in places:
+        _check_name(place)
     check_apart(places, inputs)
     for place in places:
-        try:
-            os.lstat(place)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InputError(f"'{place}': cannot be written ({error.strerror}): name another output") from None
         if place.is_symlink():
             raise InputError(f"'{place}' is a link to '{place.readlink()}': name the file or folder itself")
         if place.exists() and not (place.is_file() or place.is_dir()):
             raise InputError(f"'{place}' is not a regular file: name another output")
         _check_writable(place)
+
+
+def _check_name(place: Path) -> None:
+    """Check that the file system takes the name, and the longer names of its temporary files."""
+    for name in (place, temporary_path(place)) if place.name else (place,):
+        try:
+            os.lstat(name)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:  # a null byte
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"'{place}': cannot be written ({reason}): name another output") from None
 
 
 def _check_writable(place: Path) -> None:

@@ -70,6 +70,8 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     source, out = request.source, request.out
     if not source.exists():
         raise InputError(f"'{source}' does not exist: expected a video, a TIFF stack, a folder of frames or of clips")
+    if not (source.is_file() or source.is_dir()):
+        raise InputError(f"'{source}' is a pipe or a device: expected a file or a folder, or - for standard input")
     check_places([out], inputs(request))
     suffix = f".{request.image_format or 'png'}"
     joined = out.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES) or is_joined(request)
