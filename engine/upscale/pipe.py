@@ -135,7 +135,10 @@ class _Y4m:
         base = targets.base_of(job.clip)
         bits = 10 if job.clip.bit_depth > 8 else 8
         self._pipe = pipe
-        self._encoding = Encoding("h264", bits=bits).like(base.video if isinstance(base, VideoClip) else None)
+        self._encoding = Encoding("h264", bits=bits)
+        if isinstance(base, VideoClip):
+            shape = targets.pixel_shape(base.video, job.size)
+            self._encoding = replace(self._encoding.like(base.video), aspect=shape)
         self._format = self._encoding.pixel_format(job.size)
         chroma = "444" if "444" in self._format else "420"
         space = (

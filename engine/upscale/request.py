@@ -212,8 +212,8 @@ def make_job(
         network_size=network_size,
         timeline=targets.timeline(clip, request, cuts),
         image_suffix=suffix if kind == "image" else image_suffix(clip, request),
-        target=targets.video_target(clip, out, request) if kind == "video" else None,
-        compare=targets.video_target(clip, out, request, compare=True) if request.compare else None,
+        target=targets.video_target(clip, out, request, size) if kind == "video" else None,
+        compare=targets.video_target(clip, out, request, size, compare=True) if request.compare else None,
         facts=facts,
     )
     if isinstance(job, SceneJob):

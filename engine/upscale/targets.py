@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.clips import Clip, SubClip, VideoClip
 from data.clips.derived import Derived
-from data.video import join, track_plan
+from data.video import VideoFile, join, track_plan
 from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
@@ -160,11 +160,35 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
     return wanted, made
 
 
+def is_same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (H, W) have the same aspect ratio within 2 %."""
+    return abs(other[1] * size[0] / (other[0] * size[1]) - 1) < 0.02
+
+
+def pixel_shape(video: VideoFile, size: tuple[int, int]) -> Fraction:
+    """Width over height of the pixels of an output of `size` = (H, W).
+
+    Square pixels stay square. Others change so that a size of another shape does not change the shape on the screen.
+    """
+    (height, width), aspect = video.info.size, video.info.sample_aspect
+    if aspect == 1 or is_same_shape(video.info.size, size):
+        return aspect
+    exact = aspect * Fraction(width * size[0], height * size[1])
+    return Fraction(1) if abs(exact - 1) < 0.01 else exact.limit_denominator(255)
+
+
 def shape_note(clip: Clip, size: tuple[int, int]) -> str | None:
     """A note for the user if `--size` changes the aspect ratio."""
     (height, width), (out_height, out_width) = clip.size, size
-    if abs(out_width * height / (out_height * width) - 1) < 0.02:
+    if is_same_shape(clip.size, size):
         return None
+    base = base_of(clip)
+    if isinstance(base, VideoClip) and base.video.info.sample_aspect != 1:
+        before, after = base.video.info.sample_aspect, pixel_shape(base.video, size)
+        return (
+            f"clip '{clip.name}': pixels of {before.numerator}:{before.denominator} become {after.numerator}:{after.denominator}, "
+            "so that the video is shown in the same shape"
+        )
     return (
         f"clip '{clip.name}': {width}x{height} is stretched to {out_width}x{out_height}, another shape; --size {out_width}x "
         f"or x{out_height} keeps it"
@@ -174,8 +198,8 @@ def shape_note(clip: Clip, size: tuple[int, int]) -> str | None:
 # --- videos -----------------------------------------------------------------------------------------------------------
 
 
-def video_target(clip: Clip, out: Path, request: Request, compare: bool = False) -> VideoTarget:
-    """The video to write for a clip, or its comparison video."""
+def video_target(clip: Clip, out: Path, request: Request, size: tuple[int, int], compare: bool = False) -> VideoTarget:
+    """The video to write for a clip in `size` = (H, W), or its comparison video."""
     base = base_of(clip)
     video = base.video if isinstance(base, VideoClip) else None
     if compare:
@@ -202,7 +226,8 @@ def video_target(clip: Clip, out: Path, request: Request, compare: bool = False)
         return VideoTarget(path, encoding)
     plan = track_plan.plan(video.path, video.info.stream, path, video.start, sound=not base.retimed)
     begin, end = _window(clip, base)
-    return VideoTarget(path, encoding.like(video), join.Source(video, plan, begin, end))
+    encoding = replace(encoding.like(video), aspect=pixel_shape(video, size))
+    return VideoTarget(path, encoding, join.Source(video, plan, begin, end))
 
 
 def _window(clip: Clip, base: VideoClip) -> tuple[float, float | None]:

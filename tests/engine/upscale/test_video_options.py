@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from data.clips import SubClip, VideoClip
-from data.video import VideoFile
+from data.video import VideoFile, join
+from data.video.encoding import Encoding
 from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import pipe
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.data.video.make import video
+from tests.data.video.make import pictures, video
 from tests.engine.small import small_mtdo, small_stno
 from tests.media_facts import facts
 
@@ -92,6 +93,15 @@ def test_any_output_rate_and_size(weights, tmp_path):
     for wrong in ("1920", "axb", "0x20"):
         with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
             make(source, tmp_path / "y.mp4", weights["stno"], size=wrong)
+
+
+@pytest.mark.parametrize(("size", "shape"), [(None, (4, 3)), ("48x", (4, 3)), ("64x32", (1, 1)), ("48x48", (2, 1))])
+def test_the_shape_on_the_screen_is_kept(weights, tmp_path, capsys, size, shape):
+    """24x16 pixels of 4:3 are shown as 2:1."""
+    join.write_piece(tmp_path / "in.mkv", pictures(2), Encoding("h264", aspect=Fraction(4, 3)), Fraction(25))
+    make(tmp_path / "in.mkv", tmp_path / "out.mp4", weights["stno"], size=size, scale=None if size else 2.0)
+    assert facts(tmp_path / "out.mp4").aspect == pytest.approx(shape[0] / shape[1], abs=1e-3)
+    assert ("pixels of 4:3 become" in capsys.readouterr().out) is (shape != (4, 3))
 
 
 def test_time_range_preview_and_another_speed(weights, tmp_path, capsys):
