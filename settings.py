@@ -12,7 +12,6 @@ import math
 import re
 import types
 import typing
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
@@ -25,6 +24,9 @@ T = TypeVar("T")
 LARGEST = 2**53  # of integers without limits of their own
 LONGEST = 4096  # characters of a string
 NODES, DEPTH, DIGITS = 100_000, 40, 30  # of a YAML text, aliases written out; of an integer
+DECIMAL = re.compile(
+    r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)  # float() also takes "1_0" and other digits
 TRUTH = {"yes": True, "on": True, "no": False, "off": False}  # words for a bool
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a word"}
 
@@ -132,7 +134,7 @@ def _name(kind: Any) -> str:
 
 def _within(value: Any, limits: Between, where: str) -> Any:
     if not limits.low <= value <= limits.high:
-        bound = f"at least {limits.low:.9g}" if value < limits.low else f"at most {limits.high:.9g}"
+        bound = f"at least {limits.low:.10g}" if value < limits.low else f"at most {limits.high:.10g}"
         raise InputError(f"config key '{where}': expected {bound}, got {shown(value)}")
     return value
 
@@ -149,7 +151,7 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], wher
 
 
 def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
-    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+    if kind is float and (type(value) is int or (isinstance(value, str) and DECIMAL.fullmatch(value))):
         with suppress(ValueError, OverflowError):
             value = float(value)
     if kind is str and value is False:  # a mapping read by YAML 1.1, in which `off` is a truth value
@@ -280,12 +282,13 @@ class _Nodes:
             return list(node.value)
         if not isinstance(node, yaml.MappingNode):
             return []
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((name for name, times in Counter(names).items() if times > 1), None)
-        if len(names) < len(node.value):
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
             self._refuse("a key is a group", node)
-        if twice is not None:
-            self._refuse(f"the key '{shorten(twice)}' is given twice", node)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                self._refuse(f"the key '{shorten(key.value)}' is given twice", key)
+            seen.add(key.value)
         return [child for pair in node.value for child in pair]
 
     def _refuse(self, problem: str, node: yaml.Node) -> None:

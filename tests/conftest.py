@@ -1,4 +1,4 @@
-"""Test setup: one thread, because the tensors are too small to parallelise, and a fixed seed per test."""
+"""Test setup: one thread, because the tensors are too small to parallelise, a fixed seed per test, and `--shuffle`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,16 @@ def seeded(request: pytest.FixtureRequest) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="use other random numbers in every test")
+    parser.addoption("--shuffle", type=int, help="run the tests in a random order, drawn with this seed")
     group = parser.getgroup("fuzz", "random inputs (tests/fuzz)")
     group.addoption("--long", action="store_true", help="10,000 tries per target")
     group.addoption("--tries", type=int, default=0, help="number of tries per target")
     group.addoption("--fuzz-from", type=int, default=0, help="index of the first try, to repeat a failure")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shuffle all tests with `--shuffle SEED`; every xdist worker draws the same order."""
+    seed = config.getoption("--shuffle")
+    if seed is not None:
+        random.Random(seed).shuffle(items)

@@ -44,7 +44,10 @@ def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
     """`network.spacing` and `network.padding`, from configs before version 0.2, become keys of `data`."""
     network = mapping.get("network")
     earlier = {key: network.pop(key) for key in USES if key in network} if isinstance(network, dict) else {}
-    return {**mapping, "data": {**earlier, **(mapping.get("data") or {})}} if earlier else mapping
+    data = mapping.get("data", {})
+    if not earlier or not isinstance(data, dict | None):  # `from_mapping` refuses other types
+        return mapping
+    return {**mapping, "data": {**earlier, **(data or {})}}
 
 
 def _current_override(override: str) -> str:

@@ -83,6 +83,12 @@ class DataConfig:
     times_per_gap: Times = 1  # intermediate frames drawn per gap
     pan: Annotated[int, Between(0, 1000)] = 0  # half of the samples pan by up to this many LR pixels a frame
 
+    def __post_init__(self) -> None:
+        if not self.strides:
+            raise InputError("'strides' is empty: name at least one, such as strides=[2]")
+        if self.scales[0] > self.scales[1]:
+            raise InputError(f"'scales' is {list(self.scales)}: expected [lowest, highest]")
+
 
 @dataclass
 class LossConfig:
@@ -249,6 +255,26 @@ class Config:
     def scale(self) -> float:
         """The scale of validation: the network's own, or the requested one if the network takes any."""
         return (self.eval.scale or self.data.scales[0]) if self.space_time else self.window_network.scale
+
+    def __post_init__(self) -> None:
+        if self.space_time:
+            _ = self.intermediate_times  # refused before a run, not in its first validation
+
+    @property
+    def intermediate_times(self) -> list[float]:
+        """Times in (0, 1) of the true frames between two key frames that validation measures (space-time networks).
+
+        Raises `InputError` if there is no true frame at one of `eval.times`.
+        """
+        stride, times = self.stride, self.eval.times
+        if times is None:
+            return [k / stride for k in range(1, stride)]
+        for time in times:
+            if not 0 < time < 1 or abs(time * stride - round(time * stride)) > 1e-6:
+                raise InputError(
+                    f"config key 'eval.times': no true frame at {time:g} between key frames {stride} frames apart"
+                )
+        return sorted(set(times))
 
     @property
     def stride(self) -> int:

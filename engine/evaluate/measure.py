@@ -114,20 +114,8 @@ def shown_frames(pair: Pair, config: Config) -> list[int]:
             f"use a smaller stride or longer clips"
         )
     last = (count - 1) // stride * stride
-    steps = [0, *(round(time * stride) for time in in_between_times(config))]
+    steps = [0, *(round(time * stride) for time in config.intermediate_times)]
     return [*(key + step for key in range(0, last, stride) for step in steps), last]
-
-
-def in_between_times(config: Config) -> list[float]:
-    """Times in (0, 1) of the true frames between two key frames."""
-    if config.eval.times is None:
-        return [k / config.stride for k in range(1, config.stride)]
-    for time_ in config.eval.times:
-        if not 0 < time_ < 1 or abs(time_ * config.stride - round(time_ * config.stride)) > 1e-6:
-            raise InputError(
-                f"config key 'eval.times': no true frame at {time_:g} between key frames {config.stride} frames apart"
-            )
-    return sorted(config.eval.times)
 
 
 def shots(network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
@@ -161,7 +149,7 @@ def shots(network: Network, pair: Pair, config: Config, device: torch.device, cl
 
 def in_between_steps(config: Config) -> list[int]:
     """Offsets, in true frames, from a key frame to the measured frames after it."""
-    return [round(time * config.stride) for time in in_between_times(config)]
+    return [round(time * config.stride) for time in config.intermediate_times]
 
 
 def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:

@@ -20,6 +20,7 @@ from engine.distributed import say
 from engine.sources import TrainingData, open_source
 from engine.train.ahead import parallel
 from engine.train.guard import Guard
+from engine.train.memory import check_memory
 from engine.train.objectives import build_objective
 from engine.train.optim import EMA, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from engine.train.resume import check_changes
@@ -38,6 +39,7 @@ class Run:
         fp16 = config.train.precision == "fp16"
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: use bf16 or fp32")
+        check_memory(config, device)
         self.network = self._new_network(fresh)
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = EMA(self.network, config.train.ema) if config.train.ema else None

@@ -78,6 +78,26 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.
         load_config(broken)
 
 
+@pytest.mark.parametrize("data", ["x", [], [1], 3])
+def test_a_group_of_another_type_is_refused_next_to_keys_of_earlier_configs(data: object) -> None:
+    with pytest.raises(InputError, match="'data': expected a group of keys"):
+        config_from_mapping({"network": {"name": "mtdo", "spacing": 2}, "data": data})
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.strides=[]", "'strides' is empty"),
+        ("data.scales=[4,2]", r"expected \[lowest, highest\]"),
+        ("eval.times=[0.3]", r"'eval\.times': no true frame at 0\.3 between key frames 2 frames apart"),
+        ("eval.times=[0]", r"'eval\.times': no true frame at 0 "),
+    ],
+)
+def test_space_time_keys_are_checked_before_a_run(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        config_from_mapping({"network": {"name": "stno"}}, [override])
+
+
 def test_steps_of_stages_add_up() -> None:
     mapping = {"network": {"name": "mtdo"}, "train": {"stages": [{"steps": 3}, {"steps": 4, "patch": 8}]}}
     config = config_from_mapping(mapping)

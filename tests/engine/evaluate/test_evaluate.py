@@ -15,7 +15,7 @@ from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
-from engine.evaluate.measure import Blend, evaluate, in_between_times, shown_frames
+from engine.evaluate.measure import Blend, evaluate, shown_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
@@ -139,9 +139,8 @@ def test_only_frames_at_chosen_times_are_evaluated() -> None:
     config = space_time(times=[2 / 3])
     pair = open_source(config, "val").pairs[0]
     assert shown_frames(pair, config) == [0, 2, 3, 5, 6]
-    wrong = replace(config, eval=replace(config.eval, times=[0.5]))
     with pytest.raises(InputError, match=r"no true frame at 0\.5"):
-        in_between_times(wrong)
+        replace(config, eval=replace(config.eval, times=[0.5]))
 
 
 def test_clips_too_short_for_the_stride() -> None:
