@@ -91,6 +91,13 @@ def _language(stream: Any) -> str:
     return "" if language == "und" else language
 
 
+def names(path: Path, video: int) -> list[str]:
+    """Descriptions of all tracks of a file except its stream `video`, and of its chapters."""
+    with open_input(path) as source:
+        found = [describe(stream) for stream in source.streams if stream.index != video and not _is_timecode(stream)]
+        return [*found, *(["chapters"] if source.chapters() else [])]
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a stream is a single picture attached to the file."""
     return stream.type == "video" and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))

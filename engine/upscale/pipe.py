@@ -23,9 +23,12 @@ import torch
 
 from data.clips import VideoClip
 from data.media import from_tensor
+from data.video import track_plan
+from data.video.containers import TOLERANCE
 from data.video.encoding import Encoding
 from data.video.opening import url
 from engine import distributed
+from engine.distributed import say
 from engine.upscale import targets
 from engine.upscale.job import ClipJob
 from engine.upscale.options import Request
@@ -107,6 +110,10 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
     """Restore all frames of `job` and write them to standard output. Returns no paths, because no file is kept."""
     if distributed.world() > 1:
         raise InputError("output to a pipe: one process only")
+    _check_times(job, request.pipe_format)
+    base = targets.base_of(job.clip)
+    if isinstance(base, VideoClip) and (left := track_plan.names(base.video.path, base.video.info.stream)):
+        say(f"left out (pipes carry pictures only): {', '.join(left)}")
     if _frames is None:
         take_stdout()
     assert _frames is not None
@@ -116,6 +123,18 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
         send(frame)
     _frames.flush()
     return []
+
+
+def _check_times(job: ClipJob, form: str) -> None:
+    """Raises InputError if frames of y4m, which has one rate, would not keep their times."""
+    rate = job.timeline.fps
+    late = next((k for k, time in enumerate(job.timeline.times) if abs(time - k / rate) > TOLERANCE), None)
+    if late is None:
+        return
+    line = f"one constant frame rate, but frame {late} is shown at {job.timeline.times[late]:.4f} s, off the rate of {float(rate):.3f}"
+    if form == "y4m":
+        raise InputError(f"y4m keeps {line} frames per second: give a constant rate (--fps), or write a file")
+    say(f"raw values have no times: the reader assumes {line} (--fps gives a constant rate)")
 
 
 class _Raw:

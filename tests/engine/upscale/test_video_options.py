@@ -177,3 +177,20 @@ def test_pipes(weights, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw.tobytes()[:-5])))
     with pytest.raises(InputError, match="frame 2 from the pipe has 1147 bytes, expected 1152"):
         make(Path("-"), Path("-"), weights["mtdo"], pipe_format="rgb24", input_size="24x16")
+
+
+def test_what_a_pipe_cannot_carry_is_named_or_refused(weights, tmp_path, monkeypatch, capsys):
+    sent = io.BytesIO()
+    monkeypatch.setattr(pipe, "_frames", sent)
+    make(video(tmp_path / "a.mp4", LONG[:3], sound=["aac"]), Path("-"), weights["mtdo"])
+    assert "left out (pipes carry pictures only): sound stream 1 (aac)" in capsys.readouterr().out
+    source, length = video(tmp_path / "b.mp4", [0.0, 0.02, 0.1, 0.14]), len(sent.getvalue())
+    with pytest.raises(
+        InputError, match=r"y4m keeps one constant frame rate, but frame 1 is shown at 0\.0200 s.*--fps"
+    ):
+        make(source, Path("-"), weights["mtdo"])
+    assert len(sent.getvalue()) == length
+    make(source, Path("-"), weights["stno"], fps="25", scale=2.0)
+    assert sent.getvalue().count(b"FRAME\n") == 3 + 4
+    make(source, Path("-"), weights["mtdo"], pipe_format="rgb24")
+    assert "raw values have no times" in capsys.readouterr().out
