@@ -81,7 +81,7 @@ class Block(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Facts:
+class RasterInfo:
     """Metadata of a file's values. Tuples have one entry per band; band numbers start at 1.
 
     bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
@@ -131,7 +131,7 @@ class Raster:
     def __init__(self, path: str | Path, choice: Sequence[int] | None = None) -> None:
         self.path = Path(path)
         with self._open() as file:
-            self.facts = _facts(file, choice, self.path)
+            self.info = _info(file, choice, self.path)
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
@@ -144,21 +144,21 @@ class Raster:
         """Read a window of some bands (numbers in the file; default: all data bands)."""
         from rasterio.windows import Window
 
-        chosen = list(bands or self.facts.bands)
+        chosen = list(bands or self.info.bands)
         window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         with self._open() as file:
             return self._block(file, chosen, {"window": window})
 
     def sample(self, side: int = 1024) -> Block:
         """Read all data bands of the full scene, decimated to at most `side` pixels a side."""
-        height, width = self.facts.size
-        shape = (len(self.facts.bands), min(height, side), min(width, side))
+        height, width = self.info.size
+        shape = (len(self.info.bands), min(height, side), min(width, side))
         with self._open() as file:
-            return self._block(file, list(self.facts.bands), {"out_shape": shape})
+            return self._block(file, list(self.info.bands), {"out_shape": shape})
 
     def _block(self, file: Any, bands: list[int], where: dict[str, Any]) -> Block:
-        if self.facts.palette is not None:
-            colours = self.facts.palette[file.read(1, **_of_one_band(where))]
+        if self.info.palette is not None:
+            colours = self.info.palette[file.read(1, **_of_one_band(where))]
             valid = (file.read_masks(1, **_of_one_band(where)) != 0) & (colours[..., 3] != 0)
             values = np.moveaxis(colours, -1, 0)[[band - 1 for band in bands]]
             return Block(values, None if valid.all() else np.broadcast_to(valid, values.shape))
@@ -174,7 +174,7 @@ def _of_one_band(where: dict[str, Any]) -> dict[str, Any]:
     return where | {"out_shape": where["out_shape"][-2:]} if "out_shape" in where else where
 
 
-def _facts(file: Any, choice: Sequence[int] | None, path: Path) -> Facts:
+def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
     from rasterio.enums import ColorInterp, MaskFlags
 
     height, width = file.height, file.width
@@ -199,7 +199,7 @@ def _facts(file: Any, choice: Sequence[int] | None, path: Path) -> Facts:
     bits = file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
     icc = file.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
     pick = [band - 1 for band in bands]
-    return Facts(
+    return RasterInfo(
         size=(height, width),
         dtype=dtype,
         bands=bands,
@@ -236,8 +236,8 @@ def _palette(file: Any, path: Path) -> np.ndarray | None:
     return table
 
 
-def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> Facts:
-    """Facts of the RGB image that a palette describes. nodata becomes a mask, because it is a number of a colour."""
+def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> RasterInfo:
+    """The `RasterInfo` of the RGB image that a palette describes. nodata becomes a mask, because it is a number of a colour."""
     from rasterio.enums import ColorInterp
 
     if choice is not None and max(choice) > 3:
@@ -245,7 +245,7 @@ def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.nda
     bands = tuple(choice or (1, 2, 3))
     count, rgb = len(bands), (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
     used = [number for number in file.colormap(1) if number < len(palette)]
-    return Facts(
+    return RasterInfo(
         size=(file.height, file.width), dtype=np.dtype(np.uint8), bands=bands, alpha=None, nodata=(None,) * count,
         mask=file.nodata is not None or bool((palette[used, 3] == 0).any()), bits=None,
         colours=rgb if count == 3 else (ColorInterp.gray,), scales=(1.0,) * count, offsets=(0.0,) * count,

@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from data.raster import Facts, gdal
+from data.raster import RasterInfo, gdal
 
 BLOCK = 256  # pixels a side of a written tile
 PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band
 
 
 class RasterWriter:
-    """A GeoTIFF of `size` (H, W) with the metadata of `facts`, written from top to bottom.
+    """A GeoTIFF of `size` (H, W) with the metadata of `info`, written from top to bottom.
 
     `write` takes rows of some bands in order and passes them on in multiples of the file's blocks, so that no block is
-    compressed twice and the same rows give the same bytes. Bands: positions from 0 in `facts.bands`, alpha last.
+    compressed twice and the same rows give the same bytes. Bands: positions from 0 in `info.bands`, alpha last.
     """
 
-    def __init__(self, path: Path, facts: Facts, size: tuple[int, int]) -> None:
-        self.path, self.facts, self.size = path, facts, size
-        self.count = len(facts.bands) + (facts.alpha is not None)
+    def __init__(self, path: Path, info: RasterInfo, size: tuple[int, int]) -> None:
+        self.path, self.info, self.size = path, info, size
+        self.count = len(info.bands) + (info.alpha is not None)
         self._waiting: dict[tuple[int, ...], tuple[int, list[np.ndarray]]] = {}
         self._mask: list[np.ndarray] = []
         self._mask_row = 0
@@ -48,10 +48,10 @@ class RasterWriter:
                 for bands in list(self._waiting):
                     self._flush(bands, final=True)
                 self._flush_mask(final=True)
-            if self.facts.overviews and not self.facts.cog:
+            if self.info.overviews and not self.info.cog:
                 with rasterio.open(self.path, "r+") as file:
-                    file.build_overviews(list(self.facts.overviews), rasterio.enums.Resampling.average)
-            if self.facts.cog:
+                    file.build_overviews(list(self.info.overviews), rasterio.enums.Resampling.average)
+            if self.info.cog:
                 self._as_cog(rasterio)
 
     def write(self, bands: tuple[int, ...], rows: np.ndarray) -> None:
@@ -74,7 +74,7 @@ class RasterWriter:
         rows = np.concatenate(waiting, axis=1)
         count = rows.shape[1] if final else rows.shape[1] // BLOCK * BLOCK
         if count:
-            numbers = [self.facts.numbers[band] for band in bands]
+            numbers = [self.info.numbers[band] for band in bands]
             self._file.write(rows[:, :count], numbers, window=self._window(first, count))
         self._waiting[bands] = (first + count, [rows[:, count:]] if count < rows.shape[1] else [])
 
@@ -95,43 +95,43 @@ class RasterWriter:
     def _options(self) -> dict[str, Any]:
         from rasterio.enums import ColorInterp
 
-        facts, (height, width) = self.facts, self.size
+        info, (height, width) = self.info, self.size
         rgb = self._colours()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-        photometric = "RGB" if rgb else "MINISWHITE" if facts.inverted else "MINISBLACK"
+        photometric = "RGB" if rgb else "MINISWHITE" if info.inverted else "MINISBLACK"
         options: dict[str, Any] = {
-            "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": facts.dtype.name,
-            "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if facts.alpha == self.count else "NO",
+            "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": info.dtype.name,
+            "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if info.alpha == self.count else "NO",
             "photometric": photometric, "interleave": "pixel" if self.interleaved else "band",
         }  # fmt: skip
         if min(height, width) >= BLOCK:
             options |= {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK}
-        if facts.bits:
-            options["NBITS"] = facts.bits
-        elif facts.dtype.itemsize < 8 or facts.dtype.kind == "f":
-            options["predictor"] = 3 if facts.dtype.kind == "f" else 2
-        if facts.profile:
-            options["SOURCE_ICC_PROFILE"] = base64.b64encode(facts.profile).decode()
-        if len(set(map(str, facts.nodata))) == 1 and facts.nodata[0] is not None:
-            options["nodata"] = facts.nodata[0]
-        y, x = height / facts.size[0], width / facts.size[1]
-        return options | _scaled_place(facts.place, y, x)
+        if info.bits:
+            options["NBITS"] = info.bits
+        elif info.dtype.itemsize < 8 or info.dtype.kind == "f":
+            options["predictor"] = 3 if info.dtype.kind == "f" else 2
+        if info.profile:
+            options["SOURCE_ICC_PROFILE"] = base64.b64encode(info.profile).decode()
+        if len(set(map(str, info.nodata))) == 1 and info.nodata[0] is not None:
+            options["nodata"] = info.nodata[0]
+        y, x = height / info.size[0], width / info.size[1]
+        return options | _scaled_place(info.place, y, x)
 
     def _describe(self) -> None:
         from rasterio.enums import ColorInterp
 
-        facts, file = self.facts, self._file
-        numbers = facts.numbers[: len(facts.bands)]
-        if ColorInterp.palette not in facts.colours:  # GDAL's table for MINISWHITE and for 1 bit
+        info, file = self.info, self._file
+        numbers = info.numbers[: len(info.bands)]
+        if ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()
-        for space, tags in facts.tags.items():
+        for space, tags in info.tags.items():
             file.update_tags(**({"ns": space} if space else {}), **tags)
-        for band, tags in zip(numbers, facts.band_tags, strict=True):
+        for band, tags in zip(numbers, info.band_tags, strict=True):
             file.update_tags(band, **tags)
-        for name, values, usual in (("scales", facts.scales, 1.0), ("offsets", facts.offsets, 0.0)):
+        for name, values, usual in (("scales", info.scales, 1.0), ("offsets", info.offsets, 0.0)):
             if set(values) != {usual}:
                 known = dict(zip(numbers, values, strict=True))
                 setattr(file, name, [known.get(number, usual) for number in range(1, self.count + 1)])
-        for band, unit, title in zip(numbers, facts.units, facts.names, strict=True):
+        for band, unit, title in zip(numbers, info.units, info.names, strict=True):
             if unit:
                 file.set_band_unit(band, unit)
             if title:
@@ -141,7 +141,7 @@ class RasterWriter:
         """Colour interpretation of each band of the file."""
         from rasterio.enums import ColorInterp
 
-        known = dict(zip(self.facts.numbers, self.facts.colours, strict=False))  # without alpha
+        known = dict(zip(self.info.numbers, self.info.colours, strict=False))  # without alpha
         return [known.get(number, ColorInterp.alpha) for number in range(1, self.count + 1)]
 
     def _as_cog(self, rasterio: Any) -> None:
@@ -150,7 +150,7 @@ class RasterWriter:
 
         plain = self.path.with_suffix(".plain.tif")
         self.path.rename(plain)
-        predictor = "NO" if self.facts.bits else "YES"
+        predictor = "NO" if self.info.bits else "YES"
         copy(str(plain), str(self.path), driver="COG", COMPRESS="DEFLATE", PREDICTOR=predictor, BIGTIFF="IF_SAFER")
         plain.unlink()
 
@@ -176,13 +176,13 @@ def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict
     return scaled
 
 
-def sidecar(facts: Facts) -> str | None:
+def sidecar(info: RasterInfo) -> str | None:
     """Write GDAL's `.aux.xml` for a file whose bands have different nodata values: a TIFF can store only one."""
-    if len(set(map(str, facts.nodata))) == 1:
+    if len(set(map(str, info.nodata))) == 1:
         return None
     bands = [
         f'<PAMRasterBand band="{band}"><NoDataValue>{value:.17g}</NoDataValue></PAMRasterBand>'
-        for band, value in enumerate(facts.nodata, 1)
+        for band, value in enumerate(info.nodata, 1)
         if value is not None
     ]
     return f"<PAMDataset>{''.join(bands)}</PAMDataset>\n"

@@ -10,7 +10,7 @@ import numpy as np
 
 from data.bands import DARK, Bands
 from data.clips.base import Clip
-from data.raster import Block, Facts, Raster
+from data.raster import Block, Raster, RasterInfo
 from data.validity import filled
 from errors import InputError
 
@@ -32,12 +32,12 @@ class SceneClip(Clip):
         self.series: list[SceneClip] = [self]
 
     @property
-    def facts(self) -> Facts:
-        return self.raster.facts
+    def info(self) -> RasterInfo:
+        return self.raster.info
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.facts.size
+        return self.info.size
 
     @property
     def bit_depth(self) -> int:
@@ -55,26 +55,26 @@ class SceneClip(Clip):
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
-        """Positions in `facts.bands` that pass through the network together: groups of three, then single bands."""
-        count = len(self.facts.bands)
+        """Positions in `info.bands` that pass through the network together: groups of three, then single bands."""
+        count = len(self.info.bands)
         threes = [(k, k + 1, k + 2) for k in range(0, count - count % 3, 3)]
         return threes + [(k,) for k in range(count - count % 3, count)]
 
     @cached_property
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
         """Stored values that map to 0 and 1, per band, (bands,) float64."""
-        count, said = len(self.facts.bands), self.bands.limits or self._range_of_type
-        if said is not None:
-            low, high = np.full(count, said[0], float), np.full(count, said[1], float)
+        count, fixed = len(self.info.bands), self.bands.limits or self._range_of_type
+        if fixed is not None:
+            low, high = np.full(count, fixed[0], float), np.full(count, fixed[1], float)
         else:
             low, high = _percentiles(self._sample, self.bands.percentiles or USUAL)
-        return (high, low) if self.facts.inverted else (low, high)  # the network sees a positive
+        return (high, low) if self.info.inverted else (low, high)  # the network sees a positive
 
     @property
     def notes(self) -> list[str]:
         """Messages on how the values are converted."""
         notes = [self.stretched] if self.stretched else []
-        if self.facts.palette is not None:
+        if self.info.palette is not None:
             notes.append(f"'{self.path.name}': its palette is converted to RGB")
         return notes
 
@@ -85,7 +85,7 @@ class SceneClip(Clip):
             return None
         low, high = sorted(self.limits, key=np.max)
         return (
-            f"'{self.path.name}': {self.facts.dtype} values of about {low.min():g} to {high.max():g} are stretched for the "
+            f"'{self.path.name}': {self.info.dtype} values of about {low.min():g} to {high.max():g} are stretched for the "
             "network; results are in the units of the source (other limits: --limits, --percentiles)"
         )
 
@@ -96,18 +96,18 @@ class SceneClip(Clip):
     @cached_property
     def _range_of_type(self) -> tuple[float, float] | None:
         """The default black and white values; None if they have to be estimated by percentiles."""
-        facts = self.facts
+        info = self.info
         if self.bands.percentiles:
             return None
-        if facts.dtype == np.uint8:
-            return 0.0, 2.0 ** (facts.bits or 8) - 1
+        if info.dtype == np.uint8:
+            return 0.0, 2.0 ** (info.bits or 8) - 1
         values = self._sample.values if self._sample.valid is None else self._sample.values[self._sample.valid]
         if not values.size:
             return 0.0, 1.0
-        if facts.dtype == np.uint16:
-            top = 2.0 ** (facts.bits or 16)
+        if info.dtype == np.uint16:
+            top = 2.0 ** (info.bits or 16)
             return (0.0, top - 1) if values.max() >= min(DARK, top / 4) else None
-        if facts.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2:
+        if info.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2:
             return 0.0, 1.0
         return None
 
@@ -115,7 +115,7 @@ class SceneClip(Clip):
         """A window of some bands for the network, (rows, columns, bands) float32, about [0, 1], holes filled; and where any
         of these bands is measured, (rows, columns).
         """
-        block = self.raster.read(rows, columns, [self.facts.bands[k] for k in positions])
+        block = self.raster.read(rows, columns, [self.info.bands[k] for k in positions])
         low, high = (limit[list(positions)] for limit in self.limits)
         values = np.moveaxis(filled(block.values, block.valid), 0, -1).astype(np.float64)
         there = np.full(values.shape[:2], True) if block.valid is None else np.logical_or.reduce(block.valid)
@@ -132,10 +132,10 @@ class SceneClip(Clip):
     def to_stored(self, values: np.ndarray, positions: tuple[int, ...]) -> np.ndarray:
         """(bands, rows, columns) as the network returns them -> the type and units of the file, rounded and clamped."""
         low, high = (limit[list(positions), None, None] for limit in self.limits)
-        result, dtype = values.astype(np.float64) * (high - low) + low, self.facts.dtype
+        result, dtype = values.astype(np.float64) * (high - low) + low, self.info.dtype
         if dtype.kind == "f":
             return result.astype(dtype)
-        top = 2**self.facts.bits - 1 if self.facts.bits else np.iinfo(dtype).max
+        top = 2**self.info.bits - 1 if self.info.bits else np.iinfo(dtype).max
         bottom = np.iinfo(dtype).min
         inside = np.clip(np.rint(result), float(bottom), np.nextafter(float(top), 0) if top > 2**53 else float(top))
         return inside.astype(dtype)
@@ -166,7 +166,7 @@ def _percentiles(block: Block, share: tuple[float, float]) -> tuple[np.ndarray, 
 def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
     """The scene; InputError for bands that do not exist."""
     clip = SceneClip(path, bands, fps)
-    if not clip.facts.bands:
+    if not clip.info.bands:
         raise InputError(f"{path}: holds transparency only")
     return clip
 
@@ -174,11 +174,11 @@ def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
 def open_series(paths: Sequence[Path], bands: Bands | None, fps: float | None) -> list[SceneClip] | None:
     """Scenes of the same area at several times, each read with its neighbours and stretched like the first.
 
-    None where they are plain pictures (`Facts.plain`) or differ in size, type or number of bands.
+    None where they are plain pictures (`RasterInfo.plain`) or differ in size, type or number of bands.
     """
     scenes = [open_scene(path, bands, fps) for path in paths]
-    kinds = {(scene.size, scene.facts.dtype.name, len(scene.facts.bands)) for scene in scenes}
-    if len(kinds) > 1 or all(scene.facts.plain for scene in scenes):
+    kinds = {(scene.size, scene.info.dtype.name, len(scene.info.bands)) for scene in scenes}
+    if len(kinds) > 1 or all(scene.info.plain for scene in scenes):
         return None
     for scene in scenes:
         scene.series = scenes

@@ -41,7 +41,7 @@ class ClipJob:
     kind: "video", "frames", "image" or "stack".   size: (H, W) of the output.
     network_size: (H, W) that the network makes (default: size).
     timeline: the output's frames.   target: the video to write, for that kind.   compare: the comparison to write.
-    facts: weights, precision, tile and other settings that change the result.
+    settings: weights, precision, tile and other settings that change the result.
     """
 
     clip: Clip
@@ -53,7 +53,7 @@ class ClipJob:
     image_suffix: str = ".png"
     target: VideoTarget | None = None
     compare: VideoTarget | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False  # whether to replace an existing result; set by `check`
 
     def __post_init__(self) -> None:
@@ -228,7 +228,7 @@ class ClipJob:
             "timeline": hashlib.sha256(timeline.encode()).hexdigest(),
             "kind": self.kind,
             "compare": self.compare is not None,
-            **self.facts,
+            **self.settings,
         }
         for target in (self.target, self.compare):
             if target:

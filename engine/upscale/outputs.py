@@ -63,9 +63,13 @@ def restored_keys(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tensor]:
     """Restore consecutive key frames of one scene; yields each with the intermediate frames after it."""
-    facts, line, scene = job.facts, job.timeline, job.timeline.scene(run[0])
+    settings, line, scene = job.settings, job.timeline, job.timeline.scene(run[0])
     options = Options(
-        facts["precision"], facts["tile"], ensemble=request.ensemble, context=request.context, workers=facts["workers"]
+        settings["precision"],
+        settings["tile"],
+        ensemble=request.ensemble,
+        context=request.context,
+        workers=settings["workers"],
     )
     # a space-time network needs two key frames: pass the same one twice
     single = len(scene) == 1 and network.space_time

@@ -36,7 +36,7 @@ def plan_numbers(jobs: list[ClipJob], network: Network, request: Request, device
             chosen[str(number)] = {"tile": tile, "workers": workers}
     chosen = distributed.broadcast(chosen)
     for number, job in enumerate(jobs):
-        job.facts |= {"precision": chosen["precision"], **chosen[str(number)]}
+        job.settings |= {"precision": chosen["precision"], **chosen[str(number)]}
 
 
 def choose_precision(job: ClipJob, network: Network, request: Request, device: torch.device) -> str:

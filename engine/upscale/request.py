@@ -195,7 +195,7 @@ def make_job(
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
     size, network_size = targets.sizes(network, weights, clip, request)
-    facts = {
+    settings = {
         "weights": sha256(weights),
         "padding": request.padding or network.padding,
         "spacing": network.spacing,
@@ -214,13 +214,13 @@ def make_job(
         image_suffix=suffix if kind == "image" else image_suffix(clip, request),
         target=targets.video_target(clip, out, request, size) if kind == "video" else None,
         compare=targets.video_target(clip, out, request, size, compare=True) if request.compare else None,
-        facts=facts,
+        settings=settings,
     )
     if isinstance(job, SceneJob):
         job.multiple = network.multiple
         # One frame of a scene is restored at a time, so that a filter over five frames would take five times as long.
-        job.facts["temporal_filter"] = request.temporal_filter or "none"
-        job.reach = reach(network, job.facts["temporal_filter"], request.context)
+        job.settings["temporal_filter"] = request.temporal_filter or "none"
+        job.reach = reach(network, job.settings["temporal_filter"], request.context)
     return job
 
 

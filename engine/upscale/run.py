@@ -73,14 +73,14 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
                 jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
     if jobs and pipe.is_pipe(request.out):
         plan_numbers(jobs, network, request, device)
-        return pipe.write(jobs[0], precision.prepare(network, jobs[0].facts["precision"]), request, device)
+        return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
     check_places([place for job in jobs for place in job.places], inputs(request))
     for job in jobs if request.trust else ():
         check_trust(job, request)
     with locked(request.out, jobs) if distributed.is_main() else nullcontext():
         written = make_all(jobs, network, request, device, failures)
         if request.trust and distributed.is_main():
-            network = precision.prepare(network, jobs[0].facts["precision"]) if written else network
+            network = precision.prepare(network, jobs[0].settings["precision"]) if written else network
             written += [write_trust(job, network, request, device) for job in jobs if job.out in written]
     distributed.stop()
     failures.close(total)
@@ -98,7 +98,7 @@ def make_all(
             say("nothing to do: every output is complete")
         return []
     plan_numbers(jobs, network, request, device)
-    network = precision.prepare(network, jobs[0].facts["precision"])
+    network = precision.prepare(network, jobs[0].settings["precision"])
     if request.compile:
         precision.compile_parts_(network)
     begin(jobs, request)
@@ -186,7 +186,7 @@ def make_pieces(
 ) -> None:
     """Restore the missing frames of consecutive pieces; a thread converts, writes and encodes them."""
     if isinstance(job, SceneJob):
-        options = Options(job.facts["precision"], None, ensemble=request.ensemble, workers=1)
+        options = Options(job.settings["precision"], None, ensemble=request.ensemble, workers=1)
         return scene.make_pieces(job, numbers, network, options, device, bar)
     ends = {job.frames_of(number)[-1]: number for number in numbers}
 

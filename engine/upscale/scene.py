@@ -48,7 +48,7 @@ class Row(NamedTuple):
 
 @dataclass
 class SceneJob(ClipJob):
-    """A scene and its upscaled version. `facts` holds tile and precision as for other clips."""
+    """A scene and its upscaled version. `settings` holds tile and precision as for other clips."""
 
     multiple: int = 8
     reach: int = 0  # scenes before and after this one that the network sees
@@ -65,7 +65,7 @@ class SceneJob(ClipJob):
 
     @property
     def regions(self) -> list[tiles.Tile]:
-        tile = self.facts["tile"]
+        tile = self.settings["tile"]
         if self._plan is None or self._plan[0] != tile:
             self._plan = tile, tiles.plan(self.clip.size, self.size, tile, self.multiple)
         return self._plan[1]
@@ -101,7 +101,7 @@ class SceneJob(ClipJob):
 
     @property
     def places(self) -> list[Path]:
-        return [self.out, self.work, *([self.sidecar] if sidecar(self.scene.facts) else [])]
+        return [self.out, self.work, *([self.sidecar] if sidecar(self.scene.info) else [])]
 
     def identity(self) -> dict[str, Any]:
         low, high = self.scene.limits
@@ -168,7 +168,7 @@ class SceneJob(ClipJob):
         bands, content = len(self.scene.groups[number % len(self.scene.groups)]), self.piece(number).read_bytes()
         lengths, place, parts = np.frombuffer(content, "<i8", 3), 24, []
         for length, dtype in zip(
-            lengths, (np.dtype(np.float32), self.scene.facts.dtype, np.dtype(np.float32)), strict=True
+            lengths, (np.dtype(np.float32), self.scene.info.dtype, np.dtype(np.float32)), strict=True
         ):
             packed = int(np.frombuffer(content, "<i8", 1, place)[0])
             values = np.frombuffer(imagecodecs.zstd_decode(content[place + 8 : place + 8 + packed]), dtype)
@@ -183,7 +183,7 @@ class SceneJob(ClipJob):
         self.check_free()
         whole = self.work / f"whole{self.out.suffix}"
         groups = self.scene.groups
-        writer = RasterWriter(whole, self.scene.facts, self.size)
+        writer = RasterWriter(whole, self.scene.info, self.size)
         with writer.opened():
             if writer.interleaved:
                 streams = [self._finished(group) for group in range(len(groups))]
@@ -197,10 +197,10 @@ class SceneJob(ClipJob):
                 for first, last in self._strips():
                     for strip in self._alpha(first, last):
                         writer.write((writer.count - 1,), strip)
-            if self.scene.facts.mask:
+            if self.scene.info.mask:
                 for first, last in self._strips():
                     writer.write_mask(self._valid_anywhere(first, last))
-        if (text := sidecar(self.scene.facts)) is not None:
+        if (text := sidecar(self.scene.info)) is not None:
             with replacing(self.sidecar, replace=self.overwrite) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         move(whole, self.out, replace=self.overwrite)
@@ -224,12 +224,12 @@ class SceneJob(ClipJob):
             yield self._with_holes(strip, positions, first, last)
 
     def _with_holes(self, strip: np.ndarray, positions: tuple[int, ...], first: int, last: int) -> np.ndarray:
-        facts = self.scene.facts
-        values, valid = self._nearest([facts.bands[k] for k in positions], first, last)
+        info = self.scene.info
+        values, valid = self._nearest([info.bands[k] for k in positions], first, last)
         if valid is None:
-            keep_apart(strip, [facts.nodata[k] for k in positions], values)
+            keep_apart(strip, [info.nodata[k] for k in positions], values)
             return strip
-        keep_apart(strip, [facts.nodata[k] for k in positions], np.where(valid, values, strip))
+        keep_apart(strip, [info.nodata[k] for k in positions], np.where(valid, values, strip))
         return np.where(valid, strip, values)
 
     def _nearest(self, bands: list[int], first: int, last: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -243,12 +243,12 @@ class SceneJob(ClipJob):
         return block.values[:, rows][:, :, columns], valid
 
     def _alpha(self, first: int, last: int) -> list[np.ndarray]:
-        alpha = self.scene.facts.alpha
+        alpha = self.scene.info.alpha
         return [] if alpha is None else [self._nearest([alpha], first, last)[0]]
 
     def _valid_anywhere(self, first: int, last: int) -> np.ndarray:
         """(rows, W): whether any band is measured, by GDAL's dataset mask."""
-        valid = self._nearest(list(self.scene.facts.bands), first, last)[1]
+        valid = self._nearest(list(self.scene.info.bands), first, last)[1]
         return np.full((last - first, self.size[1]), True) if valid is None else np.logical_or.reduce(valid)
 
 
@@ -282,8 +282,8 @@ def enlarger(job: SceneJob, network: Network, options: Options, device: torch.de
             network,
             clip,
             device=device,
-            padding=job.facts.get("padding"),
-            temporal_filter=job.facts["temporal_filter"],
+            padding=job.settings.get("padding"),
+            temporal_filter=job.settings["temporal_filter"],
             frames=range(centre, centre + 1),
             times=(),
             size=(made[0], made[1]),

@@ -138,7 +138,7 @@ def _restored(
 ) -> Iterator[Tensor]:
     height, width = job.network_size
     size = (width, height) if turn % 2 else (height, width)
-    options = Options(job.facts["precision"], job.facts["tile"], context=request.context, workers=1)
+    options = Options(job.settings["precision"], job.settings["tile"], context=request.context, workers=1)
     padding: Any = request.padding
     return restore(network, clip, device=device, padding=padding, times=(), size=size, options=options)
 

@@ -23,7 +23,7 @@ TIMES = [k / 25 for k in range(15)]
 
 
 def assemble(path: Path, parts: Sequence[tuple[Path, str]], texts: Sequence[tuple[int, int, str]] = ()) -> Path:
-    """Write the given streams of the parts in this order, and subtitles (begin, end, text) in milliseconds."""
+    """Write a file with one stream of each part, in this order, and subtitles (begin, end, text) in milliseconds."""
     with av.open(str(path), "w") as file:
         sources = [av.open(str(part)) for part, _ in parts]
         origins = [getattr(source.streams, kind)[0] for source, (_, kind) in zip(sources, parts, strict=True)]
