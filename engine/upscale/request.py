@@ -44,21 +44,21 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
     """
     intermediate = bool(request.fps or request.times)
     if request.size and request.scale is not None:
-        raise InputError("--size and --scale both say how large: give one of them")
-    asked = targets.needed_scale(request, lr)
-    path = request.weight or released_for(asked, space_time=True if intermediate else None, lossy=lossy)
+        raise InputError("--size and --scale both set the output size: give one of them")
+    requested = targets.needed_scale(request, lr)
+    path = request.weight or released_for(requested, space_time=True if intermediate else None, lossy=lossy)
     network = load_network(path)
     if intermediate and not network.space_time:
         raise InputError(
             f"'{path}' holds {network.config.name.upper()} weights, which make no intermediate frames: leave --fps and "
-            "--times out, or take STNO"
+            "--times out, or use STNO weights"
         )
     for key in ("spacing", "temporal_filter"):
         if getattr(request, key) is not None:
             set_use(network, key, getattr(request, key), path)
-    if not (request.weight or network.space_time or asked in (None, network.config.scale)):
+    if not (request.weight or network.space_time or requested in (None, network.config.scale)):
         say(
-            f"no weights are for x{asked:.3g}: frames are made at x{network.config.scale} with '{path.name}' and resized"
+            f"no weights for x{requested:.3g}: frames are restored at x{network.config.scale} with '{path.name}' and resized"
         )
     return network, path
 
@@ -179,7 +179,7 @@ def open_clip(path: Path, request: Request) -> Clip:
     if request.stretch():
         raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
     if path.is_file() and path.stat().st_size > LARGE_VIDEO:
-        say(f"'{path.name}': looking through the video once for its frames, damage and scene cuts")
+        say(f"'{path.name}': scanning the video once for frames, damage and scene cuts")
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
 
 
@@ -189,7 +189,7 @@ def make_job(
     """The job for `clip`. Raises InputError for an unusable clip, before any work. cuts: frames that begin a scene."""
     suffix = out.suffix.lower()
     if str(out) == "-" and request.compare:
-        raise InputError("--compare writes a file beside the output: it does not go with `-`")
+        raise InputError("--compare writes a file next to the output: it cannot be used with `-`")
     kind = kind_of(suffix, clip)
     if kind == "frames" and (suffix in VIDEO_SUFFIXES or suffix in NO_FOLDERS):
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))

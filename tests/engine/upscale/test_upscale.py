@@ -293,7 +293,7 @@ def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, 
     made = next(restore(network, FolderClip(source), frames=[0]))
     expected = to_uint8(imresize(made, size=(round(16 * scale), round(24 * scale))))
     np.testing.assert_allclose(read_image(next(out.iterdir())).astype(int), expected, atol=1)
-    assert f"no weights are for x{scale:g}: frames are made at {weights_of}" in "".join(capsys.readouterr())
+    assert f"no weights for x{scale:g}: frames are restored at {weights_of}" in "".join(capsys.readouterr())
 
 
 def test_scale_zero_is_refused(weights, tmp_path):
