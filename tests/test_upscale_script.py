@@ -68,7 +68,7 @@ def frames(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
 
-def test_bad_input_is_one_line_and_exit_code_2(inputs, tmp_path):
+def test_bad_input_gives_one_line_and_exit_code_2(inputs, tmp_path):
     result = run(command(inputs, tmp_path / "missing.mp4", tmp_path / "out.mp4"))
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "missing.mp4" in result.stderr

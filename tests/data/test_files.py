@@ -153,7 +153,7 @@ def test_only_folders_with_the_marker_are_removed(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign", "link"]
 
 
-def test_a_tilde_is_a_name_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_tilde_is_not_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name in ("~.mp4", "~nobody/a.mp4"):
         check_apart([Path(name)], [tmp_path / "in.mp4"])

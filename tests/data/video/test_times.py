@@ -129,7 +129,7 @@ def test_codec_delay_is_not_early_sound(tmp_path):
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv"])
 @pytest.mark.parametrize("origin", [".mp4", ".mkv"])
 @pytest.mark.parametrize("steps", [[1, 3, 3, 3, 3, 3, 3, 1], [1, 1, 1, 1, 3, 7, 1, 1], [1, 1, 1, 1, 1, 1, 3, 1]])
-def test_a_variable_rate_with_b_frames_ends_when_the_source_does(tmp_path, steps, origin, result):
+def test_variable_rate_with_b_frames_keeps_the_end(tmp_path, steps, origin, result):
     times = [sum(steps[:k]) / 25 for k in range(len(steps) + 1)]
     params = {"bf": "3", "x264-params": "b-adapt=0"}
     read = VideoFile(video(tmp_path / f"in{origin}", times, options=params, base=Fraction(1, 1000)))

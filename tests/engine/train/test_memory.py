@@ -42,7 +42,7 @@ def test_copies_of_the_parameters(tmp_path: Path, ema: float, count: int) -> Non
         ),
     ],
 )
-def test_a_run_larger_than_the_memory_is_refused(
+def test_run_larger_than_the_memory_is_refused(
     tmp_path: Path, overrides: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "total_memory", lambda device: 16 * 2**30)

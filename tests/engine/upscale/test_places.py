@@ -211,7 +211,7 @@ def test_failed_run_keeps_only_a_resumable_work_folder(frames, weight, tmp_path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "large"]
 
 
-def test_a_folder_is_no_place_for_a_video(frames, weight, tmp_path):
+def test_existing_folder_is_refused_as_video_output(frames, weight, tmp_path):
     (tmp_path / "out.mp4").mkdir()
     for overwrite in (False, True):
         with pytest.raises(InputError, match=r"'.*out\.mp4' is a folder"):
@@ -220,14 +220,14 @@ def test_a_folder_is_no_place_for_a_video(frames, weight, tmp_path):
 
 
 @pytest.mark.parametrize("length", [240, 260])
-def test_names_too_long_for_the_file_system_are_refused(frames, weight, tmp_path, length):
+def test_too_long_names_are_refused(frames, weight, tmp_path, length):
     before = tree(tmp_path)
     with pytest.raises(InputError, match=r"cannot be written \(File name too long\): name another output"):
         make(frames, tmp_path / ("x" * length + ".mp4"), weight)
     assert tree(tmp_path) == before
 
 
-def test_a_pipe_with_a_name_is_refused(weight, tmp_path):
+def test_named_pipe_is_refused(weight, tmp_path):
     os.mkfifo(tmp_path / "in.mp4")
     with pytest.raises(InputError, match="is a pipe or a device"):
         make(tmp_path / "in.mp4", tmp_path / "out.mp4", weight)

@@ -360,7 +360,7 @@ def test_profiles_and_images_without_georeference(tmp_path, weight):
         assert out.info["icc_profile"] == profile and out.size == (112, 80) and out.mode == "RGB"
 
 
-def test_a_scene_into_a_folder(tmp_path, weight):
+def test_scene_into_a_folder(tmp_path, weight):
     source = write(tmp_path / "in.tif", (picture() * 250).astype(np.uint8))
     make(source, weight, "large")
     assert [path.name for path in (tmp_path / "large").iterdir()] == ["in.tif"]
@@ -423,7 +423,7 @@ def test_white_is_zero_files(tmp_path, weight):
         assert abs(values[20:, :50].mean() - 200) < 2 and abs(values[20:, 62:].mean() - 60) < 2
 
 
-def test_a_palette_becomes_colours_and_its_nodata_a_mask(tmp_path, weight, capsys):
+def test_palette_becomes_rgb_and_its_nodata_a_mask(tmp_path, weight, capsys):
     data = halves((1, 2))
     data[:, :10] = 7
     source = write(tmp_path / "in.tif", data, photometric="palette", nodata=7)

@@ -208,7 +208,7 @@ def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch,
     assert upscale(resumed) == []
 
 
-def test_a_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
+def test_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
     source = make_video(tmp_path / "in.mp4", frames=3)
     whole = upscale(request(source, tmp_path / "whole" / "out.mp4", weights["mtdo"]))[0]
     work = tmp_path / "broken" / ".out.mp4.upscaling"

@@ -72,7 +72,7 @@ def test_windows_and_new_frames_end_at_scene_cuts(weights, tmp_path, capsys):
     assert not np.array_equal(VideoFile(tmp_path / "off.mkv").array(11), VideoFile(tmp_path / "off.mkv").array(10))
 
 
-def test_a_scene_of_one_frame(weights, tmp_path):
+def test_scene_of_one_frame(weights, tmp_path):
     source = video(tmp_path / "in.mp4", LONG[:1])
     make(source, tmp_path / "out.mp4", weights["stno"], fps="x2", scale=2.0)
     assert len(facts(tmp_path / "out.mp4").times) == 1
@@ -96,7 +96,7 @@ def test_any_output_rate_and_size(weights, tmp_path):
 
 
 @pytest.mark.parametrize(("size", "shape"), [(None, (4, 3)), ("48x", (4, 3)), ("64x32", (1, 1)), ("48x48", (2, 1))])
-def test_the_shape_on_the_screen_is_kept(weights, tmp_path, capsys, size, shape):
+def test_display_aspect_ratio_is_kept(weights, tmp_path, capsys, size, shape):
     """24x16 pixels of 4:3 are shown as 2:1."""
     join.write_piece(tmp_path / "in.mkv", pictures(2), Encoding("h264", aspect=Fraction(4, 3)), Fraction(25))
     make(tmp_path / "in.mkv", tmp_path / "out.mp4", weights["stno"], size=size, scale=None if size else 2.0)
@@ -179,7 +179,7 @@ def test_pipes(weights, tmp_path, monkeypatch):
         make(Path("-"), Path("-"), weights["mtdo"], pipe_format="rgb24", input_size="24x16")
 
 
-def test_what_a_pipe_cannot_carry_is_named_or_refused(weights, tmp_path, monkeypatch, capsys):
+def test_unsupported_properties_of_pipes_are_named_or_refused(weights, tmp_path, monkeypatch, capsys):
     sent = io.BytesIO()
     monkeypatch.setattr(pipe, "_frames", sent)
     make(video(tmp_path / "a.mp4", LONG[:3], sound=["aac"]), Path("-"), weights["mtdo"])
