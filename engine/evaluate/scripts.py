@@ -86,7 +86,10 @@ def prepare(
     mapping: dict[str, Any] = read_yaml(options.config) if options.config else {"data": {"val": {"kind": "auto"}}}
     mapping["name"] = run_name(weights)
     mapping["network"] = to_mapping(model.config)
-    mapping["data"] = {**model.uses, **(mapping.get("data") or {})}
+    data = mapping.get("data") or {}
+    mapping["data"] = (
+        {**model.uses, **data} if isinstance(data, dict) else data
+    )  # `config_from_mapping` refuses other types
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []

@@ -118,11 +118,12 @@ def test_moving_objects_are_detected_on_request(tiny: Config) -> None:
 
 
 def test_report_has_both_means_and_the_settings(tiny: Config) -> None:
-    config = replace(tiny, eval=replace(tiny.eval, frames=2))
+    config = replace(tiny, eval=replace(tiny.eval, frames=2), data=replace(tiny.data, spacing=2))
     report = evaluate(models.build(NETWORK), open_source(tiny, "val"), config, device=CPU, progress=False)
     assert report["mean_over_clips"] == report["mean"]
     assert report["settings"]["frames"] == "only the first 2 of each clip"
     assert report["settings"]["padding"] == "reflect"
+    assert report["settings"]["spacing"] == "2 between the frames of a window"
     assert ("padding", "reflect") in provenance(report)
 
 

@@ -51,6 +51,12 @@ def test_spacing_is_the_only_network_key_to_override(weights: dict[str, Path]) -
         scripts.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
 
 
+def test_a_config_whose_data_is_no_group_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("network: {name: mtdo}\ndata: [1]\n")
+    with pytest.raises(InputError, match=r"'data': expected a group of keys, got \[1\]"):
+        scripts.prepare(options(weights["mtdo"], "--config", str(tmp_path / "a.yaml")), space_time=False)
+
+
 @pytest.mark.parametrize("number", ["0", "-2"])
 def test_frame_count_below_one_is_refused(weights: dict[str, Path], number: str) -> None:
     with pytest.raises(InputError, match=rf"eval\.frames': expected at least 1, got {number}"):

@@ -23,6 +23,7 @@ from engine.train import run, runs, validation
 from engine.train.logger import Logger
 from engine.train.loop import Trainer
 from engine.train.optim import load_optimizer_tensors
+from engine.train.resume import check_changes
 from engine.train.states import STATE
 from engine.train.stops import Interrupted
 from errors import InputError
@@ -109,6 +110,25 @@ def test_initial_weights_are_not_needed_for_resume(begun: Path, tmp_path: Path) 
     Trainer(config, tmp_path, CPU, fresh=False).load(begun)
     with pytest.raises(InputError, match="gone"):
         Trainer(config, tmp_path, CPU)
+
+
+def test_another_number_of_processes_is_reported(begun: Path) -> None:
+    header, config = load_tensors(begun / STATE)[1], config_with(begun, "train.steps=2")
+    assert check_changes(header, config, header["data"], 1, False) == ""
+    assert check_changes(header | {"world": 4}, config, header["data"], 1, False) == "4 processes -> 1"
+
+
+def test_a_moved_run_continues_in_its_new_folder(
+    begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (begun / STATE).read_bytes()
+    moved = tmp_path / "elsewhere" / "renamed"
+    shutil.copytree(begun, moved)
+    runs.train_and_report(None, ["train.steps=3"], str(moved))
+    assert load_tensors(moved / STATE)[1]["step"] == 3 and (moved / "report.json").is_file()
+    assert (begun / STATE).read_bytes() == before
+    said = capsys.readouterr().out
+    assert f"writing to {moved}" in said and "changes: train.steps 2 -> 3" in said
 
 
 def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) -> None:
