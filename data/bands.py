@@ -14,6 +14,7 @@ import numpy as np
 from errors import InputError
 from settings import Between, check_fields
 
+USUAL = (0.1, 99.9)  # default percentiles that map to black and white
 DARK = 2**14  # 16-bit frames whose values all stay at or below this hold fewer bits
 
 Band = Annotated[int, Between(1, 10_000)]
@@ -55,7 +56,7 @@ class BandMap:
 
     @classmethod
     def fit(cls, bands: Bands, frames: Sequence[np.ndarray], dtype: np.dtype, source: str) -> BandMap:
-        """Limits from some (H, W, C) frames of a clip; `source` names it in messages."""
+        """Limits from some (H, W, C) frames of a clip, missing values NaN; `source` names it in messages."""
         present = frames[0].shape[-1]
         choice = bands.choice or ((1, 2, 3) if present >= 3 else (1,))
         if max(choice) > present:
@@ -68,7 +69,7 @@ class BandMap:
             low, high = (np.full(len(picked), limit, np.float32) for limit in bands.limits)
         else:
             values = np.concatenate([frame[..., picked].reshape(-1, len(picked)) for frame in frames])
-            low, high = np.percentile(values, bands.percentiles, axis=0).astype(np.float32)
+            low, high = np.nanpercentile(values, bands.percentiles, axis=0).astype(np.float32)
         if not (high > low).all():
             raise InputError(f"{source}: a band is constant ({low.min():g}) and cannot be stretched; set bands.limits")
         return cls(picked, dtype, low, high)

@@ -25,14 +25,19 @@ def store_frame(path: Path, array: np.ndarray) -> None:
     damage by a power failure.
     """
     with replacing(path, sync=False) as temporary:
-        rows = imagecodecs.delta_encode(np.ascontiguousarray(array), axis=1)
+        rows = imagecodecs.delta_encode(np.ascontiguousarray(array).view(_bits(array.dtype)), axis=1)
         temporary.write_bytes(imagecodecs.zstd_encode(rows.tobytes(), level=1))
 
 
 def load_frame(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> np.ndarray:
     """Read a frame written by `store_frame`."""
-    rows = np.frombuffer(imagecodecs.zstd_decode(path.read_bytes()), dtype).reshape(shape)
-    return imagecodecs.delta_decode(rows, axis=1)
+    rows = np.frombuffer(imagecodecs.zstd_decode(path.read_bytes()), _bits(dtype)).reshape(shape)
+    return imagecodecs.delta_decode(rows, axis=1).view(dtype)
+
+
+def _bits(dtype: np.dtype) -> np.dtype:
+    """Unsigned integers of the same size: their differences are exact for every type, also for NaN."""
+    return np.dtype(f"u{np.dtype(dtype).itemsize}")
 
 
 def write_frame(

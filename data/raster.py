@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data import tiff
+from data import tiff, world_file
 from errors import InputError
 
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
@@ -108,6 +108,8 @@ class RasterInfo:
     place: dict[str, Any] = field(default_factory=dict)  # crs, transform, gcps, rpcs
     palette: np.ndarray | None = None
     inverted: bool = False
+    opacity: int | None = None  # the band with alpha, also if the result has none
+    alpha_info: dict[str, Any] = field(default_factory=dict)  # scale, offset, unit and name of alpha
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -156,6 +158,15 @@ class Raster:
         with self._open() as file:
             return self._block(file, list(self.info.bands), {"out_shape": shape})
 
+    def opacity_is_data(self) -> bool:
+        """Whether most values of the band called alpha are neither 0 nor the largest one, as in a band of measured values."""
+        if self.info.opacity is None:
+            return False
+        height, width = self.info.size
+        with self._open() as file:
+            alpha = file.read(self.info.opacity, out_shape=(min(height, 512), min(width, 512)))
+        return bool(((alpha > 0) & (alpha < alpha.max())).mean() > 0.5)
+
     def _block(self, file: Any, bands: list[int], where: dict[str, Any]) -> Block:
         if self.info.palette is not None:
             colours = self.info.palette[file.read(1, **_of_one_band(where))]
@@ -163,10 +174,25 @@ class Raster:
             values = np.moveaxis(colours, -1, 0)[[band - 1 for band in bands]]
             return Block(values, None if valid.all() else np.broadcast_to(valid, values.shape))
         values = file.read(bands, **where)
-        valid = file.read_masks(bands, **where) != 0
+        valid = self._unmasked(file, bands, where)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values)
         return Block(values, None if valid.all() else valid)
+
+    def _unmasked(self, file: Any, bands: list[int], where: dict[str, Any]) -> np.ndarray:
+        """(bands, rows, columns): where nodata, masks and transparency leave the values visible.
+
+        GDAL takes alpha for a mask only in files of 8 and 16 bits, and small values of 16 bits for 0; so alpha is read here.
+        """
+        opacity = self.info.opacity
+        if opacity is None:
+            return file.read_masks(bands, **where) != 0
+        from rasterio.enums import MaskFlags
+
+        by_alpha = [MaskFlags.alpha in file.mask_flag_enums[band - 1] for band in bands]
+        visible = file.read(opacity, **_of_one_band(where)) > 0
+        valid = np.repeat(visible[None], len(bands), axis=0)
+        return valid if all(by_alpha) else valid & (file.read_masks(bands, **where) != 0)
 
 
 def _of_one_band(where: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +220,8 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
     bands = tuple(choice) if choice is not None else tuple(k for k in range(1, file.count + 1) if k != alpha)
     flags = [file.mask_flag_enums[band - 1] for band in bands]
     masked = any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
-    hidden = choice is not None and alpha is not None and alpha not in bands
+    opacity = alpha if choice is None or alpha not in bands else None
+    hidden = choice is not None and opacity is not None
     structure = file.tags(ns="IMAGE_STRUCTURE")
     bits = file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS")
     icc = file.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
@@ -219,7 +246,12 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
         cog=structure.get("LAYOUT") == "COG",
         place=_place(file, path),
         inverted=file.driver == "GTiff" and tiff.describe(path).kind == "MINISWHITE",
-    )
+        opacity=opacity,
+        alpha_info={} if alpha is None else {
+            "scale": file.scales[alpha - 1], "offset": file.offsets[alpha - 1], "unit": file.units[alpha - 1],
+            "name": file.descriptions[alpha - 1], "tags": _without_statistics(file.tags(alpha)),
+        },
+    )  # fmt: skip
 
 
 def _palette(file: Any, path: Path) -> np.ndarray | None:
@@ -257,7 +289,7 @@ def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.nda
 
 
 def _namespaces(file: Any) -> list[str]:
-    left_out = ("COLOR_", "xml:gml")  # gml: the georeference of JPEG 2000
+    left_out = ("COLOR_", "xml:")  # rasterio cannot write XML: XMP, gml (the georeference of JPEG 2000)
     return [space for space in file.tag_namespaces() if space not in NOT_COPIED and not space.startswith(left_out)]
 
 
@@ -265,12 +297,24 @@ def _without_statistics(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if not key.startswith("STATISTICS_")}
 
 
+def _crs_of_sidecar(path: Path) -> Any:
+    """The reference system in the .prj file next to an image with a world file, which GDAL does not read for TIFF; else None."""
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    content = world_file.reference(path)
+    try:
+        return CRS.from_wkt(content.decode(), morph_from_esri_dialect=True) if content else None
+    except (CRSError, UnicodeDecodeError):
+        return None
+
+
 def _place(file: Any, path: Path) -> dict[str, Any]:
     points, points_crs = file.gcps
     place: dict[str, Any] = {"rpcs": file.rpcs}
     if points:
         return place | {"gcps": points, "crs": points_crs}
-    place["crs"] = file.crs
+    place["crs"] = file.crs or _crs_of_sidecar(path)
     known = not file.transform.is_identity  # GDAL returns the identity for files without a transform
     if known or (file.driver == "GTiff" and tiff.describe(path).georeferenced):
         place["transform"] = file.transform

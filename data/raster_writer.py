@@ -124,18 +124,33 @@ class RasterWriter:
         if ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()
         for space, tags in info.tags.items():
-            file.update_tags(**({"ns": space} if space else {}), **tags)
-        for band, tags in zip(numbers, info.band_tags, strict=True):
+            file.update_tags(**({"ns": space} if space else {}), **self._enlarged(tags))
+        alpha = info.alpha_info if info.alpha is not None else {}
+        if alpha:
+            numbers = info.numbers
+        for band, tags in zip(numbers, (*info.band_tags, alpha.get("tags", {})), strict=False):
             file.update_tags(band, **tags)
         for name, values, usual in (("scales", info.scales, 1.0), ("offsets", info.offsets, 0.0)):
+            values = (*values, alpha[name[:-1]]) if alpha else values
             if set(values) != {usual}:
                 known = dict(zip(numbers, values, strict=True))
                 setattr(file, name, [known.get(number, usual) for number in range(1, self.count + 1)])
-        for band, unit, title in zip(numbers, info.units, info.names, strict=True):
+        units, names = (*info.units, alpha.get("unit")), (*info.names, alpha.get("name"))
+        for band, unit, title in zip(numbers, units, names, strict=False):
             if unit:
                 file.set_band_unit(band, unit)
             if title:
                 file.set_band_description(band, title)
+
+    def _enlarged(self, tags: dict[str, str]) -> dict[str, str]:
+        """Tags with the resolution of the larger picture, so that a print keeps its size."""
+        if tags.get("TIFFTAG_RESOLUTIONUNIT", "1")[0] == "1":  # no unit
+            return tags
+        changed = dict(tags)
+        for key, axis in (("TIFFTAG_YRESOLUTION", 0), ("TIFFTAG_XRESOLUTION", 1)):
+            if key in tags:
+                changed[key] = f"{float(tags[key]) * self.size[axis] / self.info.size[axis]:.9g}"
+        return changed
 
     def _colours(self) -> list[Any]:
         """Colour interpretation of each band of the file."""

@@ -139,7 +139,7 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
 
 
 def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A page as in `read`, and where its values are measured, (H, W, C) bool, by nodata and a mask; None: everywhere.
+    """A page as in `read`, and where its values are measured, (H, W, C) bool, by nodata, a mask and NaN; None: everywhere.
 
     Only gray and RGB are looked at: in palettes and inverted gray, nodata is no value of the array that is returned.
     """
@@ -152,9 +152,9 @@ def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray
             and header.bitspersample > 1
         ):
             valid = _valid(file, number, array)
-    if valid is None or valid.all():
-        return _finite(array), None
-    return array, valid
+    if array.dtype.kind == "f" and not (known := np.isfinite(array)).all():
+        valid = known if valid is None else known & valid
+    return array, None if valid is None or valid.all() else valid
 
 
 def _valid(file: tifffile.TiffFile, number: int, array: np.ndarray) -> np.ndarray | None:
@@ -275,6 +275,16 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """
     with _opened(path) as file:
         return tags_of(_first(file) if page is None else file.pages[page].aspage())
+
+
+def kinds_of_details(path: str | Path) -> list[str]:
+    """Which of EXIF and XMP a TIFF has; empty for other files."""
+    try:
+        with _opened(path) as file:
+            tags = _first(file).tags
+            return ["EXIF"] * (EXIF_IFD in tags or GPS_IFD in tags) + ["XMP"] * (XMP in tags)
+    except (ValueError, OSError):  # JPEG 2000
+        return []
 
 
 def read_details(path: str | Path, page: int | None = None) -> Details:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data import tiff
-from data.bands import BandMap, Bands
+from data.bands import USUAL, BandMap, Bands
 from data.clips.base import Clip
 from data.details import Details
 from data.media import IMAGE_SUFFIXES, ImageInfo, colours, page_numbers, probe, read_details, read_geo, read_measured
@@ -87,9 +87,36 @@ class _StoredClip(Clip):
     def band_map(self) -> BandMap | None:
         if self.bands is None:
             return None
-        step = max(len(self) // STRETCH_FRAMES, 1)
-        frames = [self._checked(index) for index in range(0, len(self), step)]
-        return BandMap.fit(self.bands, frames, self._info.dtype, self.source(0))
+        return BandMap.fit(self.bands, self._known_values(), self._info.dtype, self.source(0))
+
+    def _known_values(self) -> list[np.ndarray]:
+        """(H, W, bands) of some frames, missing values NaN."""
+        frames = []
+        for index in range(0, len(self), max(len(self) // STRETCH_FRAMES, 1)):
+            array, (_, valid) = self._checked(index), self._measured(index)
+            frames.append(array if valid is None else np.where(valid, array.astype(np.float64), np.nan))
+        return frames
+
+    @property
+    def colourless_bands(self) -> int:
+        """Number of bands if they are too many for gray or RGB with or without transparency; else 0."""
+        info = self._info
+        return info.bands if info.bands > 4 or (info.bands == 4 and not info.alpha) else 0
+
+    def stretch_by_default(self) -> str | None:
+        """Stretch values that are neither 8 nor 16 bits nor in the range 0 to 1, as scenes are. Returns a message if so."""
+        if self.bands is not None or self._info.bits < 32:
+            return None
+        frames = self._known_values()
+        low, high = min(map(np.nanmin, frames)), max(map(np.nanmax, frames))
+        if not np.isfinite([low, high]).all() or (low >= -1 and high <= 2):
+            return None
+        self.bands = Bands(percentiles=USUAL)
+        self.__dict__.pop("band_map", None)  # cached without a stretch
+        return (
+            f"'{self.name}': {self._info.dtype} values of {low:g} to {high:g} are stretched for the network; results are in the "
+            "units of the source (other limits: --limits, --percentiles)"
+        )
 
     def array(self, index: int) -> np.ndarray:
         array = self._checked(self.check_index(index))

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data.bands import DARK, Bands
+from data import tiff
+from data.bands import DARK, USUAL, Bands
 from data.clips.base import Clip
 from data.raster import Block, Raster, RasterInfo
 from data.validity import filled
 from errors import InputError
-
-USUAL = (0.1, 99.9)  # default percentiles that map to black and white
 
 
 class SceneClip(Clip):
@@ -74,6 +73,14 @@ class SceneClip(Clip):
     def notes(self) -> list[str]:
         """Messages on how the values are converted."""
         notes = [self.stretched] if self.stretched else []
+        if self.raster.opacity_is_data():
+            band = self.info.opacity
+            notes.append(
+                f"'{self.path.name}': band {band} is declared as transparency and enlarged by nearest neighbour; if it holds data, "
+                f"remove that mark first (gdal_translate -colorinterp_{band} undefined)"
+            )
+        if left := tiff.kinds_of_details(self.path):
+            notes.append(f"'{self.path.name}': left out of the GeoTIFF: {', '.join(left)}")
         if self.info.palette is not None:
             notes.append(f"'{self.path.name}': its palette is converted to RGB")
         return notes

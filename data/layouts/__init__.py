@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.bands import Bands
-from data.clips import Clip, CroppedClip, DegradedClip
+from data.clips import Clip, CroppedClip, DegradedClip, RegionClip
 from data.degrade import Degradation
 from data.layouts.boxes import Box, read_boxes
 from data.layouts.finders import DETECTION, FINDERS, ClipFiles, ClipQuery
@@ -155,11 +155,27 @@ def _pair(
         raise InputError(f"{entry.lr}: low resolution only, no ground truth; training and evaluation need it")
     boxes = read_boxes(entry.boxes, gt.frame_names, entry.label, notes) if entry.boxes else None
     if float(scale).is_integer():
+        full = gt.size
         gt = CroppedClip(gt, int(scale)) if scale > 1 else gt
         if lr is not None:
+            lr = _cut_to(gt.size, full, lr, int(scale), notes)
             _check_pair(gt, lr, int(scale))
             return Pair(entry.name, gt, lr, boxes)
     return Pair(entry.name, gt, DegradedClip(gt, degradation, scale), boxes)
+
+
+def _cut_to(size: tuple[int, int], full: tuple[int, int], lr: Clip, scale: int, notes: list[str]) -> Clip:
+    """LR for ground truth cropped to `size`: without the last row and column if it was made of the full frame and its size was
+    rounded up, as MATLAB's imresize does; its pixels are aligned with the upper left corner.
+    """
+    if full == size or lr.size != (-(-full[0] // scale), -(-full[1] // scale)):
+        return lr
+    height, width = size[0] // scale, size[1] // scale
+    notes.append(
+        f"clip {lr.name}: low resolution of {lr.size[1]}x{lr.size[0]} for {full[1]}x{full[0]} was rounded up: both are cropped, to "
+        f"{width}x{height} and {size[1]}x{size[0]}"
+    )
+    return RegionClip(lr, 0, 0, height, width)
 
 
 def _check_pair(gt: Clip, lr: Clip, scale: int) -> None:

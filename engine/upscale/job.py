@@ -67,7 +67,7 @@ class ClipJob:
         if self.bands is not None:
             self.dtype = self.bands.dtype
         self.channels = 3 if self.kind == "video" else self.clip.channels
-        self.alpha = self.kind != "video" and self.clip.transparent and pictures.holds_alpha(self.image_suffix)
+        self.alpha = self.kind != "video" and self.clip.transparent and pictures.holds_alpha(self.suffix)
 
     def __len__(self) -> int:
         """Number of output frames."""
@@ -150,11 +150,16 @@ class ClipJob:
             return False
         if self.kind == "video":
             return is_filled(self.piece(number))
-        return all(is_filled(self.image(index)) for index in self.frames_of(number))
+        return all(self.has(index) for index in self.frames_of(number))
 
     def has(self, index: int) -> bool:
         """Whether a frame of an unfinished piece exists."""
-        return is_filled(self.raw(index) if self.kind == "video" else self.image(index))
+        return is_filled(self.raw(index) if self.keeps_raw else self.image(index))
+
+    @property
+    def keeps_raw(self) -> bool:
+        """Whether finished frames are kept without a format, because one file is made of them."""
+        return self.kind in ("video", "stack")
 
     def keep(self, index: int, frame: Any) -> None:
         """Write a restored frame (3, H, W) in [0, 1] to the work folder."""
@@ -162,16 +167,15 @@ class ClipJob:
         if (holes := self.clip.holes(self.place(index)[0])) is not None:
             source, valid = holes
             array = with_holes(array, np.zeros_like(source) if self.kind == "video" else source, valid)
-        if self.kind == "video":
+        if self.alpha:
+            alpha = pictures.enlarged_alpha(self.clip, self.place(index), self.size, array.dtype)
+            array = np.concatenate([array, alpha], axis=-1)
+        if self.keeps_raw:
             frame_writer.store_frame(self.raw(index), array)
             return
-        if self.alpha:
-            array = np.concatenate(
-                [array, pictures.enlarged_alpha(self.clip, self.place(index), self.size, array.dtype)], axis=-1
-            )
-        geo = self.geo(index) if self.kind == "frames" else None
         if self.kind == "frames":
             self._write_side_files(index, self.image(index), replace=True)
+        geo = self.geo(index) if self.kind == "frames" else None
         frame_writer.write_frame(self.image(index), array, geo, self.details(index), self.alpha)
 
     def details(self, index: int) -> Details:
@@ -204,7 +208,7 @@ class ClipJob:
 
     def stored(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
-            if self.kind == "video":
+            if self.keeps_raw:
                 yield frame_writer.load_frame(self.raw(index), self.shape, self.dtype)
             else:
                 yield read_image(self.image(index))

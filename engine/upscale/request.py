@@ -106,7 +106,7 @@ def open_member(member: Member, request: Request) -> Clip:
         return open_clip(member.path, request)
     clip = FolderClip(member.frames, Path(member.output).name, fps=request.input_fps, bands=request.stretch())
     clip.examine()
-    return clip
+    return stretched(clip, request)
 
 
 def inputs(request: Request) -> list[Path]:
@@ -154,7 +154,26 @@ def check_members(source: Path, members: Sequence[Member], compare: bool) -> Non
 
 
 def open_clip(path: Path, request: Request) -> Clip:
-    """The clip in a file or a folder of frames. InputError for one that cannot be used, from its headers."""
+    """The clip in a file or a folder of frames, in [0, 1]. InputError for one that cannot be used."""
+    return stretched(open_files(path, request), request)
+
+
+def stretched(clip: Clip, request: Request) -> Clip:
+    """The clip with its values in [0, 1]. InputError for more bands than colours, unless the request chooses some."""
+    if not isinstance(clip, FolderClip | TiffStackClip) or request.stretch():
+        return clip
+    if count := clip.colourless_bands:
+        raise InputError(
+            f"{clip.source(0)}: has {count} bands, and a picture shows one or three: choose them, for example --bands 3,2,1 (all "
+            "bands are kept only of GeoTIFFs of one image, read with rasterio and written as .tif)"
+        )
+    if message := clip.stretch_by_default():
+        say(message)
+    return clip
+
+
+def open_files(path: Path, request: Request) -> Clip:
+    """The clip in a file or a folder of frames, as stored."""
     if path.is_dir():
         try:
             clip = FolderClip(path, fps=request.input_fps, bands=request.stretch())

@@ -471,3 +471,17 @@ def test_lists_in_another_encoding(tmp_path):
     (tmp_path / "sep_testlist.txt").write_bytes(b"caf\xe9/1\n")
     with pytest.raises(InputError, match=r"sep_testlist\.txt: cannot be read as a list of clips"):
         open_layout(tmp_path, split="test")
+
+
+def test_low_resolution_that_was_rounded_up_is_cropped(tmp_path):
+    """GT of 18x27 at scale 4: MATLAB makes LR of 5x7; its first 4x6 pixels are those of the first 16x24 of GT."""
+    gt = RANDOM.integers(0, 255, (18, 27, 3), np.uint8)
+    lr = RANDOM.integers(0, 255, (5, 7, 3), np.uint8)
+    for name in ("0.png", "1.png"):
+        write_image(tmp_path / "GT" / "a" / name, gt)
+        write_image(tmp_path / "LRx4" / "a" / name, lr)
+    layout = open_layout(tmp_path, scale=4)
+    pair = layout.pairs[0]
+    assert pair.gt.size == (16, 24) and pair.lr.size == (4, 6)
+    assert np.array_equal(pair.lr.array(1), lr[:4, :6]) and np.array_equal(pair.gt.array(1), gt[:16, :24])
+    assert "was rounded up" in layout.notes[0]
