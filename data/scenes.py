@@ -30,6 +30,7 @@ UNLIKE = 0.6  # correlation below which two thumbnails show different scenes
 CHANGED = 0.1  # share of the histogram's mass that changes at least ...
 CONTRAST = 4.0  # ... and times the median change around
 AROUND = 4  # number of frames before and after that a change is compared with
+MOST_PIXELS = 2**18  # of the histograms of two single pictures
 FLAT = 0.01  # deviation (share of the full range) below which a thumbnail is too flat to be correlated
 RULE = f"{SIDE} {UNLIKE} {CHANGED} {CONTRAST} {AROUND}"  # version of the rule: cached results of other versions are ignored
 
@@ -59,9 +60,9 @@ def look(array: np.ndarray) -> Look:
     return Look(histogram(array), luma)
 
 
-def histogram(array: np.ndarray) -> np.ndarray:
-    """(3, 16) histogram of every fourth row and column of an (H, W, C) frame as stored, each row summing to 1."""
-    pixels = rgb(array)[::STRIDE, ::STRIDE].reshape(-1, 3)
+def histogram(array: np.ndarray, stride: int = STRIDE) -> np.ndarray:
+    """(3, 16) histogram of every `stride`-th row and column of an (H, W, C) frame as stored, each row summing to 1."""
+    pixels = rgb(array)[::stride, ::stride].reshape(-1, 3)
     unit = pixels.astype(np.float32) / LEVELS[array.dtype]
     levels = np.clip(unit * LEVELS_PER_CHANNEL, 0, LEVELS_PER_CHANNEL - 1).astype(np.int64)
     counts = [np.bincount(levels[:, channel], minlength=LEVELS_PER_CHANNEL) for channel in range(3)]
@@ -80,6 +81,19 @@ def correlation(before: np.ndarray, after: np.ndarray) -> float:
         return float(np.abs(after - before).mean() < 1 / LEVELS_PER_CHANNEL)
     a, b = before - before.mean(), after - after.mean()
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+
+
+def unlike(before: np.ndarray, after: np.ndarray) -> bool:
+    """Whether two (H, W, C) pictures of one size show different things, without other pictures to compare the change with:
+    their thumbnails are hardly correlated, and their histograms differ by more than those of two samples of the same values.
+    """
+    if correlation(look(before).small, look(after).small) >= UNLIKE:
+        return False
+    stride = max(int((before.shape[0] * before.shape[1] / MOST_PIXELS) ** 0.5), 1)
+    one, two = histogram(before, stride), histogram(after, stride)
+    samples = before[::stride, ::stride, 0].size
+    chance = (LEVELS_PER_CHANNEL / (np.pi * samples)) ** 0.5  # expected change of 16 equally filled bins
+    return float(np.abs(one - two).sum()) / 6 > CHANGED + chance
 
 
 def changes(clip: Clip) -> list[Change]:

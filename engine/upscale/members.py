@@ -53,7 +53,7 @@ def find_members(
         found = _of_folder(folder, out, stills, image_suffix, note)
         members += found
         hollow += [] if found else [folder.name]
-    members.sort(key=lambda member: natural_key(member.output))
+    members.sort(key=lambda member: (natural_key(member.output), natural_key(member.path.name)))
     if not members and not pictures:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
     if hollow:

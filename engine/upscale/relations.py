@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.clips import FolderClip, frame_numbers
 from data.media import ImageInfo, probe, read_geo
-from data.scenes import UNLIKE, changes
+from data.scenes import unlike
 from errors import InputError
 
 PAIRS = 16  # pairs of neighbours that are compared
@@ -68,12 +68,12 @@ def _counts_again(groups: Sequence[Sequence[Path]]) -> bool:
     numbers = [frame_numbers([path.stem for path in group]) for group in groups]
     if any(one is None or _has_gaps(one) for one in numbers) or len({one[0] for one in numbers if one}) > 1:
         return False
-    return all(_alike([before[-1], after[0]]) < UNLIKE for before, after in pairwise(groups))
+    return all(_unlike([before[-1], after[0]]) for before, after in pairwise(groups))
 
 
 def unrelated(pictures: Sequence[Path], joined: bool) -> str:
     """Why pictures are not frames of one clip, or an empty text: they have many sizes, show several places, or most have nothing
-    in common with the next one. joined: see `members.find_members`.
+    in common with the next one and their names are not those of frames. joined: see `members.find_members`.
     """
     if len(pictures) < 2:
         return ""
@@ -85,7 +85,7 @@ def unrelated(pictures: Sequence[Path], joined: bool) -> str:
         return ""
     if _several_places(pictures, next(iter(sizes))):
         return "they show different places"
-    if _nothing_in_common(pictures):
+    if (not numbers or _has_gaps(numbers)) and nothing_in_common(pictures):
         return "most have nothing in common with the next one"
     return ""
 
@@ -131,7 +131,7 @@ def _has_gaps(numbers: Sequence[int]) -> bool:
     return len({after - before for before, after in pairwise(numbers)}) > 1
 
 
-def _nothing_in_common(pictures: Sequence[Path]) -> bool:
+def nothing_in_common(pictures: Sequence[Path]) -> bool:
     """Whether most pictures are unlike the next one and the one after it: a video has cuts, but most frames continue."""
     return all(_mostly_unlike(pictures, distance) for distance in (1, 2) if distance < len(pictures))
 
@@ -140,15 +140,16 @@ def _mostly_unlike(pictures: Sequence[Path], distance: int) -> bool:
     """Whether more than half of up to `PAIRS` pairs of pictures that many places apart are unlike."""
     count = len(pictures) - distance
     pairs = [(pictures[k], pictures[k + distance]) for k in range(0, count, max(count // PAIRS, 1))]
-    return 2 * sum(_alike(pair) < UNLIKE for pair in pairs) > len(pairs)
+    return 2 * sum(_unlike(pair) for pair in pairs) > len(pairs)
 
 
-def _alike(pair: Sequence[Path]) -> float:
-    """Correlation of two pictures; 1 if they cannot be compared."""
+def _unlike(pair: Sequence[Path]) -> bool:
+    """Whether two pictures show different things; False if they cannot be compared."""
     try:
-        return changes(FolderClip(pair, allow_gaps=True))[0].correlation
+        clip = FolderClip(pair, allow_gaps=True)
+        return unlike(clip.array(0), clip.array(1))
     except InputError:
-        return 1.0
+        return False
 
 
 def some(names: Sequence[str]) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 from data.bands import hint
 from data.clips import Clip, VideoClip
 from data.clips.scene import SceneClip
-from data.scenes import scene_cuts
+from data.scenes import UNLIKE, changes, cuts_in
 from engine import distributed
 from engine.checkpoint import released_for
 from engine.distributed import say
 from engine.upscale import quality, targets
+from engine.upscale.relations import nothing_in_common
 from engine.upscale.request import Request
 
 
@@ -28,14 +29,30 @@ def find_cuts(clip: Clip, request: Request) -> list[int]:
     """Detect and print the first frames of scenes, on rank 0; empty if the request disables scene detection."""
     if not request.scenes or len(clip) < 2:
         return []
-    cuts = distributed.broadcast(scene_cuts(clip) if distributed.is_main() else [])
-    if cuts:
+    found = distributed.broadcast(cuts_of(clip) if distributed.is_main() else ([], False))
+    cuts, photographs = found
+    if photographs:
+        say(
+            f"clip '{clip.name}': most frames have nothing in common with the next one: they do not influence each other (pictures "
+            "of their own: --stills; frames of one scene: --no-scenes)"
+        )
+    elif cuts:
         times, _ = targets.key_times(clip, request)
         named = ", ".join(f"{times[cut]:.2f} s" for cut in cuts[:8]) + (" ..." if len(cuts) > 8 else "")
         say(
             f"clip '{clip.name}': {len(cuts)} scene cut(s) at {named}: windows and new frames do not cross them (--no-scenes: they do)"
         )
     return cuts
+
+
+def cuts_of(clip: Clip) -> tuple[list[int], bool]:
+    """First frames of scenes, and whether the clip is a folder of unrelated photographs: then every unlike one is a scene."""
+    found = changes(clip)
+    unlike = [number + 1 for number, change in enumerate(found) if change.correlation < UNLIKE]
+    paths = [path for index in range(len(clip)) if (path := clip.file(index)) is not None]
+    if 2 * len(unlike) > len(found) and len(paths) == len(clip) and nothing_in_common(paths):
+        return unlike, True
+    return cuts_in(found), False
 
 
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data.clips import FolderClip
 from data.media import read_image, write_image
 from engine.checkpoint import save_weights
 from engine.upscale.members import find_members
+from engine.upscale.remarks import cuts_of
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
@@ -182,7 +184,7 @@ def test_photographs_of_one_size_are_separate_clips(weight, tmp_path, capsys, fi
     single = tmp_path / "single.png"
     make(tmp_path / "in" / f"IMG_{first:04d}.jpg", single, weight)
     assert np.array_equal(read_image(single), read_image(tmp_path / "out" / f"IMG_{first:04d}.png"))
-    assert "one by one: most have nothing in common" in capsys.readouterr().out
+    assert "most frames have nothing in common with the next one" in capsys.readouterr().out
 
 
 def test_photographs_with_words_as_names(weight, tmp_path, capsys):
@@ -291,3 +293,11 @@ def test_linked_folder_is_a_clip_and_link_loops_are_skipped(weight, tmp_path):
     (tmp_path / "in" / "circle").symlink_to(tmp_path / "in")
     make(tmp_path / "in", tmp_path / "out", weight)
     assert listed(tmp_path / "out") == [f"{place}/00{k}.png" for place in ("link", "near") for k in range(2)]
+
+
+def test_frames_of_noise_are_not_photographs(tmp_path):
+    """Random frames are uncorrelated too, but they have the same histogram."""
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 255, (32, 40, 3), np.uint8)
+        write_image(tmp_path / f"{number:04d}.png", noise)
+    assert cuts_of(FolderClip(tmp_path)) == ([], False)
