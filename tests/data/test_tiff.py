@@ -216,5 +216,5 @@ def test_cyclic_page_chain_is_refused(tmp_path):
     assert content[link : link + 4] == bytes(4)
     content[link : link + 4] = first.to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(InputError, match="circle"):
+    with pytest.raises(InputError, match="cyclic"):
         TiffStackClip(path)

@@ -1,6 +1,6 @@
 """Combinations of GeoTIFF: types, missing values, masks, layouts and numbers of bands, read back with rasterio.
 
-Every pair of values of two properties occurs in one of the files at least.
+Every pair of values of two properties occurs in at least one of the files. The first files hold most pairs; the others are slow.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ LAYOUTS: dict[str, dict] = {
     "lzw": {"compress": "lzw", "predictor": 2}, "zstd": {"compress": "zstd"}, "deflate": {"compress": "deflate"},
     "separate": {"interleave": "band"},
 }  # fmt: skip
+FAST = 24  # cases
 
 
 def possible(case: dict) -> bool:
@@ -137,7 +138,14 @@ def build(path: Path, case: dict) -> np.ndarray:
     return valid
 
 
-@pytest.mark.parametrize("case", cover(), ids=lambda case: "-".join(map(str, case.values())))
+def cases() -> list:
+    """The cover as parameters."""
+    names = ["-".join(map(str, case.values())) for case in cover()]
+    marks = [() if number < FAST else pytest.mark.slow for number in range(len(names))]
+    return [pytest.param(case, id=name, marks=mark) for case, name, mark in zip(cover(), names, marks, strict=True)]
+
+
+@pytest.mark.parametrize("case", cases())
 def test_what_is_known_of_the_values_comes_back(tmp_path, weight, case):
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     valid = build(source, case)
