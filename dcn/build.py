@@ -237,9 +237,9 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
     commands = {
         "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
     }
-    for name in ("arguments", "cpu", "attention", "query"):
+    for name in ("arguments", "cpu", "attention", "query", "motion"):
         commands[name] = [compiler, *host, "-c", str(SOURCES / f"{name}.cpp")]
-    for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS)):
+    for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS), ("motion", VARIANTS)):
         for name, flags in variants.items():
             variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
             commands[f"{source}_{name}"] = [compiler, *variant, "-c", str(SOURCES / f"{source}_kernel.cpp")]
@@ -255,7 +255,7 @@ def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
         ]
         commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
     objects = [str(work / f"{name}.o") for name in commands]
-    slow = ["cuda", "cpu", "attention", "query", "operator", "cpu_avx512", "cpu_avx2", "cpu_baseline"]
+    slow = ["cuda", "cpu", "attention", "query", "motion", "operator", "cpu_avx512", "cpu_avx2", "cpu_baseline"]
     longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
     extra = _extra_flags()
     for name in commands.keys() - {"cuda"}:

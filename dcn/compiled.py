@@ -1,7 +1,7 @@
 """Load the library of compiled operators, and register tracing and gradients of the deformable convolution.
 
-`torch.ops.dcn.deform_conv2d` runs on CPUs and CUDA; `torch.ops.dcn.window_attention` (dcn.attention) and `torch.ops.dcn.query`
-(dcn.query) run inference on CPUs only, so they need no registrations.
+`torch.ops.dcn.deform_conv2d` runs on CPUs and CUDA; the other operators (dcn.attention, dcn.query, dcn.motion) run inference on
+CPUs only, so they need no registrations.
 """
 
 from __future__ import annotations

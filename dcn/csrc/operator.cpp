@@ -14,6 +14,7 @@ TORCH_LIBRARY(dcn, library) {
   library.def(
       "query(Tensor features, Tensor corners, Tensor shift_y, Tensor shift_x, Tensor colour, Tensor bias, Tensor interval_y, "
       "Tensor fraction_y, Tensor interval_x, Tensor fraction_x) -> Tensor");
+  library.def("add_moved(Tensor(a!) total, Tensor(b!) weights, Tensor image, Tensor motion, Tensor weight) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(dcn, CPU, library) {
@@ -21,6 +22,7 @@ TORCH_LIBRARY_IMPL(dcn, CPU, library) {
   library.impl("deform_conv2d_backward", dcn::cpu_backward);
   library.impl("window_attention", dcn::cpu_window_attention);
   library.impl("query", dcn::cpu_query);
+  library.impl("add_moved", dcn::cpu_add_moved);
 }
 
 #ifdef DCN_CUDA

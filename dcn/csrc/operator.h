@@ -41,4 +41,7 @@ Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads
 Tensor cpu_query(const Tensor& features, const Tensor& corners, const Tensor& shift_y, const Tensor& shift_x, const Tensor& colour,
                  const Tensor& bias, const Tensor& interval_y, const Tensor& fraction_y, const Tensor& interval_x, const Tensor& fraction_x);
 
+// Documented in motion.h.
+void cpu_add_moved(Tensor& total, Tensor& weights, const Tensor& image, const Tensor& motion, const Tensor& weight);
+
 }  // namespace dcn

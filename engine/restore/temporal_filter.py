@@ -1,7 +1,7 @@
 """Motion-compensated temporal filter of restored frames.
 
 A network restores each frame from its own window. Errors caused by noise and compression differ from window to window, so
-they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 2 to t + 2:
+they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 4 to t + 4:
 
     out_t = sum_k w_k * M_k(y_k) / sum_k w_k + share * U(x_t - sum_k w_k * M_k(x_k) / sum_k w_k)
     w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
@@ -13,15 +13,17 @@ so that compression errors of the LR frames are averaged too. An intermediate fr
 LR size, takes its place as x, and nothing of it is kept.
 
 A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. The result for a frame depends
-on the five frames only, so it is the same for any start of the work. docs/results.md has the gains.
+on these nine frames only, so it is the same for any start of the work. docs/results.md has the gains.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import cv2
@@ -30,13 +32,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import dcn
 from data.media import LUMA
 from engine.restore.jobs import ChunkJob, WindowJob
 from engine.restore.spacing import widest
 from engine.restore.timing import Clock
 from models.base import Network, WindowNetwork
 
-REACH = 2  # frames before and after the centre
+REACH = 4  # frames before and after the centre
 SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
@@ -46,7 +49,7 @@ SMALLEST = 16  # LR pixels: motion is not compensated in smaller frames, which D
 
 @dataclass
 class _Frame:
-    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and restored (1, 3, H, W)."""
+    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and restored (3, H, W)."""
 
     low: Tensor
     luma: Tensor
@@ -149,87 +152,87 @@ class TemporalFilter:
         if low is None:
             low = F.interpolate(restored[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
         luma = torch.tensordot(torch.tensor(LUMA), low.float().cpu(), 1)
-        return _Frame(low.to(restored.device), luma, restored[None], share)
+        return _Frame(low.to(restored.device), luma, restored, share)
 
     @torch.no_grad()
     def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
         centre = frames[index]
         tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
-        total = _WeightedMean(centre.restored)
-        low_total = _WeightedMean(centre.low[None])
-        for number in self._around(index):
-            if number == index:
-                continue
-            other = frames[number]
-            motion = flow(centre.luma, other.luma).to(centre.low.device)
-            low = self._moved(other.low[None], motion)
+        total, weights = (
+            centre.restored.clone(memory_format=torch.contiguous_format),
+            torch.ones_like(centre.restored[:1]),
+        )
+        low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
+        others = [frames[number] for number in self._around(index) if number != index]
+        for other, motion in zip(others, flows(centre.luma, [other.luma for other in others]), strict=True):
+            motion = motion.to(centre.low.device)
+            low = self._moved(other.low, motion)
             weight = _likeness(low, centre.low, tolerance)
-            low_total.add(low, weight)
-            motion, weight = self._enlarged(motion, weight, centre.restored)
-            total.add(self._moved(other.restored, motion), weight)
-        filtered = total.mean()
+            low_total.addcmul_(low, weight)
+            low_weights.add_(weight)
+            self._add_moved(total, weights, other.restored, motion, weight)
+        filtered = total.div_(weights)
         if centre.share:
-            averaged = (centre.low - low_total.mean()) * centre.share
-            filtered += F.interpolate(averaged, filtered.shape[-2:], mode="bicubic")
-        return filtered[0]
+            averaged = (centre.low - low_total.div_(low_weights)) * centre.share
+            still, full = torch.zeros_like(centre.low[:2]), torch.ones_like(centre.low[:1])
+            self._add_moved(filtered, weights, averaged, still, full)
+        return filtered
 
-    @staticmethod
-    def _enlarged(motion: Tensor, weight: Tensor, restored: Tensor) -> tuple[Tensor, Tensor]:
-        """Motion (1, 2, h, w) and weight (1, 1, h, w) at the size of `restored`."""
-        (h, w), (height, width) = motion.shape[-2:], restored.shape[-2:]
+    def _add_moved(self, total: Tensor, weights: Tensor, image: Tensor, motion: Tensor, weight: Tensor) -> None:
+        """total (3, H, W) += weight * image(p + motion(p)), weights (1, H, W) += weight: see `dcn.motion.add_moved`."""
+        if dcn.motion.usable(total):
+            dcn.motion.add_moved(total, weights, image, motion, weight)
+            return
+        (h, w), (height, width) = motion.shape[-2:], total.shape[-2:]
         scale = torch.tensor([width / w, height / h]).view(2, 1, 1).to(motion.device, non_blocking=True)
-        large = F.interpolate(torch.cat([motion * scale, weight], 1), (height, width), mode="bilinear")
-        return large[:, :2], large[:, 2:]
+        large = F.interpolate(torch.cat([motion * scale, weight])[None], (height, width), mode="bilinear")[0]
+        if image.shape != total.shape:
+            image = F.interpolate(image[None], (height, width), mode="bicubic")[0]
+        total.addcmul_(self._moved(image, large[:2]), large[2:])
+        weights.add_(large[2:])
 
     def _moved(self, image: Tensor, motion: Tensor) -> Tensor:
-        """image(p + motion(p)) for images (1, C, h, w) and motion (1, 2, h, w) in pixels (x, y), bicubic."""
+        """image(p + motion(p)) for an image (3, h, w) and motion (2, h, w) in pixels (x, y), bicubic."""
         height, width = image.shape[-2:]
         if (height, width) not in self._grids:
             rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
             self._grids[height, width] = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).float() + 0.5
         scale = torch.tensor([2 / width, 2 / height]).view(2, 1, 1).to(image.device, non_blocking=True)
-        grid = ((self._grids[height, width] + motion) * scale - 1).permute(0, 2, 3, 1)
-        return F.grid_sample(image, grid, mode="bicubic", padding_mode="border", align_corners=False)
-
-
-class _WeightedMean:
-    """Weighted mean of images (1, C, h, w) with weights (1, 1, h, w); the first image has weight 1."""
-
-    def __init__(self, first: Tensor) -> None:
-        self._total, self._weights = first.clone(), torch.ones_like(first[:, :1])
-
-    def add(self, image: Tensor, weight: Tensor) -> None:
-        self._total.addcmul_(image, weight)
-        self._weights.add_(weight)
-
-    def mean(self) -> Tensor:
-        return self._total / self._weights
+        grid = ((self._grids[height, width] + motion) * scale - 1).permute(1, 2, 0)
+        return F.grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
 
 
 def _likeness(moved: Tensor, low: Tensor, tolerance: float) -> Tensor:
-    """Weights (1, 1, h, w) of an LR frame (1, 3, h, w), moved to the LR frame `low` (3, h, w)."""
-    difference = (moved - low).square().mean(1, keepdim=True)
+    """Weights (1, h, w) of an LR frame (3, h, w) that was moved to the LR frame `low` (3, h, w)."""
+    difference = (moved - low).square().mean(0, keepdim=True)[None]
     difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
-    return torch.exp(difference / -(max(tolerance, 1e-6) ** 2))
+    return torch.exp(difference[0] / -(max(tolerance, 1e-6) ** 2))
+
+
+def flows(centre: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
+    """The flow from `centre` to each of `others`, in as many threads as PyTorch uses."""
+    with one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(partial(flow, centre), others))
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:
-    """Optical flow between lumas (h, w) -> (1, 2, h, w), pixels (x, y): the point p of `first` is at p + flow(p) in `second`."""
+    """Optical flow between lumas (h, w) -> (2, h, w), pixels (x, y): the point p of `first` is at p + flow(p) in `second`."""
     if min(first.shape) < SMALLEST:
-        return torch.zeros(1, 2, *first.shape)
+        return torch.zeros(2, *first.shape)
     low, high = (float(edge) for edge in torch.aminmax(torch.stack([first, second])))
     span = max(high - low, 1e-6)
     images = [((each - low) * (255 / span)).round_().to(torch.uint8).numpy() for each in (first, second)]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # missing in the stubs
     search.setFinestScale(0)
-    with one_thread():
-        found = search.calc(*images, np.zeros((*first.shape, 2), np.float32))
-    return torch.from_numpy(found).permute(2, 0, 1)[None].contiguous()
+    search.setGradientDescentIterations(8)  # of the preset's 16 and 5: two thirds of the time, at most 0.002 dB less
+    search.setVariationalRefinementIterations(2)
+    found = search.calc(*images, np.zeros((*first.shape, 2), np.float32))
+    return torch.from_numpy(found).permute(2, 0, 1).contiguous()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """OpenCV's DIS divides a frame by the number of threads, which changes the result."""
+    """Make OpenCV use one thread: DIS divides a frame by the number of threads, which changes the result."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

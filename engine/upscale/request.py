@@ -237,7 +237,7 @@ def make_job(
     )
     if isinstance(job, SceneJob):
         job.multiple = network.multiple
-        # One frame of a scene is restored at a time, so that a filter over five frames would take five times as long.
+        # One frame of a scene is restored at a time, so that a filter over nine frames would take nine times as long.
         job.settings["temporal_filter"] = request.temporal_filter or "none"
         job.reach = reach(network, job.settings["temporal_filter"], request.context)
     return job

@@ -57,6 +57,18 @@ def query() -> None:
                 layer(features, (output[0], output[1]))
 
 
+def motion() -> None:
+    """Motion-compensated addition with images smaller than the kernel, and with motion beyond every border."""
+    for size, low in (((1, 1), (1, 1)), ((2, 3), (1, 2)), ((33, 17), (8, 5)), ((40, 64), (10, 16))):
+        for value in (None, *HOSTILE):
+            shift = 3 * torch.randn(2, *low)
+            if value is not None:
+                shift.view(-1)[::2] = value
+            image, total, weights = torch.rand(3, *size), torch.zeros(3, *size), torch.zeros(1, *size)
+            dcn.motion.add_moved(total, weights, image, shift, torch.rand(1, *low))
+            assert weights.isfinite().all()
+
+
 def main() -> None:
     dcn.set_backend("compiled")
     types = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -72,6 +84,7 @@ def main() -> None:
             torch.autograd.grad(out.sum(), leaves)
     attention()
     query()
+    motion()
     print("ok", len(CASES) * len(types) * (len(HOSTILE) + 1))
 
 

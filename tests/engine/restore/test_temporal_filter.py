@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
 from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, flow, key_positions, reach
@@ -84,18 +85,18 @@ def test_low_contrast_makes_the_filter_stricter() -> None:
 def test_flow_of_a_known_shift() -> None:
     luma = texture(64, 80).mean(0)
     for gain in (1.0, 0.02):  # of the contrast
-        motion = flow(luma * gain, luma.roll((2, -3), (0, 1)) * gain)[0, :, 12:-12, 12:-12]
+        motion = flow(luma * gain, luma.roll((2, -3), (0, 1)) * gain)[:, 12:-12, 12:-12]
         assert motion[0].mean() == pytest.approx(-3, abs=0.1) and motion[1].mean() == pytest.approx(2, abs=0.1)
     assert flow(luma[:12], luma[:12]).abs().max() == 0  # too small to measure
     assert flow(torch.zeros(32, 32), torch.zeros(32, 32)).abs().max() == 0
 
 
 def test_needed_frames() -> None:
-    method = TemporalFilter("clean", 10, (16, 16))
-    assert method.needed([0]) == [0, 1, 2]
-    assert method.needed([4, 5]) == [2, 3, 4, 5, 6, 7]
-    assert method.needed([0, 9]) == [0, 1, 2, 7, 8, 9]
-    assert method.needed([9, 0]) == [7, 8, 9, 0, 1, 2]
+    method = TemporalFilter("clean", 30, (16, 16))
+    assert method.needed([0]) == [0, 1, 2, 3, 4]
+    assert method.needed([10, 11]) == list(range(6, 16))
+    assert method.needed([0, 29]) == [*range(5), *range(25, 30)]
+    assert method.needed([29, 0]) == [*range(25, 30), *range(5)]
     assert ascending_runs([3, 5, 5, 2]) == [[3, 5], [5], [2]]
 
 
@@ -167,6 +168,22 @@ def test_one_frame_is_not_changed() -> None:
     assert torch.equal(next(iter(restore(network, clip))), plain)
     lows = [torch.rand(3, 8, 8)]
     assert torch.allclose(filtered(lows, [bicubic_upscale(lows[0], 2)])[0], bicubic_upscale(lows[0], 2), atol=1e-6)
+
+
+def test_compiled_and_plain_form_agree() -> None:
+    if not dcn.ensure_built(lambda line: None):
+        pytest.skip("no compiled operator here")
+    scene, generator = texture(90, 126), torch.Generator().manual_seed(1)
+    truth = [scene.roll((k, 2 * k), (-2, -1)) for k in range(5)]
+    lows = [F.avg_pool2d(frame, 3) for frame in truth]
+    restored = [frame + 0.05 * torch.randn(frame.shape, generator=generator) for frame in truth]
+    fast = filtered(lows, restored)
+    dcn.set_backend("plain")
+    try:
+        plain = filtered(lows, restored)
+    finally:
+        dcn.set_backend(None)
+    assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(fast, plain, strict=True))
 
 
 def test_wrong_values_are_refused() -> None:
