@@ -59,7 +59,7 @@ def test_ambiguous_clips_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no clip 'walk' in .* .it contains GT/city, LR4x/city"):
         match_clips("ours", tmp_path, ["walk"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no frames"):
+    with pytest.raises(InputError, match="contains no frames"):
         candidates(tmp_path / "empty")
 
 
