@@ -18,7 +18,7 @@ def add_moved(total: Tensor, weights: Tensor, image: Tensor, motion: Tensor, wei
 
     total (3, H, W) and weights (1, H, W), contiguous; image (3, H', W'), sampled bicubically (a = -0.75, the border continues);
     motion (2, h, w), x then y in pixels of its own resolution, and weight (1, h, w) are interpolated bilinearly. All float32;
-    half-pixel centres. The number of threads changes no bit. There is no gradient: call it only if `usable`. Raises
+    half-pixel centres. The result does not depend on the number of threads. There is no gradient: call it only if `usable`. Raises
     RuntimeError (one line) for invalid arguments.
     """
     torch.ops.dcn.add_moved(total, weights, image, motion, weight)

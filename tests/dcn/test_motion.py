@@ -40,7 +40,7 @@ def arguments(size: tuple[int, int], motion_size: tuple[int, int], speed: float)
     }
 
 
-@pytest.mark.parametrize("speed", [0.0, 0.7, 30.0])  # 30: beyond every border
+@pytest.mark.parametrize("speed", [0.0, 0.7, 30.0])  # 30 pixels: beyond every border
 @pytest.mark.parametrize(
     ("size", "motion_size"), [((40, 52), (10, 13)), ((23, 37), (23, 37)), ((9, 5), (4, 2)), ((3, 2), (1, 1))]
 )
@@ -63,7 +63,7 @@ def test_image_of_another_size_is_enlarged() -> None:
     assert torch.equal(weights, torch.ones(1, 30, 51))
 
 
-def test_threads_change_no_bit() -> None:
+def test_result_does_not_depend_on_thread_count() -> None:
     results = []
     for threads in (1, 2, 3):
         given, before = arguments((70, 40), (35, 20), 2.0), torch.get_num_threads()
@@ -75,7 +75,7 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e30])
-def test_any_motion_stays_inside_the_image(value: float) -> None:
+def test_extreme_motion_changes_its_pixel_only(value: float) -> None:
     given = arguments((12, 16), (6, 8), 0.5)
     given["motion"][:, 2, 3] = value
     dcn.motion.add_moved(**given)

@@ -1,4 +1,4 @@
-"""Files next to GeoTIFFs, their metadata as pictures, and stacks of measured values."""
+"""Sidecar files of GeoTIFFs, metadata of scenes saved as pictures, and stacks of measured values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_world_file_and_reference_system_of_a_tiff(tmp_path, weight, wkt):
         assert out.transform == LARGE and (out.crs.to_epsg() if out.crs else None) == (32632 if wkt else None)
 
 
-def test_everything_from_aux_xml(tmp_path, weight):
+def test_all_metadata_of_aux_xml_is_read(tmp_path, weight):
     source = plain(tmp_path / "in.tif")
     (tmp_path / "in.tif.aux.xml").write_text(
         "<PAMDataset><SRS>EPSG:32632</SRS><GeoTransform> 5e5, 10, 0, 5e6, 0, -10</GeoTransform><Metadata><MDI key='a'>b</MDI>"
@@ -99,7 +99,7 @@ def test_exif_and_xmp_of_a_scene_are_named(tmp_path, weight, capsys):
     assert "'in.tif': left out of the GeoTIFF: EXIF, XMP" in capsys.readouterr().out
 
 
-def test_near_infrared_that_is_called_alpha_is_said(tmp_path, weight, capsys):
+def test_near_infrared_tagged_as_alpha_is_reported(tmp_path, weight, capsys):
     data = np.stack([gray()] * 4)
     for name, last in (("nir", gray()), ("alpha", np.where(gray() > 60, 255, 0))):
         data[3] = last
@@ -151,7 +151,7 @@ def test_missing_values_do_not_count_for_the_stretch(tmp_path, weight, nodata):
     assert large[0][~hole].min() > 0
 
 
-def test_stacks_of_many_bands_ask_for_three(tmp_path, weight):
+def test_stacks_with_many_bands_need_a_choice_of_three(tmp_path, weight):
     pages = [np.stack([gray(k)] * 5, -1) for k in range(2)]
     source = stack(tmp_path / "in.tif", pages, planarconfig="contig")
     with pytest.raises(InputError, match=r"has 5 bands.*--bands 3,2,1"):

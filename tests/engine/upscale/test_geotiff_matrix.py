@@ -1,6 +1,6 @@
 """Combinations of GeoTIFF: types, missing values, masks, layouts and numbers of bands, read back with rasterio.
 
-Every pair of values of two properties occurs in at least one of the files. The first files hold most pairs; the others are slow.
+Every pair of values of two properties occurs in at least one file. The first files cover most pairs; the others are marked slow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FAST = 24  # cases
 
 
 def possible(case: dict) -> bool:
-    """Whether GDAL writes such a file."""
+    """Whether GDAL can write such a file."""
     dtype, nodata, layout = np.dtype(case["dtype"]), case["nodata"], case["layout"]
     if isinstance(nodata, float) and dtype.kind != "f":
         return False
@@ -54,7 +54,7 @@ def possible(case: dict) -> bool:
 
 
 def cover() -> list[dict]:
-    """Cases that hold every possible pair of values, found greedily in a fixed order."""
+    """Cases that cover every possible pair of values, found greedily in a fixed order."""
     cases = [
         case for values in product(*PROPERTIES.values()) if possible(case := dict(zip(PROPERTIES, values, strict=True)))
     ]
@@ -73,13 +73,13 @@ def weight(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "m.safetensors"
     network = small_mtdo()
     with torch.no_grad():
-        network.reconstruction.conv_last.weight.mul_(0.1)  # near to bicubic interpolation
+        network.reconstruction.conv_last.weight.mul_(0.1)  # close to bicubic interpolation
     save_weights(path, network)
     return path
 
 
 def measured(dtype: np.dtype, bands: int) -> np.ndarray:
-    """(bands, 40, 56): smooth values in the middle of what the type holds or usually holds, without 0."""
+    """(bands, 40, 56): smooth values in the middle of the (usual) range of the type, without 0."""
     y, x = np.mgrid[:40, :56]
     shapes = np.stack([np.sin(x / 5 + k) * 0.25 + np.cos(y / 6 - k) * 0.24 + 0.5 for k in range(bands)])
     low, high = {("u", 1): (20, 230), ("i", 1): (10, 120), ("u", 2): (300, 9000), ("i", 2): (-900, 5000),
@@ -90,7 +90,7 @@ def measured(dtype: np.dtype, bands: int) -> np.ndarray:
 
 
 def build(path: Path, case: dict) -> np.ndarray:
-    """Write the file; returns where its values are measured, (bands, 40, 56)."""
+    """Write the file; return the mask of measured values, (bands, 40, 56)."""
     dtype, count, nodata = np.dtype(case["dtype"]), case["bands"], case["nodata"]
     data, valid = measured(dtype, count), np.ones((count, 40, 56), bool)
     valid[:, :, :9] = False
@@ -139,14 +139,14 @@ def build(path: Path, case: dict) -> np.ndarray:
 
 
 def cases() -> list:
-    """The cover as parameters."""
+    """The cases as pytest parameters."""
     names = ["-".join(map(str, case.values())) for case in cover()]
     marks = [() if number < FAST else pytest.mark.slow for number in range(len(names))]
     return [pytest.param(case, id=name, marks=mark) for case, name, mark in zip(cover(), names, marks, strict=True)]
 
 
 @pytest.mark.parametrize("case", cases())
-def test_what_is_known_of_the_values_comes_back(tmp_path, weight, case):
+def test_type_metadata_and_missing_values_are_preserved(tmp_path, weight, case):
     source, target = tmp_path / "in.tif", tmp_path / "out.tif"
     valid = build(source, case)
     upscale(Request(source, target, weight, precision="fp32"))
@@ -170,4 +170,4 @@ def test_what_is_known_of_the_values_comes_back(tmp_path, weight, case):
             for statistic in (np.mean, np.median, np.std):
                 assert abs(statistic(values) - statistic(truth)) < 0.01 * max(abs(statistic(truth)), spread)
             near = np.kron(before.read(band).astype(float), np.ones((2, 2)))[large]
-            assert np.abs(values - near).max() < 0.2 * spread  # no value of a hole reaches a neighbour
+            assert np.abs(values - near).max() < 0.2 * spread  # values in holes do not change their neighbours
