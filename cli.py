@@ -19,6 +19,8 @@ from errors import InputError
 # glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
+TORCHRUN_WAITS = 60  # seconds; torchrun lets the other ranks run for up to 30 s after the first failure
+
 
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` with the allocator tuned and exit with its code."""
@@ -49,14 +51,20 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
         return 2
 
 
-def complain(line: str) -> None:
-    """Print one line to stderr. Under torchrun only rank 0 prints. Every rank passes its line to torchrun, which repeats
-    the line of the first failed rank at the end of its report."""
+def complain(line: str, *, cause: bool = True) -> None:
+    """Print one line to stderr. Under torchrun only rank 0 prints. Every rank passes its line to torchrun, whose report ends
+    with the line of the earliest failure.
+
+    cause: False for a rank that stopped only because another rank failed.
+    """
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if place:
-        extra = {"py_callstack": line, "timestamp": str(int(time.time()))}
+        # Earlier than the true time, so that the report ends with a cause, or else with the line of a rank that saved the state,
+        # and not with a rank that was killed and left no line.
+        seconds = int(time.time()) - TORCHRUN_WAITS * (2 if cause else 1)
+        extra = {"py_callstack": line, "timestamp": str(seconds)}
         with suppress(OSError):
             Path(place).write_text(json.dumps({"message": {"message": line, "extraInfo": extra}}), encoding="utf-8")
 

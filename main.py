@@ -47,7 +47,7 @@ def main() -> int:
     try:
         runs.train_and_report(options.config, options.overrides, options.resume, options.accept_changes)
     except runs.Interrupted as stop:
-        cli.complain(f"{stop}" if stop.code > 128 else f"error: {stop}")
+        cli.complain(f"{stop}" if stop.code > 128 else f"error: {stop}", cause=False)
         return stop.code
     return 0
 

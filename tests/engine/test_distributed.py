@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from torch import Tensor
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
+import cli
 from engine.checkpoint import load_tensors
 from tests.engine.conftest import tiny_mapping
 
 ROOT = Path(__file__).parents[2]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc_per_node",
+    "2",
+    str(ROOT / "main.py"),
+]
 
 
 def _train(folder: Path, mapping: dict[str, Any], state: str) -> list[dict[str, Tensor]]:
@@ -23,9 +37,8 @@ def _train(folder: Path, mapping: dict[str, Any], state: str) -> list[dict[str, 
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for name, start in (("one", [sys.executable]), ("two", launch)):
-        command = [*start, str(ROOT / "main.py"), "--config", str(file), f"name={name}"]
+    for name, start in (("one", [sys.executable, str(ROOT / "main.py")]), ("two", TORCHRUN)):
+        command = [*start, "--config", str(file), f"name={name}"]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
     return [load_tensors(folder / "runs" / name / state)[0] for name in ("one", "two")]
@@ -49,3 +62,68 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     mapping["network"] = {**mapping["network"], "ctdm": "off", "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
     one, two = _train(tmp_path, mapping, "weights.safetensors")
     assert all((one[key] - two[key]).abs().max().item() < 1e-5 for key in one)
+
+
+# --- the report of torchrun -------------------------------------------------------------------------------------------
+
+
+def last_line(report: str) -> str:
+    """The last line of torchrun's report, without its rule and its label."""
+    return report.rstrip("=\n ").splitlines()[-1].removeprefix("  traceback : ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ({1: ("saved", False)}, "saved"),
+        ({0: ("saved", False), 2: ("error: a.png", True)}, "error: a.png"),
+        ({0: ("error: a.png", True), 1: ("saved", False)}, "error: a.png"),
+    ],
+)
+def test_the_report_ends_with_the_cause(
+    lines: dict[int, tuple[str, bool]], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three ranks failed in the same second; those without a line were killed."""
+    for rank, (line, cause) in lines.items():
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank)))
+        cli.complain(line, cause=cause)
+    failures = {rank: ProcessFailure(rank, 100 + rank, -9, str(tmp_path / str(rank))) for rank in range(3)}
+    assert last_line(str(ChildFailedError("main.py", failures))) == expected
+
+
+@pytest.mark.slow
+def test_bad_input_ends_torchruns_report(tmp_path: Path) -> None:
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
+    command = [*TORCHRUN, "--config", str(file), "train.batch_size=3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1  # torchrun's own
+    assert "'train.batch_size'" in last_line(done.stderr) and "exitcode  : 2" in done.stderr
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_in_a_saved_state_and_its_command(rank: int, tmp_path: Path) -> None:
+    file, log = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny" / "log.jsonl"
+    file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs", steps=10_000, save_every=10_000, log_every=1)))
+    process = subprocess.Popen([*TORCHRUN, "--config", str(file)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") > 3):
+        time.sleep(0.1)
+    os.kill(_rank(rank, tmp_path), signal.SIGKILL)
+    line = last_line(process.communicate(timeout=300)[1])
+    match = re.search(r"saved at step (\d+); continue with: python main.py --resume \S*runs/tiny$", line)
+    assert match, line
+    assert load_tensors(log.with_name("last.safetensors"))[1]["step"] == int(match[1])
+
+
+def _rank(number: int, folder: Path) -> int:
+    """The process of a rank whose working folder is `folder`."""
+    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            if f"RANK={number}".encode() in environment and (process / "cwd").readlink() == folder.resolve():
+                return int(process.name)
+        except OSError:
+            continue
+    raise AssertionError(f"rank {number} does not run")
