@@ -60,7 +60,7 @@ def comments(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     name = ""
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(cls)).readline):
-        if re.match(r"    (?:def|@)", token.line):
+        if re.match(r"    (?:def |@)", token.line):
             break
         started = re.match(r"    (\w+)\s*:", token.line)
         name = started[1] if started else name

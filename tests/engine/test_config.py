@@ -125,6 +125,7 @@ def test_every_key_is_printed_with_type_default_and_meaning() -> None:
     text = keys.table()
     assert "train.keep=2  (an integer from 1 to 1000)  # number of states kept on disk" in text
     assert "network.hat.window=16  (an integer from 2 to 32)  # side of an attention window" in text
+    assert "network.macu=true  (true or false)  # off: M = T + R3" in text  # a key after `deformable_groups`
     names = {line.split("=")[0] for line in text.splitlines() if "=" in line}
     config = config_from_mapping({"network": {"name": "mtdo"}})
     for group in ("data", "loss", "train", "eval"):
