@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import warnings
@@ -23,6 +24,7 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 COLOUR_CHUNKS = (b"cICP", b"gAMA", b"cHRM", b"sRGB")  # of PNG, copied unchanged
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 LARGEST_TEXT = 2**24  # bytes of one text or profile; larger ones indicate a damaged file
+JPEG_SEGMENT = 65_000  # bytes of EXIF or XMP in a JPEG, whose segments end at 65,533
 METRES_PER_INCH = 0.0254
 SOFTWARE = 305  # tag of TIFF
 EXIF_IFD, GPS_IFD, RESOLUTION_UNIT = 0x8769, 0x8825, 0x0128
@@ -61,17 +63,29 @@ class Details:
         """
         turned = _exif_orientation(self.exif) > 4
         dpi = self.dpi
+        if dpi is not None and not all(map(math.isfinite, dpi)):
+            dpi = None
         if dpi is not None:
             x, y = dpi[::-1] if turned else dpi
             dpi = x * scale[1], y * scale[0]
         exif = None if self.exif is None else _enlarged_exif(self.exif, size, scale, turned)
         return replace(self, dpi=dpi, exif=exif, xmp=None if self.xmp is None else _upright_xmp(self.xmp))
 
+    def holdable(self, suffix: str) -> Details:
+        """The part that a file with this suffix can hold. Texts are left to the writers."""
+        suffix = _usual(suffix)
+        held = CARRIED.get(suffix, set()) | {"texts"}
+        kept = {field: getattr(self, field) for field in NAMES if field in held}
+        if suffix == ".jpg":
+            kept |= {field: None for field in ("exif", "xmp") if len(kept[field] or b"") > JPEG_SEGMENT}
+        return Details(**kept)
+
     def lost(self, suffix: str) -> list[str]:
         """Names of the metadata that a file with this suffix cannot hold."""
-        suffix = {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix.lower(), suffix.lower())
+        suffix, kept = _usual(suffix), self.holdable(suffix)
         held = CARRIED.get(suffix, set())
-        lost = [name for field, name in NAMES.items() if getattr(self, field) and field not in held]
+        lost = [name for field, name in NAMES.items() if getattr(self, field) and not getattr(kept, field)]
+        lost += [NAMES["texts"]] if self.texts and "texts" not in held else []
         if "texts" in lost:
             kept = {".jpg": {"Comment"}, ".tif": {*TIFF_TEXTS.values(), "Comment"}}.get(suffix, set())
             left = [key for key, _ in self.texts if key not in kept]
@@ -82,6 +96,10 @@ class Details:
     def text(self, *keys: str) -> str | None:
         """The first text with one of these keywords."""
         return next((value for wanted in keys for key, value in self.texts if key == wanted), None)
+
+
+def _usual(suffix: str) -> str:
+    return {".jpeg": ".jpg", ".tiff": ".tif"}.get(suffix.lower(), suffix.lower())
 
 
 # --- EXIF and XMP -----------------------------------------------------------------------------------------------------
@@ -253,7 +271,7 @@ def _new_chunks(details: Details) -> Iterator[tuple[bytes, bytes]]:
     if details.profile:
         yield b"iCCP", b"ICC\0\0" + zlib.compress(details.profile)
     if details.dpi:
-        x, y = (min(max(round(dots / METRES_PER_INCH), 1), 2**31 - 1) for dots in details.dpi)
+        x, y = (round(min(max(dots / METRES_PER_INCH, 1), 2**31 - 1)) for dots in details.dpi)
         yield b"pHYs", struct.pack(">IIB", x, y, 1)
     for key, value in details.texts:
         try:
@@ -272,17 +290,16 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 def pillow_options(details: Details, suffix: str) -> dict[str, Any]:
     """Arguments of Pillow's `save` for JPEG, WebP and BMP."""
-    options: dict[str, Any] = {}
-    held = CARRIED.get({".jpeg": ".jpg"}.get(suffix, suffix), set())
-    if details.profile and "profile" in held:
-        options["icc_profile"] = details.profile
-    if details.exif and "exif" in held:
-        options["exif"] = b"Exif\0\0" + details.exif
-    if details.xmp and "xmp" in held:
-        options["xmp"] = details.xmp
-    if details.dpi and "dpi" in held:
-        options["dpi"] = tuple(min(dots, 65535) for dots in details.dpi)
-    if suffix in (".jpg", ".jpeg") and (comment := details.text("Comment")):
+    kept, options = details.holdable(suffix), dict[str, Any]()
+    if kept.profile:
+        options["icc_profile"] = kept.profile
+    if kept.exif:
+        options["exif"] = b"Exif\0\0" + kept.exif
+    if kept.xmp:
+        options["xmp"] = kept.xmp
+    if kept.dpi:
+        options["dpi"] = tuple(min(dots, 65535) for dots in kept.dpi)
+    if _usual(suffix) == ".jpg" and (comment := kept.text("Comment")) and len(comment.encode()) <= JPEG_SEGMENT:
         options["comment"] = comment
     return options
 

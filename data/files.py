@@ -95,6 +95,14 @@ def move(source: Path, target: Path, *, replace: bool) -> None:
     source.unlink()
 
 
+def holds(path: Path, content: bytes) -> bool:
+    """Whether a file exists with this content."""
+    try:
+        return path.is_file() and path.read_bytes() == content
+    except OSError:
+        return False
+
+
 def flush(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     try:

@@ -21,7 +21,7 @@ from data import frame_writer, tiff
 from data.baseline import Bicubic
 from data.clips import Clip
 from data.details import Details
-from data.files import is_own_folder, move, remove_own_folder, remove_unfinished, replacing
+from data.files import holds, is_own_folder, move, remove_own_folder, remove_unfinished, replacing
 from data.frame_writer import check_free
 from data.media import from_tensor, read_image, to_tensor
 from data.validity import with_holes
@@ -121,9 +121,9 @@ class ClipJob:
     @cached_property
     def beside_image(self) -> list[Path]:
         """Files with the georeference of a single picture."""
-        return (
-            [self.out.with_suffix(suffix) for suffix in self.side_files(0)] if self.kind in ("image", "stack") else []
-        )
+        files = self.side_files(0).items() if self.kind in ("image", "stack") else ()
+        paths = [(self.out.with_suffix(suffix), content) for suffix, content in files]
+        return [path for path, content in paths if not holds(path, content)]  # in.jpg to in.png: the same in.prj
 
     # --- the work folder ---
 
@@ -188,8 +188,9 @@ class ClipJob:
 
     def _write_side_files(self, index: int, image: Path, *, replace: bool) -> None:
         for suffix, content in self.side_files(index).items():
-            with replacing(image.with_suffix(suffix), replace=replace) as temporary:
-                temporary.write_bytes(content)
+            if not holds(image.with_suffix(suffix), content):
+                with replacing(image.with_suffix(suffix), replace=replace) as temporary:
+                    temporary.write_bytes(content)
 
     def finish_piece(self, number: int) -> None:
         """Encode a piece with all its frames, and its comparison, then delete the raw frames."""

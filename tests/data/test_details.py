@@ -103,6 +103,18 @@ def _with(content: bytes) -> Image.Exif:
     return tags
 
 
+def test_metadata_too_long_for_a_jpeg_is_lost(tmp_path):
+    given = Details(exif=exif() + bytes(70_000), xmp=b"x" * 70_000, texts=(("Comment", "c" * 70_000),))
+    write_image(tmp_path / "a.jpg", PICTURE, details=given)
+    assert read_details(tmp_path / "a.jpg").exif is None and given.lost(".jpg")[:2] == ["EXIF", "XMP"]
+
+
+@pytest.mark.parametrize("dpi", [(float("inf"), 72.0), (float("nan"), 1.0), (1e30, 1e30)])
+def test_impossible_resolutions(tmp_path, dpi):
+    write_image(tmp_path / "a.png", PICTURE, details=Details(dpi=dpi).enlarged((8, 12), (1, 1)))
+    assert np.array_equal(read_image(tmp_path / "a.png"), PICTURE)
+
+
 # --- transparency and kinds of files ----------------------------------------------------------------------------------
 
 

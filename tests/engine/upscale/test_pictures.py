@@ -230,3 +230,11 @@ def test_unsupported_formats_are_named(weight, tmp_path, suffix):
     with pytest.raises(InputError, match="convert it"):
         make(tmp_path / f"in{suffix}", tmp_path / "out", weight)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"in{suffix}"]
+
+
+def test_reference_file_of_a_picture_in_the_same_folder_is_kept(weight, tmp_path):
+    write_image(tmp_path / "in.jpg", moving_clip(1, 16, 24).array(0))
+    (tmp_path / "in.jgw").write_text(WORLD)
+    (tmp_path / "in.prj").write_text("PROJCS[...]")
+    make(tmp_path / "in.jpg", tmp_path / "in.png", weight)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jgw", "in.jpg", "in.pgw", "in.png", "in.prj"]
