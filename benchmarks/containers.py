@@ -16,11 +16,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import av
+
 from data.video import VideoFile, track_plan
 from data.video.containers import CONTAINERS, LIMITS, check_codec, default_codec
 from errors import InputError
 from tests.data.video.make import video
 from tests.data.video.test_join import RATES, SOURCES, VARIABLE, write
+from tests.data.video.test_streams import covers, dispositions, titles, with_cover, with_titles
 from tests.data.video.test_tracks import with_everything
 from tests.media_facts import facts, onset
 
@@ -97,6 +100,19 @@ def stream_case(kind: str) -> Callable[[str, Path], str]:
     return attempt
 
 
+def cover_case(suffix: str, folder: Path) -> str:
+    with_cover(folder / "in.mkv")
+    source = VideoFile(folder / "in.mkv")
+    return "kept" if covers(write(folder / f"out{suffix}", source.times, source.info.fps, source)) else "left out"
+
+
+def title_case(suffix: str, folder: Path) -> str:
+    source = VideoFile(with_titles(folder / "in.mkv"))
+    out = write(folder / f"out{suffix}", source.times, source.info.fps, source)
+    forced = any(flags & int(av.stream.Disposition.forced) for flags in dispositions(out))
+    return "left out" if "a talk" not in titles(out) else "kept" if forced else "titles"
+
+
 def tables() -> str:
     rates: dict[str, Callable[[str, Path], str]] = {
         f"{name} frames/s": rate_case([float(k / rate) for k in range(9)], rate) for name, rate in RATES.items()
@@ -119,6 +135,8 @@ def tables() -> str:
                     "SubRip subtitles": stream_case("subtitle"),
                     "chapters": stream_case("chapters"),
                     "title and place": stream_case("title and place"),
+                    "titles of tracks, forced flag": title_case,
+                    "cover picture": cover_case,
                 },
             ),
         )

@@ -141,7 +141,7 @@ class Tracks:
         while True:
             try:
                 packet = next(self._packets, None)
-            except av.error.FFmpegError:  # the file is cut short
+            except (av.error.FFmpegError, IndexError):  # cut short; a stream began in the middle (`frames.Decoder`)
                 return None
             if packet is None:
                 return None

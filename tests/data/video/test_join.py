@@ -89,7 +89,7 @@ def test_frames_half_a_millisecond_apart_keep_an_order(tmp_path):
 
 SOURCES = {  # sound codec -> suffix of a container that supports it
     "aac": "in.mp4", "libopus": "in.mkv", "libmp3lame": "in.mp4", "pcm_s16le": "in.mov", "wmav2": "in.wmv", "ac3": "in.mkv",
-    "flac": "in.mkv",
+    "flac": "in.mkv", "tta": "in.mkv",
 }  # fmt: skip
 
 

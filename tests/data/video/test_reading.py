@@ -244,3 +244,14 @@ def test_transparency_that_is_left_out_is_named(tmp_path, opacity, noted):
     read = VideoFile(tmp_path / "a.mov")
     assert any("transparency" in note for note in read.notes) is noted
     assert (read.array(0) == 200).all()
+
+
+def test_a_stream_that_begins_in_the_middle(tmp_path):
+    path = video(tmp_path / "a.flv", [k / 25 for k in range(120)], base=Fraction(1, 1000), sound=["libmp3lame"], options={"bf": "2"})
+    frames = len(VideoFile(path))
+    tag = bytes((8, 0, 0, 5, 0, 4, 0, 0, 0, 0, 0)) + bytes((0x3E, 1, 2, 3, 4))  # sound in another codec
+    path.write_bytes(path.read_bytes() + tag + (len(tag)).to_bytes(4, "big"))
+    with av.open(str(path)) as file, pytest.raises(IndexError):
+        list(file.demux(file.streams.video[0]))
+    read = VideoFile(path)
+    assert len(read) == frames == 120 and read.array(119).shape == (16, 24, 3)

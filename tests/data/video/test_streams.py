@@ -94,6 +94,17 @@ def test_overlapping_subtitles_keep_their_times(tmp_path, result):
     assert subtitles(out) == [(pytest.approx(a / 1000), pytest.approx(b / 1000), words) for a, b, words in expected]
 
 
+def with_titles(path: Path) -> Path:
+    """A video with sound and forced subtitles that have titles."""
+    plain = video(path.with_name("plain.mkv"), TIMES, sound=["aac"])
+    return assemble(path, [(plain, "video"), (plain, "audio")], [(0, 400, "one")])
+
+
+def dispositions(path: Path) -> list[int]:
+    with av.open(str(path)) as file:
+        return [int(stream.disposition) for stream in file.streams]
+
+
 def titles(path: Path) -> list[str]:
     with av.open(str(path)) as file:
         found = [stream.metadata for stream in file.streams][1:]
@@ -102,8 +113,7 @@ def titles(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv"])
 def test_titles_of_tracks_are_kept(tmp_path, result):
-    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"])
-    source = VideoFile(assemble(tmp_path / "in.mkv", [(plain, "video"), (plain, "audio")], [(0, 400, "one")]))
+    source = VideoFile(with_titles(tmp_path / "in.mkv"))
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
     assert sorted(titles(out)) == ["a talk", "signs"]
     again = VideoFile(out)
@@ -121,40 +131,48 @@ def test_flags_are_kept_or_named(tmp_path):
         assert any("the flag forced of subtitles stream 1 (srt, fra)" in note for note in notes) is not kept
 
 
-@pytest.mark.parametrize("result", [".mp4", ".mkv", ".mov", ".webm"])
-@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
-def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
-    plain = VideoFile(video(tmp_path / "plain.mkv", TIMES))
-    with av.open(str(tmp_path / "cover.png"), "w", format="image2") as file:
+def with_cover(path: Path) -> bytes:
+    """Make a video with a cover picture. Returns the picture, a PNG file."""
+    plain, cover = video(path.with_name("plain.mkv"), TIMES), path.with_name("cover.png")
+    with av.open(str(cover), "w", format="image2") as file:
         stream = file.add_stream("png", rate=1)
         stream.height, stream.width, stream.pix_fmt = 8, 8, "rgb24"
         file.mux(stream.encode(av.VideoFrame.from_ndarray(pictures(1, size=(8, 8))[0], format="rgb24")))
         file.mux(stream.encode(None))
-    picture = (tmp_path / "cover.png").read_bytes()
-    with av.open(str(plain.path)) as old, av.open(str(tmp_path / f"in{origin}"), "w") as new:
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
         shown = new.add_stream_from_template(old.streams.video[0], opaque=True)
-        if origin == ".mkv":
-            new.add_attachment("cover.png", "image/png", picture)
+        if path.suffix == ".mkv":
+            new.add_attachment("cover.png", "image/png", cover.read_bytes())
         else:
-            with av.open(str(tmp_path / "cover.png")) as cover:
-                stream = new.add_stream_from_template(cover.streams.video[0], opaque=True)
+            with av.open(str(cover)) as file:
+                stream = new.add_stream_from_template(file.streams.video[0], opaque=True)
                 stream.disposition = int(Disposition.attached_pic)
-                packet = next(cover.demux(video=0))
+                packet = next(file.demux(video=0))
                 packet.stream = stream
                 new.mux(packet)
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = shown
                 new.mux(packet)
+    return cover.read_bytes()
+
+
+def covers(path: Path) -> list[bytes]:
+    with av.open(str(path)) as file:
+        found = [stream for stream in file.streams if int(stream.disposition) & int(Disposition.attached_pic)]
+        return [bytes(next(file.demux(stream))) for stream in found]
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mkv", ".mov", ".webm"])
+@pytest.mark.parametrize("origin", [".mp4", ".mkv"])
+def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
+    picture = with_cover(tmp_path / f"in{origin}")
     source = VideoFile(tmp_path / f"in{origin}")
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
     assert len(facts(out).times) == 15
-    with av.open(str(out)) as file:
-        covers = [stream for stream in file.streams if int(stream.disposition) & int(Disposition.attached_pic)]
-        stored = [bytes(next(file.demux(stream))) for stream in covers]
-    assert stored == ([picture] if result in (".mp4", ".mkv") else [])
+    assert covers(out) == ([picture] if result in (".mp4", ".mkv") else [])
     notes = track_plan.plan(source.path, 0, out, source.start).notes
-    assert any("cover picture" in note for note in notes) is (not stored)
+    assert any("cover picture" in note for note in notes) is (not covers(out))
 
 
 def test_pixel_shape_that_vp9_does_not_support_is_named(tmp_path):
