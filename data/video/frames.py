@@ -116,7 +116,9 @@ class Decoder:
                 with suppress(av.error.FFmpegError):
                     yield from (_Flush(self.stream, frame) for frame in self.stream.codec_context.decode(None))
                 return
-            except IndexError:  # PyAV ends so if a stream began in the middle of the file, after it has flushed the others
+            except (
+                IndexError
+            ):  # a stream began in the middle of the file: PyAV ends so, after it has flushed the others
                 return
             if packet is None:
                 return

@@ -11,7 +11,17 @@ import av
 import numpy as np
 
 HEIGHT, WIDTH = 16, 24
-SOUND = {"aac": 1, "libopus": 1, "libmp3lame": 1, "pcm_s16le": 1, "wmav2": 1, "ac3": 1, "flac": 1, "tta": 1, "libvorbis": 2}
+SOUND = {
+    "aac": 1,
+    "libopus": 1,
+    "libmp3lame": 1,
+    "pcm_s16le": 1,
+    "wmav2": 1,
+    "ac3": 1,
+    "flac": 1,
+    "tta": 1,
+    "libvorbis": 2,
+}
 FLASH = 0.4  # seconds: the time at which frames become white and the sound begins
 
 

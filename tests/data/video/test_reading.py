@@ -247,7 +247,13 @@ def test_transparency_that_is_left_out_is_named(tmp_path, opacity, noted):
 
 
 def test_a_stream_that_begins_in_the_middle(tmp_path):
-    path = video(tmp_path / "a.flv", [k / 25 for k in range(120)], base=Fraction(1, 1000), sound=["libmp3lame"], options={"bf": "2"})
+    path = video(
+        tmp_path / "a.flv",
+        [k / 25 for k in range(120)],
+        base=Fraction(1, 1000),
+        sound=["libmp3lame"],
+        options={"bf": "2"},
+    )
     frames = len(VideoFile(path))
     tag = bytes((8, 0, 0, 5, 0, 4, 0, 0, 0, 0, 0)) + bytes((0x3E, 1, 2, 3, 4))  # sound in another codec
     path.write_bytes(path.read_bytes() + tag + (len(tag)).to_bytes(4, "big"))
