@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import psutil
 
 from data.simulate import sensor, world
 from data.simulate.motion import Field, Platform, draw
@@ -19,6 +20,7 @@ from data.simulate.objects import Part, Traffic, crossing, outline
 from data.simulate.settings import SimulatorSettings
 from data.simulate.sky import Sky
 from data.simulate.sprites import GRAIN
+from errors import InputError
 
 SPLITS = ("train", "test")
 
@@ -51,6 +53,21 @@ class TrueBox:
     visible: float
 
 
+def check_memory(settings: SimulatorSettings, margin: int) -> None:
+    """Raise `InputError` if the canvas and the frames of a clip exceed the memory of the machine.
+
+    margin: of the canvas, ground-truth pixels; it grows with the motion over all frames.
+    """
+    height, width = settings.size
+    canvas = (height + 2 * margin) * (width + 2 * margin) * world.REFINED**2 * 12  # RGB, float32
+    frames = settings.frames * height * width * 3 * settings.sensor.bits // 8
+    if canvas + frames > psutil.virtual_memory().total:
+        raise InputError(
+            f"a simulated clip of {settings.frames} frames of {width}x{height} pixels needs {(canvas + frames) / 2**30:,.0f} GiB of "
+            "memory: lower size, frames or motion.drift in 'simulate'"
+        )
+
+
 class Scene:
     """Clip `index` of a split: a function of (settings, seed, split, index) and the region of the still."""
 
@@ -64,7 +81,9 @@ class Scene:
         tilt = rng.uniform(0, 2 * np.pi, 2)
         self.lean = wanted.lean * np.array([np.cos(tilt[0]), np.sin(tilt[0])])
         self.lean_change = wanted.lean_change * np.array([np.cos(tilt[1]), np.sin(tilt[1])])
-        self.canvas = world.Canvas(size, int(np.ceil(self.platform.reach)) + 2, self.grain)
+        margin = int(np.ceil(self.platform.reach)) + 2
+        check_memory(settings, margin)
+        self.canvas = world.Canvas(size, margin, self.grain)
         world.spread(self.canvas, region, settings, rng)
         lanes = world.water(self.canvas, wanted.ships, rng) if wanted.ships else []
         railways = world.railways(self.canvas, wanted.trains, rng)

@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -237,6 +238,14 @@ def test_layout_for_training():
 def test_wrong_settings_are_named(mapping: dict, message: str):
     with pytest.raises(InputError, match=message):
         settings_from(mapping)
+
+
+@pytest.mark.parametrize("changes", [{"frames": 100_000}, {"size": (8192, 8192)}])
+def test_a_clip_larger_than_the_memory_is_refused(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=4 * 2**30))
+    layout = simulated_layout(SimulatorSettings(clips=1, **changes), "train", scale=4)
+    with pytest.raises(InputError, match=r"simulated clip of .* GiB of memory: lower size, frames or motion\.drift"):
+        layout.pairs[0].lr.array(0)
 
 
 def test_wrong_stills_are_named(tmp_path: Path):
