@@ -141,6 +141,10 @@ class VideoFile:
             found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
         for stretch in table.stretches[1:]:
             found.append(f"its times jump at frame {stretch.first}: the frames from there on follow without a gap")
+        if table.others_corrupt:
+            found.append(
+                f"{table.others_corrupt} damaged packet(s) of sound or subtitles: unreadable ones are left out"
+            )
         if self.interlaced:
             how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
             found.append(f"interlaced: {how}")

@@ -48,6 +48,7 @@ class FrameTable:
     last_shown: duration of the last frame in seconds, from its packet; None if unknown.   missing: seconds by which the
     file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
     number of frames that an AVI's index or header counts but the file lacks.   broken_off: the last packet is incomplete.
+    others_corrupt: number of damaged packets of sound and subtitles.
     """
 
     stamps: list[int | None]
@@ -65,6 +66,7 @@ class FrameTable:
     gaps: list[tuple[float, int]] = field(default_factory=list)
     absent: int = 0
     broken_off: bool = False
+    others_corrupt: int = 0
 
 
 class Decoder:
@@ -79,6 +81,7 @@ class Decoder:
         self.stamps: list[int | None] = []  # presentation times of the first packets to be displayed
         self.first: int | None = None  # decoding time of the first packet
         self.corrupt, self.broken_off = False, False
+        self.others_corrupt = 0  # damaged packets of sound and subtitles
         self.count = 0  # packets with content
         self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
 
@@ -88,6 +91,7 @@ class Decoder:
     def frames(self, streams: Sequence[Any]) -> Iterator[Any]:
         for packet in self._packets(streams):
             self._note_end(packet)
+            self.others_corrupt += packet.is_corrupt and packet.stream.index != self.stream.index
             if packet.stream.index != self.stream.index:  # `packet.stream_index` is 0 where PyAV flushes a decoder
                 continue
             self.count += packet.size > 0
@@ -116,9 +120,7 @@ class Decoder:
                 with suppress(av.error.FFmpegError):
                     yield from (_Flush(self.stream, frame) for frame in self.stream.codec_context.decode(None))
                 return
-            except (
-                IndexError
-            ):  # a stream began in the middle of the file: PyAV ends so, after it has flushed the others
+            except IndexError:  # a stream began in the middle of the file; the others are flushed before
                 return
             if packet is None:
                 return
@@ -233,7 +235,7 @@ def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
         table.absent = max((_indexed(stream) or stream.frames) - decoder.count, 0)
     if table.absent or container.format.name != "avi":  # AVI skips frames that repeat the one before
         table.gaps = _gaps(table)
-    table.broken_off = decoder.broken_off
+    table.broken_off, table.others_corrupt = decoder.broken_off, decoder.others_corrupt
     return table
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,13 +164,18 @@ class Tracks:
                 packet.pts, packet.dts = packet.pts + lane.early, packet.dts + lane.early
             if packet.dts is not None and lane.written is not None and packet.dts <= lane.written:
                 if packet.dts == lane.written and self._container.tick:  # short packets share a millisecond in Matroska
-                    self._output.mux(packet)
+                    self._write(packet)
                     continue
                 if lane.source.type == "audio":
                     continue
                 packet.dts = lane.written + 1
                 packet.pts = max(packet.pts, packet.dts)
             lane.written = packet.dts
+            self._write(packet)
+
+    def _write(self, packet: Any) -> None:
+        """Write a packet, except one without a valid header, as of AAC in a damaged transport stream (`VideoFile.notes`)."""
+        with suppress(av.error.InvalidDataError):
             self._output.mux(packet)
 
 

@@ -237,3 +237,19 @@ def test_style_codes_do_not_appear_as_text(tmp_path, result):
     else:
         stored = packets_of(out, "subtitles")[0]
         assert stored[2 if result == ".mp4" else 0 :].decode().replace("\xa0", " ") == "up here\nbelow"
+
+
+@pytest.mark.parametrize("result", [".mkv", ".mp4"])
+def test_damaged_packets_of_sound_are_left_out(tmp_path, result):
+    path = video(tmp_path / "in.ts", [k / 25 for k in range(40)], sound=["aac"])
+    content, count = bytearray(path.read_bytes()), len(packets_of(path))
+    with av.open(str(path)) as file:
+        headers = [bytes(packet)[:7] for packet in file.demux(audio=0) if packet.size]
+    place = content.find(headers[20])
+    content[place : place + 7] = bytes(7)
+    path.write_bytes(content)
+    source = VideoFile(path)
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    assert len(facts(out).times) == 40
+    assert count - 4 <= len(packets_of(out)) < count
+    assert onset(out) == pytest.approx(flash_time(out), abs=0.03)
