@@ -32,6 +32,10 @@ from errors import InputError
 
 WRITTEN_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".apng"}
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".hdr", ".pfm", ".pam", ".dng", ".cr2", ".nef", ".arw",
+     ".img", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".hdf", ".dcm", ".tga", ".ico", ".npy", ".npz")
+)  # fmt: skip
 ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
@@ -81,6 +85,15 @@ def probe(path: str | Path) -> ImageInfo:
             bands = 4 if bands == 3 and (image.mode == "RGBA" or "transparency" in image.info) else bands
             deep = image.mode.startswith("I") or (image.format == "PPM" and _levels_of_ppm(head) > 255)
             return ImageInfo(size, np.dtype(np.uint16 if deep else np.uint8), bands, True, _pages(image))
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file of any name has the header of an image."""
+    try:
+        probe(path)
+        return True
+    except InputError:
+        return False
 
 
 def read_image(path: str | Path) -> np.ndarray:

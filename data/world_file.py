@@ -28,7 +28,8 @@ def find(path: Path) -> Path | None:
 
 
 def _candidates(path: Path) -> Iterator[Path]:
-    for ending in dict.fromkeys((suffix(path.suffix), f"{path.suffix}w", ".wld")):
+    known = (suffix(path.suffix), f"{path.suffix}w") if len(path.suffix) > 1 else ()
+    for ending in dict.fromkeys((*known, ".wld")):
         yield path.with_suffix(ending.lower())
         yield path.with_suffix(ending.upper())
 

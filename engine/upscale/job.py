@@ -166,7 +166,12 @@ class ClipJob:
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
         if (holes := self.clip.holes(self.place(index)[0])) is not None:
             source, valid = holes
-            array = with_holes(array, np.zeros_like(source) if self.kind == "video" else source, valid)
+            if self.kind == "video":  # black; gray clips have three equal channels
+                source, valid = (
+                    np.zeros((*source.shape[:2], 3), source.dtype),
+                    np.repeat(valid, 3 // valid.shape[-1], -1),
+                )
+            array = with_holes(array, source, valid)
         if self.alpha:
             alpha = pictures.enlarged_alpha(self.clip, self.place(index), self.size, array.dtype)
             array = np.concatenate([array, alpha], axis=-1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from data.clips import frame_numbers, image_files
 from data.files import resolved
 from data.frame_writer import STACK_SUFFIXES
-from data.media import VIDEO_SUFFIXES, probe
+from data.media import UNREAD_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.upscale.relations import series_in, series_name, some, unrelated
@@ -54,12 +54,14 @@ def find_members(
         members += found
         hollow += [] if found else [folder.name]
     members.sort(key=lambda member: (natural_key(member.output), natural_key(member.path.name)))
+    if unread := unread_in(source):
+        note(f"'{source}': left out, because files of their kind are not read (convert them first): {some(unread)}")
     if not members and not pictures:
         raise InputError(f"'{source}' holds no frames, videos or folders of frames")
     if hollow:
         note(f"'{source}': left out, because they hold no frames: {some(hollow)}")
     if not members and not stills:
-        return _parts(source, pictures, image_suffix, note, joined)
+        return _parts(source, out, pictures, image_suffix, note, joined)
     if members and pictures and not stills:
         _check_clear(source, pictures, members)
         note(
@@ -73,7 +75,7 @@ def _of_folder(folder: Path, out: Path, stills: bool, image_suffix: str, note: C
     """The clips of a folder in the source; a folder that is ambiguous is a member with a problem."""
     try:
         if any(not is_stack(path) for path in image_files(folder)):  # a clip; folders in it are no part of it
-            found = None if stills else _parts(folder, image_files(folder), image_suffix, note, False)
+            found = None if stills else _parts(folder, out, image_files(folder), image_suffix, note, False)
         elif any(clips_below(folder, out)):
             found = find_members(folder, out, stills, image_suffix, note)
         else:
@@ -86,7 +88,12 @@ def _of_folder(folder: Path, out: Path, stills: bool, image_suffix: str, note: C
 
 
 def _parts(
-    source: Path, pictures: Sequence[Path], image_suffix: str, note: Callable[[str], None], joined: bool
+    source: Path,
+    out: Path,
+    pictures: Sequence[Path],
+    image_suffix: str,
+    note: Callable[[str], None],
+    joined: bool,
 ) -> list[Member] | None:
     """Series of frames or single photographs in a folder of pictures; None for one clip."""
     series = series_in(pictures)
@@ -98,7 +105,7 @@ def _parts(
     firsts = ", ".join(f"'{group[0].name}' ({len(group)})" for group in series[:4]) + (
         ", ..." if len(series) > 4 else ""
     )
-    if joined:
+    if is_single(out):
         raise InputError(
             f"'{source}' holds {len(series)} series of frames, not a single clip: {firsts}: name an output folder, or "
             "move each series into a separate folder"
@@ -112,6 +119,18 @@ def _parts(
         photographs = unrelated(group, joined=False)
         members += _stills(group, image_suffix) if photographs else [Member(source, name, frames=tuple(group))]
     return members
+
+
+def is_single(out: Path) -> bool:
+    """Whether an output is one file or a pipe, which holds one clip."""
+    return out.suffix.lower() in (*OUTPUT_SUFFIXES, *STACK_SUFFIXES) or str(out) == "-"
+
+
+def unread_in(source: Path) -> list[str]:
+    """Names of pictures in a folder that this program cannot read."""
+    return sorted(
+        path.name for path in source.iterdir() if path.suffix.lower() in UNREAD_SUFFIXES and path.name[0] != "."
+    )
 
 
 def folders_in(source: Path, out: Path) -> list[Path]:

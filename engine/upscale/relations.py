@@ -50,10 +50,10 @@ def _grouped(pictures: Sequence[Path], key: Callable[[str], str]) -> list[list[P
 
 
 def _regular(names: Sequence[str]) -> bool:
-    """Whether most names are numbered in equal steps."""
+    """Whether at least half of the names are numbered in equal steps."""
     numbers = frame_numbers(names)
     steps = [after - before for before, after in pairwise(numbers)] if numbers else []
-    return bool(steps) and 2 * steps.count(min(steps)) > len(steps)
+    return bool(steps) and 2 * steps.count(min(steps)) >= len(steps)
 
 
 def _before_number(stem: str) -> str:

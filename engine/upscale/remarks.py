@@ -58,7 +58,7 @@ def cuts_of(clip: Clip) -> tuple[list[int], bool]:
 def remarks(clips: Sequence[Clip]) -> Iterator[str]:
     """Notes on the conversion of stored values: for every scene, and for the first of the other clips."""
     for clip in clips:
-        if isinstance(clip, SceneClip):
+        if isinstance(clip, SceneClip) and clip is clip.series[0]:
             yield from clip.notes
     if not isinstance(clips[0], SceneClip) and (dark := hint(clips[0].array(0))) is not None:
         yield f"clip '{clips[0].name}' {dark} (--limits, --percentiles)"

@@ -10,7 +10,7 @@ from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene, open_series
 from data.files import resolved, sha256
-from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, probe
+from data.media import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, is_image, probe
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for
@@ -19,7 +19,7 @@ from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
-from engine.upscale.members import Member, clips_below, find_members
+from engine.upscale.members import Member, clips_below, find_members, is_single
 from engine.upscale.options import Request
 from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
@@ -27,10 +27,6 @@ from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network, set_use
 
-UNREAD = frozenset(
-    (".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".hdr", ".pfm", ".pam", ".dng", ".cr2", ".nef", ".arw",
-     ".img", ".dat", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".hdf", ".npy", ".npz", ".zip", ".dcm", ".tga", ".ico")
-)  # fmt: skip
 # Suffixes of files that are not written here: nobody names a folder of frames so.
 NO_FOLDERS = frozenset((".apng", ".avif", ".exr", ".heic", ".jxl", ".m4a", ".mp3", ".npy", ".pdf", ".wav", ".zip"))
 LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
@@ -74,8 +70,9 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         raise InputError(f"'{source}' is a pipe or a device: expected a file or a folder, or - for standard input")
     check_places([out], inputs(request))
     suffix = f".{request.image_format or 'png'}"
-    joined = out.suffix.lower() in (*OUTPUT_SUFFIXES, *frame_writer.STACK_SUFFIXES) or is_joined(request)
-    members = None if source.is_file() else find_members(source, out, request.stills, suffix, say, joined)
+    members = (
+        None if source.is_file() else find_members(source, out, request.stills, suffix, say, needs_one_clip(request))
+    )
     if members is None and (series := open_series_for(source, out, request)):
         failures.several = True
         return series
@@ -93,10 +90,10 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     return clips
 
 
-def is_joined(request: Request) -> bool:
-    """Whether a request makes sense for frames of one clip only."""
+def needs_one_clip(request: Request) -> bool:
+    """Whether a request makes sense only for frames that belong together."""
     parts = request.begin is not None or request.end is not None or request.preview_seconds is not None
-    return bool(parts or request.fps or request.times or request.input_fps) or str(request.out) == "-"
+    return bool(parts or request.fps or request.times or request.input_fps) or is_single(request.out)
 
 
 def open_member(member: Member, request: Request) -> Clip:
@@ -184,9 +181,9 @@ def open_files(path: Path, request: Request) -> Clip:
             raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
     if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
         return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
-    if path.suffix.lower() in UNREAD:
+    if path.suffix.lower() in UNREAD_SUFFIXES:
         raise InputError(f"'{path}': {path.suffix} files are not read; convert it first, for example to PNG or TIFF")
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES or (path.suffix.lower() not in VIDEO_SUFFIXES and is_image(path)):
         if probe(path).pages == 1:
             clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
             clip.examine()

@@ -158,3 +158,15 @@ def test_stacks_with_many_bands_need_a_choice_of_three(tmp_path, weight):
         make(source, weight)
     with tifffile.TiffFile(make(source, weight, bands=(3, 2, 1))) as out:
         assert out.asarray().shape == (2, 32, 48, 3)
+
+
+def test_missing_values_of_a_gray_stack_are_black_in_a_video(tmp_path, weight):
+    import av
+
+    pages = [gray(k).astype(np.float32) * 40 for k in range(2)]
+    for page in pages:
+        page[4:8, 5:9] = np.nan
+    make(stack(tmp_path / "in.tif", pages), weight, "out.mkv", lossless=True)
+    with av.open(str(tmp_path / "out.mkv")) as file:
+        frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    assert len(frames) == 2 and frames[1][8:16, 10:18].max() < 3 and frames[1][20:].mean() > 60

@@ -301,3 +301,23 @@ def test_frames_of_noise_are_not_photographs(tmp_path):
         noise = np.random.default_rng(number).integers(0, 255, (32, 40, 3), np.uint8)
         write_image(tmp_path / f"{number:04d}.png", noise)
     assert cuts_of(FolderClip(tmp_path)) == ([], False)
+
+
+def test_a_gap_in_a_series_is_an_error_of_that_series(weight, tmp_path):
+    series(tmp_path / "in", ["a_000", "a_001", "a_003", "b_000", "b_001", "b_002"])
+    with pytest.raises(InputError, match=r"1 of 2 clips.*'a'.*missing"):
+        make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == ["b/b_000.png", "b/b_001.png", "b/b_002.png"]
+
+
+def test_files_that_are_not_read_are_named(weight, tmp_path, capsys):
+    frames(tmp_path / "in", 2)
+    (tmp_path / "in" / "IMG_1.HEIC").write_bytes(b"ftypheic")
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert "'IMG_1.HEIC'" in capsys.readouterr().out and listed(tmp_path / "out") == ["000.png", "001.png"]
+
+
+def test_picture_without_suffix_is_read(weight, tmp_path):
+    photograph(tmp_path / "in.png").rename(tmp_path / "in")
+    make(tmp_path / "in", tmp_path / "out.png", weight)
+    assert read_image(tmp_path / "out.png").shape == (32, 48, 3)
