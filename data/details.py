@@ -82,9 +82,9 @@ class Details:
 
     def lost(self, suffix: str) -> list[str]:
         """Names of the metadata that a file with this suffix cannot hold."""
-        suffix, kept = _usual(suffix), self.holdable(suffix)
+        suffix, part = _usual(suffix), self.holdable(suffix)
         held = CARRIED.get(suffix, set())
-        lost = [name for field, name in NAMES.items() if getattr(self, field) and not getattr(kept, field)]
+        lost = [name for field, name in NAMES.items() if getattr(self, field) and not getattr(part, field)]
         lost += [NAMES["texts"]] if self.texts and "texts" not in held else []
         if "texts" in lost:
             kept = {".jpg": {"Comment"}, ".tif": {*TIFF_TEXTS.values(), "Comment"}}.get(suffix, set())
