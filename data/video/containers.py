@@ -51,7 +51,7 @@ class Container:
 
 
 IMPAIRED = ("hearing_impaired", "visual_impaired")
-MATROSKA_FLAGS = ("default", "forced", "original", "comment", *IMPAIRED)
+MATROSKA_FLAGS = ("default", "forced", "original", "dub", "comment", *IMPAIRED)
 ISO_SOUND = ("aac", "mp3", "ac3", "eac3", "alac")
 MATROSKA_SOUND = (*ISO_SOUND, *PCM, "mp2", "flac", "opus", "vorbis", "dts", "truehd", "wavpack", "pcm_s16be")
 CONTAINERS = {
@@ -71,7 +71,7 @@ CONTAINERS = {
     ),
     ".webm": Container(
         "webm", ("vp9",), "vp9", frozenset(("opus", "vorbis")), "libopus", None, frozenset(("webvtt",)), "webvtt",
-        tick=Fraction(1, 1000), flags=MATROSKA_FLAGS,
+        tick=Fraction(1, 1000), flags=("default", "forced"),
     ),
     ".avi": Container(
         "avi", ("h264", "vp9", "ffv1"), "h264", frozenset(("mp3", "mp2", "ac3", "pcm_s16le", "pcm_u8", "pcm_s24le")),

@@ -63,7 +63,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 )
                 continue
             if track is None:
-                if not (stream.type == "data" and _is_timecode(stream)):
+                if not (stream.type == "data" and (_is_timecode(stream) or _has_chapters(stream, source))):
                     left.append(describe(stream))
                 continue
             tracks.append(track)
@@ -150,6 +150,11 @@ def _family(codec: str) -> str:
 
 def _decodable(stream: Any) -> bool:
     return bool(stream.codec_context.sample_rate)
+
+
+def _has_chapters(stream: Any, source: Any) -> bool:
+    """Whether a data stream of MP4 holds the titles of the chapters, which are carried as chapters."""
+    return bool(source.chapters()) and getattr(stream, "name", None) == "bin_data"
 
 
 def _is_timecode(stream: Any) -> bool:

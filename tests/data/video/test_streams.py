@@ -180,3 +180,26 @@ def test_pixel_shape_that_vp9_does_not_support_is_named(tmp_path):
     source = VideoFile(video(tmp_path / "a.mkv", TIMES[:3]))
     notes = [VideoTarget(tmp_path / f"a{suffix}", shape, join.Source(source)).notes for suffix in (".webm", ".mp4")]
     assert notes == [("left out (vp9 cannot carry it): the pixel shape 16:15",), ()]
+
+
+@pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
+def test_every_flag_of_sound_is_kept_or_named(tmp_path, result):
+    plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"] * 6)
+    flags = list(track_plan.FLAGS)
+    path = tmp_path / "in.mkv"
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        streams = [new.add_stream_from_template(stream, opaque=True) for stream in old.streams]
+        for stream, flag in zip(streams[1:], flags, strict=True):
+            stream.disposition = int(track_plan.FLAGS[flag])
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                new.mux(packet)
+    before = dispositions(path)
+    source = VideoFile(path)
+    out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
+    notes = " ".join(track_plan.plan(source.path, 0, out, source.start).notes)
+    for number, flag in enumerate(flags, 1):
+        if before[number] & int(track_plan.FLAGS[flag]):  # Matroska has no flag for dubbed sound
+            kept = bool(dispositions(out)[number] & int(track_plan.FLAGS[flag]))
+            assert (f"the flag {flag} of sound stream {number}" in notes) is not kept, flag

@@ -253,3 +253,10 @@ def test_damaged_packets_of_sound_are_left_out(tmp_path, result):
     assert len(facts(out).times) == 40
     assert count - 4 <= len(packets_of(out)) < count
     assert onset(out) == pytest.approx(flash_time(out), abs=0.03)
+
+
+def test_chapter_titles_of_mp4_are_no_lost_stream(tmp_path):
+    path = with_everything(tmp_path / "in.mp4")
+    with av.open(str(path)) as file:
+        assert any(stream.type == "data" for stream in file.streams)
+    assert track_plan.plan(path, 0, tmp_path / "out.mp4", 0.0).notes == ()
