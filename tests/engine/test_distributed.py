@@ -39,7 +39,7 @@ def _train(folder: Path, mapping: dict[str, Any], state: str) -> list[dict[str, 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for name, start in (("one", [sys.executable, str(ROOT / "main.py")]), ("two", TORCHRUN)):
         command = [*start, "--config", str(file), f"name={name}"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-2000:]
     return [load_tensors(folder / "runs" / name / state)[0] for name in ("one", "two")]
 
@@ -96,7 +96,7 @@ def test_bad_input_ends_torchruns_report(tmp_path: Path) -> None:
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
     command = [*TORCHRUN, "--config", str(file), "train.batch_size=3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 1  # torchrun's own
     assert "'train.batch_size'" in last_line(done.stderr) and "exitcode  : 2" in done.stderr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
@@ -111,7 +111,7 @@ def test_a_killed_rank_ends_in_a_saved_state_and_its_command(rank: int, tmp_path
     while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") > 3):
         time.sleep(0.1)
     os.kill(_rank(rank, tmp_path), signal.SIGKILL)
-    line = last_line(process.communicate(timeout=300)[1])
+    line = last_line(process.communicate(timeout=900)[1])
     match = re.search(r"saved at step (\d+); continue with: python main.py --resume \S*runs/tiny$", line)
     assert match, line
     assert load_tensors(log.with_name("last.safetensors"))[1]["step"] == int(match[1])
