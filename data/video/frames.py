@@ -156,13 +156,15 @@ class _Flush:
 def shown_at(pts: Sequence[int | None], dts: Sequence[int | None], first: int | None, step: int) -> list[int | None]:
     """The time stamp of each frame: presentation times, or decoding times where those rise more often, as FFmpeg guesses.
 
-    Decoding times precede presentation times by the decoder's delay: they are shifted so that the first frame has the stamp
-    `first` of the first packet. A frame without a stamp follows the previous one by `step`.
+    Decoding times precede presentation times by the decoder's delay: they are shifted so that the first frame keeps its
+    presentation time or, if it has none, has the decoding time `first` of the first packet. A frame without a stamp follows
+    the previous one by `step`.
     """
     if _faults(pts) <= _faults(dts) or all(stamp is None for stamp in dts):
         return list(pts)
     found: list[int | None] = []
     shift = 0
+    first = pts[0] if pts[0] is not None else first
     for stamp in dts:
         if stamp is None:
             stamp = found[-1] + step - shift if found else first or 0  # type: ignore[operator]

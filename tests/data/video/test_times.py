@@ -11,6 +11,7 @@ import av
 import pytest
 
 from data.video import VideoFile, track_plan
+from data.video.frames import shown_at
 from tests.data.video.make import FLASH, flash_time, video
 from tests.data.video.test_join import write
 from tests.media_facts import facts, onset
@@ -142,3 +143,10 @@ def test_variable_rate_with_b_frames_keeps_the_end(tmp_path, steps, origin, resu
         track = file.streams.video[0]
         if track.duration is not None:
             assert float(track.duration * track.time_base) == pytest.approx(end, abs=2e-3)
+
+
+def test_decoding_times_are_shifted_to_the_first_frame():
+    """Presentation times that damage has put out of order give way to decoding times, which begin two frames before zero."""
+    dts = [-80, -40, 0, 40, 80]
+    assert shown_at([0, 120, 40, 30, 20], dts, -80, 40) == [0, 40, 80, 120, 160]
+    assert shown_at([0, 40, 80, 120, 160], dts, -80, 40) == [0, 40, 80, 120, 160]
