@@ -144,7 +144,7 @@ def extreme_of(kind: str, random: Random) -> Any:
     limits = re.search(r"from (\S+) to (\S+)", kind)
     ends = [float(end) for end in limits.groups()] if limits else [0.0, 1.0]
     values: list[Any] = [*ends, ends[0] - 1, ends[1] + 1, ends[0] + 1, 0, 1, 2, 3, 5, 8, 16, -1]
-    values += [] if "whole" in kind else [0.5, 0.1, 1e-30, 1.5]
+    values += [] if "integer" in kind else [0.5, 0.1, 1e-30, 1.5]
     return int(value) if (value := random.choice(values)) == int(value) else value
 
 

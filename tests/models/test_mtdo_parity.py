@@ -107,7 +107,7 @@ def test_hat_blocks():
 
 
 @pytest.mark.parametrize("name", ["mtdo_full_as_shipped", "mtdo_full_ctdm_fixed"])
-def test_whole_network(name):
+def test_complete_network(name):
     network = published() if name.endswith("shipped") else with_live_ctdm()
     arrays, seen = fixture(name), {}
     hooks = [

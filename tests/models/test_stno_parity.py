@@ -105,7 +105,7 @@ def test_query(network, size, backend, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["stno_full_t0.3_128x160", "stno_full_t0.5_77x93"])
-def test_whole_network(network, name):
+def test_complete_network(network, name):
     data = fixture(name)
     time = float(name.split("_")[2][1:])
     output = network(data["in_x"], [time], data["out_y"].shape[-2:])
