@@ -110,7 +110,7 @@ def test_percentiles_are_stretched_and_inverted_exactly(tmp_path):
 def test_signed_and_float_values_need_a_stretch(tmp_path):
     signed = RANDOM.integers(-3000, 3000, (8, 9), np.int16)
     tifffile.imwrite(tmp_path / "a.tif", signed)
-    with pytest.raises(InputError, match="stretched"):
+    with pytest.raises(InputError, match="set a stretch"):
         FolderClip([tmp_path / "a.tif"]).array(0)
     clip = FolderClip([tmp_path / "a.tif"], bands=Bands(limits=(-3000, 3000)))
     assert clip.array(0).min() >= 0 and clip.array(0).max() <= 1

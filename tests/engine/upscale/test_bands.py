@@ -70,7 +70,7 @@ def test_result_has_the_units_of_the_source(stack: Path, weight: Path, tmp_path:
 def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="band 9 was chosen"):
         upscale(Request(stack, tmp_path / "out.tif", weight, bands=(9,)))
-    with pytest.raises(InputError, match="choose one or three"):
+    with pytest.raises(InputError, match="shows one or three: choose them"):
         upscale(Request(stack, tmp_path / "out.tif", weight))
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match="is a video"):
@@ -78,7 +78,7 @@ def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path,
 
 
 def test_dark_data_are_reported(stack: Path, weight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hint(scene()) == hint(scene()[0]) and "11 bits" in (hint(scene()) or "")
+    assert hint(scene()) == hint(scene()[0]) and "11-bit" in (hint(scene()) or "")
     assert hint(scene() * 20) is hint(scene().astype(np.uint8)) is None
     upscale(Request(stack, tmp_path / "out.tif", weight, precision="fp32", bands=(1,)))
     assert "limits 0 and 2047" in capsys.readouterr().out
