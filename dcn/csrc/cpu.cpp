@@ -10,10 +10,8 @@
 
 namespace dcn {
 
-extern const Kernels kernels_f32_baseline, kernels_f64_baseline;
-#ifdef DCN_X86
-extern const Kernels kernels_f32_avx2, kernels_f64_avx2, kernels_f32_avx512, kernels_f64_avx512;
-#endif
+DCN_KERNELS(Kernels, kernels_f32)
+DCN_KERNELS(Kernels, kernels_f64)
 
 Level instruction_set() {
 #ifdef DCN_X86
@@ -32,14 +30,7 @@ Level instruction_set() {
 
 namespace {
 
-const Kernels& kernels(bool is_double) {
-#ifdef DCN_X86
-  const Level level = instruction_set();
-  if (level >= Level::avx512) return is_double ? kernels_f64_avx512 : kernels_f32_avx512;
-  if (level == Level::avx2) return is_double ? kernels_f64_avx2 : kernels_f32_avx2;
-#endif
-  return is_double ? kernels_f64_baseline : kernels_f32_baseline;
-}
+const Kernels& kernels(bool is_double) { return is_double ? best_kernels_f64() : best_kernels_f32(); }
 
 Type type_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {

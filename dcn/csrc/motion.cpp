@@ -8,20 +8,9 @@
 
 namespace dcn {
 
-extern const MotionKernels motion_baseline;
-#ifdef DCN_X86
-extern const MotionKernels motion_avx2, motion_avx512;
-#endif
+DCN_KERNELS(MotionKernels, motion)
 
 namespace {
-
-const MotionKernels& motion_kernels() {
-#ifdef DCN_X86
-  if (instruction_set() >= Level::avx512) return motion_avx512;
-  if (instruction_set() == Level::avx2) return motion_avx2;
-#endif
-  return motion_baseline;
-}
 
 void check_map(const char* name, const Tensor& map, int64_t channels) {
   TORCH_CHECK(map.dim() == 3 && map.size(0) == channels && map.size(1) > 0 && map.size(2) > 0, "add_moved: ", name, " must be (", channels,
@@ -44,7 +33,7 @@ void cpu_add_moved(Tensor& total, Tensor& weights, const Tensor& image, const Te
   s.motion_height = motions.size(1), s.motion_width = motions.size(2);
   s.image = images.const_data_ptr<float>(), s.motion = motions.const_data_ptr<float>(), s.weight = shares.const_data_ptr<float>();
   s.total = total.mutable_data_ptr<float>(), s.weights = weights.mutable_data_ptr<float>();
-  const MotionKernels& k = motion_kernels();
+  const MotionKernels& k = best_motion();
   at::parallel_for(0, s.height, 16, [&](int64_t begin, int64_t end) {
     const Tensor memory = at::empty({k.scratch(s)}, at::TensorOptions(at::kFloat));
     k.run(s, memory.mutable_data_ptr<float>(), begin, end);

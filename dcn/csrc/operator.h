@@ -34,6 +34,20 @@ DCN_DECLARE(cuda)
 enum class Level : int { baseline, avx2, avx512, avx512bf16 };
 Level instruction_set();
 
+// Declares an operator's kernels of every instruction set, and `best_NAME()`: those for this processor.
+#ifdef DCN_X86
+#define DCN_KERNELS(Kernels, name)                                                                           \
+  extern const Kernels name##_baseline, name##_avx2, name##_avx512;                                          \
+  inline const Kernels& best_##name() {                                                                      \
+    const Level level = instruction_set();                                                                   \
+    return level >= Level::avx512 ? name##_avx512 : level == Level::avx2 ? name##_avx2 : name##_baseline;    \
+  }
+#else
+#define DCN_KERNELS(Kernels, name)      \
+  extern const Kernels name##_baseline; \
+  inline const Kernels& best_##name() { return name##_baseline; }
+#endif
+
 // Documented in attention.h.
 Tensor cpu_window_attention(const Tensor& qkv, const Tensor& bias, int64_t heads, int64_t window, int64_t margin, int64_t shift, double scale);
 

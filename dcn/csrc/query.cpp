@@ -13,20 +13,9 @@
 
 namespace dcn {
 
-extern const QueryKernels query_baseline;
-#ifdef DCN_X86
-extern const QueryKernels query_avx2, query_avx512;
-#endif
+DCN_KERNELS(QueryKernels, query)
 
 namespace {
-
-const QueryKernels& query_kernels() {
-#ifdef DCN_X86
-  if (instruction_set() >= Level::avx512) return query_avx512;
-  if (instruction_set() == Level::avx2) return query_avx2;
-#endif
-  return query_baseline;
-}
 
 void check_table(const char* name, const Tensor& tensor, IntArrayRef expected) {
   TORCH_CHECK(tensor.sizes() == expected, "query: ", name, " must have shape ", expected, ", got ", tensor.sizes());
@@ -80,7 +69,7 @@ Tensor cpu_query(const Tensor& features, const Tensor& corners, const Tensor& sh
   r.interval_y = rows.const_data_ptr<int64_t>(), r.interval_x = columns.const_data_ptr<int64_t>();
   r.fraction_y = down.const_data_ptr<float>(), r.fraction_x = across.const_data_ptr<float>();
   r.out = out.mutable_data_ptr<float>();
-  const QueryKernels& k = query_kernels();
+  const QueryKernels& k = best_query();
   const int64_t floats = k.scratch(r) + 16;
   at::parallel_for(0, r.tasks(), 1, [&](int64_t begin, int64_t end) {
     const Tensor memory = at::empty({floats}, at::TensorOptions(at::kFloat));
