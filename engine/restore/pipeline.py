@@ -7,7 +7,6 @@ processed tile by tile (one tile: the full frame); every tile has its own runner
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -21,7 +20,7 @@ from engine.restore import precision, tiles
 from engine.restore.graphs import LARGEST, Graphed
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, batched, chunks, windows
 from engine.restore.spacing import WindowChooser, widest
-from engine.restore.temporal_filter import TemporalFilter, key_positions
+from engine.restore.temporal_filter import TemporalFilter, key_frames, key_positions
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
@@ -93,17 +92,16 @@ def restore(
     surplus = 0  # frames that are restored before the first one that is needed
     jobs: Iterator[Job]
     if isinstance(network, SpaceTimeNetwork):
-        if form == "none":
-            jobs = chunks(clip, wanted, options.chunk, options.context, per_gap)
-        else:
+        keys = wanted
+        if form != "none":
             starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
-            wanted = range(starts[wanted[0]], starts[wanted[-1] + 1])
             temporal = TemporalFilter(form, starts[-1], clip.size, clock)
+            wanted = range(starts[wanted[0]], starts[wanted[-1] + 1])
             numbers = temporal.needed(wanted)
-            first, last = (bisect_right(starts, number) - 1 for number in (numbers[0], numbers[-1]))
-            jobs = chunks(clip, range(first, last + 1), options.chunk, options.context, per_gap)
-            jobs = temporal.recorded_chunks(jobs, first, starts, range(numbers[0], numbers[-1] + 1))
-            surplus = numbers[0] - starts[first]
+            keys = key_frames(numbers, starts)
+            surplus = numbers[0] - starts[keys[0]]
+        jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
+        jobs = temporal.recorded_chunks(jobs, keys[0], starts, numbers) if temporal else jobs
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)

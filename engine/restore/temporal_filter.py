@@ -18,8 +18,9 @@ on these nine frames only, so it is the same for any start of the work. docs/res
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -39,7 +40,13 @@ from engine.restore.spacing import widest
 from engine.restore.timing import Clock
 from models.base import Network, WindowNetwork
 
-REACH = 4  # frames before and after the centre
+DISTANCES = (
+    1,
+    2,
+    3,
+    4,
+)  # of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others
+REACH = max(DISTANCES)
 SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
@@ -82,21 +89,34 @@ def key_positions(times_per_gap: Sequence[int]) -> list[int]:
     return [*positions, positions[-1] + 1]
 
 
+def key_frames(needed: Sequence[int], starts: Sequence[int]) -> range:
+    """The key frames from which consecutive outputs are made. starts: see `key_positions`."""
+    return range(bisect_right(starts, needed[0]) - 1, bisect_right(starts, needed[-1]))
+
+
 class TemporalFilter:
     """Filters the restored frames of one clip for "clean" or "compressed" sources (`form`).
 
     Frames are numbered in output order; `length` is their number. Of window networks this is the frame number of the clip.
     """
 
-    def __init__(self, form: str, length: int, size: tuple[int, int], clock: Clock | None = None) -> None:
-        """size: (h, w) of LR frames."""
+    def __init__(
+        self,
+        form: str,
+        length: int,
+        size: tuple[int, int],
+        clock: Clock | None = None,
+        distances: Sequence[int] = DISTANCES,
+    ) -> None:
+        """size: (h, w) of LR frames.   distances: of the neighbours, ascending."""
         self.form, self.length, self.size, self.clock = form, length, size, clock
+        self.steps = (*(-distance for distance in reversed(distances)), 0, *distances)
         # LR frames that are being restored; None for intermediate frames
         self._lows: deque[tuple[int, Tensor | None]] = deque()
         self._grids: dict[tuple[int, int], Tensor] = {}
 
-    def _around(self, index: int) -> range:
-        return range(max(0, index - REACH), min(self.length, index + REACH + 1))
+    def _around(self, index: int) -> list[int]:
+        return [index + step for step in self.steps if 0 <= index + step < self.length]
 
     def needed(self, wanted: Sequence[int]) -> list[int]:
         """The frames to restore, in order, for the frames `wanted` of the clip."""
@@ -106,25 +126,29 @@ class TemporalFilter:
             for number in sorted({number for index in run for number in self._around(index)})
         ]
 
+    def keep(self, lows: Iterable[tuple[int, Tensor | None]]) -> None:
+        """Give the LR frames of `needed`, with their numbers and in order; None for intermediate frames."""
+        self._lows.extend(lows)
+
     def recorded(self, jobs: Iterator[WindowJob]) -> Iterator[WindowJob]:
         """The same windows; their centre frames are kept until the restored frames arrive."""
         for job in jobs:
             number = job.numbers[len(job.numbers) // 2]
-            self._lows.append((number, job.frames[number]))
+            self.keep([(number, job.frames[number])])
             yield job
 
     def recorded_chunks(
-        self, jobs: Iterator[ChunkJob], first: int, starts: Sequence[int], needed: range
+        self, jobs: Iterator[ChunkJob], first: int, starts: Sequence[int], needed: Sequence[int]
     ) -> Iterator[ChunkJob]:
         """The same chunks, the first of which begins with key frame `first`; their key frames are kept as in `recorded`.
 
-        starts: see `key_positions`.   needed: the output frames that will be given to `__call__`.
+        starts: see `key_positions`.   needed: consecutive output frames, the result of `self.needed`.
         """
-        key = first
+        key, needed = first, range(needed[0], needed[-1] + 1)
         for job in jobs:
             for low in job.keys[job.keep[0] : job.keep[1] + job.with_last]:
                 outputs = range(starts[key], starts[key + 1])
-                self._lows.extend((n, low if n == outputs[0] else None) for n in outputs if n in needed)
+                self.keep((n, low if n == outputs[0] else None) for n in outputs if n in needed)
                 key += 1
             yield job
 
@@ -138,7 +162,7 @@ class TemporalFilter:
                     frame = next(restored)
                     newest, low = self._lows.popleft()
                     held[newest] = self._prepare(low, frame)
-                held = {number: frame for number, frame in held.items() if number >= index - REACH}
+                held = {number: frame for number, frame in held.items() if number >= index + self.steps[0]}
                 with self._timed(held[index]):
                     filtered = self._filtered(index, held)
                 yield filtered
@@ -158,10 +182,7 @@ class TemporalFilter:
     def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
         centre = frames[index]
         tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
-        total, weights = (
-            centre.restored.clone(memory_format=torch.contiguous_format),
-            torch.ones_like(centre.restored[:1]),
-        )
+        total, weights = centre.restored.contiguous().clone(), torch.ones_like(centre.restored[:1])
         low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
         others = [frames[number] for number in self._around(index) if number != index]
         for other, motion in zip(others, flows(centre.luma, [other.luma for other in others]), strict=True):
@@ -224,7 +245,7 @@ def flow(first: Tensor, second: Tensor) -> Tensor:
     images = [((each - low) * (255 / span)).round_().to(torch.uint8).numpy() for each in (first, second)]
     search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # missing in the stubs
     search.setFinestScale(0)
-    search.setGradientDescentIterations(8)  # of the preset's 16 and 5: two thirds of the time, at most 0.002 dB less
+    search.setGradientDescentIterations(8)  # the preset has 16 and 5, which take longer for the same gain
     search.setVariationalRefinementIterations(2)
     found = search.calc(*images, np.zeros((*first.shape, 2), np.float32))
     return torch.from_numpy(found).permute(2, 0, 1).contiguous()

@@ -33,7 +33,7 @@ def filtered(
     wanted = wanted or range(len(lows))
     method = TemporalFilter(form, len(lows), lows[0].shape[-2:])
     numbers = method.needed(wanted)
-    method._lows.extend((number, lows[number]) for number in numbers)
+    method.keep((number, lows[number]) for number in numbers)
     return list(method(wanted, iter([restored[number] for number in numbers])))
 
 
@@ -117,7 +117,7 @@ def test_restore_filters_the_output_of_the_network() -> None:
     plain = list(restore(network, clip))
     network.set_uses({"temporal_filter": "compressed"})
     method = TemporalFilter("compressed", 5, clip.size)
-    method._lows.extend((number, clip.frame(number)) for number in range(5))
+    method.keep((number, clip.frame(number)) for number in range(5))
     expected = list(method(range(5), iter(plain)))
     assert all(torch.equal(a, b) for a, b in zip(restore(network, clip), expected, strict=True))
     assert reach(network, "clean", 4) == reach(network, "none", 4) + REACH == network.config.frames // 2 + REACH
@@ -140,7 +140,7 @@ def test_space_time_outputs_are_filtered_in_time_order(times: Any) -> None:
     assert starts[-1] == len(plain) == len(complete)
     method = TemporalFilter("clean", len(plain), clip.size)
     lows = {start: clip.frame(key) for key, start in enumerate(starts[:-1])}
-    method._lows.extend((number, lows.get(number)) for number in range(len(plain)))
+    method.keep((number, lows.get(number)) for number in range(len(plain)))
     expected = list(method(range(len(plain)), iter(plain)))
     assert all(torch.equal(a, b) for a, b in zip(complete, expected, strict=True))
     assert not torch.equal(complete[2], plain[2])
@@ -156,7 +156,7 @@ def test_intermediate_frames_gain_from_key_frames() -> None:
     low = F.avg_pool2d(scene, 2)
     restored = [scene + 0.02 * torch.randn(scene.shape, generator=generator) for _ in range(5)]
     method = TemporalFilter("clean", 5, (64, 64))
-    method._lows.extend((number, None if number % 2 else low) for number in range(5))
+    method.keep((number, None if number % 2 else low) for number in range(5))
     result = list(method(range(5), iter(restored)))
     assert rms(result[1] - scene) < 0.6 * rms(restored[1] - scene)
 
