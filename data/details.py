@@ -185,8 +185,8 @@ def of_pillow(image: Image.Image) -> Details:
         exif = exif[6:]
     if isinstance(comment, bytes):
         comment = comment.decode("utf-8", "replace").strip("\0")
-    known = image.format == "JPEG" and not info.get("jfif_unit", 1)  # unit 0: an aspect ratio, no resolution
-    dpi = info.get("dpi") if not known else None
+    only_aspect = image.format == "JPEG" and not info.get("jfif_unit", 1)  # unit 0: an aspect ratio, no resolution
+    dpi = None if only_aspect else info.get("dpi")
     with suppress(TypeError, ValueError):
         dpi = (float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None
     return Details(

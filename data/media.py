@@ -42,6 +42,8 @@ MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 LUMA = np.array(formulas.LUMA, np.float32)
 NO_DETAILS = Details()
+# Kind (5: gray, 6: colour), width, height and white; comments may be between them.
+PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
 @dataclass(frozen=True)
@@ -231,13 +233,13 @@ def _read_pillow(path: str | Path) -> np.ndarray:
 
 def _levels_of_ppm(head: bytes) -> int:
     """The value of white in a PGM or PPM (P5, P6); 0 for other files."""
-    match = re.match(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d+)\s", head)
-    return int(match[1]) if match else 0
+    fields = PPM_HEADER.match(head)
+    return int(fields[4]) if fields else 0
 
 
 def _read_deep_ppm(content: bytes) -> np.ndarray:
     """A PGM or PPM of more than 8 bits as uint16 of full range (Pillow reduces the colours of a PPM to 8 bits)."""
-    fields = re.match(rb"P([56])(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s", content)
+    fields = PPM_HEADER.match(content)
     assert fields is not None  # as in `_levels_of_ppm`
     bands, width, height, white = 1 if fields[1] == b"5" else 3, int(fields[2]), int(fields[3]), int(fields[4])
     _check_pixels(height, width)

@@ -116,10 +116,10 @@ class ClipJob:
     @property
     def places(self) -> list[Path]:
         """Paths that the job writes: the result, the comparison and the work folder."""
-        return [self.out, *([self.beside] if self.compare else []), *self.beside_image, self.work]
+        return [self.out, *([self.comparison_path] if self.compare else []), *self.image_side_files, self.work]
 
     @cached_property
-    def beside_image(self) -> list[Path]:
+    def image_side_files(self) -> list[Path]:
         """Files with the georeference of a single picture."""
         files = self.side_files(0).items() if self.kind in ("image", "stack") else ()
         paths = [(self.out.with_suffix(suffix), content) for suffix, content in files]
@@ -140,7 +140,7 @@ class ClipJob:
         return self.work / "pieces" / f"{number:06d}_compare.mkv"
 
     @property
-    def beside(self) -> Path:
+    def comparison_path(self) -> Path:
         """The video of the comparison."""
         return comparison.comparison_path(self.out)
 
@@ -277,8 +277,8 @@ class ClipJob:
         """Raises InputError if an existing file must not be replaced. Called before the work and again before the final rename."""
         check_free(self.out, self.kind, self.overwrite, self.made)
         if self.compare:
-            check_free(self.beside, "video", self.overwrite)
-        for path in self.beside_image:
+            check_free(self.comparison_path, "video", self.overwrite)
+        for path in self.image_side_files:
             check_free(path, "side file", self.overwrite)
 
     @cached_property
@@ -294,7 +294,7 @@ class ClipJob:
         """
         if resume and self._has_begun():
             check_same(self.work, self.identity())
-            for place in (self.work, self.out, self.beside):
+            for place in (self.work, self.out, self.comparison_path):
                 remove_unfinished(place)
             self._drop_damaged()
         else:
@@ -335,20 +335,20 @@ class ClipJob:
             move(self.image(0), self.out, replace=self.overwrite)
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
-            indices, whole = range(len(self)), self.work / self.out.name
+            indices, result = range(len(self)), self.work / self.out.name
             self._write_side_files(0, self.out, replace=self.overwrite)
             tags = ((self.geo(index), self.details(index)) for index in indices)
-            frame_writer.write_stack(whole, self.stored(indices), total, tags, self.alpha)
-            move(whole, self.out, replace=self.overwrite)
+            frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha)
+            move(result, self.out, replace=self.overwrite)
         else:
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)
         if self.compare:
             self._join(self.compare, [self.piece_beside(number) for number in self.pieces])
-            written.append(self.beside)
+            written.append(self.comparison_path)
         remove_own_folder(self.work)
         return written
 
     def _join(self, target: VideoTarget, pieces: list[Path]) -> None:
-        whole = self.work / target.path.name
-        join.join(whole, pieces, target.encoding, target.timing(self.timeline), target.source)
-        move(whole, target.path, replace=self.overwrite)
+        result = self.work / target.path.name
+        join.join(result, pieces, target.encoding, target.timing(self.timeline), target.source)
+        move(result, target.path, replace=self.overwrite)

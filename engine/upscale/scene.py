@@ -181,9 +181,9 @@ class SceneJob(ClipJob):
     def finish(self) -> list[Path]:
         """Write the GeoTIFF from the kept rows, rename it into place and remove the work folder."""
         self.check_free()
-        whole = self.work / f"whole{self.out.suffix}"
+        result = self.work / f"result{self.out.suffix}"
         groups = self.scene.groups
-        writer = RasterWriter(whole, self.scene.info, self.size)
+        writer = RasterWriter(result, self.scene.info, self.size)
         with writer.opened():
             if writer.interleaved:
                 streams = [self._finished(group) for group in range(len(groups))]
@@ -203,7 +203,7 @@ class SceneJob(ClipJob):
         if (text := sidecar(self.scene.info)) is not None:
             with replacing(self.sidecar, replace=self.overwrite) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        move(whole, self.out, replace=self.overwrite)
+        move(result, self.out, replace=self.overwrite)
         remove_own_folder(self.work)
         return [self.out]
 

@@ -77,9 +77,9 @@ def timeline(clip: Clip, request: Request, cuts: Sequence[int] = ()) -> Timeline
         raise InputError(f"--fps '{request.fps}': expected a multiple such as x2, or frames per second") from None
     if rate <= 0:
         raise InputError(f"--fps '{request.fps}': expected a number above 0")
-    whole = round(factor)
-    if whole >= 1 and abs(factor - whole) <= 1e-3 and (multiple or is_constant(times, fps)):
-        return by_steps(times, [k / whole for k in range(1, whole)], last, fps, cuts)
+    integer = round(factor)
+    if integer >= 1 and abs(factor - integer) <= 1e-3 and (multiple or is_constant(times, fps)):
+        return by_steps(times, [k / integer for k in range(1, integer)], last, fps, cuts)
     return at_rate(times, rate, last, cuts)
 
 

@@ -153,7 +153,7 @@ FAULTS = {
 }
 
 
-def disturb(name: str, number: int, place: Path, whole: Path) -> str:
+def disturb(name: str, number: int, place: Path, undisturbed_run: Path) -> str:
     """One try; returns the failure, "" for none."""
     fault = FAULTS[name]
     folder = place / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
@@ -164,7 +164,7 @@ def disturb(name: str, number: int, place: Path, whole: Path) -> str:
     said = run.end()
     repair(place)
     if run.process.returncode == 0:
-        return "" if fault.disk and same(folder / "last.safetensors", whole) else "it had ended before"
+        return "" if fault.disk and same(folder / "last.safetensors", undisturbed_run) else "it had ended before"
     if fault.saves and "saved at step" not in said:
         return f"nothing was saved: {last_line(said)}"
     if not (folder / "last.safetensors").is_file():
@@ -176,7 +176,7 @@ def disturb(name: str, number: int, place: Path, whole: Path) -> str:
     left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
     if left:
         return f"temporary files are left: {left}"
-    return "" if same(folder / "last.safetensors", whole) else "the last state differs"
+    return "" if same(folder / "last.safetensors", undisturbed_run) else "the last state differs"
 
 
 def last_line(text: str) -> str:
@@ -205,7 +205,7 @@ def write_configs(place: Path) -> None:
 
 def undisturbed(place: Path, command: list[str], config: str) -> Path:
     """The last state of a run without faults."""
-    run = Run(command, place / "runs" / "whole", "--config", config, "name=whole")
+    run = Run(command, place / "runs" / "undisturbed", "--config", config, "name=undisturbed")
     said = run.end()
     assert run.process.returncode == 0, said
     state = place / f"whole_{len(command)}_{config}.safetensors"
@@ -231,10 +231,10 @@ def small_disk(place: Path) -> Iterator[bool]:
             subprocess.run(["umount", "-l", str(runs)], check=True)
 
 
-def try_fault(name: str, times: int, place: Path, whole: Path) -> None:
+def try_fault(name: str, times: int, place: Path, undisturbed_run: Path) -> None:
     """Try one fault and print the counts."""
     if not FAULTS[name].disk:
-        problems = [disturb(name, number, place, whole) for number in range(times)]
+        problems = [disturb(name, number, place, undisturbed_run) for number in range(times)]
     else:
         problems = []
         for number in range(times):
@@ -242,7 +242,7 @@ def try_fault(name: str, times: int, place: Path, whole: Path) -> None:
                 if not mounted:
                     print(f"{name}: not tried, this user may not mount a file system", flush=True)
                     return
-                problems.append(disturb(name, number, place, whole))
+                problems.append(disturb(name, number, place, undisturbed_run))
     failed = [problem for problem in problems if problem]
     print(f"{name}: tried {times} times, lost {len(failed)}", *failed[:3], sep="; ", flush=True)
 
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="faults whose name matches this pattern")
     options = parser.parse_args()
-    whole: dict[tuple[int, str], Path] = {}
+    undisturbed_run: dict[tuple[int, str], Path] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_configs(place)
@@ -262,9 +262,9 @@ def main() -> None:
                 continue
             random.seed(f"{name} {options.seed}")
             kind = (len(fault.command), fault.config)
-            if kind not in whole:
-                whole[kind] = undisturbed(place, fault.command, fault.config)
-            try_fault(name, options.times, place, whole[kind])
+            if kind not in undisturbed_run:
+                undisturbed_run[kind] = undisturbed(place, fault.command, fault.config)
+            try_fault(name, options.times, place, undisturbed_run[kind])
 
 
 if __name__ == "__main__":
