@@ -20,7 +20,6 @@ from torch import Tensor
 import cli
 import dcn
 import metrics
-from data.clips import Clip
 from engine.evaluate import scripts
 from engine.restore import restore
 from engine.restore.temporal_filter import DISTANCES, TemporalFilter
@@ -32,20 +31,20 @@ ROUNDS = 5
 
 
 def filtered(
-    restored: Sequence[Tensor], lr: Clip, form: str, distances: Sequence[int], wanted: Sequence[int]
+    restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, distances: Sequence[int], wanted: Sequence[int]
 ) -> list[Tensor]:
     """The frames `wanted` of `restored`, the frames of a clip."""
-    method = TemporalFilter(form, len(restored), lr.size, distances=distances)
+    method = TemporalFilter(form, len(restored), (lows[0].shape[1], lows[0].shape[2]), distances=distances)
     needed = method.needed(wanted)
-    method.keep((number, lr.frame(number)) for number in needed)
+    method.keep((number, lows[number]) for number in needed)
     return list(method(wanted, iter([restored[number] for number in needed])))
 
 
-def seconds(restored: Sequence[Tensor], lr: Clip, form: str, backend: str) -> float:
+def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backend: str) -> float:
     """Time of filtering the middle frame, its neighbours included."""
     dcn.set_backend(backend)
     started = time.perf_counter()
-    filtered(restored, lr, form, DISTANCES, [len(restored) // 2])
+    filtered(restored, lows, form, DISTANCES, [len(restored) // 2])
     taken = time.perf_counter() - started
     dcn.set_backend(None)
     return taken
@@ -61,6 +60,7 @@ def main() -> None:
     print("| clip | distances | gain, dB | tOF, px |\n|---|---|---|---|")
     for pair in open_source(config, "val").pairs:
         restored = list(restore(network, pair.lr, padding=config.data.padding, temporal_filter="none"))
+        lows = [pair.lr.frame(index) for index in range(len(restored))]
         truth = torch.stack([pair.gt.frame(index) for index in range(len(restored))])
 
         def measured(frames: Sequence[Tensor], truth: Tensor = truth) -> tuple[float, float]:
@@ -71,11 +71,9 @@ def main() -> None:
         plain, flicker = measured(restored)
         print(f"| {pair.name}, {len(restored)} frames | none | | {flicker:.3f} |", flush=True)
         for distances in CHOICES:
-            psnr, flicker = measured(filtered(restored, pair.lr, form, distances, range(len(restored))))
+            psnr, flicker = measured(filtered(restored, lows, form, distances, range(len(restored))))
             print(f"| | {', '.join(map(str, distances))} | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
-        rounds = [
-            [seconds(restored, pair.lr, form, backend) for backend in ("compiled", "plain")] for _ in range(ROUNDS)
-        ]
+        rounds = [[seconds(restored, lows, form, backend) for backend in ("compiled", "plain")] for _ in range(ROUNDS)]
         fast, slow = (min(column) for column in zip(*rounds, strict=True))
         height, width = truth.shape[-2:]
         print(
