@@ -26,7 +26,7 @@ from data.clips import ArrayClip
 from dcn import trust
 from engine.config import Config, StageConfig, load_config
 from engine.report.cost import gmac, gmac_per_frame
-from engine.restore import Options, pipeline, restore
+from engine.restore import Options, memory, pipeline, restore
 from engine.train.ahead import on_device
 from engine.train.loop import Trainer
 from tests import parity
@@ -322,13 +322,13 @@ def moving(frames: int, height: int, width: int) -> ArrayClip:
 @contextmanager
 def one_at_a_time(wanted: bool) -> Any:
     """One window a batch, no CUDA graph."""
-    before = pipeline.MOST_WINDOWS, pipeline.LARGEST
+    before = memory.MOST_WINDOWS, pipeline.LARGEST
     if wanted:
-        pipeline.MOST_WINDOWS, pipeline.LARGEST = 1, 0
+        memory.MOST_WINDOWS, pipeline.LARGEST = 1, 0
     try:
         yield
     finally:
-        pipeline.MOST_WINDOWS, pipeline.LARGEST = before
+        memory.MOST_WINDOWS, pipeline.LARGEST = before
 
 
 def inference(context: Context) -> Result:

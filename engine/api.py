@@ -22,8 +22,8 @@ import dcn
 from data.clips import ArrayClip, Clip
 from engine import checkpoint
 from engine.config import ROOT
-from engine.restore import Options, restore, tiles
-from engine.restore.pipeline import DEFAULT, bytes_per_pixel
+from engine.restore import DEFAULT, Options, restore
+from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
 from errors import InputError
 from models.base import Network
@@ -139,8 +139,7 @@ def _check_times(network: Network, times: Sequence[float]) -> None:
 def _automatic_tile(network: Network, clip: Clip, times: Sequence[float], device: torch.device) -> int | None:
     """Side of the tiles that fit into memory; None if full frames fit."""
     key_frames = min(DEFAULT.chunk + 2 * DEFAULT.context, len(clip))
-    needed = bytes_per_pixel(network, key_frames, len(times))
-    return tiles.automatic(clip.size, needed, tiles.free_memory(device), network.multiple)
+    return automatic_tile(network, clip.size, device, key_frames, len(times))
 
 
 def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Restore a clip with a network: jobs, tiles, precision, worker threads and bounded memory."""
 
-from engine.restore.pipeline import Options, frames_at_once, restore
+from engine.restore.memory import frames_at_once
+from engine.restore.options import DEFAULT, Options
+from engine.restore.pipeline import restore
 
-__all__ = ["Options", "frames_at_once", "restore"]
+__all__ = ["DEFAULT", "Options", "frames_at_once", "restore"]

@@ -83,8 +83,9 @@ class ChunkRunner:
     """Runs chunks of key frames."""
 
     def __init__(
-        self, network: SpaceTimeNetwork, device: torch.device, tile: Tile, position: int, times: Sequence[float]
+        self, network: SpaceTimeNetwork, device: torch.device, times: Sequence[float], tile: Tile, position: int
     ) -> None:
+        """times: in each gap, for jobs without times of their own; empty: key frames only."""
         self.network, self.device, self.tile, self.position = network, device, tile, position
         self.times, self.keys_only, self.target = list(times) or [0.5], not times, CPU
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
@@ -18,33 +16,17 @@ from torch import Tensor
 from data.clips import Clip
 from engine.restore import precision, tiles
 from engine.restore.graphs import LARGEST, Graphed
-from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, batched, chunks, windows
-from engine.restore.spacing import WindowChooser, widest
-from engine.restore.temporal_filter import TemporalFilter, key_frames, key_positions
+from engine.restore.jobs import Job, Runner, WindowRunner, batched
+from engine.restore.memory import frames_at_once, free_memory, is_out_of_memory, windows_at_once
+from engine.restore.options import DEFAULT, Options
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
-from engine.restore.worker_pool import group_size, pool_size, share_out
+from engine.restore.work import chunk_work, window_work
+from engine.restore.worker_pool import group_size, share_out
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
-
-@dataclass(frozen=True)
-class Options:
-    """Options of restoration. docs/upscale.md has the cost and effect of each."""
-
-    precision: str = "fp32"
-    tile: int | None = None  # side in LR pixels; None: the full frame
-    overlap: int = tiles.OVERLAP  # LR pixels that neighbouring tiles share
-    ensemble: bool = False  # mean over the eight flips and rotations of the frames
-    chunk: int = 8  # space-time: gaps in one chunk of key frames
-    context: int = 4  # space-time: further key frames on each side of a chunk
-    workers: int | None = None  # parallel workers (windows on a CPU); None: the fastest number, one for a single frame
-
-
-DEFAULT = Options()
-FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
-MOST_WINDOWS = 16  # windows in one batch
 ON_DEVICE = 0.1  # share of a GPU's free memory for finished tiles before they are joined
 
 
@@ -70,110 +52,61 @@ def restore(
     clock: Clock | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Tensor]:
-    """Yield restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
+    """Restore the frames of a clip.
 
-    Window networks: one frame for each frame of `clip` (or of `frames`, in their order); `padding`: neighbours beyond the
-    ends of the clip. Space-time networks: the key frames and, in each gap, one frame for each of `times` (none: key frames
-    only; or a list for each gap), at `size` = (H, W), None: four times as large; with `frames` (a range of key frames) these
-    and the intermediate frames after each. temporal_filter: "none", "clean" or "compressed" (temporal_filter.py); None: the
-    network's. Memory does not depend on the length of the clip. note: called with a line when memory runs out and smaller
-    tiles are used (default: standard error). clock: measures the time of the work. progress: called with the number of
-    finished tiles of a frame and its number of tiles. The network is set to eval mode. Raises `InputError` for a clip that is
-    too short.
+    Memory does not depend on the length of the clip. The network is set to eval mode.
+
+    Args:
+        network: a window network or a space-time network.
+        clip: the LR frames.
+        device: None: the network's. The network is moved to it.
+        padding: window networks: neighbours beyond the ends of the clip (`data.clips.neighbours`); None: the network's.
+        temporal_filter: "none", "clean" or "compressed" (temporal_filter.py); None: the network's.
+        frames: the frames to restore; None: all. Window networks: any frame numbers, in any order. Space-time networks: a range of
+            key frames, restored with the intermediate frames after each.
+        times: space-time networks: times in (0, 1) of the intermediate frames in each gap, or a list of times for each gap; empty:
+            key frames only.
+        size: space-time networks: (H, W) of the output; None: four times as large.
+        note: called with a line when memory runs out and smaller tiles are used; None: the line goes to standard error.
+        clock: measures the time of the work.
+        progress: called with the number of finished tiles of a frame and its number of tiles.
+
+    Yields: restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
+
+    Raises InputError for a clip that is too short, and if memory is too small even for small tiles.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, network.output_size(clip.size, size))
-    wanted = range(len(clip)) if frames is None else frames
-    per_gap, every_gap = split_times(times)
-    numbers, workers = wanted, 1
-    form = temporal_filter or network.temporal_filter
-    temporal: TemporalFilter | None = None
-    surplus = 0  # frames that are restored before the first one that is needed
-    jobs: Iterator[Job]
+    frames = range(len(clip)) if frames is None else frames
+    filter_form, workers = temporal_filter or network.temporal_filter, 1
     if isinstance(network, SpaceTimeNetwork):
-        keys = wanted
-        if form != "none":
-            starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
-            temporal = TemporalFilter(form, starts[-1], clip.size, clock)
-            wanted = range(starts[wanted[0]], starts[wanted[-1] + 1])
-            numbers = temporal.needed(wanted)
-            keys = key_frames(numbers, starts)
-            surplus = numbers[0] - starts[keys[0]]
-        jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
-        jobs = temporal.recorded_chunks(jobs, keys[0], starts, numbers) if temporal else jobs
+        work = chunk_work(network, clip, frames, times, filter_form, options, device, clock)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
-        chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding or network.padding)
-        if form != "none" and len(clip) > 1:
-            temporal = TemporalFilter(form, len(clip), clip.size, clock)
-            numbers = temporal.needed(wanted)
-        jobs = windows(clip, chooser, numbers)
-        jobs = temporal.recorded(jobs) if temporal else jobs
-        workers = options.workers or (frames_at_once(network, clip.size, options, device) if len(numbers) > 1 else 1)
-
-    def start(tile: tiles.Tile, position: int) -> Runner:
-        if isinstance(network, SpaceTimeNetwork):
-            return ChunkRunner(network, device, tile, position, every_gap)
-        return WindowRunner(network, device, tile, position)
+        work = window_work(network, clip, frames, padding or network.padding, filter_form, device, clock)
+        workers = options.workers or (frames_at_once(network, clip.size, options, device) if work.needed > 1 else 1)
 
     def make_worker() -> Callable[[Job], Tensor]:
-        worker = TiledRunner(start, shape, network, device, options, note or _to_stderr, progress)
+        worker = TiledRunner(work.start, shape, network, device, options, note or _to_stderr, progress)
         return clock.watch(worker) if clock else worker
 
+    jobs = work.jobs
     if device.type == "cuda":
         jobs = batched(jobs, windows_at_once(network, clip.size, options, device))
-    ahead: Iterator[Job] = read_ahead(jobs)
-    results: Iterator[Tensor]  # (n, 3, H, W)
-    if workers == 1:
-        results = map(make_worker(), ahead)
-    else:
-        group = group_size(len(numbers), workers, 12 * shape.out[0] * shape.out[1])
-        results = (frame[None] for frame in share_out(ahead, make_worker, workers, group))
-    if temporal:
-        restored = islice(chain.from_iterable(results), surplus, surplus + len(numbers))
-        results = (frame[None] for frame in temporal(wanted, restored))
-    for frames_of_job in downloaded(results):
+    group = group_size(work.needed, workers, 12 * shape.out[0] * shape.out[1])
+    restored = _run(read_ahead(jobs), make_worker, workers, group)
+    for frames_of_job in downloaded(work.result(restored)):
         yield from frames_of_job
 
 
-def split_times(
-    times: Sequence[float] | Sequence[Sequence[float]],
-) -> tuple[Sequence[Sequence[float]] | None, Sequence[float]]:
-    """Times of each gap (None if all gaps have the same), and times of every gap."""
-    per_gap = [each for each in times if not isinstance(each, int | float)]
-    return (per_gap, ()) if per_gap else (None, [each for each in times if isinstance(each, int | float)])
-
-
-def frames_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
-    """The fastest number of workers for frames of `size` = (h, w) that fits into free memory.
-
-    The rounding of results depends on the number of threads, so a resumable job stores this number.
-    """
-    if network.space_time or device.type != "cpu":
-        return 1
-    side = options.tile or max(size)
-    pixels = min(size[0], side) * min(size[1], side)
-    workers = pool_size(pixels, network.pool_work, torch.get_num_threads())
-    room = tiles.SHARE * tiles.free_memory(device) / (pixels * bytes_per_pixel(network))
-    return max(1, min(workers, int(room)))
-
-
-def windows_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
-    """Number of windows of frames of `size` = (h, w) that fill a GPU and fit into `tiles.SHARE` of its free memory."""
-    if network.space_time:
-        return 1
-    side = options.tile or max(size)
-    pixels = min(size[0], side) * min(size[1], side)
-    room = tiles.SHARE * tiles.free_memory(device) / (pixels * bytes_per_pixel(network))
-    return max(1, min(MOST_WINDOWS, FILLING // pixels, int(room)))
-
-
-def bytes_per_pixel(network: Network, key_frames: int = 0, times: int = 0) -> float:
-    """Memory for each LR pixel: of a window, or of a chunk of `key_frames` with `times` intermediate frames in each gap."""
-    if network.space_time:
-        return network.bytes_per_pixel(key_frames, times)
-    return network.bytes_per_pixel((network.config.frames - 1) * widest(network.spacing) + 1)
+def _run(
+    jobs: Iterator[Job], make_worker: Callable[[], Callable[[Job], Tensor]], workers: int, group: int
+) -> Iterator[Tensor]:
+    """Restored frames (n, 3, H, W) of the jobs, in order. group: successive jobs of one worker, if there are several workers."""
+    if workers == 1:
+        return map(make_worker(), jobs)
+    return (frame[None] for frame in share_out(jobs, make_worker, workers, group))
 
 
 class TiledRunner:
@@ -205,7 +138,7 @@ class TiledRunner:
         """Keep tiles on the device until they are blended, if they fit; use CUDA graphs for small frames."""
         size, pixels = 3 * 12 * self.shape.out[0] * self.shape.out[1], self.shape.lr[0] * self.shape.lr[1]
         at_once = windows_at_once(self.network, self.shape.lr, self.options, self.device)
-        fits = len(self.tiles) == 1 or at_once * size < ON_DEVICE * tiles.free_memory(self.device)
+        fits = len(self.tiles) == 1 or at_once * size < ON_DEVICE * free_memory(self.device)
         for runner in (runner for runners in self.runners for runner in runners):
             runner.target = self.device if fits else runner.target  # type: ignore[attr-defined]
             if isinstance(runner, WindowRunner) and at_once * pixels <= LARGEST:
@@ -218,7 +151,7 @@ class TiledRunner:
                 try:
                     return self.canvas.blend([self._run_tile(number, job) for number in range(len(self.runners))])
                 except (RuntimeError, MemoryError) as error:
-                    if not tiles.is_out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
             self._shrink()
 

@@ -8,20 +8,16 @@ STNO's Galerkin attention. docs/upscale.md measures it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, lcm
-from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
 OVERLAP = 32  # LR pixels that neighbouring tiles share
 UNUSED = 1 / 4  # share of the overlap at a tile's edge that is discarded, because it depends on the tile's padding
-SHARE = 0.5  # share of the free memory for one frame
 SMALLEST = 64  # LR pixels: smaller tiles are mostly overlap
 
 
@@ -119,53 +115,7 @@ class Canvas:
         return canvas
 
 
-# --- how large a tile may be ------------------------------------------------------------------------------------------
-
-
-def automatic(size: tuple[int, int], bytes_per_pixel: float, free: float, multiple: int) -> int | None:
-    """The largest tile (side in LR pixels) that fits into `SHARE` of the free memory; None if the full frame does."""
-    affordable = SHARE * free / bytes_per_pixel
-    if size[0] * size[1] <= affordable:
-        return None
-    return max(int(affordable**0.5) // multiple * multiple, min(SMALLEST, max(size)))
-
-
 def halved(tiles: Sequence[Tile], overlap: int = OVERLAP) -> int | None:
     """The next smaller tile after an out-of-memory error, or None if smaller tiles would be mostly overlap."""
     side = max(max(tile.y.stop - tile.y.start, tile.x.stop - tile.x.start) for tile in tiles)
     return side // 2 if side // 2 >= 2 * overlap else None
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that this process can still allocate: on the GPU, or of RAM within the limit of its control group."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + cached
-    if device.type == "xpu":
-        return float(torch.xpu.mem_get_info(device)[0])
-    return min([float(psutil.virtual_memory().available), *_group_limits()]) / max(
-        int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1
-    )
-
-
-def _group_limits() -> list[float]:
-    """Remaining memory of the control group (container), cgroup v2 and v1."""
-    limits = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            values = [int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")) for name in (limit, used)]
-        except (OSError, ValueError):  # missing, or "max"
-            continue
-        limits.append(float(max(values[0] - values[1], 0)))
-    return limits
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means out of memory: PyTorch raises `OutOfMemoryError` on GPUs, but a plain RuntimeError on CPUs."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

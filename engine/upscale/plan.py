@@ -11,8 +11,8 @@ from torch import Tensor
 from data.clips import Clip, RegionClip, SubClip
 from engine import distributed
 from engine.distributed import say
-from engine.restore import Options, frames_at_once, precision, restore, tiles
-from engine.restore.pipeline import bytes_per_pixel
+from engine.restore import Options, frames_at_once, precision, restore
+from engine.restore.memory import automatic_tile, free_memory
 from engine.upscale import scene
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
@@ -87,11 +87,10 @@ def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.
     if request.tile:
         return request.tile
     if isinstance(job, SceneJob):
-        return scene.choose_tile(job, network, request.tile, tiles.free_memory(device))
+        return scene.choose_tile(job, network, free_memory(device))
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
-    between = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
-    needed = bytes_per_pixel(network, keys, between or 1)
-    tile = tiles.automatic(job.clip.size, needed, tiles.free_memory(device), network.multiple)
+    times = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
+    tile = automatic_tile(network, job.clip.size, device, keys, times or 1)
     if tile:
         say(f"clip '{job.clip.name}': frames of {job.clip.size[1]}x{job.clip.size[0]} in tiles of {tile} LR pixels")
     return tile

@@ -23,7 +23,7 @@ from data.files import move, remove_own_folder, replacing
 from data.raster_writer import RasterWriter, sidecar
 from data.validity import keep_apart, nearest
 from engine.restore import Options, restore, tiles
-from engine.restore.pipeline import bytes_per_pixel
+from engine.restore.memory import SHARE, bytes_per_pixel
 from engine.upscale.job import ClipJob
 from errors import InputError
 from models.base import Network
@@ -252,13 +252,11 @@ class SceneJob(ClipJob):
         return np.full((last - first, self.size[1]), True) if valid is None else np.logical_or.reduce(valid)
 
 
-def choose_tile(job: SceneJob, network: Network, asked: int | None, free: float) -> int | None:
-    """Tile side in LR pixels, limited by the memory of the network and of one row of tiles."""
-    if asked:
-        return asked
+def choose_tile(job: SceneJob, network: Network, free: float) -> int | None:
+    """Tile side in LR pixels, limited by the memory of the network and of one row of tiles. free: bytes of memory."""
     needed = bytes_per_pixel(network, 2, 1)
     scale = job.size[1] / job.clip.size[1]
-    side = (min(NETWORK_MEMORY, tiles.SHARE * free) / needed) ** 0.5
+    side = (min(NETWORK_MEMORY, SHARE * free) / needed) ** 0.5
     row = ROW_MEMORY / (4 * len(job.scene.groups[0]) * job.size[1] * scale)
     tile = int(min(side, max(row, 2 * tiles.SMALLEST))) // job.multiple * job.multiple
     return None if tile >= max(job.clip.size) else max(tile, tiles.SMALLEST)

@@ -14,7 +14,7 @@ import torch
 import models
 from data.clips import ArrayClip
 from engine import api
-from engine.restore import restore, tiles
+from engine.restore import memory, restore
 from errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_tiles_are_used_when_memory_is_short(mtdo: torch.nn.Module, monkeypatch:
     wide = np.tile(frames(np.float32, count=1), (1, 1, 5, 1))  # 16x90
     full = api.upscale_array(wide, mtdo, tile=None)
     np.testing.assert_array_equal(api.upscale_array(wide, mtdo), full)
-    monkeypatch.setattr(tiles, "free_memory", lambda device: 1e6)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1e6)
     tiled = api.upscale_array(wide, mtdo)
     np.testing.assert_array_equal(tiled, api.upscale_array(wide, mtdo, tile=64))
     assert not np.array_equal(tiled, full)

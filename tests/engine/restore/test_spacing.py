@@ -11,7 +11,7 @@ from data.media import write_image
 from engine.config import StageConfig, config_from_mapping
 from engine.restore import restore
 from engine.restore import spacing as spacing_module
-from engine.restore.pipeline import bytes_per_pixel
+from engine.restore.memory import bytes_per_pixel
 from engine.restore.spacing import FrameLuma, WindowChooser
 from engine.sources import build_dataset, training_pairs
 from errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.restore import Options, pipeline, restore
+from engine.restore import Options, restore, work
 from engine.restore.graphs import WARM, Graphed
 from engine.restore.jobs import batched
 from engine.restore.transfer import compact, downloaded, expand, upload
@@ -98,7 +98,7 @@ def test_batched_windows_equal_single_windows(size, monkeypatch):
     """The GPU path run on the CPU: several windows at once, frames as bytes, the main part wrapped."""
     network, clip = small_mtdo(), moving_clip(7, 20, 24)
     expected = list(restore(network, clip, options=Options(workers=1)))
-    plain_windows, wrapped = pipeline.windows, []
+    plain_windows, wrapped = work.windows, []
 
     def in_batches(*arguments):
         for job in batched(plain_windows(*arguments), size):
@@ -106,7 +106,7 @@ def test_batched_windows_equal_single_windows(size, monkeypatch):
             wrapped.append(len(job.windows))
             yield job
 
-    monkeypatch.setattr(pipeline, "windows", in_batches)
+    monkeypatch.setattr(work, "windows", in_batches)
     found = list(restore(network, clip, options=Options(workers=1, tile=16, overlap=8)))
     assert len(found) == 7 and sum(wrapped) == 7 and max(wrapped) == size
     found = list(restore(network, clip, options=Options(workers=1)))

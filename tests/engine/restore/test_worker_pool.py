@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.restore import Options, frames_at_once, restore, tiles
-from engine.restore.pipeline import bytes_per_pixel
+from engine.restore import Options, frames_at_once, memory, restore
+from engine.restore.memory import bytes_per_pixel
 from engine.restore.timing import Clock
 from engine.restore.worker_pool import group_size, pool_size, share_out
 from errors import InputError
@@ -114,7 +114,7 @@ def test_workers_are_limited_by_free_memory(four_threads: None, monkeypatch) -> 
     cpu, network = torch.device("cpu"), small_mtdo()
     frame = 64 * 64 * bytes_per_pixel(network)
     for room, workers in ((10, 4), (4.5, 2), (0.1, 1)):
-        monkeypatch.setattr(tiles, "free_memory", lambda device, room=room: room * frame)
+        monkeypatch.setattr(memory, "free_memory", lambda device, room=room: room * frame)
         assert frames_at_once(network, (64, 64), Options(), cpu) == workers
 
 

@@ -1,0 +1,108 @@
+"""Free memory, and the tiles and batches that fit into it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import torch
+
+from engine.restore.options import Options
+from engine.restore.spacing import widest
+from engine.restore.tiles import SMALLEST
+from engine.restore.worker_pool import pool_size
+from models.base import Network
+
+SHARE = 0.5  # share of the free memory for one frame
+FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
+MOST_WINDOWS = 16  # windows in one batch
+
+
+def bytes_per_pixel(network: Network, key_frames: int = 0, times: int = 0) -> float:
+    """Memory for each LR pixel: of a window, or of a chunk of `key_frames` with `times` intermediate frames in each gap."""
+    if network.space_time:
+        return network.bytes_per_pixel(key_frames, times)
+    return network.bytes_per_pixel((network.config.frames - 1) * widest(network.spacing) + 1)
+
+
+def automatic_tile(
+    network: Network, size: tuple[int, int], device: torch.device, key_frames: int, times: int
+) -> int | None:
+    """Side of the tiles in LR pixels for frames of `size` = (h, w); None if full frames fit into the free memory.
+
+    key_frames, times: see `bytes_per_pixel`.
+    """
+    return largest_tile(size, bytes_per_pixel(network, key_frames, times), free_memory(device), network.multiple)
+
+
+def largest_tile(size: tuple[int, int], pixel_bytes: float, free: float, multiple: int) -> int | None:
+    """The largest tile (side in LR pixels) that fits into `SHARE` of `free` bytes; None if the full frame does."""
+    affordable = SHARE * free / pixel_bytes
+    if size[0] * size[1] <= affordable:
+        return None
+    return max(int(affordable**0.5) // multiple * multiple, min(SMALLEST, max(size)))
+
+
+def frames_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
+    """The fastest number of workers for frames of `size` = (h, w) that fits into free memory.
+
+    The rounding of results depends on the number of threads, so a resumable job stores this number.
+    """
+    if network.space_time or device.type != "cpu":
+        return 1
+    workers = pool_size(_tile_pixels(size, options.tile), network.pool_work, torch.get_num_threads())
+    return max(1, min(workers, _windows_in_memory(network, size, options.tile, device)))
+
+
+def windows_at_once(network: Network, size: tuple[int, int], options: Options, device: torch.device) -> int:
+    """Number of windows of frames of `size` = (h, w) that fill a GPU and fit into `SHARE` of its free memory."""
+    if network.space_time:
+        return 1
+    filling = FILLING // _tile_pixels(size, options.tile)
+    return max(1, min(MOST_WINDOWS, filling, _windows_in_memory(network, size, options.tile, device)))
+
+
+def _tile_pixels(size: tuple[int, int], tile: int | None) -> int:
+    """LR pixels of the largest tile of a frame."""
+    side = tile or max(size)
+    return min(size[0], side) * min(size[1], side)
+
+
+def _windows_in_memory(network: Network, size: tuple[int, int], tile: int | None, device: torch.device) -> int:
+    return int(SHARE * free_memory(device) / (_tile_pixels(size, tile) * bytes_per_pixel(network)))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that this process can still allocate: on the GPU, or of RAM within the limit of its control group."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    if device.type == "xpu":
+        return float(torch.xpu.mem_get_info(device)[0])
+    return min([float(psutil.virtual_memory().available), *_group_limits()]) / max(
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1
+    )
+
+
+def _group_limits() -> list[float]:
+    """Remaining memory of the control group (container), cgroup v2 and v1."""
+    limits = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            values = [int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")) for name in (limit, used)]
+        except (OSError, ValueError):  # missing, or "max"
+            continue
+        limits.append(float(max(values[0] - values[1], 0)))
+    return limits
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means out of memory: PyTorch raises `OutOfMemoryError` on GPUs, but a plain RuntimeError on CPUs."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)

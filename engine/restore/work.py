@@ -1,0 +1,97 @@
+"""The work on one clip: its jobs, the runner of a tile, and the temporal filter of the restored frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from data.clips import Clip
+from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunks, windows
+from engine.restore.options import Options
+from engine.restore.spacing import WindowChooser
+from engine.restore.temporal_filter import TemporalFilter, key_frames, key_positions
+from engine.restore.tiles import Tile
+from engine.restore.timing import Clock
+from models.base import SpaceTimeNetwork, WindowNetwork
+
+Filter = Callable[[Iterator[Tensor]], Iterator[Tensor]]  # restored frames (3, H, W) -> frames of the result
+
+
+class Work(NamedTuple):
+    """The work on one clip.
+
+    jobs: in order.   start: a new runner for a tile and one of the eight flips and rotations.   needed: number of restored frames
+    that the result depends on.
+    surplus: number of frames that the first job restores before these.   filter: None: no temporal filter.
+    """
+
+    jobs: Iterator[Job]
+    start: Callable[[Tile, int], Runner]
+    needed: int
+    surplus: int = 0
+    filter: Filter | None = None
+
+    def result(self, restored: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Restored frames (n, 3, H, W) of the jobs, in order -> frames of the result (m, 3, H, W)."""
+        if self.filter is None:
+            return restored
+        needed = islice(chain.from_iterable(restored), self.surplus, self.surplus + self.needed)
+        return (frame[None] for frame in self.filter(needed))
+
+
+def window_work(
+    network: WindowNetwork,
+    clip: Clip,
+    frames: Sequence[int],
+    padding: str,
+    filter_form: str,
+    device: torch.device,
+    clock: Clock | None,
+) -> Work:
+    """A window for each of `frames`, and with a temporal filter for each of their neighbours. Arguments as of `restore`."""
+    chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding)
+    start = partial(WindowRunner, network, device)
+    if filter_form == "none" or len(clip) == 1:
+        return Work(windows(clip, chooser, frames), start, len(frames))
+    temporal = TemporalFilter(filter_form, len(clip), clip.size, clock)
+    needed = temporal.needed(frames)
+    jobs = temporal.recorded(windows(clip, chooser, needed))
+    return Work(jobs, start, len(needed), filter=partial(temporal, frames))
+
+
+def chunk_work(
+    network: SpaceTimeNetwork,
+    clip: Clip,
+    frames: Sequence[int],
+    times: Sequence[float] | Sequence[Sequence[float]],
+    filter_form: str,
+    options: Options,
+    device: torch.device,
+    clock: Clock | None,
+) -> Work:
+    """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`."""
+    per_gap, every_gap = split_times(times)
+    start = partial(ChunkRunner, network, device, every_gap)
+    starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
+    outputs = range(starts[frames[0]], starts[frames[-1] + 1])
+    if filter_form == "none":
+        return Work(chunks(clip, frames, options.chunk, options.context, per_gap), start, len(outputs))
+    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock)
+    needed = temporal.needed(outputs)
+    keys = key_frames(needed, starts)
+    jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
+    jobs = temporal.recorded_chunks(jobs, keys[0], starts, needed)
+    return Work(jobs, start, len(needed), needed[0] - starts[keys[0]], partial(temporal, outputs))
+
+
+def split_times(
+    times: Sequence[float] | Sequence[Sequence[float]],
+) -> tuple[Sequence[Sequence[float]] | None, Sequence[float]]:
+    """Times of each gap (None if all gaps have the same), and times of every gap."""
+    per_gap = [each for each in times if not isinstance(each, int | float)]
+    return (per_gap, ()) if per_gap else (None, [each for each in times if isinstance(each, int | float)])
