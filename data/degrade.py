@@ -169,9 +169,7 @@ class Degradation:
     mtf: Annotated[float, Between(0.001, 0.999)] = 0.2  # mtf: transfer at the LR Nyquist frequency
     noise: Annotated[float, Between(0, 255)] = 0.0  # standard deviation of white Gaussian noise, in 8-bit grey levels
     jpeg: Annotated[int, Between(1, 100)] | None = None  # quality; null: no JPEG
-    bits: Literal[0, 8, 16] | None = (
-        None  # depth to round to, 0: no rounding, null: that of the ground truth (tensors: 8)
-    )
+    bits: Literal[0, 8, 16] | None = None  # depth to round to; 0: no rounding; null: of the ground truth (tensors: 8)
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
 
     def __post_init__(self) -> None:

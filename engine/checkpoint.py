@@ -83,6 +83,14 @@ def _shipped(file: str) -> Path:
     return path
 
 
+def set_use(network: Network, key: str, value: Any, source: str | Path) -> None:
+    """Change one of `models.base.USES` of the network in the file `source`. Raises `InputError` if the network has no such use."""
+    if key not in network.uses:
+        option, name = key.replace("_", "-"), network.config.name.upper()
+        raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
+    network.set_uses({key: value})
+
+
 def is_state(header: Mapping[str, Any]) -> bool:
     """Whether the header is that of a training state."""
     return {"step", "scaler", "config"} <= header.keys()

@@ -17,9 +17,9 @@ from torch import Tensor
 import cli
 from data.files import sha256
 from data.frame_writer import check_free
-from engine.checkpoint import load_network, save_weights
+from engine.checkpoint import load_network, save_weights, set_use
 from errors import InputError
-from models.base import TEMPORAL_FILTERS, set_use
+from models.base import TEMPORAL_FILTERS
 
 
 def release(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -37,14 +36,6 @@ def check_use(key: str, value: Any) -> None:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
     if key == "temporal_filter" and value not in TEMPORAL_FILTERS:
         raise InputError(f"'temporal_filter' is {value!r}, expected one of {', '.join(TEMPORAL_FILTERS)}")
-
-
-def set_use(network: Network, key: str, value: Any, source: Path) -> None:
-    """Change one of `USES` of the network from `source`. Raises `InputError` if the network has no such use."""
-    if key not in network.uses:
-        option, name = key.replace("_", "-"), network.config.name.upper()
-        raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
-    network.set_uses({key: value})
 
 
 class NetworkConfig:
@@ -76,9 +67,8 @@ class Network(nn.Module):
     """Base class of every network. Subclass `WindowNetwork` or `SpaceTimeNetwork`."""
 
     config: Any
-    multiple: int = (
-        1  # tiles start at multiples of this many LR pixels, so that windows and pyramids match the full frame
-    )
+    # Tiles start at multiples of this many LR pixels, so that windows and pyramids match those of the full frame.
+    multiple: int = 1
     uses_autocast: bool = True  # half precision by autocast; False: `for_inference` returns a converted copy
     pool_work: float = float("inf")  # channels squared; finite: small frames may be restored by several workers at once
     spacing: Spacing | None = None  # see `WindowNetwork`
@@ -197,15 +187,15 @@ class WindowStream:
         self.forget_outside(min(seen), max(seen))
         for index in seen:
             if index not in self._frames:
-                self._frames[index] = self.describe(load(index))
+                self._frames[index] = self.prepare(load(index))
         return self.restore_known([list(indices) for indices in windows])
 
     def forget_outside(self, first: int, last: int) -> None:
         """Drop everything about frames before `first` or after `last`."""
         self._frames = {index: frame for index, frame in self._frames.items() if first <= index <= last}
 
-    def describe(self, frame: Tensor) -> Any:
-        """The data to keep for a frame (B, 3, h, w)."""
+    def prepare(self, frame: Tensor) -> Any:
+        """The data to keep for a frame (B, 3, h, w), such as its features."""
         return frame
 
     def restore_known(self, windows: list[list[int]]) -> Tensor:
@@ -222,9 +212,8 @@ class SpaceTimeOutput(NamedTuple):
     """Input of the training losses. T_out = T + (T-1) * K frames for K times."""
 
     frames: Tensor  # (B, T_out, 3, H, W), time order, not clamped
-    intermediate: Tensor | None = (
-        None  # (B, (T-1) * K, 3, h, w): intermediate LR frames, not clamped; None: there are none
-    )
+    # (B, (T-1) * K, 3, h, w): intermediate LR frames, not clamped; None: there are none
+    intermediate: Tensor | None = None
     flows: Flows | None = None  # each (B, (T-1) * K, 2, h, w), LR pixels; None: there are none
 
 

@@ -25,17 +25,11 @@ class MotionSettings:
     """The platform's motion, in ground-truth pixels (per frame)."""
 
     drift: Range = (0.0, 0.4)  # speed of the steady drift
-    direction: Annotated[float, Between(-360, 360)] | None = (
-        None  # of the drift, degrees clockwise from right; None: drawn per clip
-    )
+    direction: Annotated[float, Between(-360, 360)] | None = None  # of the drift, degrees clockwise; null: random
     jitter: Length = 0.12  # root mean square of the platform's shaking on each axis
-    jitter_slope: Annotated[float, Between(0, 10)] = (
-        1.0  # amplitude of the shaking falls with frequency as 1 / f ** slope
-    )
+    jitter_slope: Annotated[float, Between(0, 10)] = 1.0  # amplitude of the shaking at frequency f: 1 / f ** slope
     warp: Length = 0.03  # growth per frame of the smooth, parallax-like distortion
-    rolling: Share = (
-        0.0  # time from the exposure of the first row to that of the last, as a share of the frame interval
-    )
+    rolling: Share = 0.0  # time between the exposures of the first and the last row, as a share of the frame interval
 
     def __post_init__(self) -> None:
         check_fields(self, "motion.")
@@ -85,9 +79,7 @@ class SkySettings:
 class SensorSettings:
     """The sensor; experiments/trials.md compares the result with real Jilin-1 clips."""
 
-    mtf: Annotated[float, Between(0, 100)] = (
-        0.45  # deviation of the optics' Gaussian blur, in pixels, in addition to the averaging over the pixel's area
-    )
+    mtf: Annotated[float, Between(0, 100)] = 0.45  # deviation of the optics' Gaussian blur, in pixels
     noise: Range = (3.5, 5.0)  # deviation at mid grey, in 8-bit grey levels
     shot: Share = 0.5  # share of the noise power that grows with the light
     correlation: Share = 0.7  # between the noise of two colour channels

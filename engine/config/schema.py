@@ -50,10 +50,6 @@ class SourceConfig:
     compression: Compression = field(default_factory=Compression)  # lossy compression of the low resolution
     simulate: SimulatorSettings = field(default_factory=SimulatorSettings)
 
-    def __post_init__(self) -> None:
-        if self.repeat < 1:
-            raise InputError(f"'repeat' must be at least 1, got {self.repeat}")
-
 
 @dataclass
 class DataConfig:
@@ -73,9 +69,7 @@ class DataConfig:
     workers: Annotated[int, Between(0, 256)] = 0  # number of data loader processes; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
     cache_gb: Annotated[float, Between(0, 1e5)] = 4.0  # limit of the cache, GiB
-    on_error: Literal["stop", "skip"] = (
-        "stop"  # at a training sample that cannot be read; skip: count it and use another one
-    )
+    on_error: Literal["stop", "skip"] = "stop"  # at a training sample that cannot be read; skip: count it, use another
     # space-time only
     key_frames: Annotated[int, Between(2, 100)] = 3  # T, LR frames of one sample
     scales: tuple[Scale, Scale] = (4.0, 4.0)  # drawn uniformly per batch
@@ -149,28 +143,19 @@ class TrainConfig:
     channels_last: bool = False
     compile: bool = False
     init: str = ""  # weights to start from
-    init_partial: bool = (
-        False  # allow weights of another size or scale: tensors that do not fit keep their initial values
-    )
+    init_partial: bool = False  # allow weights of another size: tensors that do not fit keep their initial values
     log_every: Steps = 20
     val_every: StepsOrNone = 0  # 0: only at the end
     save_every: Steps = 500
     keep: Annotated[int, Between(1, 1000)] = 2  # number of states kept on disk
-    spike: Annotated[float, Between(0, 1e9)] = (
-        30.0  # loss, gradient or update this many times its running median is unusual; 0: nothing is
-    )
+    spike: Annotated[float, Between(0, 1e9)] = 30.0  # unusual from this multiple of the running median; 0: off
     on_spike: Literal["skip", "stop"] = "skip"  # skip an unusual step, or stop the run
 
     def __post_init__(self) -> None:
         if self.stages:
             self.steps = sum(stage.steps for stage in self.stages)
-        for name in ("steps", "batch_size", "accumulate", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"'{name}' must be at least 1, got {getattr(self, name)}")
         if self.batch_size % self.accumulate:
             raise InputError(f"'batch_size' ({self.batch_size}) must be a multiple of 'accumulate' ({self.accumulate})")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"'ema' must be in [0, 1), got {self.ema}")
         if self.deterministic and self.compile:
             raise InputError("'deterministic' and 'compile' cannot be combined: compiled code may sum in any order")
         if not self.lr > 0:
@@ -197,9 +182,7 @@ class EvalConfig:
     """Metrics and frames of the evaluation."""
 
     protocol: Literal["standard", "paper_mtdo"] = "standard"
-    crop: Annotated[int, Between(0, 4096)] | None = (
-        None  # border excluded from the metrics; default: the scale (standard), 0 (paper_mtdo)
-    )
+    crop: Annotated[int, Between(0, 4096)] | None = None  # border outside the metrics; null: scale (paper_mtdo: 0)
     frames: Annotated[int, Between(1, 10**9)] | None = None  # only the first frames of each clip
     temporal: bool = False  # also tOF and warping error
     detect: bool = False  # with boxes: precision and recall of a plain detector of moving objects
@@ -209,16 +192,6 @@ class EvalConfig:
     scale: Scale | None = None  # space-time only; default: data.scales[0]
     stride: Annotated[int, Between(2, 1000)] | None = None  # space-time only: as data.strides; default: data.strides[0]
     times: list[Share] | None = None  # space-time only: intermediate times to measure; default: all true frames
-
-    def __post_init__(self) -> None:
-        if self.frames is not None and self.frames < 1:
-            raise InputError(f"'frames' must be at least 1, got {self.frames}")
-        if self.scale is not None and not 1 <= self.scale <= MAX_SCALE:
-            raise InputError(f"'scale' must be between 1 and {MAX_SCALE}, got {self.scale:g}")
-        if self.stride is not None and self.stride < 2:
-            raise InputError(
-                f"'stride' must be at least 2, so that there is a true frame between two key frames, got {self.stride}"
-            )
 
 
 def _parse_network(value: Any, where: str) -> NetworkConfig:

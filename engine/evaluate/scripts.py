@@ -87,9 +87,8 @@ def prepare(
     mapping["name"] = run_name(weights)
     mapping["network"] = to_mapping(model.config)
     data = mapping.get("data") or {}
-    mapping["data"] = (
-        {**model.uses, **data} if isinstance(data, dict) else data
-    )  # `config_from_mapping` refuses other types
+    if isinstance(data, dict):  # `config_from_mapping` refuses other types
+        mapping["data"] = {**model.uses, **data}
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []

@@ -40,12 +40,8 @@ from engine.restore.spacing import widest
 from engine.restore.timing import Clock
 from models.base import Network, WindowNetwork
 
-DISTANCES = (
-    1,
-    2,
-    3,
-    4,
-)  # of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others
+# Distances of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others.
+DISTANCES = (1, 2, 3, 4)
 REACH = max(DISTANCES)
 SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e

@@ -15,11 +15,7 @@ import torch
 from torch import Tensor
 
 # A quintic that drives singular values to about 1, small ones fastest (Jordan et al.)
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5  # of Newton-Schulz
 MOMENTUM = 0.95  # as published
 SCALE = 0.2  # root mean square of Adam's typical step, in learning rates

@@ -13,7 +13,7 @@ from data.files import resolved, sha256
 from data.media import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, is_image, probe
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
-from engine.checkpoint import load_network, released_for
+from engine.checkpoint import load_network, released_for, set_use
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
@@ -25,7 +25,7 @@ from engine.upscale.places import check_places
 from engine.upscale.scene import SceneJob
 from engine.upscale.work_folder import work_folder
 from errors import InputError
-from models.base import Network, set_use
+from models.base import Network
 
 # Suffixes of files that are not written here: nobody names a folder of frames so.
 NO_FOLDERS = frozenset((".apng", ".avif", ".exr", ".heic", ".jxl", ".m4a", ".mp3", ".npy", ".pdf", ".wav", ".zip"))

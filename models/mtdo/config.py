@@ -29,9 +29,7 @@ class HATConfig:
     depths: list[Annotated[int, Between(1, 64)]] = field(default_factory=lambda: [6] * 6)  # hybrid blocks in each group
     heads: Annotated[int, Between(1, 64)] = 6
     window: Annotated[int, Between(2, 32)] = 16  # side of an attention window; h and w are padded to multiples of it
-    overlap: Annotated[float, Between(0, 1)] = (
-        0.5  # the overlapping block's keys reach overlap * window / 2 beyond each side of the window
-    )
+    overlap: Annotated[float, Between(0, 1)] = 0.5  # OCAB: keys reach overlap * window / 2 beyond a window
     mlp_ratio: Annotated[float, Between(0, 16)] = 2.0
     compress: Width = 3  # the convolution branch works on embed / compress channels
     squeeze: Width = 30  # its channel attention on embed / squeeze

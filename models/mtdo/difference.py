@@ -23,7 +23,6 @@ class FrameDifference(nn.Module):
 
     def __init__(self, channels: int, frames: int, step: int) -> None:
         super().__init__()
-        self.step = step
         self.pairs = list(pairwise(range(0, frames, step)))  # positions in the window
         wide = 2 * channels
         self.difference = ConvPReLU(3, channels)
@@ -42,8 +41,7 @@ class FrameDifference(nn.Module):
 
     def encode_window(self, frames: Tensor) -> Tensor:
         """Frames (B, N, 3, h, w) -> features of all pairs (B, K, C, h/2, w/2)."""
-        chosen = frames[:, :: self.step]
-        first, second = chosen[:, :-1], chosen[:, 1:]
+        first, second = (torch.stack([frames[:, i] for i in places], 1) for places in zip(*self.pairs, strict=True))
         return self.encode(first.flatten(0, 1), second.flatten(0, 1)).unflatten(0, first.shape[:2])
 
     def forward(self, encoded: Tensor, centre: Tensor) -> Tensor:

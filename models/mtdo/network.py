@@ -1,13 +1,13 @@
 """MTDO: N low-resolution frames in, the super-resolved centre frame out.
 
 Zhao, Guo, Min, Rao, "Multi-Temporal Difference and Dynamic Optimization Framework for Multi-Scale Motion Satellite
-Video Super-Resolution", IEEE JSTARS 2025, doi 10.1109/JSTARS.2025.3590041. `forward`, `describe` and `reconstruct`
+Video Super-Resolution", IEEE JSTARS 2025, doi 10.1109/JSTARS.2025.3590041. `forward`, `window_features` and `reconstruct`
 read as the paper's figure: shallow features, MSD, MTDM (ATDM, STDM, CTDM), T-DROM, MAECM (TSA, MACU), HAT.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 
@@ -94,9 +94,9 @@ class MTDO(WindowNetwork):
         """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w). Raises `InputError` for another shape."""
         self._check(frames)
         padded = pad_to_multiple(frames, self.multiple)
-        return self.finish(self.reconstruct(self.describe(padded)), frames[:, self.config.frames // 2])
+        return self.finish(self.reconstruct(self.window_features(padded)), frames[:, self.config.frames // 2])
 
-    def describe(self, frames: Tensor) -> WindowFeatures:
+    def window_features(self, frames: Tensor) -> WindowFeatures:
         """Padded frames (B, N, 3, h, w) -> their features, aligned to the centre's, and their encoded differences."""
         batch, number = frames.shape[:2]
         features, halves = (each.unflatten(0, (batch, number)) for each in self.encode(frames.flatten(0, 1)))
@@ -217,13 +217,10 @@ class MTDO(WindowNetwork):
         return copy
 
 
-def _constant_plan(config: MTDOConfig, size: tuple[int, int]):
-    made = window_plan(*size, config.hat.window, torch.zeros(()))
-
-    def plan(height: int, width: int, window: int, like: Tensor) -> WindowPlan:
-        return made
-
-    return plan
+def _constant_plan(config: MTDOConfig, size: tuple[int, int]) -> Callable[..., WindowPlan]:
+    """A function of any arguments that returns the plan for frames of `size` = (h, w)."""
+    plan = window_plan(*size, config.hat.window, torch.zeros(()))
+    return lambda *_: plan
 
 
 def _channels_last(x: Tensor) -> Tensor:

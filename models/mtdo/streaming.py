@@ -42,7 +42,7 @@ class MTDOStream(WindowStream):
         self._adjacent: EncodedPairs = {}
         self._skipped: EncodedPairs = {}
 
-    def describe(self, frame: Tensor) -> KnownFrame:
+    def prepare(self, frame: Tensor) -> KnownFrame:
         padded = pad_to_multiple(frame, self.network.multiple)
         return KnownFrame(frame, padded, *self.network.encode(padded))
 
@@ -50,8 +50,8 @@ class MTDOStream(WindowStream):
         return self.network.reconstruct(WindowFeatures(*features))  # type: ignore[arg-type]
 
     def restore_known(self, windows: list[list[int]]) -> Tensor:
-        described = [self._window(indices) for indices in windows]
-        features = (None if parts[0] is None else joined(parts) for parts in zip(*described, strict=True))
+        each = [self._window(indices) for indices in windows]
+        features = (None if parts[0] is None else joined(parts) for parts in zip(*each, strict=True))
         centres = joined([self._frames[indices[len(indices) // 2]].original for indices in windows])
         return self.network.finish(self.run(*features), centres)
 

@@ -11,7 +11,6 @@ from settings import Between, check_fields
 
 Width = Annotated[int, Between(1, 1024)]  # channels
 Pixels = Annotated[int, Between(0, 2**31)]
-Residual = Literal["none", "bicubic"]
 TimesMode = Literal["exact", "shared"]
 
 
@@ -32,9 +31,7 @@ class STNOConfig(SpaceTimeConfig):
     query_width: Annotated[int, Between(1, 4096)] = 256
     residual: Literal["none", "bicubic"] = "none"  # bicubic: the upscaled LR frame is added to the output; paper: none
     times_mode: TimesMode = "exact"  # a key-frame recurrence for each time; shared: that of the first time
-    slab_pixels: Pixels = (
-        0  # output pixels that the query processes at a time; 0: by device; not for the compiled query
-    )
+    slab_pixels: Pixels = 0  # output pixels that the query renders at a time; 0: by device; not for the compiled query
 
     def __post_init__(self) -> None:
         check_fields(self, "network.")

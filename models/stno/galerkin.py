@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHUNK = (
-    4096  # tokens processed at a time: intermediate results stay in the CPU's cache, so time is linear in the map size
-)
+# Tokens processed at a time: intermediate results stay in the CPU's cache, so time is linear in the size of the map.
+CHUNK = 4096
 SMALLEST_VARIANCE = 1e-30  # keeps the gradient of the square root finite for constant channels; no effect on the result
 
 

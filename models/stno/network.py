@@ -26,10 +26,7 @@ from models.stno.query import Query
 
 MULTIPLE = 8  # the coarsest level of the operator is 1/8
 # Feature maps that exist at once, fitted to measured peaks (benchmarks/restore.py)
-MAPS_PER_KEY, MAPS_PER_CHUNK = (
-    5,
-    20,
-)
+MAPS_PER_KEY, MAPS_PER_CHUNK = 5, 20
 
 
 class Features(NamedTuple):
@@ -70,12 +67,18 @@ class STNO(SpaceTimeNetwork):
     ) -> Tensor:
         """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
 
-        times: K ascending numbers in (0, 1), or a tensor (B, K) with a row for each sample, or (B, K, T-1) with a column for
-        each gap between key frames. size: (H, W), any; None: four
-        times (h, w). times_mode: "exact" or "shared", None: the config's. key_time: with "exact" and several times, the
-        time whose key frames are returned (None: the time nearest to 0.5). keep: only the outputs between these two key
-        frames (inclusive), for clips that are processed in overlapping chunks. The intermediate LR frames are clamped to
-        [0, 1] inside. Raises `InputError` for anything else.
+        The intermediate LR frames are clamped to [0, 1] before they are propagated.
+
+        Args:
+            times: K ascending numbers in (0, 1), or a tensor (B, K) with a row for each sample, or (B, K, T-1) with a column
+                for each gap between key frames.
+            size: (H, W), any; None: four times (h, w).
+            times_mode: "exact" or "shared" (`STNOConfig.times_mode`); None: the config's.
+            key_time: with "exact" and several times, the number of the time whose key frames are returned; None: of the time
+                nearest to 0.5.
+            keep: only the outputs between these two key frames, both included, for clips in overlapping chunks.
+
+        Raises InputError for anything else.
         """
         arguments = self._checked(frames, times, size, times_mode, key_time, keep)
         return self._super_resolve(frames, *arguments, keep, clamp=True).frames

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.flow import Flows, warp
+from models.layers import add_
 
 
 def prelu_(x: Tensor, act: nn.PReLU) -> Tensor:
@@ -30,7 +31,7 @@ def warp_for_all(state: Tensor, flows: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """Convolution, PReLU with one slope, convolution, plus the input."""
+    """Convolution, PReLU with one slope, convolution, plus the input; unlike `models.layers.ResidualBlock` no PReLU follows."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,8 +40,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv2(prelu_(self.conv1(x), self.act))
-        return out + x if torch.is_grad_enabled() else out.add_(x)
+        return add_(self.conv2(prelu_(self.conv1(x), self.act)), x)
 
 
 class Branch(nn.Module):

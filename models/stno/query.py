@@ -58,9 +58,8 @@ def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis
 
     On a GPU the tensors are created on the device: a copy from the CPU would wait for it.
     """
-    position = (
-        2 * torch.arange(outputs, device=device) + 1
-    ) * cells - outputs  # in units of 1 / (2 * outputs) LR pixels
+    # In units of 1 / (2 * outputs) LR pixels
+    position = (2 * torch.arange(outputs, device=device) + 1) * cells - outputs
     lower = torch.div(position, 2 * outputs, rounding_mode="floor")
     fraction = (position - lower * 2 * outputs).double() / (2 * outputs)
     return Axis(lower + 1, fraction, cells, 2 / outputs * max(outputs / cells / 4, 1) * cells)

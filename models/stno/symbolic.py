@@ -44,9 +44,8 @@ class AxisCells(NamedTuple):
 
 def locate(outputs: Any, cells: Any, like: Tensor) -> AxisCells:
     """As `models.stno.query.locate`: exact integers decide about the cells."""
-    position = (
-        2 * torch.arange(outputs, device=like.device) + 1
-    ) * cells + outputs  # from cell -1, in 1 / (2 * outputs)
+    # From cell -1, in units of 1 / (2 * outputs) cells
+    position = (2 * torch.arange(outputs, device=like.device) + 1) * cells + outputs
     step = torch.div(position, 2 * outputs, rounding_mode="floor")
     fraction = (position - step * (2 * outputs)).double() / (2 * outputs)
     size = torch.zeros((), dtype=torch.float64, device=like.device) + cells
