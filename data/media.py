@@ -120,12 +120,6 @@ def read_image(path: str | Path) -> np.ndarray:
         return array[..., None] if array.ndim == 2 else array
 
 
-def read_page(path: str | Path, page: int) -> np.ndarray:
-    """One page of a TIFF stack by its number in the file, (H, W, C) as stored; InputError as in `read_image`."""
-    with _naming(path):
-        return tiff.read(path, page)
-
-
 def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """An image as in `read_image`, and where its values are measured, (H, W, C) bool; None: everywhere. Missing values are
     declared by TIFF files only; they are returned as stored.

@@ -52,7 +52,7 @@ class RasterWriter:
                 with rasterio.open(self.path, "r+") as file:
                     file.build_overviews(list(self.info.overviews), rasterio.enums.Resampling.average)
             if self.info.cog:
-                self._as_cog(rasterio)
+                self._as_cog()
 
     def write(self, bands: tuple[int, ...], rows: np.ndarray) -> None:
         """Write the next rows of these bands, (len(bands), rows, W)."""
@@ -159,7 +159,7 @@ class RasterWriter:
         known = dict(zip(self.info.numbers, self.info.colours, strict=False))  # without alpha
         return [known.get(number, ColorInterp.alpha) for number in range(1, self.count + 1)]
 
-    def _as_cog(self, rasterio: Any) -> None:
+    def _as_cog(self) -> None:
         """Convert the file to a cloud-optimised GeoTIFF: GDAL's COG driver can only copy."""
         from rasterio.shutil import copy
 

@@ -105,7 +105,7 @@ def disagreement(device: torch.device, forward: Any = None, backward: Any = None
     for dtype, bound in BOUNDS.items():
         for channels, groups, deform_groups in ((16, 1, 2), (6, 2, 1)):
             arguments = _arguments(device, dtype, channels, groups, deform_groups)
-            for name, error in _errors(arguments, groups, forward, backward):
+            for name, error in _errors(arguments, forward, backward):
                 if not error <= bound:
                     kind = str(dtype).removeprefix("torch.")
                     return f"{name} in {kind} differs from plain PyTorch's by {error:.1e} (allowed {bound:.0e})"
@@ -134,7 +134,7 @@ def _arguments(
     return {name: tensor.to(device, dtype) for name, tensor in made.items()}
 
 
-def _errors(arguments: dict[str, Tensor], groups: int, forward: Any, backward: Any) -> Iterable[tuple[str, float]]:
+def _errors(arguments: dict[str, Tensor], forward: Any, backward: Any) -> Iterable[tuple[str, float]]:
     """Name and relative error of the output and of every gradient."""
     input, offset, weight, bias, mask, grad = arguments.values()
     with torch.no_grad(), torch.autocast(input.device.type, enabled=False):

@@ -188,7 +188,7 @@ def build_dataset(
 ) -> WindowDataset | SequenceDataset:
     """The training data set of a stage. cuts: scene cuts of each pair, for space-time networks."""
     data: DataConfig = config.data
-    augment: dict[str, Any] = {"flips": data.flips, "turns": data.turns, "reversal": data.reverse_time}
+    augment: dict[str, Any] = {"flips": data.flips, "rotations": data.rotations, "reversal": data.reverse_time}
     augment["on_error"] = data.on_error
     patch = stage.patch or data.patch
     if not config.space_time:

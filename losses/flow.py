@@ -1,20 +1,9 @@
-"""Losses on flows and on the intermediate frames warped by them."""
+"""Losses on optical flow."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-from losses.census import census
-from losses.pixel import charbonnier
-
-
-def between(pred: Tensor, target: Tensor, census_weight: float = 0.1, eps: float = 1e-3) -> Tensor:
-    """LR intermediate frames (..., 3, h, w) compared with the downscaled truth: Charbonnier plus weighted census.
-
-    It trains the flows from the first step on, before propagation and query have learned anything.
-    """
-    return charbonnier(pred, target, eps) + census_weight * census(pred, target)
 
 
 def flow_smoothness(flow: Tensor, image: Tensor, edge: float = 10.0) -> Tensor:

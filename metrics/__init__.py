@@ -1,5 +1,10 @@
 """Metrics: functions of tensors (..., 3, H, W), RGB in [0, 1]. docs/metrics.md defines each of them."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import Tensor
+
 from metrics.detection import DetectionCount, detect, detection_count
 from metrics.fidelity import MS_SSIM_SIDE, PSNR_CEILING, fidelity, mean, ms_ssim, psnr, similarity_map, ssim
 from metrics.measured import consistency, detail_shares, doubt, ndvi, ndvi_change
@@ -8,8 +13,15 @@ from metrics.perceptual import PERCEPTUAL, Perceptual, PerceptualFlicker
 from metrics.planes import CHANNELS, PROTOCOLS, default_crop, planes
 from metrics.temporal import MotionMeter, TemporalMeter, tof, warping_error
 
+# Further metrics of one frame by name: pred and gt (3, H, W) in [0, 1] and the crop -> a scalar
+FRAME_METRICS: Mapping[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "ms_ssim_y": ms_ssim,
+    "ms_ssim_rgb": partial(ms_ssim, channel="rgb"),
+}
+
 __all__ = [
     "CHANNELS",
+    "FRAME_METRICS",
     "MS_SSIM_SIDE",
     "PERCEPTUAL",
     "PROTOCOLS",

@@ -127,7 +127,7 @@ def test_upscale_refuses_unsupported_options(more: dict, message: str, tmp_path:
     ("three", "loss.lr_warp=1", "is for space-time networks, not for three"),
     ("three", "train.stages=[{steps: 1, operator_only: true}]", "operator_only is not for 'three'"),
     ("blend", "train.stages=[{steps: 1, operator_only: true}]", "operator_only is not for 'blend'"),
-    ("blend", "loss.lr_between=1", "'blend' makes no flows and intermediate frames"),
+    ("blend", "loss.lr_intermediate=1", "'blend' makes no flows and intermediate frames"),
     ("blend", "data.spacing=2", "data.spacing"),
     ("three", "network.chanels=8", "did you mean 'channels'"),
 ])  # fmt: skip

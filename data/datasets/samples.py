@@ -42,14 +42,14 @@ class Samples(Dataset[dict[str, Any]]):
     """Base class of both data sets: pairs, augmentation, and one data type for all clips."""
 
     def __init__(
-        self, pairs: Sequence[Pair], patch: int, flips: bool, turns: bool, reversal: bool, on_error: str = "stop"
+        self, pairs: Sequence[Pair], patch: int, flips: bool, rotations: bool, reversal: bool, on_error: str = "stop"
     ) -> None:
         if not pairs:
             raise InputError("the training data contain no clips: check the root and its split")
         if patch < 1:
             raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
         self.pairs = list(pairs)
-        self.patch, self.flips, self.turns, self.reversal = patch, flips, turns, reversal
+        self.patch, self.flips, self.rotations, self.reversal = patch, flips, rotations, reversal
         self.on_error = on_error
         self.bytes_only = all(
             self._gt(i).bit_depth == 8 and pair.lr.bit_depth == 8 for i, pair in enumerate(self.pairs)
@@ -89,7 +89,7 @@ class Samples(Dataset[dict[str, Any]]):
 
     def _draw_transform(self, random: np.random.Generator) -> tuple[Transform, bool]:
         coins = random.integers(0, 2, 4).astype(bool).tolist()
-        return Transform(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.turns), coins[
+        return Transform(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.rotations), coins[
             3
         ] and self.reversal
 

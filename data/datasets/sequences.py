@@ -44,12 +44,12 @@ class SequenceDataset(Samples):
         cuts: Sequence[Sequence[int]] | None = None,
         degradation: Degradation | None = None,
         flips: bool = True,
-        turns: bool = True,
+        rotations: bool = True,
         reversal: bool = True,
         pan: int = 0,
         on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, turns, reversal, on_error)
+        super().__init__(pairs, patch, flips, rotations, reversal, on_error)
         self.pan = pan
         self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
         self.frames, self.strides, self.intermediate = frames, tuple(strides), intermediate

@@ -21,7 +21,7 @@ class WindowDataset(Samples):
         pairs: from a layout opened at integer `scale` (wrap them with `data.cache.cache_pairs` first).
         frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
             `data.clips.neighbours`.
-        flips: left-right and up-down.   turns: by 90 degrees.   reversal: of time.
+        flips: left-right and up-down.   rotations: by 90 degrees.   reversal: of time.
         on_error: "stop" raises for a frame that cannot be read; "skip" reads another sample and reports it in "skipped".
 
     Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
@@ -36,12 +36,12 @@ class WindowDataset(Samples):
         patch: int = 64,
         padding: str = "reflect",
         flips: bool = True,
-        turns: bool = True,
+        rotations: bool = True,
         reversal: bool = True,
         spacing: int = 1,
         on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, turns, reversal, on_error)
+        super().__init__(pairs, patch, flips, rotations, reversal, on_error)
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
         self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing

@@ -117,7 +117,7 @@ def find_entries(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[Cli
     entries: list[ClipFiles] = []
     reasons: list[str] = []
     found_kind = kind
-    for place, prefix, why in enter_split(root, query.split, kind):
+    for place, prefix, why in enter_split(root, query.split):
         part = _find_here(place, kind, query)
         if part is None:
             raise InputError(

@@ -14,7 +14,7 @@ ALIASES = {
 }
 
 
-def enter_split(root: Path, split: str | None, kind: str) -> list[tuple[Path, str, str]]:
+def enter_split(root: Path, split: str | None) -> list[tuple[Path, str, str]]:
     """Folders to search: (folder, prefix for clip names, beginning of the reason).
 
     Without a split a root that holds exactly one split folder is entered; with several the user has to choose.

@@ -35,7 +35,7 @@ TEMPORAL = ("tof", "warping_error")
 INPUT = ("consistency", "bias_1", "bias_2", "bias_3")  # agreement with the low resolution
 DETAIL = ("restored", "omitted", "invented", "invented_elsewhere")
 DEFAULT = (*SPATIAL, "ms_ssim_y", *TEMPORAL, "consistency", "restored", "omitted", "invented", "invented_elsewhere")
-KNOWN = (*SPATIAL, *MULTISCALE, *TEMPORAL, *metrics.PERCEPTUAL, "tlpips", "consistency", *DETAIL)
+KNOWN = (*SPATIAL, *metrics.FRAME_METRICS, *TEMPORAL, *metrics.PERCEPTUAL, "tlpips", "consistency", *DETAIL)
 Row = dict[str, Any]
 
 
@@ -184,9 +184,9 @@ class FrameMeter:
         if requested & set(SPATIAL):
             values = metrics.fidelity(frame, gt, settings.protocol, settings.crop)
             row |= {key: value.item() for key, value in values.items() if key in requested}
-        for channel in ("y", "rgb"):
-            if f"ms_ssim_{channel}" in requested:
-                row[f"ms_ssim_{channel}"] = metrics.ms_ssim(frame, gt, settings.crop, channel).item()
+        for name, metric in metrics.FRAME_METRICS.items():
+            if name in requested:
+                row[name] = metric(frame, gt, settings.crop).item()
         row |= self.perceptual(frame, gt)
         if requested & set(DETAIL):
             shares = metrics.detail_shares(frame, bicubic, gt, settings.crop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -229,9 +229,11 @@ def picture(shown: Shown, clip: ClipRows, folders: Mapping[str, Path], out: Path
     index = clip.indices[len(clip.indices) // 2]
     frame = shown.gt.frame_names[index]
     entry: dict[str, Any] = {"clip": clip.pair.name, "frame": frame, "files": {}, "slices": {}}
-    read: Callable[[str, int], Any] = lambda name, number: to_uint8(shown.of(name, number))  # noqa: E731
-    row = slices.row_of(shown, clip, index)
-    entry["row"] = row
+    entry["row"] = row = slices.row_of(shown, index)
+
+    def read(name: str, number: int) -> Any:
+        return to_uint8(shown.of(name, number))
+
     for name in (BICUBIC, *folders, "gt"):
         stem = f"{clip.pair.name.replace('/', '_')}_{frame}_{safe(name)}"
         path, slice_path = (out / "pictures" / f"{stem}{suffix}.png" for suffix in ("", "_xt"))

@@ -4,6 +4,7 @@ from engine.config.load import (
     ROOT,
     config_from_mapping,
     config_to_mapping,
+    current_keys,
     dump_yaml,
     in_repository,
     load_config,
@@ -11,6 +12,7 @@ from engine.config.load import (
 )
 from engine.config.schema import (
     MAX_SCALE,
+    OPERATOR_TERMS,
     Config,
     DataConfig,
     EvalConfig,
@@ -23,6 +25,7 @@ from engine.config.schema import (
 
 __all__ = [
     "MAX_SCALE",
+    "OPERATOR_TERMS",
     "ROOT",
     "Config",
     "DataConfig",
@@ -34,6 +37,7 @@ __all__ = [
     "TrainConfig",
     "config_from_mapping",
     "config_to_mapping",
+    "current_keys",
     "dump_yaml",
     "in_repository",
     "load_config",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.config.schema import Config
+from engine.config.schema import OPERATOR_TERMS, Config
 from errors import InputError
 from models.base import WINDOW_USES
 
 SPACE_TIME_KEYS = (
     *(f"data.{key}" for key in ("key_frames", "scales", "strides", "times_per_gap", "pan")),
-    *(f"loss.{key}" for key in ("lr_between", "lr_census", "lr_warp", "flow_smoothness")),
+    *(f"loss.{key}" for key in OPERATOR_TERMS),
     *(f"eval.{key}" for key in ("scale", "stride", "times")),
     "train.channels_last",
 )
@@ -29,7 +29,7 @@ def idle_keys(config: Config) -> dict[str, str]:
     """Keys that another key disables, with the reason. A file may set them, because the command line may enable them."""
     train, schedule = config.train, config.train.schedule
     result = {f"network.{key}": why for key, why in config.network.idle_keys().items()}
-    if config.loss.kind == "l1" and not (config.loss.lr_between or config.loss.lr_warp):
+    if config.loss.kind == "l1" and not (config.loss.lr_intermediate or config.loss.lr_warp):
         result["loss.epsilon"] = "no term of the loss is Charbonnier"
     if schedule.kind != "step":
         result |= dict.fromkeys(("train.schedule.every", "train.schedule.gamma"), "the schedule is not 'step'")
@@ -58,12 +58,12 @@ def keys_of_stages(config: Config) -> dict[str, str]:
     return result
 
 
-def check_inert(config: Config, asked: set[str]) -> None:
-    """Raise `InputError` for a key without effect: of another kind and not at its default, or any such key in `asked`."""
+def check_inert(config: Config, overridden: set[str]) -> None:
+    """Raise `InputError` for a key without effect: of another kind and not at its default, or any such key in `overridden`."""
     default = type(config)(network=type(config.network)())
     foreign = foreign_keys(config)
     for key, why in (foreign | idle_keys(config)).items():
-        given = any(name == key or name.startswith(f"{key}.") for name in asked)
+        given = any(name == key or name.startswith(f"{key}.") for name in overridden)
         if given or (key in foreign and _at(config, key) != _at(default, key)):
             raise InputError(f"config key '{key}' has no effect: {why}: remove it")
     if config.train.schedule.kind == "step" and not config.train.schedule.every:

@@ -15,6 +15,12 @@ from settings import dump_yaml as dumped
 
 LARGEST_FILE = 2**20  # bytes of a config file
 ROOT = Path(__file__).resolve().parents[2]
+# Keys with another name in configs and states of earlier versions: GROUP.KEY -> present GROUP.KEY
+EARLIER = {
+    **{f"network.{key}": f"data.{key}" for key in USES},
+    "data.turns": "data.rotations",
+    "loss.lr_between": "loss.lr_intermediate",
+}
 
 
 def in_repository(name: str) -> Path:
@@ -31,7 +37,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """A config from nested mappings and overrides. Raises `InputError` for unknown keys, invalid values, and keys without
     effect for this network and the other keys."""
-    mapping = _with_uses_in_data(_merged(mapping))
+    mapping = current_keys(mapping)
     overrides = [_current_override(override) for override in overrides]
     for override in overrides:
         apply_override(mapping, override)
@@ -40,20 +46,23 @@ def config_from_mapping(mapping: Mapping[str, Any], overrides: Sequence[str] = (
     return config
 
 
-def _with_uses_in_data(mapping: dict[str, Any]) -> dict[str, Any]:
-    """`network.spacing` and `network.padding`, from configs before version 0.2, become keys of `data`."""
-    network = mapping.get("network")
-    earlier = {key: network.pop(key) for key in USES if key in network} if isinstance(network, dict) else {}
-    data = mapping.get("data", {})
-    if not earlier or not isinstance(data, dict | None):  # `from_mapping` refuses other types
-        return mapping
-    return {**mapping, "data": {**earlier, **(data or {})}}
+def current_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a config's mapping in which the keys of `EARLIER` have their present names. A present name wins over an earlier one."""
+    mapping = _copied(mapping)
+    for earlier, present in EARLIER.items():
+        (old_group, old), (group, new) = earlier.split("."), present.split(".")
+        holder = mapping.get(old_group)
+        if isinstance(holder, dict) and old in holder:
+            value, keys = holder.pop(old), mapping.get(group)
+            if isinstance(keys, dict | None):  # `from_mapping` refuses other types
+                mapping[group] = {new: value, **(keys or {})}
+    return mapping
 
 
 def _current_override(override: str) -> str:
-    """`network.spacing=2` as `data.spacing=2`; other overrides are unchanged."""
-    key = override.partition("=")[0].removeprefix("network.")
-    return override.replace("network.", "data.", 1) if f"network.{key}=" in override and key in USES else override
+    """An override with the present name of its key."""
+    key, sign, value = override.partition("=")
+    return f"{EARLIER.get(key, key)}{sign}{value}"
 
 
 def config_to_mapping(config: Config) -> dict[str, Any]:
@@ -85,5 +94,5 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return mapping
 
 
-def _merged(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _merged(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}
+def _copied(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in mapping.items()}

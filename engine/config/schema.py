@@ -64,7 +64,7 @@ class DataConfig:
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
     temporal_filter: Literal["none", "clean", "compressed"] = "none"  # average restored frames along the motion
     flips: bool = True  # augmentation: left-right and up-down flips
-    turns: bool = True  # augmentation: rotations by 90 degrees
+    rotations: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True
     workers: Annotated[int, Between(0, 256)] = 0  # number of data loader processes; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
@@ -90,11 +90,14 @@ class LossConfig:
 
     kind: Literal["l1", "charbonnier"] = "l1"
     epsilon: Annotated[float, Between(0, 1)] = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
-    # space-time only: weights of the further terms
-    lr_between: Weight = 0.0  # intermediate LR frames against the downscaled truth
+    # space-time networks with flows: weights of the terms of `OPERATOR_TERMS`
+    lr_intermediate: Weight = 0.0  # intermediate LR frames against the downscaled truth
     lr_census: Weight = 0.0  # the same with the census transform
     lr_warp: Weight = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
     flow_smoothness: Weight = 0.0  # edge-aware smoothness of the flows
+
+
+OPERATOR_TERMS = ("lr_intermediate", "lr_census", "lr_warp", "flow_smoothness")  # keys of LossConfig
 
 
 @dataclass

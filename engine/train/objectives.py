@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import losses
 from data.degrade import imresize
 from data.media import to_float
-from engine.config import Config, LossConfig
+from engine.config import OPERATOR_TERMS, Config, LossConfig
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork
 from models.flow import Flows, warp
@@ -63,11 +63,13 @@ class SpaceTimeObjective(Objective):
         """Terms of the intermediate LR frames (B, (T-1) * K, 3, h, w) and of their flows."""
         config = self.config
         terms: dict[str, Tensor] = {}
-        if config.lr_between or config.lr_census or config.lr_warp:
+        if config.lr_intermediate or config.lr_census or config.lr_warp:
             true = intermediate_frames(gt, intermediate.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
             target = imresize(true, size=(lr.shape[-2], lr.shape[-1])).clamp(0, 1).view_as(intermediate)
-            if config.lr_between:
-                terms["lr_between"] = config.lr_between * losses.charbonnier(intermediate, target, config.epsilon)
+            if config.lr_intermediate:
+                terms["lr_intermediate"] = config.lr_intermediate * losses.charbonnier(
+                    intermediate, target, config.epsilon
+                )
             if config.lr_census:
                 terms["lr_census"] = config.lr_census * losses.census(intermediate, target)
             if config.lr_warp:
@@ -114,12 +116,12 @@ def build_objective(network: Network, config: Config) -> Objective:
         raise InputError(
             f"config key 'train.stages': operator_only is not for '{name}', which has no operator: remove it"
         )
-    if operator_only and not (loss.lr_between or loss.lr_census or loss.lr_warp):
+    if operator_only and not (loss.lr_intermediate or loss.lr_census or loss.lr_warp):
         raise InputError(
-            "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_between"
+            "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_intermediate"
         )
     if config.space_time and not has_operator:
-        for key in ("lr_between", "lr_census", "lr_warp", "flow_smoothness"):
+        for key in OPERATOR_TERMS:
             if getattr(loss, key):
                 raise InputError(
                     f"config key 'loss.{key}': '{name}' makes no flows and intermediate frames: set it to 0"

@@ -31,7 +31,7 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Opti
 
 
 def is_offset(name: str) -> bool:
-    return any(part.startswith("conv_offset") or part.startswith("offset_conv") for part in name.split("."))
+    return any(part.startswith(("conv_offset", "offset_conv")) for part in name.split("."))
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

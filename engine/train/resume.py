@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.config import Config, config_to_mapping
+from engine.config import Config, config_to_mapping, current_keys
 from errors import InputError
 
 # Keys that determine the samples and their order, or the meaning of the moments in the state.
@@ -25,7 +25,7 @@ def check_changes(header: Mapping[str, Any], config: Config, data: str, world: i
     header: of the state.   data: `TrainingData.fingerprint` of the present clips.   accept: also resume with other data, another
     seed or another optimizer. Raises `InputError` for these unless `accept` is set.
     """
-    changed = differences(header["config"], config_to_mapping(config))
+    changed = differences(current_keys(header["config"]), config_to_mapping(config))
     refused = [_difference(key, *values) for key, values in changed.items() if _decides(key)]
     if header.get("data", data) != data:
         refused.append("the training clips (their names, lengths, sizes or pictures) have changed")

@@ -13,10 +13,6 @@ def comparison_path(out: Path) -> Path:
     return out.with_name(f"{out.stem if out.suffix else out.name}_compare.mp4")
 
 
-def beside(bicubic: np.ndarray, ours: np.ndarray) -> np.ndarray:
-    """Bicubic and ours side by side, at full width each: (H, 2W, C)."""
-    return np.concatenate([bicubic, ours], axis=1)
-
-
 def pairs(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    return (beside(a, b) for a, b in zip(left, right, strict=True))
+    """Frames (H, W, C) of both, side by side at full width: (H, 2W, C)."""
+    return (np.concatenate(pair, axis=1) for pair in zip(left, right, strict=True))

@@ -78,6 +78,14 @@ def test_missing_and_broken_files_are_named(tmp_path: Path, monkeypatch: pytest.
         load_config(broken)
 
 
+def test_keys_of_earlier_versions_are_read() -> None:
+    mapping = {"network": {"name": "stno"}, "data": {"turns": False}, "loss": {"lr_between": 0.5}}
+    config = config_from_mapping(mapping)
+    assert (config.data.rotations, config.loss.lr_intermediate) == (False, 0.5)
+    assert config_from_mapping(mapping, ["loss.lr_between=2", "data.turns=true"]).loss.lr_intermediate == 2
+    assert mapping["loss"] == {"lr_between": 0.5}  # not changed
+
+
 @pytest.mark.parametrize("data", ["x", [], [1], 3])
 def test_a_group_of_another_type_is_refused_next_to_keys_of_earlier_configs(data: object) -> None:
     with pytest.raises(InputError, match="'data': expected a group of keys"):

@@ -25,7 +25,7 @@ SMALL_HAT = ["network.hat.depths=[2]", "network.hat.embed=36", "network.hat.head
 CONFIGS = {
     "mtdo_jilin": SMALL_HAT,
     "mtdo_s": [],
-    "stno_vimeo": ["network.blocks=2", "loss.lr_between=0.1", "loss.lr_census=0.1", "loss.lr_warp=0.1"],
+    "stno_vimeo": ["network.blocks=2", "loss.lr_intermediate=0.1", "loss.lr_census=0.1", "loss.lr_warp=0.1"],
     "stno_s": ["loss.flow_smoothness=0.1"],
 }
 

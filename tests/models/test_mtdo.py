@@ -307,6 +307,19 @@ def test_streaming_takes_any_window():
         stream.restore([0, 1, 2, 3, 4], lambda i: frames[i])
 
 
+def test_an_edit_of_the_temporal_differences_changes_streaming_too(monkeypatch):
+    """MTDM has one definition: here the first frame of a window is compared with each of the others, in other units."""
+    network, frames = small(frames=5), clip(5, 1, 3, 8, 12)
+    window, encode = torch.stack(list(frames), 1), network.atdm.encode
+    with torch.no_grad():
+        unedited = network(window)
+        monkeypatch.setattr(network.atdm, "pairs", [(0, 1), (0, 2), (0, 3), (0, 4)])
+        monkeypatch.setattr(network.atdm, "encode", lambda first, second: 2 * encode(first, second))
+        edited = network(window)
+    assert (edited - unedited).abs().max() > 1e-5
+    assert_same(network.stream().restore(range(5), lambda i: frames[i]), edited)
+
+
 # Precision
 
 

@@ -77,7 +77,7 @@ def space_time(runs: Path, **train: object) -> Config:
         "train": {"kind": "simulated", "simulate": clips},
         "val": {"kind": "simulated", "simulate": {**clips, "clips": 1}},
     }
-    mapping["loss"] = {"kind": "charbonnier", "lr_between": 1.0, "lr_census": 0.1, "lr_warp": 2.0}
+    mapping["loss"] = {"kind": "charbonnier", "lr_intermediate": 1.0, "lr_census": 0.1, "lr_warp": 2.0}
     return config_from_mapping(mapping)
 
 
@@ -118,7 +118,7 @@ def test_operator_stage_trains_the_operator_only(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="operator_only is not for 'mtdo'"):
         fitted(config_from_mapping(tiny_mapping(tmp_path, stages=[{"steps": 1, "operator_only": True}])), tmp_path)
-    silent = replace(config, loss=replace(config.loss, lr_between=0.0, lr_census=0.0, lr_warp=0.0))
+    silent = replace(config, loss=replace(config.loss, lr_intermediate=0.0, lr_census=0.0, lr_warp=0.0))
     with pytest.raises(InputError, match=r"set loss\.lr_warp"):
         fitted(silent, tmp_path / "c")
 
