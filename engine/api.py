@@ -2,8 +2,9 @@
 
     from engine.api import upscale_array
 
-    large = upscale_array(frames)                                          # (T, H, W, 3) uint8 -> (T, 4H, 4W, 3) uint8
-    large = upscale_array(frames, "stno_s", scale=2.5, times=[0.5])        # any scale, and one new frame in each gap
+    large = upscale_array(frames)                                    # (T, H, W, 3) uint8 -> (T, 4H, 4W, 3) uint8
+    large = upscale_array(frames, "stno_s", scale=2.5, times=[0.5])  # any scale, and one new frame in each gap
+    large = upscale_array(tensor.numpy(), channel_axis=1)            # a tensor (T, 3, H, W) of floats in [0, 1]
 
 `engine.upscale` (upscale.py) processes files, long videos, sound and georeferences.
 """
@@ -27,6 +28,8 @@ from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
 from errors import InputError
 from models.base import Network
+
+__all__ = ["load_network", "released", "upscale_array"]
 
 TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 

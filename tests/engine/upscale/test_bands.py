@@ -12,7 +12,6 @@ import torch
 from data.bands import Bands, hint
 from data.clips import FolderClip, TiffStackClip
 from data.geo_tags import PIXEL_SCALE, TIEPOINT
-from engine.checkpoint import save_weights
 from engine.config import config_from_mapping
 from engine.evaluate.measure import evaluate
 from engine.sources import open_source
@@ -43,12 +42,6 @@ def stack(tmp_path: Path) -> Path:
         for index, page in enumerate(scene()):
             writer.write(page, photometric="minisblack", planarconfig="contig", metadata=None, extratags=tags(index))
     return tmp_path / "in.tif"
-
-
-@pytest.fixture()
-def weight(tmp_path: Path) -> Path:
-    save_weights(tmp_path / "w.safetensors", small_mtdo())
-    return tmp_path / "w.safetensors"
 
 
 @pytest.mark.parametrize("out", ["out.tif", "out"])

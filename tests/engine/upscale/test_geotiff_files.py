@@ -9,24 +9,16 @@ import pytest
 import tifffile
 from PIL import Image
 
-from engine.checkpoint import save_weights
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.engine.small import moving_clip, small_mtdo
+from tests.engine.small import moving_clip
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio.crs import CRS  # noqa: E402
 from rasterio.transform import from_origin  # noqa: E402
 
 LARGE = from_origin(5e5, 5e6, 5, 5)
-
-
-@pytest.fixture(scope="module")
-def weight(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
-    save_weights(path, small_mtdo())
-    return path
 
 
 def make(source: Path, weight: Path, out: str = "out.tif", **more) -> Path:

@@ -9,22 +9,14 @@ import pytest
 
 from data.clips import FolderClip
 from data.media import read_image, write_image
-from engine.checkpoint import save_weights
 from engine.upscale.members import find_members
 from engine.upscale.remarks import cuts_of
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.engine.small import moving_clip, small_mtdo
+from tests.engine.small import moving_clip
 
 SIZES = [(16, 24), (24, 16), (20, 20)]
-
-
-@pytest.fixture(scope="module")
-def weight(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
-    save_weights(path, small_mtdo())
-    return path
 
 
 def make(source: Path, out: Path, weight: Path, **more) -> list[Path]:

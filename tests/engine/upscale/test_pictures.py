@@ -16,14 +16,7 @@ from engine.checkpoint import save_weights
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.engine.small import moving_clip, small_mtdo, small_stno
-
-
-@pytest.fixture(scope="module")
-def weight(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
-    save_weights(path, small_mtdo())
-    return path
+from tests.engine.small import moving_clip, small_stno
 
 
 def make(source: Path, out: Path, weight: Path, **more) -> Path:

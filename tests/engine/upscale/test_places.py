@@ -11,20 +11,12 @@ import pytest
 
 from data.locks import lock
 from data.media import read_image, write_image
-from engine.checkpoint import save_weights
 from engine.upscale import run as upscale_module
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.engine.small import moving_clip, small_mtdo
-
-
-@pytest.fixture(scope="module")
-def weight(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "m.safetensors"
-    save_weights(path, small_mtdo())
-    return path
+from tests.engine.small import moving_clip
 
 
 @pytest.fixture()

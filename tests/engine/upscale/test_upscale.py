@@ -31,14 +31,6 @@ from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("weights")
-    for name, network in (("mtdo", small_mtdo()), ("stno", small_stno())):
-        save_weights(folder / f"{name}.safetensors", network)
-    return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
-
-
 def make_video(path: Path, frames: int = 5, sound: bool = True) -> Path:
     clip = moving_clip(frames, 16, 24)
     with av.open(str(path), "w") as container:

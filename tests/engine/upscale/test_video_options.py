@@ -15,25 +15,16 @@ import torch
 from data.clips import SubClip, VideoClip
 from data.video import VideoFile, join
 from data.video.encoding import Encoding
-from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import pipe
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
 from tests.data.video.make import pictures, video
-from tests.engine.small import small_mtdo, small_stno
+from tests.engine.small import small_mtdo
 from tests.media_facts import facts
 
 LONG = [k / 25 for k in range(12)]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("weights")
-    for name, network in (("mtdo", small_mtdo()), ("stno", small_stno())):
-        save_weights(folder / f"{name}.safetensors", network)
-    return {name: folder / f"{name}.safetensors" for name in ("mtdo", "stno")}
 
 
 def make(source: Path, out: Path, weight: Path, **more) -> list[Path]:
