@@ -1,3 +1,7 @@
+"""Layouts of data sets: clips, ground truth and low resolution."""
+
+from __future__ import annotations
+
 import re
 from pathlib import Path
 
@@ -7,33 +11,11 @@ import pytest
 from data import open_layout
 from data.clips import DegradedClip, FolderClip, TiffStackClip, VideoClip
 from data.degrade import Degradation
-from data.layouts import Box
 from data.media import write_image
 from data.tiff import write_page
 from data.video.writer import VideoWriter
 from errors import InputError
-
-RANDOM = np.random.default_rng(0)
-
-
-def frames(folder: Path, count: int = 3, size=(16, 24), suffix: str = ".png", digits: int = 3, first: int = 0) -> Path:
-    for number in range(first, first + count):
-        write_image(folder / f"{number:0{digits}d}{suffix}", RANDOM.integers(0, 255, (*size, 3), np.uint8))
-    return folder
-
-
-def jilin(root: Path, splits=("training_set", "test_set"), lr: bool = True, clips=("003", "001", "010")) -> Path:
-    for split in splits:
-        for clip in clips:
-            frames(root / split / "GT" / clip)
-            if lr:
-                frames(root / split / "LR4x" / clip, size=(4, 6))
-                frames(root / split / "Bicubic4x" / clip)
-    return root
-
-
-def names(layout) -> list[str]:
-    return [pair.name for pair in layout]
+from tests.data.folders import RANDOM, frames, jilin, names
 
 
 def test_jilin(tmp_path):
@@ -70,29 +52,6 @@ def test_split_must_be_chosen(tmp_path):
         open_layout(tmp_path, split="tests")
     with pytest.raises(InputError, match="has no split 'train'"):
         open_layout(frames(tmp_path / "one" / "clip").parent, split="train")
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-@pytest.mark.parametrize("separator", ["/", "\\"])
-def test_list_files_of_any_operating_system(tmp_path, end, separator):
-    jilin(tmp_path)
-    lines = [f"003{separator}001.png", f"003{separator}002.png", "", f"GT{separator}010{separator}000.png"]
-    (tmp_path / "training_set" / "list.txt").write_bytes(("\ufeff" + end.join(lines)).encode())
-    layout = open_layout(tmp_path, split="train", list_file="list.txt")
-    assert [(pair.name, pair.listed) for pair in layout] == [("003", [1, 2]), ("010", [0])]
-    assert len(layout[0]) == 3  # unlisted frames are still used as neighbours
-
-
-def test_list_files_that_do_not_match_are_refused(tmp_path):
-    jilin(tmp_path, ("train",))
-    for text, message in [("099/001.png", "clip '099'"), ("001/077.png", "frame 001/077.png"), ("\n", "empty")]:
-        (tmp_path / "list.txt").write_text(text)
-        with pytest.raises(InputError, match=message):
-            open_layout(tmp_path, list_file=tmp_path / "list.txt")
-    with pytest.raises(InputError, match="no such list file"):
-        open_layout(tmp_path, list_file="none.txt")
-    (tmp_path / "list.txt").write_text("001\n003\n")
-    assert [pair.listed for pair in open_layout(tmp_path, list_file="list.txt")] == [None, None]
 
 
 def test_clips_and_single_folders(tmp_path):
@@ -159,85 +118,7 @@ def test_reds(tmp_path, nested):
         open_layout(tmp_path)
 
 
-def viso(root: Path) -> Path:
-    for group, sequence in [("car", "001"), ("train", "002"), ("ship", "003")]:
-        frames(root / "mot" / group / sequence / "img", suffix=".jpg", digits=6, first=1)
-        boxes = root / "mot" / group / sequence / "gt" / "gt.txt"
-        boxes.parent.mkdir(parents=True)
-        boxes.write_text("1,1,2,3,4,5,1,-1,-1,-1\n3,1,3.5,3,4,5,1,-1,-1,-1\r\n3,2,8,9,2,2,1,1,1,1\n")
-    return root
-
-
-def test_raw_viso(tmp_path):
-    for root in (viso(tmp_path), tmp_path / "mot"):
-        layout = open_layout(root)
-        assert layout.kind == "viso" and names(layout) == ["car/001", "ship/003", "train/002"]
-        assert layout[2].boxes == [
-            [Box(1, 2, 3, 4, 5, "train")],
-            [],
-            [Box(1, 3.5, 3, 4, 5, "train"), Box(2, 8, 9, 2, 2, "train")],
-        ]
-
-
-@pytest.mark.parametrize(
-    ("place", "name"), [("mot/ship", "003"), ("mot/ship/003", "003"), ("mot/train", "002"), ("mot/train/002", "002")]
-)
-def test_class_or_sequence_of_raw_viso(tmp_path, place, name, monkeypatch):
-    """A class or a sequence as root, also as the working folder; `train` is a class here, not a split."""
-    monkeypatch.chdir(viso(tmp_path) / place)
-    for root in (tmp_path / place, "."):
-        layout = open_layout(root)
-        assert layout.kind == "viso" and names(layout) == [name]
-        assert layout[0].boxes[0][0].label == Path(place).parts[1]
-
-
-def test_processed_viso_by_name(tmp_path):
-    jilin(tmp_path, ("test",), clips=("006", "016"))
-    (tmp_path / "test" / "boxes").mkdir()
-    (tmp_path / "test" / "boxes" / "006.txt").write_text("0,7,1,1,5,5,car")
-    layout = open_layout(tmp_path, "viso", split="test")
-    assert layout.kind == "viso" and names(layout) == ["006", "016"] and isinstance(layout[0].lr, FolderClip)
-    assert layout[0].boxes[0] == [Box(7, 1, 1, 5, 5, "car")]
-    frames(tmp_path / "other" / "a")
-    with pytest.raises(InputError, match="not of the layout 'viso'"):
-        open_layout(tmp_path / "other", "viso")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("1,1,2,3,0,5", "line 1: a box of 0x5"),
-        ("1,1,2,3", "expected numbers"),
-        ("1,a,2,3,4,5", "expected numbers"),
-        ("77,1,2,3,4,5", "none of its frame numbers"),
-    ],
-)
-def test_broken_boxes(tmp_path, text, message):
-    viso(tmp_path)
-    (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text(text)
-    with pytest.raises(InputError, match=message):
-        open_layout(tmp_path)
-
-
-def test_boxes_beyond_the_clip_are_reported(tmp_path):
-    viso(tmp_path)
-    (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text("1 1 2 3 4 5 plane\n9 1 2 3 4 5\n")
-    layout = open_layout(tmp_path)
-    assert layout[0].boxes[0] == [Box(1, 2, 3, 4, 5, "plane")] and "1 boxes are in frames" in layout.notes[0]
-
-
-def test_processed_viso_with_boxes(tmp_path):
-    jilin(tmp_path, ("test",))
-    (tmp_path / "test" / "boxes").mkdir()
-    (tmp_path / "test" / "boxes" / "003.txt").write_text("0,7,1,1,5,5,ship")
-    assert [pair.boxes and pair.boxes[0] for pair in open_layout(tmp_path)] == [
-        None,
-        [Box(7, 1, 1, 5, 5, "ship")],
-        None,
-    ]
-
-
-def film(path: Path, count: int = 4) -> Path:
+def video(path: Path, count: int = 4) -> Path:
     with VideoWriter(path, fps=25, lossless=True, codec="ffv1") as writer:
         for _ in range(count):
             writer.write(RANDOM.integers(0, 255, (16, 24, 3), np.uint8))
@@ -245,8 +126,8 @@ def film(path: Path, count: int = 4) -> Path:
 
 
 def test_videos(tmp_path):
-    film(tmp_path / "b.mkv")
-    film(tmp_path / "a.avi")
+    video(tmp_path / "b.mkv")
+    video(tmp_path / "a.avi")
     layout = open_layout(tmp_path)
     assert layout.kind == "file" and names(layout) == ["a", "b"] and "2 videos" in layout.reason
     assert layout[0].lr.size == (4, 6) and layout[0].gt.times[1] == pytest.approx(0.04)
@@ -346,7 +227,7 @@ def broken(root: Path, what: str) -> tuple[dict, str]:
         (root / "a.mp4").write_text("no film")
         return {}, "a.mp4: cannot be read as a video"
     if what == "videos and images":
-        film(frames(root) / "a.mkv")
+        video(frames(root) / "a.mkv")
         return {}, "put them into two folders"
     if what == "frames above clips":
         frames(frames(root) / "a")
@@ -391,86 +272,6 @@ def test_links_to_parents_do_not_loop(tmp_path):
     frames(tmp_path / "a")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     assert names(open_layout(tmp_path)) == ["a"]
-
-
-# --- MOT-like trees, SatSOT, lists of other toolboxes -------------------------------------------------------------------
-
-
-def sequence(folder: Path, count: int = 3) -> Path:
-    for index in range(count):
-        write_image(folder / "img" / f"{index + 1:06d}.png", np.full((8, 8, 3), 20 * index, np.uint8))
-    return folder
-
-
-def air_mot(root: Path) -> Path:
-    for place in ("train/1", "test/3", "test/4"):
-        gt = sequence(root / place) / "gt" / "gt.txt"
-        gt.parent.mkdir()
-        gt.write_text("1,1,1,1,2,2,1,1,1\n2,1,2,1,2,2,1,1,1\n1,2,4,4,3,3,1,2,1\n1,3,5,5,2,2,0,2,1\n2,2,4,4,0,3,1,2,1\n")
-    return root
-
-
-@pytest.mark.parametrize(
-    ("root", "split", "names"),
-    [
-        (".", "train", ["1"]),
-        (".", "test", ["3", "4"]),
-        (".", "all", ["test/3", "test/4", "train/1"]),
-        ("train", None, ["1"]),
-        ("test", None, ["3", "4"]),
-        ("test/3", None, ["3"]),
-    ],
-)
-def test_mot_like_trees(tmp_path, root, split, names):
-    layout = open_layout(air_mot(tmp_path / "AIR") / root, split=split)
-    assert sorted(pair.name for pair in layout) == names
-    for pair in layout:
-        assert [[box.label for box in frame] for frame in pair.boxes] == [["class 1", "class 2"], ["class 1"], []]
-    assert any("score 0" in note for note in layout.notes) and any("without area" in note for note in layout.notes)
-
-
-def test_satsot(tmp_path):
-    for name in ("car_01", "balloon_02"):
-        (sequence(tmp_path / "SatSOT" / name) / "groundtruth.txt").write_text("1,1,2,2\nnone,none,none,none\n3 3 2 2\n")
-    layout = open_layout(tmp_path / "SatSOT")
-    assert [pair.name for pair in layout] == ["balloon_02", "car_01"]
-    assert layout[1].boxes == [[Box(1, 1, 1, 2, 2, "car")], [], [Box(1, 3, 3, 2, 2, "car")]]
-    assert layout[0].boxes[0][0].label == "object"
-    assert len(open_layout(tmp_path / "SatSOT" / "car_01")[0].boxes) == 3
-    (tmp_path / "SatSOT" / "car_01" / "groundtruth.txt").write_text("1,1,2,2\n" * 4)
-    with pytest.raises(InputError, match="4 lines for 3 frames"):
-        open_layout(tmp_path / "SatSOT")
-
-
-@pytest.mark.parametrize("huge", ["1e400", "-3", "1e7"])
-def test_impossible_boxes_are_refused(tmp_path, huge):
-    (sequence(tmp_path / "SatSOT" / "car_01") / "groundtruth.txt").write_text(f"1,1,{huge},2\n")
-    with pytest.raises(InputError, match="line 1: a box"):
-        open_layout(tmp_path / "SatSOT")
-
-
-@pytest.mark.parametrize("line", ["000 3 (64,64,3)", "000 100 (720, 1280, 3)", "train_sharp/000", "000/"])
-def test_lists_of_other_toolboxes(tmp_path, line):
-    for clip in ("000", "011"):
-        write_image(tmp_path / "train_sharp" / clip / "00000000.png", np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "meta_info.txt").write_text(line + "\n")
-    assert [pair.name for pair in open_layout(tmp_path, list_file=tmp_path / "meta_info.txt")] == ["000"]
-
-
-@pytest.mark.parametrize("line", ["00001/../..", "../x", "/etc/passwd", "00001", "a/b/c", "00001/..", "./00001"])
-def test_lists_cannot_leave_the_root(tmp_path, line):
-    for index in range(1, 8):
-        write_image(tmp_path / "sequences" / "00001" / "0001" / f"im{index}.png", np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / "sep_testlist.txt").write_text(line + "\n")
-    with pytest.raises(InputError, match=r"sep_testlist\.txt, line 1: expected GROUP/CLIP"):
-        open_layout(tmp_path, split="test")
-
-
-def test_lists_in_another_encoding(tmp_path):
-    (tmp_path / "sequences").mkdir()
-    (tmp_path / "sep_testlist.txt").write_bytes(b"caf\xe9/1\n")
-    with pytest.raises(InputError, match=r"sep_testlist\.txt: cannot be read as a list of clips"):
-        open_layout(tmp_path, split="test")
 
 
 def test_low_resolution_that_was_rounded_up_is_cropped(tmp_path):

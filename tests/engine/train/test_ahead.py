@@ -148,9 +148,8 @@ def test_unused_parameters_are_found_by_a_backward_pass(tiny):
     before = torch.get_rng_state()
     assert not some_unused(tiny)
     assert torch.equal(before, torch.get_rng_state())
-    tiny.network.route3 = False
-    tiny.network.ctdm = "off"
-    assert isinstance(some_unused(tiny), bool)
+    tiny.network.ctdm = "as_shipped"  # its convolutions are not used
+    assert some_unused(tiny)
 
 
 def test_deterministic_and_compile_cannot_be_combined(tmp_path):
