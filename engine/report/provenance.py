@@ -87,7 +87,7 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         "degradation": _changed(source.degradation),
         "bands": _changed(source.bands) if source.bands else None,
         "compression": _changed(source.compression),
-        "padding": config.data.padding or getattr(config.network, "padding", None),
+        "padding": config.data.padding,
         "spacing": f"{config.data.spacing} between the frames of a window" if config.data.spacing != 1 else None,
         "temporal filter": config.data.temporal_filter if config.data.temporal_filter != "none" else None,
         "ensemble": "mean over eight rotated and mirrored versions" if measured.ensemble else None,
