@@ -35,31 +35,32 @@ _make_importable()
 
 import models  # noqa: E402 (needs the path)
 from engine import api  # noqa: E402
+from models.base import Network  # noqa: E402
 
 dependencies = ["torch", "numpy", "safetensors", "yaml", "PIL", "cv2", "av", "tifffile", "imagecodecs", "psutil"]
 
 
-def mtdo_s() -> Any:
+def mtdo_s() -> Network:
     """Small MTDO for x4, released weights: (B, N, 3, h, w) RGB in [0, 1], N = config.frames -> the centre frame (B, 3, 4h, 4w)."""
     return api.load_network("mtdo_s")
 
 
-def mtdo_s_real() -> Any:
+def mtdo_s_real() -> Network:
     """Small MTDO for x4 and compressed sources, released weights: as `mtdo_s`."""
     return api.load_network("mtdo_s_real")
 
 
-def mtdo_s_x2() -> Any:
+def mtdo_s_x2() -> Network:
     """Small MTDO for x2, released weights: (B, N, 3, h, w) RGB in [0, 1], N = config.frames -> the centre frame (B, 3, 2h, 2w)."""
     return api.load_network("mtdo_s_x2")
 
 
-def stno_s() -> Any:
+def stno_s() -> Network:
     """Small STNO, released weights: (B, T, 3, h, w) RGB in [0, 1], `times`, `size=(H, W)` -> all frames in time order."""
     return api.load_network("stno_s")
 
 
-def mtdo(weights: str | None = None, **config: Any) -> Any:
+def mtdo(weights: str | None = None, **config: Any) -> Network:
     """MTDO at the paper's size with random weights, or the network in a weights file (ours or the published one).
 
     config: keys of `models.mtdo.config.MTDOConfig`, for a network with random weights.
@@ -67,7 +68,7 @@ def mtdo(weights: str | None = None, **config: Any) -> Any:
     return _build("mtdo", weights, config)
 
 
-def stno(weights: str | None = None, **config: Any) -> Any:
+def stno(weights: str | None = None, **config: Any) -> Network:
     """STNO at the paper's size with random weights, or the network in a weights file (ours or the published one).
 
     config: keys of `models.stno.config.STNOConfig`, for a network with random weights.
@@ -75,12 +76,12 @@ def stno(weights: str | None = None, **config: Any) -> Any:
     return _build("stno", weights, config)
 
 
-def _build(name: str, weights: str | None, config: dict[str, Any]) -> Any:
+def _build(name: str, weights: str | None, config: dict[str, Any]) -> Network:
     if weights is None:
         return models.build({"name": name, **config}).eval()
     if config:
         raise ValueError(f"weights carry their own configuration: leave {', '.join(config)} out")
-    network: Any = api.load_network(weights)
+    network = api.load_network(weights)
     if network.config.name != name:
         raise ValueError(f"'{weights}' holds weights of {network.config.name}, not of {name}")
     return network

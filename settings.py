@@ -21,6 +21,11 @@ import yaml
 from errors import InputError
 
 T = TypeVar("T")
+# Values of settings that several folders use
+Padding = Literal["reflect", "replicate", "circular", "distinct"]  # neighbours beyond the ends of a clip
+PADDINGS: tuple[str, ...] = typing.get_args(Padding)
+FilterForm = Literal["none", "clean", "compressed"]  # of the temporal filter
+TEMPORAL_FILTERS: tuple[str, ...] = typing.get_args(FilterForm)
 LARGEST = 2**53  # of integers without limits of their own
 LONGEST = 4096  # characters of a string
 NODES, DEPTH, DIGITS = 100_000, 40, 30  # of a YAML text, aliases written out; of an integer

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import cli
+from settings import PADDINGS, TEMPORAL_FILTERS
 
 EXAMPLE = """example:
   python upscale.py clip.mp4 large.mp4                        four times as large, with the small released weights
@@ -40,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     )
 
     _add_result(parser.add_argument_group("result").add_argument)
+    _add_source(parser.add_argument_group("source").add_argument)
     _add_processing(parser.add_argument_group("processing").add_argument)
     _add_files(parser.add_argument_group("files").add_argument)
     return parser
@@ -66,6 +68,35 @@ def _add_result(add: Callable[..., Any]) -> None:
         help="STNO: times of new frames between two frames, such as 0.25,0.5,0.75",
     )
     add(
+        "--padding",
+        choices=PADDINGS,
+        help="neighbours beyond the ends of the clip (MTDO)",
+    )
+    add(
+        "--spacing",
+        type=cli.spacing,
+        metavar="N",
+        help="MTDO: distance between the frames of a window, or auto: chosen from the motion (default: stored in the weights)",
+    )
+    add(
+        "--temporal-filter",
+        choices=TEMPORAL_FILTERS,
+        help="average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
+    )
+    add(
+        "--quality",
+        choices=["auto", "clean", "compressed"],
+        help="quality of the source: selects the released weights for clean or for compressed video (default: auto)",
+    )
+    add(
+        "--ensemble",
+        action="store_true",
+        help="average over eight rotated and mirrored versions: slower, slightly better",
+    )
+
+
+def _add_source(add: Callable[..., Any]) -> None:
+    add(
         "--input-fps",
         type=_rate,
         help="frames per second of a folder or a stack (default 25); for a video, changes its speed",
@@ -91,32 +122,6 @@ def _add_result(add: Callable[..., Any]) -> None:
         type=_two,
         metavar="LOW,HIGH",
         help="the same as percentiles of the clip; the result is in the units of the source",
-    )
-    add(
-        "--padding",
-        choices=["reflect", "replicate", "circular", "distinct"],
-        help="neighbours beyond the ends of the clip (MTDO)",
-    )
-    add(
-        "--spacing",
-        type=cli.spacing,
-        metavar="N",
-        help="MTDO: distance between the frames of a window, or auto: chosen from the motion (default: stored in the weights)",
-    )
-    add(
-        "--temporal-filter",
-        choices=["none", "clean", "compressed"],
-        help="average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
-    )
-    add(
-        "--quality",
-        choices=["auto", "clean", "compressed"],
-        help="quality of the source: selects the released weights for clean or for compressed video (default: auto)",
-    )
-    add(
-        "--ensemble",
-        action="store_true",
-        help="average over eight rotated and mirrored versions: slower, slightly better",
     )
 
 

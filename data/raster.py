@@ -201,20 +201,13 @@ def _of_one_band(where: dict[str, Any]) -> dict[str, Any]:
 
 
 def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
+    """The properties of an open file. choice: numbers of the bands to read, from 1; None: all but alpha."""
     from rasterio.enums import ColorInterp, MaskFlags
 
-    height, width = file.height, file.width
-    complex_numbers = any(name.startswith("complex") for name in file.dtypes)
-    if complex_numbers or np.dtype(file.dtypes[0]).kind not in "uif":
-        raise InputError(f"{path}: its values are {file.dtypes[0]}; real numbers are needed")
-    dtype = np.dtype(file.dtypes[0])
-    if height * width > max(SPARSE, 2000 * path.stat().st_size):
-        raise InputError(f"{path}: its header claims {width}x{height} pixels, the file has {path.stat().st_size} bytes")
+    _check_values(file, path)
     if (palette := _palette(file, path)) is not None:
         return _colours_of_palette(file, choice, palette, path)
-    alpha = next(
-        (k for k, kind in enumerate(file.colorinterp, 1) if kind == ColorInterp.alpha and file.count > 1), None
-    )
+    dtype, alpha = np.dtype(file.dtypes[0]), _alpha_band(file)
     if choice is not None and max(choice) > file.count:
         raise InputError(f"{path}: has {file.count} band(s), band {max(choice)} was chosen")
     bands = tuple(choice) if choice is not None else tuple(k for k in range(1, file.count + 1) if k != alpha)
@@ -227,7 +220,7 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
     icc = file.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
     pick = [band - 1 for band in bands]
     return RasterInfo(
-        size=(height, width),
+        size=(file.height, file.width),
         dtype=dtype,
         bands=bands,
         alpha=alpha if choice is None else None,
@@ -247,11 +240,36 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
         place=_place(file, path),
         inverted=file.driver == "GTiff" and tiff.describe(path).kind == "MINISWHITE",
         opacity=opacity,
-        alpha_info={} if alpha is None else {
-            "scale": file.scales[alpha - 1], "offset": file.offsets[alpha - 1], "unit": file.units[alpha - 1],
-            "name": file.descriptions[alpha - 1], "tags": _without_statistics(file.tags(alpha)),
-        },
-    )  # fmt: skip
+        alpha_info={} if alpha is None else _band_info(file, alpha),
+    )
+
+
+def _check_values(file: Any, path: Path) -> None:
+    """Raises InputError for complex numbers, and for a header that claims far more pixels than the file can hold."""
+    if any(name.startswith("complex") for name in file.dtypes) or np.dtype(file.dtypes[0]).kind not in "uif":
+        raise InputError(f"{path}: its values are {file.dtypes[0]}; real numbers are needed")
+    height, width = file.height, file.width
+    if height * width > max(SPARSE, 2000 * path.stat().st_size):
+        raise InputError(f"{path}: its header claims {width}x{height} pixels, the file has {path.stat().st_size} bytes")
+
+
+def _alpha_band(file: Any) -> int | None:
+    """The number of the band of opacity, from 1; None: there is none, or no other band."""
+    from rasterio.enums import ColorInterp
+
+    bands = [number for number, kind in enumerate(file.colorinterp, 1) if kind == ColorInterp.alpha]
+    return bands[0] if bands and file.count > 1 else None
+
+
+def _band_info(file: Any, band: int) -> dict[str, Any]:
+    """Metadata of one band; band: its number, from 1."""
+    return {
+        "scale": file.scales[band - 1],
+        "offset": file.offsets[band - 1],
+        "unit": file.units[band - 1],
+        "name": file.descriptions[band - 1],
+        "tags": _without_statistics(file.tags(band)),
+    }
 
 
 def _palette(file: Any, path: Path) -> np.ndarray | None:

@@ -131,13 +131,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
             bar.update()
     distributed.barrier()
     if distributed.is_main():
-        lines = [
-            f"{_place(out, 'GT', pair, number).name}/{index:08d}.png\n"
-            for number, pair in enumerate(pairs)
-            for index in targets(len(pair), frames)
-        ]
-        with replacing(out / "train.txt") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+        _write_list(out, pairs, frames)
     return len(pairs)
 
 
@@ -151,6 +145,17 @@ def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str
         "teachers": [teacher.identity() for teacher in teachers],
         "truth": truth,
     }
+
+
+def _write_list(out: Path, pairs: list[Pair], frames: int) -> None:
+    """Write OUT/train.txt, the frames with distilled targets. frames: of a window."""
+    lines = [
+        f"{_place(out, 'GT', pair, number).name}/{index:08d}.png\n"
+        for number, pair in enumerate(pairs)
+        for index in targets(len(pair), frames)
+    ]
+    with replacing(out / "train.txt") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def targets(length: int, frames: int) -> range:

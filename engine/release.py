@@ -7,7 +7,7 @@ with the network's configuration: half the size of the files of a run. The share
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from data.files import sha256
 from data.frame_writer import check_free
 from engine.checkpoint import load_network, save_weights, set_use
 from errors import InputError
-from models.base import TEMPORAL_FILTERS
+from models.base import Network
+from settings import TEMPORAL_FILTERS
 
 
 def release(
@@ -53,24 +54,25 @@ def release(
                 f"'{path}' and '{parts[0][0]}' differ in spacing, padding or temporal filter: choose with --spacing or "
                 "--temporal-filter"
             )
-    states = [network.state_dict() for network in networks]
-    shares = [share for _, share in parts]
-
-    def mean(name: str) -> Tensor:
-        first = states[0][name]
-        if not first.is_floating_point():
-            return first
-        terms = [share * state[name].double() for state, share in zip(states, shares, strict=True)]
-        return torch.stack(terms).sum(0).half()
-
-    state = {name: mean(name) for name in states[0]}
-    bad = next((name for name, tensor in state.items() if not tensor.isfinite().all()), None)
-    if bad:
-        raise InputError(
-            f"'{bad}' does not fit into float16 or is not finite: these weights cannot be stored in half precision"
-        )
-    save_weights(out, networks[0], state)
+    save_weights(out, networks[0], mean_state(networks, [share for _, share in parts]))
     return sha256(out)
+
+
+def mean_state(networks: Sequence[Network], shares: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean of the networks' weights, in float16. Raises InputError if it cannot be stored in float16."""
+    states = [network.state_dict() for network in networks]
+    mean: dict[str, Tensor] = {}
+    for name, first in states[0].items():
+        if not first.is_floating_point():
+            mean[name] = first
+            continue
+        terms = [share * state[name].double() for state, share in zip(states, shares, strict=True)]
+        mean[name] = torch.stack(terms).sum(0).half()
+        if not mean[name].isfinite().all():
+            raise InputError(
+                f"'{name}' does not fit into float16 or is not finite: these weights cannot be stored in half precision"
+            )
+    return mean
 
 
 def part(text: str) -> tuple[Path, float]:

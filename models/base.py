@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from errors import InputError
 from models.flow import Flows
+from settings import PADDINGS, TEMPORAL_FILTERS
 
 Spacing = int | Literal["auto"]
 DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000  # frames
-PADDINGS = ("reflect", "replicate", "circular", "distinct")
-TEMPORAL_FILTERS = ("none", "clean", "compressed")
 WINDOW_USES = ("spacing", "padding")
 USES = (*WINDOW_USES, "temporal_filter")  # how to restore a clip; stored in the weights' header next to the config
 

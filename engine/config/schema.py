@@ -15,7 +15,7 @@ from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
 from models.base import LARGEST_SPACING, NetworkConfig, WindowConfig
-from settings import Between
+from settings import Between, FilterForm, Padding
 
 MAX_SCALE = 32  # larger factors only fill memory
 
@@ -59,10 +59,10 @@ class DataConfig:
     also: list[SourceConfig] = field(default_factory=list)  # further sources to train on, mixed with `train`
     val: SourceConfig = field(default_factory=SourceConfig)
     patch: Patch = 64  # side of a training crop, LR pixels
-    padding: Literal["reflect", "replicate", "circular", "distinct"] = "reflect"  # neighbours beyond the ends of a clip
+    padding: Padding = "reflect"  # neighbours beyond the ends of a clip
     # windows: distance between the frames of a window; auto: chosen from the motion (in training: 1)
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
-    temporal_filter: Literal["none", "clean", "compressed"] = "none"  # average restored frames along the motion
+    temporal_filter: FilterForm = "none"  # average restored frames along the motion
     flips: bool = True  # augmentation: left-right and up-down flips
     rotations: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True
