@@ -129,7 +129,7 @@ def _add_processing(add: Callable[..., Any]) -> None:
     add(
         "--precision", choices=["auto", "fp32", "bf16", "fp16"], help="auto (default): the fastest without visible loss"
     )
-    add("--tile", type=_tile, metavar="N", help="side of the tiles in LR pixels (default: as large as memory allows)")
+    add("--tile", type=_tile, metavar="N", help="side of the tiles in LR pixels, at least 64 (default: by memory)")
     add("--exact", action="store_true", help="process full frames, never tiles, even if memory is short")
     add("--context", type=_count, help="STNO: key frames read beyond the ends of a chunk (default 4)")
     add("--compile", action="store_true", help="use torch.compile: worthwhile for long clips on a GPU")
@@ -276,7 +276,7 @@ def _preview(text: str) -> int | str:
 
 
 def _tile(text: str) -> int:
-    return _one(text, int, lambda value: value >= 64, "an integer: a tile needs at least 64 LR pixels a side")
+    return _one(text, int, lambda value: value >= 64, "an integer from 64 on (LR pixels)")
 
 
 def parse(words: Sequence[str]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_parsing_of_options(words, name, value):
         (["-e", "preset"], "'preset': expected KEY=VALUE"),
         (["--preview", "-3"], "expected a frame number, or seconds such as 5s"),
         (["--input-fps", "0"], "--input-fps: '0': expected a number above 0"),
-        (["--tile", "32"], "--tile: '32': expected an integer: a tile needs at least 64"),
+        (["--tile", "32"], "--tile: '32': expected an integer from 64 on"),
         (["--tile", "large"], "--tile: 'large': expected an integer"),
         (["--spacing", "0"], "--spacing: '0': expected an integer from 1, or auto"),
         (["--weight", ""], "--weight: the name is empty"),

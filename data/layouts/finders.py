@@ -271,7 +271,8 @@ def find_clips(root: Path, query: ClipQuery) -> Found:
         raise InputError(f"{root}: holds frames and also folders of frames ({below[0].name}, ...); choose one as root")
     if here:
         return [ClipFiles(root.resolve().name, root)], f"one folder of {len(here)} frames"
-    return ([ClipFiles(clip.name, clip) for clip in below], f"{len(below)} folders of frames") if below else None
+    reason = f"{len(below)} folders of frames" if len(below) > 1 else "one folder of frames"
+    return ([ClipFiles(clip.name, clip) for clip in below], reason) if below else None
 
 
 FINDERS: dict[str, Callable[[Path, ClipQuery], Found]] = {

@@ -272,7 +272,7 @@ def describe(network: Network, config: Config, weights: Path | None) -> dict[str
     """The part of a report that does not depend on the frames."""
     name, ensemble = config.network.name, config.eval.ensemble
     return {
-        "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight positions' if ensemble else ''}",
+        "title": f"{config.name}: {name.upper()}, x{config.scale:g}{', mean over eight flips and rotations' if ensemble else ''}",
         "protocol": config.eval.protocol,
         "scale": config.scale,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
