@@ -22,6 +22,12 @@ UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 
 
+def in_repository(name: str) -> Path:
+    """Path of a file or folder of this repository, relative if it is below the working folder."""
+    path, here = REPOSITORY / name, Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 @contextmanager
 def named_errors(path: str | Path, kind: str) -> Iterator[None]:
     """Convert the errors of opening `path` to one line. kind: the expected file, such as "an image file"."""

@@ -21,8 +21,8 @@ import torch
 
 import dcn
 from data.clips import ArrayClip, Clip
+from data.files import REPOSITORY
 from engine import checkpoint
-from engine.config import ROOT
 from engine.restore import DEFAULT, Options, restore
 from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
@@ -36,7 +36,7 @@ TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 def released() -> list[str]:
     """Names of the released weights in the repository."""
-    return sorted(path.stem for path in (ROOT / "checkpoints").glob("*.safetensors"))
+    return sorted(path.stem for path in (REPOSITORY / "checkpoints").glob("*.safetensors"))
 
 
 def load_network(weights: str | Path = "mtdo_s") -> Network:
@@ -48,7 +48,7 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
     Raises InputError if the file does not exist or does not contain the weights of a network.
     """
     if str(weights) in released():
-        return checkpoint.load_network(ROOT / "checkpoints" / f"{weights}.safetensors")
+        return checkpoint.load_network(REPOSITORY / "checkpoints" / f"{weights}.safetensors")
     if not Path(weights).is_file():
         raise InputError(
             f"weights '{weights}': expected a file or one of the released names {', '.join(released())}: check the spelling"

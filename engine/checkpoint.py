@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import models
-from engine.config import in_repository
+from data.files import in_repository
 from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
 from models.base import USES, Network, check_use

@@ -1,12 +1,10 @@
 """Experiment configs: keys and defaults, YAML files, overrides, and keys that have no effect."""
 
 from engine.config.load import (
-    ROOT,
     config_from_mapping,
     config_to_mapping,
     current_keys,
     dump_yaml,
-    in_repository,
     load_config,
     read_yaml,
 )
@@ -26,7 +24,6 @@ from engine.config.schema import (
 __all__ = [
     "MAX_SCALE",
     "OPERATOR_TERMS",
-    "ROOT",
     "Config",
     "DataConfig",
     "EvalConfig",
@@ -39,7 +36,6 @@ __all__ = [
     "config_to_mapping",
     "current_keys",
     "dump_yaml",
-    "in_repository",
     "load_config",
     "read_yaml",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.files import in_repository
 from engine.config.inert import check_inert
 from engine.config.schema import Config
 from errors import InputError
@@ -14,19 +15,12 @@ from settings import apply_override, from_mapping, parse_yaml, shorten, to_mappi
 from settings import dump_yaml as dumped
 
 LARGEST_FILE = 2**20  # bytes of a config file
-ROOT = Path(__file__).resolve().parents[2]
 # Keys with another name in configs and states of earlier versions: GROUP.KEY -> present GROUP.KEY
 EARLIER = {
     **{f"network.{key}": f"data.{key}" for key in USES},
     "data.turns": "data.rotations",
     "loss.lr_between": "loss.lr_intermediate",
 }
-
-
-def in_repository(name: str) -> Path:
-    """Path of a file or folder of this repository, relative if it is below the working folder."""
-    path, here = ROOT / name, Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import dcn
+from data.files import in_repository
 from data.locks import lock
 from engine import distributed
-from engine.config import Config, config_from_mapping, in_repository, load_config
+from engine.config import Config, config_from_mapping, load_config
 from engine.distributed import say
 from engine.report.files import console_table, write_report
 from engine.train.loop import train

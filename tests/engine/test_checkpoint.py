@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import models
+from data import files
 from data.files import sha256
-from engine import config
 from engine.checkpoint import (
     load_network,
     load_state,
@@ -137,7 +137,7 @@ def test_released_weights_are_found_from_anywhere(
     root, short = tmp_path / "repository", Path("checkpoints") / f"{name}.safetensors"
     (root / short).parent.mkdir(parents=True)
     (root / short).touch()
-    monkeypatch.setattr(config.load, "ROOT", root)
+    monkeypatch.setattr(files, "REPOSITORY", root)
     monkeypatch.chdir(root)
     assert released(network, scale) == short
     (tmp_path / "elsewhere").mkdir()
@@ -148,7 +148,7 @@ def test_released_weights_are_found_from_anywhere(
 def test_missing_released_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no MTDO weights of scale 3 come with the repository, only of 2 and 4"):
         released("mtdo", 3)
-    monkeypatch.setattr(config.load, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     with pytest.raises(
         InputError, match=r"weights file '.*mtdo_s\.safetensors' does not exist: name a file with --weight"
     ):

@@ -12,6 +12,7 @@ import tifffile
 import torch
 
 from cli import tune_allocator
+from data import files
 from data.clips import FolderClip
 from data.degrade import imresize
 from data.files import make_own_folder, temporary_path
@@ -19,7 +20,6 @@ from data.media import from_tensor, read_image, to_uint8, write_image
 from data.video import join
 from data.video.containers import timing
 from data.video.encoding import Encoding
-from engine import config
 from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import job as job_module
@@ -267,7 +267,7 @@ def test_released_weights_are_chosen_by_scale(tmp_path, monkeypatch, asked, name
     for file in ("mtdo_s", "mtdo_s_x2", "mtdo_s_real", "stno_s"):
         network = small_stno() if file == "stno_s" else small_mtdo(scale=2 if file.endswith("x2") else 4)
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
-    monkeypatch.setattr(config.load, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     lossy = asked.pop("lossy", False)
     request = Request(tmp_path / "in", tmp_path / "out", **asked)
     assert open_network(request, (20, 40), lossy=lossy)[1].stem == name
@@ -278,7 +278,7 @@ def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, 
     (tmp_path / "checkpoints").mkdir()
     for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2)):
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", small_mtdo(scale=own))
-    monkeypatch.setattr(config.load, "ROOT", tmp_path)
+    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     source, out = folder(tmp_path / "in", frames=1), tmp_path / "out"
     upscale(Request(source, out, scale=scale, quality="clean", precision="fp32"))
     network = small_mtdo(scale=int(weights_of[1:]))
