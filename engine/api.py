@@ -50,9 +50,13 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
     if str(weights) in released():
         return checkpoint.load_network(REPOSITORY / "checkpoints" / f"{weights}.safetensors")
     if not Path(weights).is_file():
-        raise InputError(
-            f"weights '{weights}': expected a file or one of the released names {', '.join(released())}: check the spelling"
-        )
+        names = ", ".join(released())
+        if not names:
+            raise InputError(
+                f"weights '{weights}': no such file, and '{ROOT}' has no released weights: "
+                "install the clone with `pip install -e .`, which keeps them in reach, or name a file"
+            )
+        raise InputError(f"weights '{weights}': expected a file or one of the released names {names}: check the spelling")
     return checkpoint.load_network(weights)
 
 
@@ -74,7 +78,8 @@ def upscale_array(
         frames: (T, H, W, 3) RGB, or (T, H, W) gray with `channel_axis=None`: uint8, uint16 (full range), or float32 or
             float64 in [0, 1]. STNO needs at least two frames.
         network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
-        scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale, STNO takes any.
+        scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale (mtdo_s 4, mtdo_s_x2 2),
+            STNO takes any.
         times: STNO only: ascending times in (0, 1) of new frames in each gap between two frames; 0.5 doubles the frame rate.
         channel_axis: axis of the colours; None: gray frames.
         padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: the weights' own.
@@ -156,6 +161,6 @@ def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -
     if own != wanted:
         raise InputError(
             f"scale: these weights support scale {own[0] / size[0]:g} only, got {scale:g}: "
-            "leave it out, or use STNO weights (stno_s), which support any scale"
+            "leave it out, or use mtdo_s_x2 for scale 2 or stno_s for any scale"
         )
     return wanted
