@@ -56,7 +56,9 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
                 f"weights '{weights}': no such file, and '{ROOT}' has no released weights: "
                 "install the clone with `pip install -e .`, which keeps them in reach, or name a file"
             )
-        raise InputError(f"weights '{weights}': expected a file or one of the released names {names}: check the spelling")
+        raise InputError(
+            f"weights '{weights}': expected a file or one of the released names {names}: check the spelling"
+        )
     return checkpoint.load_network(weights)
 
 

@@ -104,7 +104,8 @@ def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table
                 f"{row['peak_memory_mb']:,.0f}",
             ]
         )
-    where = f"{rows[0]['device']}, {rows[0]['threads']} threads"
+    threads = rows[0]["threads"]
+    where = f"{rows[0]['device']}, {threads} thread{'s' if threads > 1 else ''}"
     table.note = f"Seconds and memory (of the whole process, or of the GPU) on {where}."
     return table
 
