@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,18 +79,26 @@ def _describe(found: Facts, frame: av.VideoFrame) -> None:
 
 
 def sound(path: str | Path, stream: int = 0) -> tuple[np.ndarray, int, float]:
-    """(samples of the first channel in [-1, 1], sample rate, seconds of the first sample in the file)."""
-    parts, start, rate = [], None, 0
+    """(samples of the first channel in [-1, 1], sample rate, seconds of the first sample in the file); lost packets are silent."""
+    parts: list[tuple[int, np.ndarray]] = []
+    rate = 0
     with av.open(f"file:{path}") as file:
-        for frame in file.decode(audio=stream):
-            values = frame.to_ndarray()
-            channels = len(frame.layout.channels)
-            values = values[0] if frame.format.is_planar else values.reshape(-1, channels)[:, 0]
-            scale = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
-            start = float(frame.pts * frame.time_base) if start is None else start
-            parts.append(values.astype(np.float32) / scale)
-            rate = frame.sample_rate
-    return np.concatenate(parts), rate, start or 0.0
+        for packet in file.demux(file.streams.audio[stream]):
+            with suppress(av.error.FFmpegError):
+                for frame in packet.decode():
+                    values, rate = frame.to_ndarray(), frame.sample_rate
+                    values = (
+                        values[0] if frame.format.is_planar else values.reshape(-1, len(frame.layout.channels))[:, 0]
+                    )
+                    scale = float(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1.0
+                    next_one = parts[-1][0] + len(parts[-1][1]) if parts else 0
+                    start = next_one if frame.pts is None else round(frame.pts * frame.time_base * rate)
+                    parts.append((start, values.astype(np.float32) / scale))
+    first = parts[0][0]
+    samples = np.zeros(max(start + len(values) for start, values in parts) - first, np.float32)
+    for start, values in parts:
+        samples[start - first : start - first + len(values)] = values
+    return samples, rate, first / rate
 
 
 def onset(path: str | Path, stream: int = 0, level: float = 0.1) -> float:

@@ -14,6 +14,7 @@ from av.filter import Graph
 
 BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}  # bits per second
 STEREO_AT_MOST = ("libmp3lame",)
+GAP = 0.008  # seconds: a longer gap becomes silence; shorter ones are jitter of the times (FFmpeg's default lets 0.1 s add up)
 PRIMING = {"libmp3lame": 1105}  # priming samples of the decoder if no header gives their number
 ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
@@ -92,7 +93,7 @@ class SoundConverter:
             sample_rate=frame.sample_rate, format=frame.format, layout=frame.layout, time_base=frame.time_base
         )
         start = ":first_pts=0" if self.from_zero else ""
-        resample = graph.add("aresample", f"{self.rate}:async=1{start}")
+        resample = graph.add("aresample", f"{self.rate}:async=1:min_hard_comp={GAP}{start}")
         shape = graph.add(
             "aformat",
             f"sample_fmts={context.format.name}:sample_rates={self.rate}:channel_layouts={context.layout.name}",

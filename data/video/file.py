@@ -17,10 +17,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
-from data.video import colour, frames
+from data.video import clock, colour, frames
 from data.video.colour import Colour
+from data.video.decoder import Decoder
 from data.video.deinterlace import deinterlaced
 from data.video.hdr import Light
 from data.video.opening import naming, open_input
@@ -29,6 +31,7 @@ from errors import InputError
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4  # of the decoder, at most
+LAST = 3  # frames: with B-frames the frame that is decoded last is up to so many before the end
 INTERLACED_SHARE = 0.5  # share of interlaced frames from which a video counts as interlaced
 
 
@@ -137,6 +140,8 @@ class VideoFile:
             found.append(f"{table.absent} of the frames in its header are not in the file: it is damaged or cut short")
         if table.broken_off and not (table.missing or table.absent):
             found.append("the file breaks off in the middle of a frame: it is cut short")
+        elif table.damaged and table.damaged[-1] >= len(self) - LAST and not (table.missing or table.absent):
+            found.append("the last frame is incomplete: the file is cut short or damaged there")
         if table.missing:
             found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
         for stretch in table.stretches[1:]:
@@ -160,11 +165,11 @@ class VideoFile:
             self._close()
             if table:
                 return table
-        table = frames.decoded(*self._open(), self._threads)
+        table = frames.decoded(self.path, *self._open(), self._threads)
         self._close()
-        if self._threads > 1 and (table is None or table.damaged or table.lost or table.skipped):
+        if self._threads > 1 and (table is None or table.is_damaged):
             self._threads = 1
-            table = frames.decoded(*self._open(), 1)
+            table = frames.decoded(self.path, *self._open(), 1)
             self._close()
         if table is None:
             raise InputError(f"{self.path}: holds no video frames that can be decoded")
@@ -184,6 +189,9 @@ class VideoFile:
                 raise InputError(f"{self.path}: holds no video stream")
             stream.codec_context.thread_type = "AUTO" if self._threads > 1 else "SLICE"
             stream.codec_context.thread_count = self._threads
+            stream.codec_context.flags |= int(
+                av.codec.context.Flags.output_corrupt
+            )  # `Decoder` drops those at the start
             self._left += [self._handle, self._decoder] if self._handle else []
             self._handle, self._decoder = (os.getpid(), container, stream), None
         return self._handle[1], self._handle[2]
@@ -221,7 +229,7 @@ class VideoFile:
         container, stream = self._open()
         if number > 0:
             container.seek(self.table.stamps[number], stream=stream, backward=True)
-        self._decoder = iter(frames.Decoder(container, stream))
+        self._decoder = iter(Decoder(container, stream))
         self._next = number
 
     def _advance(self, index: int) -> Any | None:
@@ -277,7 +285,7 @@ class VideoFile:
 
     def _rate(self, stream: Any) -> Fraction:
         """The header's rate if the frames' times agree with it, else their mean rate."""
-        rate, span = frames.rate_of(stream), self.table.times[-1]
+        rate, span = clock.rate_of(stream), self.table.times[-1]
         if not span:
             return rate
         named = [Fraction(r) for r in (stream.average_rate, stream.guessed_rate, rate) if r]

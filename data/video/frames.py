@@ -6,35 +6,24 @@ so that a data set of thousands of videos is not decoded twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import av
 
+from data.video.clock import Stretch, container_jumps, joined, rate_of, seconds_of, shown_at
+from data.video.decoder import Decoder
+from data.video.ending import breaks_off
+
 RELIABLE = ("mov", "matroska")  # containers (beginning of FFmpeg's name) whose packet times can be trusted
-LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv")  # other containers estimate their length
-CUT = 1000  # number of packets at the beginning that are searched for undecodable ones
-REORDERED = 16  # packets, at most, by which codecs reorder frames
-JUMP = 10.0  # seconds: a longer gap between frames of a transport stream is a jump of its clock, as in FFmpeg
-JITTER = 3  # usual frames by which a time may precede an earlier one before it counts as a jump of the clock
-CLOSE = 1e-3  # seconds in which frames with the same time are shown
+LENGTH_IN_HEADER = ("mov", "matroska", "avi", "flv", "mxf")  # other containers estimate their length
 REGULAR = 0.9  # share of equal steps from which a rate counts as constant
 MISSING = 0.4  # a file counts as truncated if it ends this many seconds before the length in its header
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Frames with continuous times. first: number of the first frame.   start: its time in the file, seconds.   shift: seconds
-    to add to a time of the file to get the time from the first frame of the video."""
-
-    first: int
-    start: float
-    shift: float
 
 
 @dataclass
@@ -68,117 +57,11 @@ class FrameTable:
     broken_off: bool = False
     others_corrupt: int = 0
 
-
-class Decoder:
-    """Frames of one stream in the decoder's order; packets that cannot be decoded are skipped.
-
-    errors: time stamps of packets that the decoder refused.
-    """
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self.container, self.stream = container, stream
-        self.errors: list[int | None] = []
-        self.stamps: list[int | None] = []  # presentation times of the first packets to be displayed
-        self.first: int | None = None  # decoding time of the first packet
-        self.corrupt, self.broken_off = False, False
-        self.others_corrupt = 0  # damaged packets of sound and subtitles
-        self.count = 0  # packets with content
-        self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from self.frames((self.stream,))
-
-    def frames(self, streams: Sequence[Any]) -> Iterator[Any]:
-        for packet in self._packets(streams):
-            self._note_end(packet)
-            self.others_corrupt += packet.is_corrupt and packet.stream.index != self.stream.index
-            if packet.stream.index != self.stream.index:  # `packet.stream_index` is 0 where PyAV flushes a decoder
-                continue
-            self.count += packet.size > 0
-            if packet.size == 0 and packet.dts is not None:
-                continue  # AVI repeats the previous frame; the decoder would take the empty packet for the end of the stream
-            if packet.size and not packet.is_discard and len(self.stamps) < CUT:
-                self.stamps.append(packet.pts)
-            if packet.size and self.first is None:
-                self.first = packet.dts
-            self.corrupt = self.corrupt or packet.is_corrupt
-            self.broken_off = packet.is_corrupt if packet.size else self.broken_off
-            try:
-                found = packet.decode()
-            except av.error.FFmpegError:
-                self.errors.append(packet.dts if packet.dts is not None else packet.pts)
-                continue
-            yield from found
-
-    def _packets(self, streams: Sequence[Any]) -> Iterator[Any]:
-        packets = self.container.demux(*streams)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.error.FFmpegError:  # the file ends in the middle of a packet
-                self.corrupt = self.broken_off = True
-                with suppress(av.error.FFmpegError):
-                    yield from (_Flush(self.stream, frame) for frame in self.stream.codec_context.decode(None))
-                return
-            except IndexError:  # a stream began in the middle of the file; the others are flushed before
-                return
-            if packet is None:
-                return
-            yield packet
-
-    def before(self, pts: int | None) -> int:
-        """Number of the first packets whose presentation time is before `pts`, the first frame's time."""
-        if pts is None or all(stamp is None for stamp in self.stamps):
-            return 0
-        reached = next((k for k, stamp in enumerate(self.stamps) if stamp is not None and stamp >= pts), 0)
-        first = [stamp is None or stamp < pts for stamp in self.stamps[: reached + REORDERED]]
-        return sum(first) if sum(first) < len(first) / 2 or len(first) < CUT else 0
-
-    def _note_end(self, packet: Any) -> None:
-        stamp = packet.dts if packet.pts is None else packet.pts
-        if packet.size and stamp is not None:
-            end = float((stamp + (packet.duration or 0)) * packet.time_base)
-            self.ends[packet.stream_index] = max(end, self.ends.get(packet.stream_index, end))
-
-
-class _Flush:
-    """A frame that was still in the decoder at the end of a truncated file, in the form of a packet."""
-
-    size, dts, pts, is_corrupt, duration = 0, None, None, False, 0
-
-    def __init__(self, stream: Any, frame: Any) -> None:
-        self.stream, self._frame = stream, frame
-
-    def decode(self) -> list[Any]:
-        return [self._frame]
-
-
-def shown_at(pts: Sequence[int | None], dts: Sequence[int | None], first: int | None, step: int) -> list[int | None]:
-    """The time stamp of each frame: presentation times, or decoding times where those rise more often, as FFmpeg guesses.
-
-    Decoding times precede presentation times by the decoder's delay: they are shifted so that the first frame keeps its
-    presentation time or, if it has none, has the decoding time `first` of the first packet. A frame without a stamp follows
-    the previous one by `step`.
-    """
-    if _faults(pts) <= _faults(dts) or all(stamp is None for stamp in dts):
-        return list(pts)
-    found: list[int | None] = []
-    shift = 0
-    first = pts[0] if pts[0] is not None else first
-    for stamp in dts:
-        if stamp is None:
-            stamp = found[-1] + step - shift if found else first or 0  # type: ignore[operator]
-        if not found and first is not None:
-            shift = first - stamp
-        found.append(stamp + shift)
-    return found
-
-
-def _faults(stamps: Sequence[int | None]) -> int:
-    """Number of stamps that do not rise. Missing stamps count, except those at the end, which come from flushing the decoder."""
-    known = [stamp for stamp in stamps if stamp is not None]
-    tail = next((k for k, stamp in enumerate(reversed(stamps)) if stamp is not None), len(stamps))
-    return sum(b <= a for a, b in pairwise(known)) + len(stamps) - tail - len(known)
+    @property
+    def is_damaged(self) -> bool:
+        """Whether frames may depend on the decoder's error concealment, which several threads do differently in every run."""
+        incomplete = self.broken_off or self.missing or self.absent or self.gaps
+        return bool(self.damaged or self.lost or self.skipped or incomplete)
 
 
 # --- from packets -----------------------------------------------------------------------------------------------------
@@ -204,7 +87,7 @@ def quick(container: Any, stream: Any) -> FrameTable | None:
 # --- from the decoder -------------------------------------------------------------------------------------------------
 
 
-def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
+def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable | None:
     """Build the table with the decoder; None if it returns no frame. After errors the caller decodes again with one thread,
     because the error concealment of several threads varies from run to run."""
     decoder = Decoder(container, stream)
@@ -237,74 +120,17 @@ def decoded(container: Any, stream: Any, threads: int) -> FrameTable | None:
         table.absent = max((_indexed(stream) or stream.frames) - decoder.count, 0)
     if table.absent or container.format.name != "avi":  # AVI skips frames that repeat the one before
         table.gaps = _gaps(table)
-    table.broken_off, table.others_corrupt = decoder.broken_off, decoder.others_corrupt
+    table.broken_off = decoder.broken_off or breaks_off(path, container.format.name, decoder.position)
+    table.others_corrupt = decoder.others_corrupt
     return table
 
 
 def _table(stamps: Sequence[int | None], keys: Sequence[bool], stream: Any, threads: int) -> FrameTable:
-    seconds, known = _seconds(stamps, stream)
-    times, stretches = _joined(seconds, container_jumps(stream))
+    seconds, known = seconds_of(stamps, stream)
+    times, stretches = joined(seconds, container_jumps(stream))
     rising = known and all(a < b for a, b in pairwise(stamps))  # type: ignore[operator]
     numbers = [number for number, key in enumerate(keys) if key]
     return FrameTable(list(stamps), times, numbers, rising and len(stretches) == 1, stretches, threads)
-
-
-def container_jumps(stream: Any) -> bool:
-    """Whether the container's clock may jump: transport and program streams."""
-    return stream.container.format.name.startswith("mpeg")
-
-
-def rate_of(stream: Any) -> Fraction:
-    """Frames per second from the header: FFmpeg's guess, or 25."""
-    return Fraction(stream.guessed_rate or stream.average_rate or stream.base_rate or 25)
-
-
-def _seconds(stamps: Sequence[int | None], stream: Any) -> tuple[list[float], bool]:
-    """Time of each frame in the file. A stream without times (raw H.264) has a constant rate."""
-    base, step = Fraction(stream.time_base or Fraction(1, 1000)), float(1 / rate_of(stream))
-    if all(stamp is None for stamp in stamps):
-        return [number * step for number in range(len(stamps))], False
-    seconds: list[float] = []
-    for stamp in stamps:  # a frame without a time follows the previous one at the usual rate
-        seconds.append(float(stamp * base) if stamp is not None else seconds[-1] + step if seconds else 0.0)
-    return seconds, all(stamp is not None for stamp in stamps)
-
-
-def _joined(seconds: Sequence[float], jumps: bool) -> tuple[list[float], list[Stretch]]:
-    """Times relative to the first frame, rising. Where the clock jumps back, or that of a transport stream jumps ahead, a new
-    stretch begins one usual frame later. Frames that repeat a time, or precede the last one by a few frames (jitter), are
-    shown directly after the frame before them and do not move later frames.
-    """
-    steps = [after - before for before, after in pairwise(seconds)]
-    usual = median([step for step in steps if 0 < step <= JUMP] or [0.04])
-    stretches = [Stretch(0, seconds[0], -seconds[0])]
-    if not any(step > 0 for step in steps):  # a clock that stands still
-        return [number * usual for number in range(len(seconds))], stretches
-    times, latest = [0.0], seconds[0]
-    for number, step in enumerate(steps, 1):
-        back = latest - seconds[number]
-        if back > JITTER * usual or (jumps and step > JUMP):
-            stretches.append(Stretch(number, seconds[number], latest + stretches[-1].shift + usual - seconds[number]))
-            latest = seconds[number]
-        latest = max(latest, seconds[number])
-        times.append(seconds[number] + stretches[-1].shift)
-    return _rising(times), stretches
-
-
-def _rising(times: list[float]) -> list[float]:
-    """Frames that do not follow the one before are placed after it, within a millisecond and before the next frame."""
-    if all(a < b for a, b in pairwise(times)):
-        return times
-    found: list[float] = []
-    position = 0
-    while position < len(times):
-        begin, stop = times[position], position + 1
-        while stop < len(times) and times[stop] <= begin:
-            stop += 1
-        step = min(CLOSE, times[stop] - begin if stop < len(times) else CLOSE) / (stop - position)
-        found += [begin + number * step for number in range(stop - position)]
-        position = stop
-    return found
 
 
 def _duration(units: Any, stream: Any) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from data.video.frames import Stretch
+from data.video.clock import Stretch
 
 TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")

@@ -43,7 +43,8 @@ def open_input(path: str | Path) -> Any:
     if Path(path).exists() and not Path(path).is_file():
         raise InputError(f"{path}: is not a regular file; expected a video file")
     refuse_playlist(path)
-    return av.open(url(path), options=dict(OPTIONS), metadata_errors="replace")
+    format = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None  # else taken for a single JPEG
+    return av.open(url(path), format=format, options=dict(OPTIONS), metadata_errors="replace")
 
 
 def refuse_playlist(path: str | Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 
 import av
 
+from data.video.clock import JUMP
 from data.video.containers import container_of
 from data.video.convert import SoundConverter, TextConverter
-from data.video.frames import JUMP
 from data.video.metadata import Placement, copy_stream_tags
 from data.video.opening import open_input
 from data.video.track_plan import PRIMING, Track, TrackPlan
@@ -142,7 +142,7 @@ class Tracks:
         while True:
             try:
                 packet = next(self._packets, None)
-            except (av.error.FFmpegError, IndexError):  # cut short; a stream began in the middle (`frames.Decoder`)
+            except (av.error.FFmpegError, IndexError):  # cut short; a stream began in the middle (`decoder.Decoder`)
                 return None
             if packet is None:
                 return None

@@ -112,6 +112,39 @@ def test_truncated_video_is_reported(tmp_path):
         VideoFile(path)
 
 
+TRUNCATED = {
+    ".ts": "libx264", ".m2ts": "mpeg2video", ".mpg": "mpeg2video", ".vob": "mpeg2video", ".wmv": "wmv2",
+    ".gif": "gif", ".y4m": "rawvideo", ".mjpeg": "mjpeg", ".nut": "mpeg4", ".mkv": "libx264", ".avi": "mpeg4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", TRUNCATED)
+def test_end_is_checked_in_every_container(tmp_path, suffix):
+    """The last tenth is missing, which is too little to be noticed by the length in a header."""
+    codec, pixels = TRUNCATED[suffix], {".gif": "rgb8", ".mjpeg": "yuvj420p"}.get(suffix, "yuv420p")
+    path, options = tmp_path / f"a{suffix}", {"b": "4000000"} if codec == "mpeg2video" else None
+    rate = {"base": Fraction(1, 25), "pixels": pixels, "size": (48, 64), "noisy": True}
+    video(path, LONG[:30], codec=codec, options=options, **rate)
+    assert len(VideoFile(path)) == 30 and not VideoFile(path).notes
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10 // 188 * 188 + 15])
+    read = VideoFile(path)
+    assert 24 <= len(read) <= 29 and any("cut short" in note for note in read.notes), read.notes
+
+
+def test_frames_after_damaged_hevc_are_shown(tmp_path):
+    """Frames that refer to a lost one are shown with their errors, as players do, not left out up to the next key frame."""
+    options = {"x265-params": "log-level=error:keyint=60:asm=0"}
+    path = video(tmp_path / "a.mp4", LONG, codec="libx265", options=options, size=(64, 96))
+    with av.open(str(path)) as file:
+        spot, size = sorted((p.pos, p.size) for p in file.demux(file.streams.video[0]) if p.size)[20]
+    content = bytearray(path.read_bytes())
+    content[spot : spot + size] = bytes(size)
+    path.write_bytes(content)
+    read = VideoFile(path)
+    assert len(read) >= 58 and read.times[-1] == pytest.approx(59 / 25, abs=1e-3)
+    assert any(note.startswith("damaged frames") for note in read.notes)
+
+
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "http:127.0.0.1:9?x.mp4", "concat:a|b.mp4", "%03d.mp4"])
 def test_file_names_are_not_parsed_as_urls(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ import av
 import pytest
 
 from data.video import VideoFile, track_plan
-from data.video.frames import shown_at
+from data.video.clock import shown_at
 from tests.data.video.make import FLASH, flash_time, video
 from tests.data.video.test_join import write
 from tests.media_facts import facts, onset

@@ -12,15 +12,30 @@ import numpy as np
 import pytest
 
 from data.video import VideoFile, join, track_plan
+from data.video.clock import Stretch
 from data.video.containers import default_codec, timing, vp9_is_deep
 from data.video.encoding import Encoding
-from data.video.frames import Stretch
 from data.video.hdr import Light, Mastering
 from data.video.metadata import Placement
 from errors import InputError
 from tests.data.video.make import FLASH, flash_time, pictures, video
 from tests.data.video.test_join import write
 from tests.media_facts import differences, facts, onset, sound
+
+
+def test_converted_sound_stays_in_sync_after_lost_packets(tmp_path):
+    """Each lost packet of 21 ms becomes silence; gaps below FFmpeg's limit of 0.1 s add up otherwise."""
+    source = video(tmp_path / "in.mp4", sound=["aac"])
+    content = bytearray(source.read_bytes())
+    with av.open(str(source)) as file:
+        packets = [(packet.pos, packet.size) for packet in file.demux(file.streams.audio[0]) if packet.size]
+    for number in (4, 8, 12):
+        begin, size = packets[number]
+        content[begin : begin + size] = bytes(size)
+    source.write_bytes(content)
+    out = write(tmp_path / "out.webm", [k / 25 for k in range(15)], Fraction(25), VideoFile(source))
+    assert onset(out) - flash_time(out) == pytest.approx(onset(source) - FLASH, abs=2e-3)
+
 
 WORDS = [(0.0, 0.2, "first line"), (0.2, 0.5, "second\nline")]
 
