@@ -53,7 +53,7 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
         names = ", ".join(released())
         if not names:
             raise InputError(
-                f"weights '{weights}': no such file, and '{ROOT}' has no released weights: "
+                f"weights '{weights}': no such file, and '{REPOSITORY}' has no released weights: "
                 "install the clone with `pip install -e .`, which keeps them in reach, or name a file"
             )
         raise InputError(
