@@ -23,7 +23,7 @@ import models
 from benchmarks import dcn as operator_benchmark
 from benchmarks.train_step import batch_for
 from data.clips import ArrayClip
-from dcn import trust
+from dcn import verify
 from engine.config import Config, StageConfig, load_config
 from engine.report.cost import gmac, gmac_per_frame
 from engine.restore import Options, memory, pipeline, restore
@@ -117,7 +117,7 @@ def operator_values(context: Context) -> Result:
             "notes": [f"no compiled operator here: {dcn.compiled.why_not()}"],
             "wrong": [] if context.quick else ["not built"],
         }
-    wrong = [text for text in [trust.disagreement(context.device)] if text]
+    wrong = [text for text in [verify.disagreement(context.device)] if text]
     worst: dict[str, dict[str, Any]] = {}
     for number in range(12 if context.quick else 248):
         case, kind = cuda_source.draw(number), cuda_source.KINDS[number % len(cuda_source.KINDS)]
@@ -129,7 +129,7 @@ def operator_values(context: Context) -> Result:
         values = cuda_source.found(case, moved, grad.to(context.device), [True] * 4, operators)
         row = worst.setdefault(kind, {"type": kind, "cases": 0})
         row["cases"] += 1
-        for name, value, right in zip(trust.NAMES, values, exact, strict=True):
+        for name, value, right in zip(verify.NAMES, values, exact, strict=True):
             row[name] = max(row.get(name, 0.0), cuda_source.error(value.cpu(), right))
             if not row[name] <= cuda_source.BOUNDS[kind.split()[0]]:
                 wrong.append(f"{name} in {kind} differs by {row[name]:.1e} in {case}")
@@ -397,7 +397,7 @@ def sanitizer(context: Context) -> Result:
     tool = shutil.which("compute-sanitizer")
     if tool is None or not context.cuda:
         return {"notes": ["compute-sanitizer was not found" if tool is None else "no CUDA device"]}
-    command = [tool, "--error-exitcode", "99", "python", "-m", "dcn.trust", str(context.device.index or 0)]
+    command = [tool, "--error-exitcode", "99", "python", "-m", "dcn.verify", str(context.device.index or 0)]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     last = (ran.stdout.strip().splitlines() or ["no output"])[-1]
     return {"notes": [last], "wrong": [] if ran.returncode == 0 else [f"exit code {ran.returncode}: {last}"]}

@@ -1,6 +1,6 @@
 """Select the implementation of the operator: compiled -> torchvision's (CUDA) -> plain PyTorch.
 
-On a CUDA card the compiled operator is chosen only after it agreed with plain PyTorch there (dcn.trust).
+On a CUDA card the compiled operator is chosen only after it agreed with plain PyTorch there (dcn.verify).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from dcn import compiled, plain, trust
+from dcn import compiled, plain, verify
 from dcn.checks import autocast_type, check, pair
 from errors import InputError
 
@@ -118,7 +118,7 @@ def _chosen(forced: str | None, device: str, index: int | None) -> str:
 def _why_not_compiled(device: str, index: int | None) -> str:
     if not compiled.available(device):
         return f"compiled would be faster: {compiled.why_not()}"
-    return trust.why_not(index) if device == "cuda" else ""
+    return verify.why_not(index) if device == "cuda" else ""
 
 
 def _say(name: str, device: str, reason: str) -> str:

@@ -17,7 +17,7 @@ import models
 from data.files import in_repository
 from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
-from models.base import USES, Network, check_use
+from models.base import RESTORE_SETTINGS, Network, check_setting
 from models.weights import mismatch
 from settings import to_mapping
 
@@ -33,12 +33,12 @@ RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **header: Any) -> None:
     """Write a network's weights (or `state` instead) with its config, spacing and padding, so that `load_network` needs no other file."""
-    save_tensors(path, state if state is not None else network.state_dict(), {**use_of(network), **header})
+    save_tensors(path, state if state is not None else network.state_dict(), {**network_header(network), **header})
 
 
-def use_of(network: Network) -> dict[str, Any]:
+def network_header(network: Network) -> dict[str, Any]:
     """The part of a weights file's header that `load_network` reads."""
-    return {"network": to_mapping(network.config), **network.uses}
+    return {"network": to_mapping(network.config), **network.restore_settings}
 
 
 def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
@@ -83,12 +83,12 @@ def _shipped(file: str) -> Path:
     return path
 
 
-def set_use(network: Network, key: str, value: Any, source: str | Path) -> None:
-    """Change one of `models.base.USES` of the network in the file `source`. Raises `InputError` if the network has no such use."""
-    if key not in network.uses:
+def set_setting(network: Network, key: str, value: Any, source: str | Path) -> None:
+    """Change one of `models.base.RESTORE_SETTINGS` of the network in the file `source`. Raises `InputError` if it has no such setting."""
+    if key not in network.restore_settings:
         option, name = key.replace("_", "-"), network.config.name.upper()
         raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
-    network.set_uses({key: value})
+    network.set_restore_settings({key: value})
 
 
 def is_state(header: Mapping[str, Any]) -> bool:
@@ -111,27 +111,27 @@ def load_network(path: str | Path) -> Network:
     if is_state(header):
         tensors = state_part(tensors, "ema.") or state_part(tensors, "network.")
     try:
-        config, uses = _read_use(header)
+        config, settings = _read_network_header(header)
     except InputError as error:
         raise InputError(f"'{path}': {error}") from None
     with torch.device("meta"):  # meta tensors use no memory: the header may claim any size
         check_fit(models.build(config).state_dict(), models.current_names(config.name, tensors), path)
     network = models.build(config)
     load_state(network, tensors, path)
-    network.set_uses(uses)
+    network.set_restore_settings(settings)
     return network.eval()
 
 
-def _read_use(header: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _read_network_header(header: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The network's config, and its spacing and padding. Files before version 0.2 have these within the config."""
     mapping = header["network"]
-    within = {key: mapping[key] for key in USES if key in mapping} if isinstance(mapping, Mapping) else {}
-    uses = {**within, **{key: header[key] for key in USES if key in header}}
-    for key, value in uses.items():
-        check_use(key, value)
+    within = {key: mapping[key] for key in RESTORE_SETTINGS if key in mapping} if isinstance(mapping, Mapping) else {}
+    settings = {**within, **{key: header[key] for key in RESTORE_SETTINGS if key in header}}
+    for key, value in settings.items():
+        check_setting(key, value)
     if within:
-        mapping = {key: value for key, value in mapping.items() if key not in USES}
-    return models.config_from_mapping(mapping), uses
+        mapping = {key: value for key, value in mapping.items() if key not in RESTORE_SETTINGS}
+    return models.config_from_mapping(mapping), settings
 
 
 def state_part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 import cli
 from data.files import sha256
 from data.frame_writer import check_free
-from engine.checkpoint import load_network, save_weights, set_use
+from engine.checkpoint import load_network, save_weights, set_setting
 from errors import InputError
 from models.base import Network
 from settings import TEMPORAL_FILTERS
@@ -27,12 +27,12 @@ def release(
     out: Path,
     parts: list[tuple[Path, float]],
     *,
-    uses: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> str:
     """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
 
-    uses: spacing and temporal filter to store with MTDO's weights; those that are missing: as in `parts`.
+    settings: spacing and temporal filter to store with the weights; those that are missing: as in `parts`.
 
     Raises InputError if the files do not fit each other, or if `out` exists and `overwrite` is not set.
     """
@@ -41,15 +41,15 @@ def release(
         raise InputError(f"the shares add up to {total:g}, expected 1: for the mean of two files write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
     networks = [load_network(path) for path, _ in parts]
-    for key, value in (uses or {}).items():
+    for key, value in (settings or {}).items():
         for (path, _), network in zip(parts, networks, strict=True):
-            set_use(network, key, value, path)
+            set_setting(network, key, value, path)
     for (path, _), network in zip(parts, networks, strict=True):
         if network.config != networks[0].config:
             raise InputError(
                 f"'{path}' and '{parts[0][0]}' hold networks of different sizes: average weights of one config"
             )
-        if network.uses != networks[0].uses:
+        if network.restore_settings != networks[0].restore_settings:
             raise InputError(
                 f"'{path}' and '{parts[0][0]}' differ in spacing, padding or temporal filter: choose with --spacing or "
                 "--temporal-filter"
@@ -98,8 +98,10 @@ def main() -> None:
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
     requested = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}
-    uses = {key: value for key, value in requested.items() if value is not None}
-    print(f"{options.out}: SHA-256 {release(options.out, options.parts, uses=uses, overwrite=options.overwrite)}")
+    settings = {key: value for key, value in requested.items() if value is not None}
+    print(
+        f"{options.out}: SHA-256 {release(options.out, options.parts, settings=settings, overwrite=options.overwrite)}"
+    )
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ Spacing = int | Literal["auto"]
 DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000  # frames
-WINDOW_USES = ("spacing", "padding")
-USES = (*WINDOW_USES, "temporal_filter")  # how to restore a clip; stored in the weights' header next to the config
+# How to restore a clip: attributes of networks, keys of a config's `data`, stored in the weights' header next to the config
+WINDOW_SETTINGS = ("spacing", "padding")  # of window networks only
+RESTORE_SETTINGS = (*WINDOW_SETTINGS, "temporal_filter")
 
 
-def check_use(key: str, value: Any) -> None:
-    """Raises `InputError` if `value` is not valid for `key`, one of `USES`."""
+def check_setting(key: str, value: Any) -> None:
+    """Raises `InputError` if `value` is not valid for `key`, one of `RESTORE_SETTINGS`."""
     if key == "spacing" and value != "auto" and not (type(value) is int and 1 <= value <= LARGEST_SPACING):
         raise InputError(f"'spacing' is {value!r}, expected an integer from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
@@ -79,14 +80,14 @@ class Network(nn.Module):
         return self.config.space_time
 
     @property
-    def uses(self) -> dict[str, Any]:
-        """The values of those `USES` that the network has: space-time networks have no windows to space and pad."""
-        return {key: getattr(self, key) for key in USES if getattr(self, key) is not None}
+    def restore_settings(self) -> dict[str, Any]:
+        """The values of the `RESTORE_SETTINGS` of this network: space-time networks have no windows to space and pad."""
+        return {key: getattr(self, key) for key in RESTORE_SETTINGS if getattr(self, key) is not None}
 
-    def set_uses(self, values: Mapping[str, Any]) -> None:
-        """Set `uses` from `values`. Others are ignored."""
-        for key in self.uses.keys() & values.keys():
-            check_use(key, values[key])
+    def set_restore_settings(self, values: Mapping[str, Any]) -> None:
+        """Set the `restore_settings` that `values` names. Other keys are ignored."""
+        for key in self.restore_settings.keys() & values.keys():
+            check_setting(key, values[key])
             setattr(self, key, values[key])
 
     def output_size(self, size: tuple[int, int], wanted: tuple[int, int] | None = None) -> tuple[int, int]:

@@ -69,7 +69,7 @@ def interleave_channels(x: Tensor) -> Tensor:
     return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
 
 
-def in_full(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """`layer(x)` in the precision of the layer's weights, regardless of x and autocast.
 
     For the last convolution: rounding a frame in [0, 1] to bfloat16 limits its PSNR to 61 dB.

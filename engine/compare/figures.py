@@ -18,7 +18,7 @@ from data.files import replacing
 from data.layouts import Pair
 from data.media import to_uint8
 from engine.compare import slices
-from engine.compare.measure import BICUBIC, ClipRows, Settings, Shown
+from engine.compare.measure import BICUBIC, ClipRows, MethodFrames, Settings
 from errors import InputError
 
 INSTALL = "pip install matplotlib"
@@ -104,7 +104,7 @@ def _near(a: Crop, b: Crop) -> bool:
 
 def draw_all(
     crops: Sequence[Crop],
-    views: Mapping[str, Shown],
+    views: Mapping[str, MethodFrames],
     clips: Mapping[str, ClipRows],
     settings: Settings,
     out: Path,
@@ -132,7 +132,7 @@ def draw_all(
     return entries
 
 
-def _draw_crop(crop: Crop, shown: Shown, methods: Sequence[str], settings: Settings, path: Path) -> list[Path]:
+def _draw_crop(crop: Crop, shown: MethodFrames, methods: Sequence[str], settings: Settings, path: Path) -> list[Path]:
     gt = shown.gt.frame(crop.frame)
     area = (..., slice(crop.y, crop.y + crop.height), slice(crop.x, crop.x + crop.width))
     panels = []
@@ -144,7 +144,9 @@ def _draw_crop(crop: Crop, shown: Shown, methods: Sequence[str], settings: Setti
     return _draw(panels, path, context=(to_uint8(gt), crop))
 
 
-def _draw_slices(crop: Crop, shown: Shown, methods: Sequence[str], times: Sequence[int], path: Path) -> list[Path]:
+def _draw_slices(
+    crop: Crop, shown: MethodFrames, methods: Sequence[str], times: Sequence[int], path: Path
+) -> list[Path]:
     row, columns = crop.y + crop.height // 2, slice(crop.x, crop.x + crop.width)
 
     def read(name: str, index: int) -> Array:

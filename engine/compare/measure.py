@@ -74,7 +74,7 @@ class ClipRows:
     notes: list[str] = field(default_factory=list)
 
 
-class Shown:
+class MethodFrames:
     """The frames of every method for one clip, by the ground truth's frame number."""
 
     def __init__(self, pair: Pair, results: Mapping[str, ResultClip], stride: int | None) -> None:
@@ -116,7 +116,7 @@ def common_frames(pair: Pair, results: Mapping[str, ResultClip], settings: Setti
 def measure_clip(pair: Pair, results: Mapping[str, ResultClip], settings: Settings, bar: tqdm) -> ClipRows:
     """All values of one clip."""
     indices, notes = common_frames(pair, results, settings)
-    shown = Shown(pair, results, settings.stride)
+    shown = MethodFrames(pair, results, settings.stride)
     names = [BICUBIC, *results]
     clip = ClipRows(pair, indices, {name: [] for name in names}, notes=notes)
     meter = FrameMeter(settings, pair, names)

@@ -23,8 +23,8 @@ from engine.compare.measure import (
     DEFAULT,
     KNOWN,
     ClipRows,
+    MethodFrames,
     Settings,
-    Shown,
     check_ndvi,
     common_frames,
     measure_clip,
@@ -103,7 +103,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     report = build_report(config, settings, layout, folders, clips, opened)
     out = Path(options.outputpath) if options.outputpath != "runs/eval" else Path(OUT)
     crops = crops or figures.most_disputed(clips, FIGURES if options.figures is None else options.figures)
-    views = {name: Shown(clip.pair, opened[name], settings.stride) for name, clip in by_name(clips).items()}
+    views = {name: MethodFrames(clip.pair, opened[name], settings.stride) for name, clip in by_name(clips).items()}
     report["pictures"] = [
         picture(views[clip.pair.name], clip, folders, out) for clip in clips[: max(config.eval.pictures, 0)]
     ]
@@ -224,7 +224,7 @@ def method(
     return entry
 
 
-def picture(shown: Shown, clip: ClipRows, folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
+def picture(shown: MethodFrames, clip: ClipRows, folders: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """The middle frame of a clip for the page: every method's picture, and one row over time."""
     index = clip.indices[len(clip.indices) // 2]
     frame = shown.gt.frame_names[index]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 import metrics
-from engine.compare.measure import Shown
+from engine.compare.measure import MethodFrames
 
 FRAMES = 240  # maximum number of frames; longer clips are truncated
 Array = np.ndarray[Any, np.dtype[Any]]
 Read = Callable[[str, int], Array]  # method, frame -> (H, W, 3) uint8
 
 
-def row_of(shown: Shown, index: int) -> int:
+def row_of(shown: MethodFrames, index: int) -> int:
     """The row in the inner half of the frame where the ground truth has the largest differences between pixels."""
     luma = metrics.planes(shown.gt.frame(index))[0].numpy()
     height = luma.shape[0]

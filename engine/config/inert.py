@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.config.schema import OPERATOR_TERMS, Config
 from errors import InputError
-from models.base import WINDOW_USES
+from models.base import WINDOW_SETTINGS
 
 SPACE_TIME_KEYS = (
     *(f"data.{key}" for key in ("key_frames", "scales", "strides", "times_per_gap", "pan")),
@@ -19,7 +19,7 @@ SPACE_TIME_KEYS = (
 def foreign_keys(config: Config) -> dict[str, str]:
     """Keys for another kind of network or data, with the reason."""
     if config.space_time:
-        result = dict.fromkeys((f"data.{key}" for key in WINDOW_USES), "it is for networks with a window of frames")
+        result = dict.fromkeys((f"data.{key}" for key in WINDOW_SETTINGS), "it is for networks with a window of frames")
     else:
         result = dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {config.network.name}")
     return result | {"data.val.repeat": "it is for training data"}

@@ -10,14 +10,14 @@ from data.files import in_repository
 from engine.config.inert import check_inert
 from engine.config.schema import Config
 from errors import InputError
-from models.base import USES
+from models.base import RESTORE_SETTINGS
 from settings import apply_override, from_mapping, parse_yaml, shorten, to_mapping
 from settings import dump_yaml as dumped
 
 LARGEST_FILE = 2**20  # bytes of a config file
 # Keys with another name in configs and states of earlier versions: GROUP.KEY -> present GROUP.KEY
 EARLIER = {
-    **{f"network.{key}": f"data.{key}" for key in USES},
+    **{f"network.{key}": f"data.{key}" for key in RESTORE_SETTINGS},
     "data.turns": "data.rotations",
     "loss.lr_between": "loss.lr_intermediate",
 }

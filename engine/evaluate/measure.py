@@ -1,6 +1,6 @@
 """Restore clips and measure them against the ground truth, for eval.py, validation and the space-time tests.
 
-Both kinds of network yield `Shot`s (a restored frame, its baseline and its ground truth); all later steps are shared.
+Both kinds of network yield `RestoredFrame`s (a restored frame, its baseline and its ground truth); all later steps are shared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
 
 
 @dataclass
-class Shot:
+class RestoredFrame:
     """One restored frame, its baseline and its truth, each (3, H, W) in [0, 1] on the CPU; `index` counts the clip's frames."""
 
     index: int
@@ -70,18 +70,18 @@ def evaluate(
     network = network.to(device).eval()
     clock, results, pictures = Clock(), {}, []
     mine = list(enumerate(layout.pairs))[distributed.rank() :: distributed.world()]
-    total = sum(len(shown_frames(pair, config)) for _, pair in mine)
+    total = sum(len(measured_frames(pair, config)) for _, pair in mine)
     quiet = not progress or not distributed.is_main()
     with tqdm(total=total, unit="frame", desc="evaluate", disable=quiet, leave=False, dynamic_ncols=True) as bar:
         for number, pair in mine:
             meter = ClipMeter(config, pair, folder)
-            frames = shown_frames(pair, config)
+            frames = measured_frames(pair, config)
             middle = frames[len(frames) // 2] if number < config.eval.pictures else None
-            for shot in shots(network, pair, config, device, clock):
-                meter.add(shot)
+            for restored in restored_frames(network, pair, config, device, clock):
+                meter.add(restored)
                 bar.update()
-                if shot.index == middle:
-                    pictures += show(shot, pair, folder, on_picture)
+                if restored.index == middle:
+                    pictures += show(restored, pair, folder, on_picture)
             results[pair.name] = meter.result()
     gathered = distributed.gather((results, pictures, *clock.reading()))
     clips = {name: clip for part in gathered for name, clip in part[0].items()}
@@ -100,7 +100,7 @@ def evaluate(
     return report
 
 
-def shown_frames(pair: Pair, config: Config) -> list[int]:
+def measured_frames(pair: Pair, config: Config) -> list[int]:
     """The ground-truth frames that are restored and measured, in time order; space-time: the last one is a key frame."""
     if pair.gt is None:
         raise InputError(f"clip '{pair.name}' has no ground truth, which evaluation needs; upscale.py does not")
@@ -118,9 +118,11 @@ def shown_frames(pair: Pair, config: Config) -> list[int]:
     return [*(key + step for key in range(0, last, stride) for step in steps), last]
 
 
-def shots(network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock) -> Iterator[Shot]:
+def restored_frames(
+    network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock
+) -> Iterator[RestoredFrame]:
     """Restored frames of a clip, each with its baseline and truth."""
-    gt, frames = pair.gt, shown_frames(pair, config)
+    gt, frames = pair.gt, measured_frames(pair, config)
     assert gt is not None
     stride = config.stride if config.space_time else 0
     common: dict[str, Any] = {"device": device, "clock": clock, "options": Options(ensemble=config.eval.ensemble)}
@@ -131,7 +133,7 @@ def shots(network: Network, pair: Pair, config: Config, device: torch.device, cl
         times = {
             key * stride + step: time
             for key, gap in enumerate(gaps)
-            for step, time in zip(in_between_steps(config), gap, strict=True)
+            for step, time in zip(intermediate_steps(config), gap, strict=True)
         }
         baseline: Callable[[int], Tensor] = Blend(keys, stride, gt.size, times)
         outputs = in_time_order(network, keys, gaps, gt.size, common)
@@ -144,17 +146,17 @@ def shots(network: Network, pair: Pair, config: Config, device: torch.device, cl
                 f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"
             )
         kind = "" if not stride else "between" if index % stride else "key"
-        yield Shot(index, ours, baseline(index), gt.frame(index), kind, times.get(index))
+        yield RestoredFrame(index, ours, baseline(index), gt.frame(index), kind, times.get(index))
 
 
-def in_between_steps(config: Config) -> list[int]:
+def intermediate_steps(config: Config) -> list[int]:
     """Offsets, in true frames, from a key frame to the measured frames after it."""
     return [round(time * config.stride) for time in config.intermediate_times]
 
 
 def true_times(gt: Clip, last: int, config: Config) -> list[list[float]]:
     """For every gap between key frames: the times in (0, 1) of the true frames in it, from the clip's frame times."""
-    steps = in_between_steps(config)
+    steps = intermediate_steps(config)
     return [gap_times(gt, key, config.stride, steps) for key in range(0, last, config.stride)]
 
 
@@ -196,33 +198,38 @@ class ClipMeter:
         self.grays: dict[str, list[Any]] = {}
         self.boxes: list[list[Any]] = []
 
-    def add(self, shot: Shot) -> None:
+    def add(self, restored: RestoredFrame) -> None:
         gt, settings = self.pair.gt, self.settings
         assert gt is not None
-        name = gt.frame_names[shot.index]
-        row: dict[str, Any] = {"frame": name, "time": gt.times[shot.index]}
-        if shot.kind:
-            row["kind"] = shot.kind
-        if shot.time is not None:
-            row["gap_time"] = shot.time
-        for prefix, picture in (("", shot.ours), ("bicubic_", shot.baseline)):
-            values = metrics.fidelity(picture, shot.gt, settings.protocol, self.crop)
+        name = gt.frame_names[restored.index]
+        row: dict[str, Any] = {"frame": name, "time": gt.times[restored.index]}
+        if restored.kind:
+            row["kind"] = restored.kind
+        if restored.time is not None:
+            row["gap_time"] = restored.time
+        for prefix, picture in (("", restored.ours), ("bicubic_", restored.baseline)):
+            values = metrics.fidelity(picture, restored.gt, settings.protocol, self.crop)
             row |= {prefix + key: value.item() for key, value in values.items()}
         row["gain_psnr_y"] = row["psnr_y"] - row["bicubic_psnr_y"]
         if self.temporal:
-            row |= self.temporal.add(shot.ours, shot.gt, shot.baseline) or {}
+            row |= self.temporal.add(restored.ours, restored.gt, restored.baseline) or {}
         self.rows.append(row)
         if self.objects and self.pair.boxes:
-            self.objects.add(shot.ours, shot.gt, shot.baseline, self.pair.boxes[shot.index], name)
-            self.remember(shot, self.pair.boxes[shot.index])
+            self.objects.add(restored.ours, restored.gt, restored.baseline, self.pair.boxes[restored.index], name)
+            self.remember(restored, self.pair.boxes[restored.index])
         if settings.save_frames and self.folder:
-            self.keep(shot, self.folder / "frames" / self.pair.name / name)
+            self.keep(restored, self.folder / "frames" / self.pair.name / name)
 
-    def remember(self, shot: Shot, boxes: list[Any]) -> None:
+    def remember(self, restored: RestoredFrame, boxes: list[Any]) -> None:
         """Keep a gray frame for the detector, which needs the full clip; at most DETECTED frames."""
         if not self.settings.detect or len(self.boxes) >= DETECTED:
             return
-        shown = {"LR": self.pair.lr.frame(shot.index), "baseline": shot.baseline, "ours": shot.ours, "GT": shot.gt}
+        shown = {
+            "LR": self.pair.lr.frame(restored.index),
+            "baseline": restored.baseline,
+            "ours": restored.ours,
+            "GT": restored.gt,
+        }
         for name, frame in shown.items():
             self.grays.setdefault(name, []).append(gray(frame))
         self.boxes.append(boxes)
@@ -236,13 +243,13 @@ class ClipMeter:
             for name, frames in self.grays.items()
         }
 
-    def keep(self, shot: Shot, path: Path) -> None:
+    def keep(self, restored: RestoredFrame, path: Path) -> None:
         """Write a restored frame in the type and units of the ground truth: georeferenced, stretched or float ones as TIFF."""
         gt = self.pair.gt
         assert gt is not None
-        geo = gt.geo(shot.index)
+        geo = gt.geo(restored.index)
         suffix = ".tif" if geo or gt.band_map or gt.bit_depth == 32 else ".png"
-        write_frame(path.with_name(path.name + suffix), gt.stored(shot.ours), geo)
+        write_frame(path.with_name(path.name + suffix), gt.stored(restored.ours), geo)
 
     def result(self) -> dict[str, Any]:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}
@@ -250,21 +257,23 @@ class ClipMeter:
         return {**means(self.rows), **objects, **detection, "frames": self.rows}
 
 
-def show(shot: Shot, pair: Pair, folder: Path | None, on_picture: OnPicture | None) -> list[dict[str, Any]]:
+def show(
+    restored: RestoredFrame, pair: Pair, folder: Path | None, on_picture: OnPicture | None
+) -> list[dict[str, Any]]:
     """Pass the frame to `on_picture` and write it for the report page; returns the page's entry."""
     assert pair.gt is not None
-    frame = pair.gt.frame_names[shot.index]
+    frame = pair.gt.frame_names[restored.index]
     if on_picture:
-        on_picture(pair.name, frame, shot.baseline, shot.ours, shot.gt)
+        on_picture(pair.name, frame, restored.baseline, restored.ours, restored.gt)
     if folder is None:
         return []
     entry: dict[str, Any] = {"clip": pair.name, "frame": frame}
-    for name, picture in (("bicubic", shot.baseline), ("ours", shot.ours), ("gt", shot.gt)):
+    for name, picture in (("bicubic", restored.baseline), ("ours", restored.ours), ("gt", restored.gt)):
         path = folder / "pictures" / f"{pair.name.replace('/', '_')}_{frame}_{name}.png"
         write_image(path, to_uint8(picture))
         entry[name] = str(path)
     if pair.boxes:
-        entry["boxes"] = [box._asdict() for box in pair.boxes[shot.index]]
+        entry["boxes"] = [box._asdict() for box in pair.boxes[restored.index]]
     return [entry]
 
 

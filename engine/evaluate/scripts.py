@@ -88,7 +88,7 @@ def prepare(
     mapping["network"] = to_mapping(model.config)
     data = mapping.get("data") or {}
     if isinstance(data, dict):  # `config_from_mapping` refuses other types
-        mapping["data"] = {**model.uses, **data}
+        mapping["data"] = {**model.restore_settings, **data}
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
@@ -97,7 +97,7 @@ def prepare(
     fixed = [key for key in trained if requested[key] != trained[key]]
     if fixed:
         raise InputError(f"network.{fixed[0]} is fixed by the weights '{weights}': leave it out, or use other weights")
-    model.set_uses(vars(config.data))
+    model.set_restore_settings(vars(config.data))
     if not config.data.val.root and config.data.val.kind == "auto":
         kind, root = ("file", str(samples.natural("test"))) if space_time else ("simulated", "")
         config.data.val = replace(config.data.val, kind=kind, root=root)

@@ -147,7 +147,7 @@ class TiledRunner:
     def __call__(self, job: Job) -> Tensor:
         """One job -> its restored frames (n, 3, H, W), float32; on the CPU, or still on a GPU."""
         while True:
-            with precision.numbers(self.options.precision, self.device, self.network):
+            with precision.inference(self.options.precision, self.device, self.network):
                 try:
                     return self.canvas.blend([self._run_tile(number, job) for number in range(len(self.runners))])
                 except (RuntimeError, MemoryError) as error:

@@ -38,7 +38,7 @@ def prepare(network: Network, name: str) -> Network:
 
 
 @contextmanager
-def numbers(name: str, device: torch.device, network: Network) -> Iterator[None]:
+def inference(name: str, device: torch.device, network: Network) -> Iterator[None]:
     """Inference in the given precision without gradients, for a network returned by `prepare`."""
     autocast = name != "fp32" and network.uses_autocast
     with torch.inference_mode(), torch.autocast(device.type, DTYPES[name], enabled=autocast):

@@ -50,11 +50,11 @@ class WindowChooser:
         self._lumas = {number: luma for number, luma in self._lumas.items() if abs(number - index) <= self.reach}
         for spacing in range(WIDEST, 1, -1):
             numbers = neighbours(index, self.frames, self.length, self.padding, spacing)
-            if self._is_open(numbers, spacing) and self._is_within_reach(index, numbers, load):
+            if self._adds_information(numbers, spacing) and self._is_within_reach(index, numbers, load):
                 return numbers
         return neighbours(index, self.frames, self.length, self.padding)
 
-    def _is_open(self, numbers: list[int], spacing: int) -> bool:
+    def _adds_information(self, numbers: list[int], spacing: int) -> bool:
         """Whether all other frames add information: a window reflected at an end of the clip may repeat frames.
 
         With padding "distinct", one half of the window must be inside the clip.

@@ -56,12 +56,12 @@ def plan(
     An axis is not divided if no multiple is an integer number of output pixels, as for a scale of 93/77.
     """
     ys, xs = (
-        axis(length, out, tile or max(size), multiple, overlap) for length, out in zip(size, out_size, strict=True)
+        plan_axis(length, out, tile or max(size), multiple, overlap) for length, out in zip(size, out_size, strict=True)
     )
     return [Tile(y, x) for y in ys for x in xs]
 
 
-def axis(length: int, out: int, tile: int, multiple: int, overlap: int) -> list[Span]:
+def plan_axis(length: int, out: int, tile: int, multiple: int, overlap: int) -> list[Span]:
     """Spans of about `tile` LR pixels that cover `length`. Each overlaps the next one by at least `overlap`, and no other."""
     step = lcm(multiple, length // gcd(length, out))
     margin = -(-overlap // step) * step

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import models
 from data.locks import lock
 from engine import distributed
-from engine.checkpoint import load_network, load_state, state_part, use_of
+from engine.checkpoint import load_network, load_state, network_header, state_part
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
 from engine.sources import TrainingData, open_source
@@ -59,7 +59,7 @@ class Run:
         config = self.config
         torch.manual_seed(config.seed)
         network = models.build(config.network)
-        network.set_uses(vars(config.data))
+        network.set_restore_settings(vars(config.data))
         if config.train.init and fresh:
             init, partial = config.train.init, config.train.init_partial
             left = load_state(network, load_network(init).state_dict(), init, partial=partial)
@@ -140,7 +140,7 @@ class Run:
             "data": self.fingerprint,
             "world": distributed.world(),
             "config": config_to_mapping(self.config),
-            **use_of(self.network),
+            **network_header(self.network),
         }
 
     def load(self, path: Path, accept_changes: bool = False) -> None:

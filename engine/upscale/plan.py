@@ -20,7 +20,7 @@ from engine.upscale.scene import SceneJob
 from models.base import Network
 
 
-def plan_numbers(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
+def choose_settings(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
     """Choose precision, tile size and number of workers, equal on all ranks. A resumed run keeps its earlier choice."""
     chosen: dict[str, Any] = {}
     if distributed.is_main():

@@ -13,7 +13,7 @@ from data.files import resolved, sha256
 from data.media import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, is_image, probe
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
-from engine.checkpoint import load_network, released_for, set_use
+from engine.checkpoint import load_network, released_for, set_setting
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
@@ -51,7 +51,7 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
         )
     for key in ("spacing", "temporal_filter"):
         if getattr(request, key) is not None:
-            set_use(network, key, getattr(request, key), path)
+            set_setting(network, key, getattr(request, key), path)
     if not (request.weight or network.space_time or requested in (None, network.config.scale)):
         say(
             f"no weights for x{requested:.3g}: frames are restored at x{network.config.scale} with '{path.name}' and resized"

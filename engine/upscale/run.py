@@ -24,7 +24,7 @@ from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
 from engine.upscale.outputs import missing_frames, runs
 from engine.upscale.places import check_places, locked
-from engine.upscale.plan import plan_numbers
+from engine.upscale.plan import choose_settings
 from engine.upscale.preview import preview
 from engine.upscale.progress import patient_exit, progress_bar, show_tile
 from engine.upscale.remarks import find_cuts, is_lossy, remarks, tell
@@ -72,7 +72,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
             if not complete(out, request):
                 jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
     if jobs and pipe.is_pipe(request.out):
-        plan_numbers(jobs, network, request, device)
+        choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
     check_places([place for job in jobs for place in job.places], inputs(request))
     for job in jobs if request.trust else ():
@@ -97,7 +97,7 @@ def make_all(
         if not failures.errors:
             say("nothing to do: every output is complete")
         return []
-    plan_numbers(jobs, network, request, device)
+    choose_settings(jobs, network, request, device)
     network = precision.prepare(network, jobs[0].settings["precision"])
     if request.compile:
         precision.compile_parts_(network)

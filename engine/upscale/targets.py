@@ -117,7 +117,7 @@ def preview_range(clip: Clip, out: Path, request: Request) -> Request:
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def asked_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tuple[int, int] | None:
+def requested_size(size: str | None, scale: float | None, lr: tuple[int, int]) -> tuple[int, int] | None:
     """(H, W) for `--size` or `--scale` with frames of `lr`; None if neither is given."""
     height, width = lr
     if size is None:
@@ -134,14 +134,14 @@ def needed_scale(request: Request, lr: tuple[int, int] | None) -> float | None:
     """The scale that `--scale` or `--size` asks for; for a size of another shape that of the side that grows most."""
     if request.size is None or lr is None:
         return request.scale
-    size = asked_size(request.size, None, lr)
+    size = requested_size(request.size, None, lr)
     return max(size[0] / lr[0], size[1] / lr[1]) if size else None
 
 
 def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
     """(H, W) of the output and of the network's output. Raises InputError for sizes that the network cannot produce."""
     lr = clip.size
-    wanted = asked_size(request.size, request.scale, lr)
+    wanted = requested_size(request.size, request.scale, lr)
     scale = DEFAULT_SCALE if request.scale is None else request.scale
     if wanted is not None and min(wanted) < 1:
         raise InputError(f"scale {scale:g} is too small for {lr[1]}x{lr[0]} pixels: use a larger one")

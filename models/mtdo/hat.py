@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, add_, gelu_, in_full, leaky_relu_
+from models.layers import Upsampler, add_, gelu_, in_full_precision, leaky_relu_
 from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan, eager_window_plan, linear
 from models.mtdo.config import HATConfig
 from models.mtdo.upsampler import FoldedUpsampler
@@ -201,4 +201,4 @@ class HAT(nn.Module):
         restored = self.folded_upsampler(leaky_relu_(convolution(deep), activation.negative_slope))
         if self.wide_leave is None:
             return restored
-        return restored + F.pixel_shuffle(in_full(self.wide_leave, deep), self.scale)
+        return restored + F.pixel_shuffle(in_full_precision(self.wide_leave, deep), self.scale)

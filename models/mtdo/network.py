@@ -66,6 +66,7 @@ class MTDO(WindowNetwork):
     def __init__(self, config: MTDOConfig) -> None:
         super().__init__()
         self.config = config
+        self.multiple, self.pool_work = config.multiple, config.channels**2
         frames, channels = config.frames, config.channels
         use_adjacent, use_skipped = config.atdm and config.route1, config.stdm and config.route2
         use_cross = config.ctdm != "off" and config.route3
@@ -147,14 +148,6 @@ class MTDO(WindowNetwork):
             raise InputError(f"MTDO takes frames {expected}, got {tuple(frames.shape)}: set network.frames")
 
     # --- for the engine: see models/base.py ---------------------------------------------------------------------------
-
-    @property
-    def multiple(self) -> int:  # type: ignore[override]
-        return self.config.multiple
-
-    @property
-    def pool_work(self) -> float:  # type: ignore[override]
-        return self.config.channels**2
 
     def bytes_per_pixel(self, span: int, times: int = 0) -> float:
         config = self.config

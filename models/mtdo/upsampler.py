@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, in_full
+from models.layers import Upsampler, in_full_precision
 
 RADIUS = 2  # of the folded kernel in LR pixels: one for the first convolution, one for all that follow
 AT_ONCE = 8  # impulses
@@ -37,7 +37,7 @@ class FoldedUpsampler:
 
     def stepwise(self, x: Tensor) -> Tensor:
         """The layers one after the other, as in the paper."""
-        return in_full(self.last, self.upsample(x))
+        return in_full_precision(self.last, self.upsample(x))
 
     def folded(self, x: Tensor) -> Tensor:
         """One convolution, and the layers one after the other at the border, where the zero padding of the intermediate

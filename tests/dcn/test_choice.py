@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dcn
-from dcn import build, choice, trust
+from dcn import build, choice, verify
 from dcn import compiled as compiled_module
 from errors import InputError
 from tests.dcn.cases import Case
@@ -261,18 +261,18 @@ def card(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "library_path", lambda: tmp_path / "dcn-1.so")
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(trust, "_card", lambda index: f"card {index} (9.0)")
-    monkeypatch.setattr(trust, "_known", {})
+    monkeypatch.setattr(verify, "_card", lambda index: f"card {index} (9.0)")
+    monkeypatch.setattr(verify, "_known", {})
     monkeypatch.setattr(choice, "_logged", set())
     return tmp_path / "dcn-1.so"
 
 
 def test_card_is_checked_once_per_build(card, monkeypatch):
     asked = []
-    monkeypatch.setattr(trust, "_in_other_process", lambda index: asked.append(index) or "")
+    monkeypatch.setattr(verify, "_in_other_process", lambda index: asked.append(index) or "")
     assert dcn.choice.implementation("cuda") == dcn.choice.implementation("cuda") == "compiled"
     assert asked == [0]
-    monkeypatch.setattr(trust, "_known", {})  # as in the next process
+    monkeypatch.setattr(verify, "_known", {})  # as in the next process
     assert dcn.choice.implementation("cuda") == "compiled" and asked == [0]
     assert choice._chosen(None, "cuda", 1) == "compiled" and asked == [0, 1]  # another kind of card
     assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": "", "card 1 (9.0)": ""}
@@ -281,7 +281,7 @@ def test_card_is_checked_once_per_build(card, monkeypatch):
 @pytest.mark.parametrize("torchvision", [True, False])
 def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeypatch, caplog, torchvision):
     monkeypatch.setattr(
-        trust, "_in_other_process", lambda index: "output in float64 differs from plain PyTorch's by 1e-2"
+        verify, "_in_other_process", lambda index: "output in float64 differs from plain PyTorch's by 1e-2"
     )
     monkeypatch.setattr(choice, "_torchvision", lambda: torchvision)
     with caplog.at_level(logging.WARNING, logger="dcn"):
@@ -296,37 +296,37 @@ def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeyp
 @pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"card 0 (9.0)": 3}'])
 def test_damaged_card_record_is_replaced(card, monkeypatch, content):
     card.with_suffix(".cards.json").write_text(content)
-    monkeypatch.setattr(trust, "_in_other_process", lambda index: "")
+    monkeypatch.setattr(verify, "_in_other_process", lambda index: "")
     assert dcn.choice.implementation("cuda") == "compiled"
     assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": ""}
 
 
 def test_comparison_that_cannot_run_is_reported(monkeypatch):
     """Without a card the subprocess cannot compare, so the comparison runs in this process."""
-    monkeypatch.setattr(trust, "disagreement", lambda device: f"compared in this process on {device}")
+    monkeypatch.setattr(verify, "disagreement", lambda device: f"compared in this process on {device}")
     if not torch.cuda.is_available():
-        assert trust._in_other_process(0) == "compared in this process on cuda:0"
+        assert verify._in_other_process(0) == "compared in this process on cuda:0"
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    assert trust._in_other_process(0) == "the comparison with plain PyTorch failed: exit code 1"
+    assert verify._in_other_process(0) == "the comparison with plain PyTorch failed: exit code 1"
 
 
 def test_comparison_accepts_correct_and_finds_wrong_results(compiled):
     forward, backward = torch.ops.dcn.deform_conv2d, torch.ops.dcn.deform_conv2d_backward
     cpu = torch.device("cpu")
-    assert trust.disagreement(cpu) == ""
-    assert "output in float64" in trust.disagreement(cpu, lambda *a: forward(*a) * 1.001)
+    assert verify.disagreement(cpu) == ""
+    assert "output in float64" in verify.disagreement(cpu, lambda *a: forward(*a) * 1.001)
 
     def wrong_mask(*arguments):
         found = list(backward(*arguments))
         found[3][0, 0, 0, 0] += 0.1
         return found
 
-    assert "gradient of mask in float64" in trust.disagreement(cpu, backward=wrong_mask)
+    assert "gradient of mask in float64" in verify.disagreement(cpu, backward=wrong_mask)
 
     def half_is_nan(*arguments):
         return forward(*arguments) * (float("nan") if arguments[0].dtype == torch.float16 else 1)
 
-    assert "output in float16 differs from plain PyTorch's by nan" in trust.disagreement(cpu, half_is_nan)
+    assert "output in float16 differs from plain PyTorch's by nan" in verify.disagreement(cpu, half_is_nan)
 
 
 def test_windows_error_says_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,9 @@ def test_gray_frames_and_other_axes(mtdo: torch.nn.Module) -> None:
 
 def test_any_scale_and_new_frames() -> None:
     stno = api.load_network("stno_s")
-    stno.set_uses({"temporal_filter": "none"})  # with it, key frames depend on the intermediate frames around them
+    stno.set_restore_settings(
+        {"temporal_filter": "none"}
+    )  # with it, key frames depend on the intermediate frames around them
     keys = api.upscale_array(frames(np.float32), stno, scale=2.5)
     dense = api.upscale_array(frames(np.float32), stno, scale=2.5, times=[0.25, 0.75])
     assert keys.shape == (3, 40, 45, 3) and dense.shape == (7, 40, 45, 3)

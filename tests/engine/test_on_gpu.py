@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dcn import compiled, trust
+from dcn import compiled, verify
 from engine.config import Config
 from engine.restore import Options, restore
 from engine.train.ahead import on_device
@@ -75,4 +75,4 @@ def test_restoring_follows_the_cpu(make, tile) -> None:
 def test_compiled_operator_agrees_with_plain_pytorch_on_this_card() -> None:
     if not compiled.available("cuda"):
         pytest.skip(f"no compiled operator for this card: {compiled.why_not()}")
-    assert trust.why_not(0) == ""
+    assert verify.why_not(0) == ""

@@ -39,11 +39,11 @@ def test_spacing_of_released_weights(tmp_path: Path) -> None:
     parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
     with pytest.raises(InputError, match="differ in spacing, padding or temporal filter"):
         release(tmp_path / "out.safetensors", parts)
-    release(tmp_path / "out.safetensors", parts, uses={"spacing": "auto", "temporal_filter": "clean"})
-    uses = {"spacing": "auto", "padding": "reflect", "temporal_filter": "clean"}
-    assert load_network(tmp_path / "out.safetensors").uses == uses
+    release(tmp_path / "out.safetensors", parts, settings={"spacing": "auto", "temporal_filter": "clean"})
+    stored = {"spacing": "auto", "padding": "reflect", "temporal_filter": "clean"}
+    assert load_network(tmp_path / "out.safetensors").restore_settings == stored
     with pytest.raises(InputError, match=r"--spacing is for window networks, .*c\.safetensors"):
-        release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], uses={"spacing": 2})
+        release(tmp_path / "d.safetensors", [(tmp_path / "c.safetensors", 1.0)], settings={"spacing": 2})
 
 
 def test_weights_that_do_not_match_are_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
-from engine.evaluate.measure import Blend, evaluate, shown_frames
+from engine.evaluate.measure import Blend, evaluate, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
@@ -139,7 +139,7 @@ def test_baseline_of_intermediate_frames_blends_upscaled_key_frames() -> None:
 def test_only_frames_at_chosen_times_are_evaluated() -> None:
     config = space_time(times=[2 / 3])
     pair = open_source(config, "val").pairs[0]
-    assert shown_frames(pair, config) == [0, 2, 3, 5, 6]
+    assert measured_frames(pair, config) == [0, 2, 3, 5, 6]
     with pytest.raises(InputError, match=r"no true frame at 0\.5"):
         replace(config, eval=replace(config.eval, times=[0.5]))
 
@@ -147,7 +147,7 @@ def test_only_frames_at_chosen_times_are_evaluated() -> None:
 def test_clips_too_short_for_the_stride() -> None:
     config = space_time(frames=3)
     with pytest.raises(InputError, match="needs at least 4"):
-        shown_frames(open_source(config, "val").pairs[0], config)
+        measured_frames(open_source(config, "val").pairs[0], config)
 
 
 def test_paper_protocol_takes_the_mean_over_frames(tiny: Config) -> None:

@@ -102,7 +102,7 @@ def test_needed_frames() -> None:
 
 def test_result_does_not_depend_on_the_first_frame() -> None:
     network, clip = small_mtdo(), moving_clip(9, 20, 24)
-    network.set_uses({"temporal_filter": "clean"})
+    network.set_restore_settings({"temporal_filter": "clean"})
     complete = list(restore(network, clip, options=Options(workers=1)))
     assert len(complete) == 9
     for wanted in ([6], [3, 4], [0, 8], [7, 2]):
@@ -115,7 +115,7 @@ def test_result_does_not_depend_on_the_first_frame() -> None:
 def test_restore_filters_the_output_of_the_network() -> None:
     network, clip = small_mtdo(), moving_clip(5, 20, 24)
     plain = list(restore(network, clip))
-    network.set_uses({"temporal_filter": "compressed"})
+    network.set_restore_settings({"temporal_filter": "compressed"})
     method = TemporalFilter("compressed", 5, clip.size)
     method.keep((number, clip.frame(number)) for number in range(5))
     expected = list(method(range(5), iter(plain)))
@@ -130,7 +130,7 @@ def test_space_time_outputs_are_filtered_in_time_order(times: Any) -> None:
     network, clip, size = small_stno(), moving_clip(8, 20, 24), (50, 60)
     how: dict[str, Any] = {"times": times, "size": size, "options": Options(chunk=3, context=2)}
     plain = list(restore(network, clip, **how))
-    network.set_uses({"temporal_filter": "clean"})
+    network.set_restore_settings({"temporal_filter": "clean"})
     complete = list(restore(network, clip, **how))
     starts = key_positions(
         [len(gap) for gap in times]
@@ -164,7 +164,7 @@ def test_intermediate_frames_gain_from_key_frames() -> None:
 def test_one_frame_is_not_changed() -> None:
     network, clip = small_mtdo(), moving_clip(1, 20, 24)
     plain = next(iter(restore(network, clip)))
-    network.set_uses({"temporal_filter": "clean"})
+    network.set_restore_settings({"temporal_filter": "clean"})
     assert torch.equal(next(iter(restore(network, clip))), plain)
     lows = [torch.rand(3, 8, 8)]
     assert torch.allclose(filtered(lows, [bicubic_upscale(lows[0], 2)])[0], bicubic_upscale(lows[0], 2), atol=1e-6)
@@ -192,5 +192,5 @@ def test_wrong_values_are_refused() -> None:
     with pytest.raises(InputError, match="temporal_filter"):
         config_from_mapping({"network": {"name": "mtdo"}}, ["data.temporal_filter=strong"])
     with pytest.raises(InputError, match="'temporal_filter' is 'strong', expected one of none, clean, compressed"):
-        small_mtdo().set_uses({"temporal_filter": "strong"})
+        small_mtdo().set_restore_settings({"temporal_filter": "strong"})
     assert np.isfinite(flow(torch.rand(40, 40), torch.rand(40, 40)).numpy()).all()

@@ -77,8 +77,8 @@ def _keep(path: Path, card: str, verdict: str) -> None:
 
 
 def _in_other_process(index: int) -> str:
-    """The verdict of `python -m dcn.trust INDEX`, or of this process if the card accepts only one process."""
-    command = [sys.executable, "-m", "dcn.trust", str(index)]
+    """The verdict of `python -m dcn.verify INDEX`, or of this process if the card accepts only one process."""
+    command = [sys.executable, "-m", "dcn.verify", str(index)]
     environment = os.environ | {"DCN_BACKEND": "auto"}
     try:
         root = Path(__file__).parents[1]
