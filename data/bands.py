@@ -26,7 +26,7 @@ Stored = Annotated[float, Between(-1e30, 1e30)]  # units of the file
 class Bands:
     """Which bands to take and how to stretch them. The fields are the keys of `bands` in a config."""
 
-    choice: tuple[Band, ...] | None = None  # one (gray) or three (red, green, blue), from 1; null: gray or RGB already
+    choice: tuple[Band, ...] | None = None  # one (grey) or three (red, green, blue), from 1; null: grey or RGB already
     percentiles: tuple[Percent, Percent] | None = None  # (low, high) of the clip, band by band, become 0 and 1
     limits: tuple[Stored, Stored] | None = None  # (low, high) in stored units become 0 and 1; instead of percentiles
 

@@ -118,7 +118,7 @@ class CachedClip(Derived):
         if kept is not None:
             return kept
         frame = colours(self.clip.array(index))
-        if frame.shape[-1] <= self.places.shape[-1]:  # not a colour frame in a gray clip
+        if frame.shape[-1] <= self.places.shape[-1]:  # not a colour frame in a grey clip
             self.store.put(self.places, index, frame)
         return frame
 

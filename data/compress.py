@@ -70,7 +70,7 @@ class Compression:
 class CompressedClip(Derived):
     """An 8-bit clip after `compression`. The first access compresses the clip and keeps it in memory, so clips should be short.
 
-    Gray clips are compressed as RGB with equal channels. Raises InputError for other depths.
+    Grey clips are compressed as RGB with equal channels. Raises InputError for other depths.
     """
 
     def __init__(self, clip: Clip, compression: Compression) -> None:

@@ -1,6 +1,6 @@
 """Read and write image files, and convert between stored values and tensors.
 
-Stored arrays are (H, W, C), RGB order, uint8, uint16 or float32; C is 1 (gray), 2 (gray, alpha), 3, 4 (with alpha) or
+Stored arrays are (H, W, C), RGB order, uint8, uint16 or float32; C is 1 (grey), 2 (grey, alpha), 3, 4 (with alpha) or
 the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and video have separate modules.
 """
 
@@ -42,7 +42,7 @@ MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 LUMA = np.array(formulas.LUMA, np.float32)
 NO_DETAILS = Details()
-# Kind (5: gray, 6: colour), width, height and white; comments may be between them.
+# Kind (5: grey, 6: colour), width, height and white; comments may be between them.
 PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
@@ -102,7 +102,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """Decode one image of any supported kind.
 
     Returns: (H, W, C) as stored: uint8, uint16 or float32, RGB order. Palette, 1-bit and CMYK images come as
-        RGB or gray uint8; the orientation tag of a photograph is applied (JPEG, PNG, WebP, TIFF without a georeference).
+        RGB or grey uint8; the orientation tag of a photograph is applied (JPEG, PNG, WebP, TIFF without a georeference).
     Raises InputError (one line, with the path) for a missing, truncated, foreign, animated or multi-page file.
     """
     with _naming(path):
@@ -286,7 +286,7 @@ def _fits(profile: bytes | None, array: np.ndarray) -> bool:
 
 
 def rgb(array: np.ndarray) -> np.ndarray:
-    """(H, W, C) as stored -> (H, W, 3) of the same type: gray repeated, alpha dropped. A view without a copy."""
+    """(H, W, C) as stored -> (H, W, 3) of the same type: grey repeated, alpha dropped. A view without a copy."""
     bands = array.shape[-1]
     if bands in (1, 2):
         return np.broadcast_to(array[..., :1], (*array.shape[:-1], 3))
@@ -296,12 +296,12 @@ def rgb(array: np.ndarray) -> np.ndarray:
 
 
 def colours(array: np.ndarray) -> np.ndarray:
-    """(H, W, C) as stored -> its first band (gray) or its first three bands, without alpha. A view."""
+    """(H, W, C) as stored -> its first band (grey) or its first three bands, without alpha. A view."""
     return array[..., :1] if array.shape[-1] <= 2 else rgb(array)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """(H, W, C) as stored -> (3, H, W) float32 in [0, 1]: gray repeated, alpha dropped, 0..255 or 0..65535 scaled."""
+    """(H, W, C) as stored -> (3, H, W) float32 in [0, 1]: grey repeated, alpha dropped, 0..255 or 0..65535 scaled."""
     return to_float(to_planes(array))
 
 
@@ -326,7 +326,7 @@ def to_uint8(frames: Tensor) -> np.ndarray:
 def from_tensor(frames: Tensor, dtype: np.dtype, channels: int = 3) -> np.ndarray:
     """(..., 3, H, W) in [0, 1] -> (..., H, W, channels) of uint8, uint16 (rounded, clamped) or float32 (as it is).
 
-    channels: 3, or 1 for the mean of the three (a gray frame that was repeated comes back as it was).
+    channels: 3, or 1 for the mean of the three (a grey frame that was repeated comes back as it was).
     """
     dtype = np.dtype(dtype)
     values = frames.detach().movedim(-3, -1)

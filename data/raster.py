@@ -120,7 +120,7 @@ class RasterInfo:
 
     @property
     def plain(self) -> bool:
-        """Whether this is a gray or RGB image of 8 or 16 bits without further metadata."""
+        """Whether this is a grey or RGB image of 8 or 16 bits without further metadata."""
         said = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None

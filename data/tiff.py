@@ -141,7 +141,7 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
 def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """A page as in `read`, and where its values are measured, (H, W, C) bool, by nodata, a mask and NaN; None: everywhere.
 
-    Only gray and RGB are looked at: in palettes and inverted gray, nodata is no value of the array that is returned.
+    Only grey and RGB are looked at: in palettes and inverted grey, nodata is no value of the array that is returned.
     """
     with _opened(path) as file:
         number = _pages(file)[0] if page is None else page
@@ -232,7 +232,7 @@ def _finite(array: np.ndarray) -> np.ndarray:
 
 
 def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """Convert palette and CMYK to RGB and undo inverted gray; ValueError for colour spaces that need a profile."""
+    """Convert palette and CMYK to RGB and undo inverted grey; ValueError for colour spaces that need a profile."""
     kind, known = page.photometric, tifffile.PHOTOMETRIC
     if kind == known.PALETTE and page.colormap is not None:
         return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)

@@ -77,19 +77,19 @@ def upscale_array(
     """Super-resolve the frames of a video.
 
     Args:
-        frames: (T, H, W, 3) RGB, or (T, H, W) gray with `channel_axis=None`: uint8, uint16 (full range), or float32 or
+        frames: (T, H, W, 3) RGB, or (T, H, W) grey with `channel_axis=None`: uint8, uint16 (full range), or float32 or
             float64 in [0, 1]. STNO needs at least two frames.
         network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
         scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale (mtdo_s 4, mtdo_s_x2 2),
             STNO takes any.
         times: STNO only: ascending times in (0, 1) of new frames in each gap between two frames; 0.5 doubles the frame rate.
-        channel_axis: axis of the colours; None: gray frames.
+        channel_axis: axis of the colours; None: grey frames.
         padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: the weights' own.
         tile: process tiles of this many input pixels a side; "auto": only if memory requires it; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
         device: None: the network's device; "cuda" moves it to the GPU.
 
-    Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for gray frames, in the
+    Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for grey frames, in the
         type of `frames`, clipped to its range.
 
     Raises InputError for frames, scales or times that the network cannot take.
@@ -120,7 +120,7 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
         expected = "(T, H, W)" if channel_axis is None else "four axes with the colours at channel_axis"
         raise InputError(
             f"frames: expected {expected}, got shape {frames.shape}: a single image needs a first axis (image[None]), "
-            "gray frames channel_axis=None"
+            "grey frames channel_axis=None"
         )
     stack = frames[..., None] if channel_axis is None else np.moveaxis(frames, channel_axis, -1)
     if channel_axis is not None and stack.shape[-1] != 3:

@@ -87,7 +87,7 @@ def score(found: Array, boxes: Sequence[BoxLike], scale: float = 1.0) -> Detecti
 
 
 def detection_count(frames: Sequence[Array], boxes: Sequence[Sequence[BoxLike]], scale: float = 1.0) -> DetectionCount:
-    """The count over a clip: gray frames, the boxes of each in ground-truth pixels, ground-truth pixels per pixel."""
+    """The count over a clip: grey frames, the boxes of each in ground-truth pixels, ground-truth pixels per pixel."""
     counts: Iterable[DetectionCount] = (
         score(found, there, scale) for found, there in zip(detect(frames), boxes, strict=True)
     )

@@ -92,7 +92,7 @@ class TemporalMeter:
 
 
 class _Frame:
-    """One frame for both measures: colour (H, W, 3) float32 in [0, 1] and gray (H, W) uint8, both of 8 bits."""
+    """One frame for both measures: colour (H, W, 3) float32 in [0, 1] and grey (H, W) uint8, both of 8 bits."""
 
     def __init__(self, frame: Tensor) -> None:
         colour = planes(frame, channel="rgb") / 255
@@ -111,7 +111,7 @@ def warping_error(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:
 
 
 def flow(first: Array, second: Array) -> Array:
-    """Farneback's flow between two gray frames (H, W) uint8 -> (H, W, 2) as (dx, dy) in pixels."""
+    """Farneback's flow between two grey frames (H, W) uint8 -> (H, W, 2) as (dx, dy) in pixels."""
     blank = np.zeros((*first.shape, 2), np.float32)
     return np.asarray(cv2.calcOpticalFlowFarneback(first, second, blank, **FARNEBACK))  # type: ignore[call-overload]
 

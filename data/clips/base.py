@@ -80,7 +80,7 @@ class Clip(ABC):
     @property
     @abstractmethod
     def channels(self) -> int:
-        """1 for gray, 3 for colour (alpha does not count)."""
+        """1 for grey, 3 for colour (alpha does not count)."""
 
     @abstractmethod
     def array(self, index: int) -> np.ndarray:

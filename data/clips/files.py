@@ -99,7 +99,7 @@ class _StoredClip(Clip):
 
     @property
     def colourless_bands(self) -> int:
-        """Number of bands if they are too many for gray or RGB with or without transparency; else 0."""
+        """Number of bands if they are too many for grey or RGB with or without transparency; else 0."""
         info = self._info
         return info.bands if info.bands > 4 or (info.bands == 4 and not info.alpha) else 0
 

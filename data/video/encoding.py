@@ -173,7 +173,7 @@ class Encoding:
         return options | wanted
 
     def picture(self, array: np.ndarray, pix_fmt: str) -> Any:
-        """Convert (H, W, 3) uint8 or uint16 RGB, or (H, W, 1) gray, to a frame for the encoder."""
+        """Convert (H, W, 3) uint8 or uint16 RGB, or (H, W, 1) grey, to a frame for the encoder."""
         array = np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
         frame = av.VideoFrame.from_ndarray(
             np.ascontiguousarray(array), format="rgb24" if array.dtype == np.uint8 else "rgb48le"

@@ -108,7 +108,7 @@ class VideoFile:
         return {**self.__dict__, **empty}
 
     def array(self, index: int) -> np.ndarray:
-        """(H, W, C) uint8 or uint16, RGB or gray, upright. InputError where the frame cannot be decoded."""
+        """(H, W, C) uint8 or uint16, RGB or grey, upright. InputError where the frame cannot be decoded."""
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]

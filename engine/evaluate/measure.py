@@ -221,7 +221,7 @@ class ClipMeter:
             self.keep(restored, self.folder / "frames" / self.pair.name / name)
 
     def remember(self, restored: RestoredFrame, boxes: list[Any]) -> None:
-        """Keep a gray frame for the detector, which needs the full clip; at most DETECTED frames."""
+        """Keep a grey frame for the detector, which needs the full clip; at most DETECTED frames."""
         if not self.settings.detect or len(self.boxes) >= DETECTED:
             return
         shown = {

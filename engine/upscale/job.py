@@ -84,7 +84,7 @@ class ClipJob(ClipOutput):
         array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
         if (holes := self.clip.holes(self.place(index)[0])) is not None:
             source, valid = holes
-            if self.kind == "video":  # black; gray clips have three equal channels
+            if self.kind == "video":  # black; grey clips have three equal channels
                 source = np.zeros((*source.shape[:2], 3), source.dtype)
                 valid = np.repeat(valid, 3 // valid.shape[-1], -1)
             array = with_holes(array, source, valid)

@@ -254,7 +254,7 @@ def test_icc_profiles_are_read_and_kept(tmp_path, suffix):
     write_image(tmp_path / f"out{suffix}", picture, details=Details(profile))
     with Image.open(tmp_path / f"out{suffix}") as image:
         assert image.info["icc_profile"] == profile
-    # An RGB profile does not apply to gray images
+    # An RGB profile does not apply to grey images
     write_image(tmp_path / f"gray{suffix}", picture[..., :1], details=Details(profile))
     assert read_details(tmp_path / f"gray{suffix}").profile is None
     if suffix in (".png", ".tif"):

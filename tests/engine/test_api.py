@@ -86,7 +86,7 @@ def test_any_scale_and_new_frames() -> None:
     ("array", "keywords", "message"),
     [
         (frames()[0], {}, r"a single image needs a first axis"),
-        (frames(np.float32, channels=()), {}, r"gray frames channel_axis=None"),
+        (frames(np.float32, channels=()), {}, r"grey frames channel_axis=None"),
         (frames(channels=(4,)), {}, r"expected 3 colours along axis -1, got 4"),
         (frames().astype(np.int64), {}, r"got int64"),
         (frames().tolist(), {}, r"expected a NumPy array, got list"),

@@ -152,7 +152,7 @@ def test_type_metadata_and_missing_values_are_preserved(tmp_path, weight, case):
     upscale(Request(source, target, weight, precision="fp32"))
     with rasterio.open(source) as before, rasterio.open(target) as out:
         for fact in ("dtypes", "crs", "count", "scales", "offsets", "units", "descriptions", "colorinterp"):
-            if (fact, case["layout"]) != ("colorinterp", "cog"):  # GDAL calls a first undefined band gray
+            if (fact, case["layout"]) != ("colorinterp", "cog"):  # GDAL calls a first undefined band grey
                 assert getattr(out, fact) == getattr(before, fact), fact
         assert out.tags() == before.tags() and out.shape == (80, 112)
         assert out.transform == before.transform @ Affine.scale(0.5)
