@@ -1,8 +1,9 @@
-"""The documentation: Python examples run, and links point to existing files."""
+"""The documentation: Python examples run, links point to existing files and sections, commands to existing files and options."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,12 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")]
+PAGES += [ROOT / "checkpoints" / "README.md", ROOT / "data" / "samples" / "README.md"]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+COMMAND = re.compile(
+    r"\b(?:python3?|pytest|torchrun --nproc_per_node \w+) +(?:-m +(?P<module>[\w.]+)|(?P<path>[\w/]+\.py))(?P<rest>.*)"
+)
 
 
 def test_python_example_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,16 +36,48 @@ def sections(page: Path) -> set[str]:
 
 
 def test_links_point_to_existing_files_and_sections() -> None:
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("experiments/*.md")]
-    pages += [ROOT / "checkpoints" / "README.md", ROOT / "data" / "samples" / "README.md"]
     broken = []
-    for page in pages:
+    for page in PAGES:
         for target in re.findall(r"\]\((?!http)([^)\s]+)\)", page.read_text(encoding="utf-8")):
             path, _, section = target.partition("#")
             file = page.parent / path if path else page
             if not file.exists() or (section and section not in sections(file)):
                 broken.append(f"{page.relative_to(ROOT)}: {target}")
-    assert len(pages) > 15 and not broken
+    assert len(PAGES) > 15 and not broken
+
+
+def test_the_readme_names_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name})" not in text] == []
+
+
+def commands(page: Path) -> Iterator[tuple[str, str]]:
+    """(file, options and arguments) of the commands on a page that run a script, module or test of the repository."""
+    text = page.read_text(encoding="utf-8")
+    code = [body.replace("\\\n", " ") for language, body in BLOCK.findall(text) if language in ("", "sh")]
+    code += [inline.replace("\n", " ") for inline in re.findall(r"`([^`]+)`", BLOCK.sub("", text))]
+    for match in COMMAND.finditer("\n".join(code)):
+        file = match["path"] or match["module"].replace(".", "/")
+        if file not in ("pytest", "pip", "venv"):
+            yield file, re.split(r"\s#|[|&;]", match["rest"])[0]
+
+
+def test_commands_name_existing_files_and_options() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py") if ".venv" not in path.parts)
+    made = {"configs/three.yaml"}  # by the reader
+    wrong, count = [], 0
+    for page in PAGES:
+        for file, rest in commands(page):
+            count += 1
+            found = [name for name in (file, f"{file}.py", f"{file}/__main__.py") if (ROOT / name).is_file()]
+            files = set(
+                re.findall(r"(?:tests|experiments|configs|checkpoints)/[\w/]+\.(?:py|yaml|safetensors)\b", rest)
+            )
+            missing = [name for name in files - made if not (ROOT / name).exists()]
+            unknown = [word for word in re.findall(r"(?<= )--[a-z][\w-]*", rest) if f'"{word}"' not in sources]
+            if missing or unknown or not found:
+                wrong.append(f"{page.relative_to(ROOT)}: {file}{rest}")
+    assert count > 100 and not wrong
 
 
 def test_network_of_the_architecture_page() -> None:
