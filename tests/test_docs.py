@@ -46,6 +46,17 @@ def test_links_point_to_existing_files_and_sections() -> None:
     assert len(PAGES) > 15 and not broken
 
 
+def test_named_source_files_exist() -> None:
+    folders = "engine|data|models|dcn|metrics|losses|tests|benchmarks|experiments"
+    made = {"models/three.py"}  # by the reader of docs/architecture.md
+    names = [
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(rf"`((?:{folders})/[\w/.]+)`", page.read_text(encoding="utf-8"))
+    ]
+    assert len(names) > 30 and [pair for pair in names if pair[1] not in made and not (ROOT / pair[1]).exists()] == []
+
+
 def test_the_readme_names_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name})" not in text] == []
