@@ -9,6 +9,7 @@ from engine.config.load import (
     read_yaml,
 )
 from engine.config.schema import (
+    LR_TERMS,
     MAX_SCALE,
     OPERATOR_TERMS,
     Config,
@@ -22,6 +23,7 @@ from engine.config.schema import (
 )
 
 __all__ = [
+    "LR_TERMS",
     "MAX_SCALE",
     "OPERATOR_TERMS",
     "Config",

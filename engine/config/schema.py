@@ -5,7 +5,7 @@ The keys of networks are in their own dataclasses, those of simulated data in da
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import models
@@ -90,14 +90,15 @@ class LossConfig:
 
     kind: Literal["l1", "charbonnier"] = "l1"
     epsilon: Annotated[float, Between(0, 1)] = 1e-3  # Charbonnier: sqrt(d^2 + epsilon^2)
-    # space-time networks with flows: weights of the terms of `OPERATOR_TERMS`
+    # space-time networks with flows: weights of further terms; lr_*: of LR frames (`LR_LOSSES` of engine/train/objectives.py)
     lr_intermediate: Weight = 0.0  # intermediate LR frames against the downscaled truth
     lr_census: Weight = 0.0  # the same with the census transform
     lr_warp: Weight = 0.0  # each key frame warped by its flow, compared with the frame that the flow points to
     flow_smoothness: Weight = 0.0  # edge-aware smoothness of the flows
 
 
-OPERATOR_TERMS = ("lr_intermediate", "lr_census", "lr_warp", "flow_smoothness")  # keys of LossConfig
+LR_TERMS = tuple(key.name for key in fields(LossConfig) if key.name.startswith("lr_"))
+OPERATOR_TERMS = (*LR_TERMS, "flow_smoothness")  # of the interpolation operator
 
 
 @dataclass

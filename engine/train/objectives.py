@@ -5,7 +5,8 @@ An objective is an `nn.Module` around the network, so that DistributedDataParall
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +14,23 @@ from torch import Tensor, nn
 import losses
 from data.degrade import imresize
 from data.media import to_float
-from engine.config import OPERATOR_TERMS, Config, LossConfig
+from engine.config import LR_TERMS, OPERATOR_TERMS, Config, LossConfig
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork
 from models.flow import Flows, warp
+
+
+class LRFrames(NamedTuple):
+    """LR frames in [0, 1] that the losses in `LR_LOSSES` compare.
+
+    keys: (B, T, 3, h, w).   intermediate: made by the network, (B, (T-1) * K, 3, h, w).   target: their truth.   flows: as in
+    `SpaceTimeOutput`.
+    """
+
+    keys: Tensor
+    intermediate: Tensor
+    target: Tensor
+    flows: Flows
 
 
 class Objective(nn.Module):
@@ -62,18 +76,13 @@ class SpaceTimeObjective(Objective):
     def operator_terms(self, lr: Tensor, gt: Tensor, intermediate: Tensor, flows: Flows) -> dict[str, Tensor]:
         """Terms of the intermediate LR frames (B, (T-1) * K, 3, h, w) and of their flows."""
         config = self.config
+        weights = {name: getattr(config, name) for name in LR_TERMS if getattr(config, name)}
         terms: dict[str, Tensor] = {}
-        if config.lr_intermediate or config.lr_census or config.lr_warp:
+        if weights:
             true = intermediate_frames(gt, intermediate.shape[1] // (lr.shape[1] - 1)).flatten(0, 1)
             target = imresize(true, size=(lr.shape[-2], lr.shape[-1])).clamp(0, 1).view_as(intermediate)
-            if config.lr_intermediate:
-                terms["lr_intermediate"] = config.lr_intermediate * losses.charbonnier(
-                    intermediate, target, config.epsilon
-                )
-            if config.lr_census:
-                terms["lr_census"] = config.lr_census * losses.census(intermediate, target)
-            if config.lr_warp:
-                terms["lr_warp"] = config.lr_warp * warping_loss(lr, target, flows, config.epsilon)
+            frames = LRFrames(lr, intermediate, target, flows)
+            terms |= {name: weight * LR_LOSSES[name](frames, config) for name, weight in weights.items()}
         if config.flow_smoothness:
             images = intermediate.detach().flatten(0, 1)
             both = [losses.flow_smoothness(flow.flatten(0, 1), images) for flow in (flows.t_0, flows.t_1)]
@@ -107,6 +116,14 @@ def intermediate_frames(frames: Tensor, per_gap: int) -> Tensor:
     return frames[:, keep]
 
 
+# Losses of LR frames by the key of their weight in LossConfig
+LR_LOSSES: dict[str, Callable[[LRFrames, LossConfig], Tensor]] = {
+    "lr_intermediate": lambda lr, config: losses.charbonnier(lr.intermediate, lr.target, config.epsilon),
+    "lr_census": lambda lr, config: losses.census(lr.intermediate, lr.target),
+    "lr_warp": lambda lr, config: warping_loss(lr.keys, lr.target, lr.flows, config.epsilon),
+}
+
+
 def build_objective(network: Network, config: Config) -> Objective:
     """The objective for the network's kind. Raises `InputError` for loss terms that the network does not support."""
     loss, name = config.loss, config.network.name
@@ -116,7 +133,7 @@ def build_objective(network: Network, config: Config) -> Objective:
         raise InputError(
             f"config key 'train.stages': operator_only is not for '{name}', which has no operator: remove it"
         )
-    if operator_only and not (loss.lr_intermediate or loss.lr_census or loss.lr_warp):
+    if operator_only and not any(getattr(loss, key) for key in LR_TERMS):
         raise InputError(
             "config key 'train.stages': an operator_only stage needs a loss of its frames: set loss.lr_warp and loss.lr_intermediate"
         )
