@@ -15,6 +15,7 @@ from errors import InputError
 from settings import Between, check_fields
 
 USUAL = (0.1, 99.9)  # default percentiles that map to black and white
+LEAST_RANGE = 0.25  # floats from 0 to 1 that differ by less (reflectances, backscatter) are stretched
 DARK = 2**14  # 16-bit frames whose values all stay at or below this hold fewer bits
 
 Band = Annotated[int, Between(1, 10_000)]
@@ -58,7 +59,7 @@ class BandMap:
     def fit(cls, bands: Bands, frames: Sequence[np.ndarray], dtype: np.dtype, source: str) -> BandMap:
         """Limits from some (H, W, C) frames of a clip, missing values NaN; `source` names it in messages."""
         present = frames[0].shape[-1]
-        choice = bands.choice or ((1, 2, 3) if present >= 3 else (1,))
+        choice = bands.choice or ((1, 2, 3) if present >= 3 else (1,))  # the callers refuse more bands
         if max(choice) > present:
             raise InputError(f"{source}: has {present} band(s), band {max(choice)} was chosen")
         picked = tuple(number - 1 for number in choice)
@@ -69,9 +70,7 @@ class BandMap:
             low, high = (np.full(len(picked), limit, np.float32) for limit in bands.limits)
         else:
             values = np.concatenate([frame[..., picked].reshape(-1, len(picked)) for frame in frames])
-            low, high = np.nanpercentile(values, bands.percentiles, axis=0).astype(np.float32)
-        if not (high > low).all():
-            raise InputError(f"{source}: a band is constant ({low.min():g}) and cannot be stretched; set bands.limits")
+            low, high = _percentiles(values, bands.percentiles)
         return cls(picked, dtype, low, high)
 
     def apply(self, array: np.ndarray) -> np.ndarray:
@@ -95,6 +94,17 @@ class BandMap:
             return array.astype(self.dtype)
         limits = np.iinfo(self.dtype)
         return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(self.dtype)
+
+
+def _percentiles(values: np.ndarray, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of (values, bands), float32. For a constant band the upper limit is one unit above the value."""
+    empty = np.isnan(values).all(axis=0) if values.dtype.kind == "f" else np.zeros(values.shape[1], bool)
+    low, high = np.nanpercentile(np.where(empty, 0, values), share, axis=0).astype(np.float32)
+    constant = ~(high > low)
+    if constant.any():
+        known = np.where(empty, 0, values)
+        low, high = (np.where(constant, end(known, axis=0), now) for end, now in ((np.nanmin, low), (np.nanmax, high)))
+    return low.astype(np.float32), np.where(high > low, high, low + 1).astype(np.float32)
 
 
 def hint(array: np.ndarray) -> str | None:

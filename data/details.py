@@ -71,6 +71,12 @@ class Details:
         exif = None if self.exif is None else _enlarged_exif(self.exif, size, scale, turned)
         return replace(self, dpi=dpi, exif=exif, xmp=None if self.xmp is None else _upright_xmp(self.xmp))
 
+    @property
+    def profile_colours(self) -> str:
+        """The colours that the ICC profile describes: gray, RGB, CMYK, Lab ..."""
+        space = (self.profile or b"")[16:20].decode("latin-1").strip()
+        return {"GRAY": "gray"}.get(space, space or "no known colours")
+
     def holdable(self, suffix: str) -> Details:
         """The part that a file with this suffix can hold. Texts are left to the writers."""
         suffix = _usual(suffix)

@@ -32,9 +32,13 @@ from errors import InputError
 
 WRITTEN_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".apng"}
-UNREAD_SUFFIXES = frozenset(
-    (".heic", ".heif", ".avif", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".hdr", ".pfm", ".pam", ".dng", ".cr2", ".nef", ".arw",
-     ".img", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".hdf", ".dcm", ".tga", ".ico", ".npy", ".npz")
+RASTER_SUFFIXES = frozenset(
+    (".img", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".he5", ".hdf", ".hdf5", ".asc", ".ntf", ".nitf", ".grb", ".grib",
+     ".grib2", ".hgt", ".dem", ".dt0", ".dt1", ".dt2", ".ers", ".ecw", ".sid", ".rst", ".fits")
+)  # fmt: skip
+UNREAD_SUFFIXES = RASTER_SUFFIXES | frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".jxr", ".psd", ".xcf", ".svg", ".pdf", ".eps", ".exr", ".hdr", ".pfm", ".pam", ".dng",
+     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz")
 )  # fmt: skip
 ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")

@@ -22,7 +22,9 @@ from errors import InputError
 
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
 SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
+MOST_CLASSES = 64  # colours of a georeferenced palette; one with more is a picture
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
+JPEG_2000_SUFFIXES = (".jp2", ".j2k", ".jpf", ".jpx")
 JPEG_2000 = (b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")
 
 
@@ -86,6 +88,7 @@ class RasterInfo:
 
     bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
     palette: (entries, 4) RGBA of the only band, which is then read as three bands.   inverted: 0 is white.
+    classes: colours of class numbers, which must not be interpolated.   premultiplied: stored colours are multiplied by alpha.
     """
 
     size: tuple[int, int]
@@ -107,7 +110,9 @@ class RasterInfo:
     cog: bool = False
     place: dict[str, Any] = field(default_factory=dict)  # crs, transform, gcps, rpcs
     palette: np.ndarray | None = None
+    classes: dict[int, tuple[int, ...]] | None = None
     inverted: bool = False
+    premultiplied: bool = False
     opacity: int | None = None  # the band with alpha, also if the result has none
     alpha_info: dict[str, Any] = field(default_factory=dict)  # scale, offset, unit and name of alpha
 
@@ -124,7 +129,7 @@ class RasterInfo:
         said = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
-        return simple and not missing and not said
+        return simple and not missing and not said and self.classes is None
 
 
 class Raster:
@@ -174,6 +179,8 @@ class Raster:
             values = np.moveaxis(colours, -1, 0)[[band - 1 for band in bands]]
             return Block(values, None if valid.all() else np.broadcast_to(valid, values.shape))
         values = file.read(bands, **where)
+        if self.info.premultiplied and self.info.opacity not in bands:
+            values = tiff.straight(values, file.read(self.info.opacity, **_of_one_band(where))[None])
         valid = self._unmasked(file, bands, where)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values)
@@ -205,7 +212,9 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
     from rasterio.enums import ColorInterp, MaskFlags
 
     _check_values(file, path)
-    if (palette := _palette(file, path)) is not None:
+    place, palette = _place(file, path), _palette(file, path)
+    classes = file.colormap(1) if palette is not None and choice is None and _are_classes(file, place) else None
+    if palette is not None and classes is None:
         return _colours_of_palette(file, choice, palette, path)
     dtype, alpha = np.dtype(file.dtypes[0]), _alpha_band(file)
     if choice is not None and max(choice) > file.count:
@@ -237,8 +246,13 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
         profile=base64.b64decode(icc) if icc else None,
         overviews=tuple(file.overviews(bands[0])),
         cog=structure.get("LAYOUT") == "COG",
-        place=_place(file, path),
+        place=place,
+        classes=classes,
         inverted=file.driver == "GTiff" and tiff.describe(path).kind == "MINISWHITE",
+        premultiplied=dtype.kind == "u"
+        and opacity is not None
+        and file.driver == "GTiff"
+        and tiff.describe(path).premultiplied,
         opacity=opacity,
         alpha_info={} if alpha is None else _band_info(file, alpha),
     )
@@ -284,6 +298,13 @@ def _palette(file: Any, path: Path) -> np.ndarray | None:
     for number, colour in file.colormap(1).items():
         table[number] = colour
     return table
+
+
+def _are_classes(file: Any, place: dict[str, Any]) -> bool:
+    """Whether a palette holds classes (land cover) and not the colours of a picture: the file is georeferenced and uses few."""
+    georeferenced = any(place.get(key) is not None for key in ("transform", "gcps", "rpcs", "crs"))
+    sample = file.read(1, out_shape=(min(file.height, 1024), min(file.width, 1024)))
+    return georeferenced and len(np.unique(sample)) <= MOST_CLASSES
 
 
 def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> RasterInfo:

@@ -50,7 +50,8 @@ class RasterWriter:
                 self._flush_mask(final=True)
             if self.info.overviews and not self.info.cog:
                 with rasterio.open(self.path, "r+") as file:
-                    file.build_overviews(list(self.info.overviews), rasterio.enums.Resampling.average)
+                    how = rasterio.enums.Resampling.nearest if self.info.classes else rasterio.enums.Resampling.average
+                    file.build_overviews(list(self.info.overviews), how)
             if self.info.cog:
                 self._as_cog()
 
@@ -97,7 +98,7 @@ class RasterWriter:
 
         info, (height, width) = self.info, self.size
         rgb = self._colours()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-        photometric = "RGB" if rgb else "MINISWHITE" if info.inverted else "MINISBLACK"
+        photometric = "RGB" if rgb else "PALETTE" if info.classes else "MINISWHITE" if info.inverted else "MINISBLACK"
         options: dict[str, Any] = {
             "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": info.dtype.name,
             "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if info.alpha == self.count else "NO",
@@ -121,7 +122,9 @@ class RasterWriter:
 
         info, file = self.info, self._file
         numbers = info.numbers[: len(info.bands)]
-        if ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
+        if info.classes:
+            file.write_colormap(1, info.classes)
+        elif ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()
         for space, tags in info.tags.items():
             file.update_tags(**({"ns": space} if space else {}), **self._enlarged(tags))
@@ -166,7 +169,16 @@ class RasterWriter:
         plain = self.path.with_suffix(".plain.tif")
         self.path.rename(plain)
         predictor = "NO" if self.info.bits else "YES"
-        copy(str(plain), str(self.path), driver="COG", COMPRESS="DEFLATE", PREDICTOR=predictor, BIGTIFF="IF_SAFER")
+        options = {"OVERVIEW_RESAMPLING": "NEAREST"} if self.info.classes else {}
+        copy(
+            str(plain),
+            str(self.path),
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR=predictor,
+            BIGTIFF="IF_SAFER",
+            **options,
+        )
         plain.unlink()
 
 

@@ -84,7 +84,7 @@ def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
 class Description:
     """Facts from the headers. kind: name of the photometric interpretation (MINISBLACK, RGB, PALETTE, ...).
 
-    holes: values may be missing, according to nodata or a mask.
+    holes: values may be missing, according to nodata or a mask.   premultiplied: colours are multiplied by alpha.
     """
 
     pages: int
@@ -93,6 +93,7 @@ class Description:
     orientation: int
     georeferenced: bool
     holes: bool
+    premultiplied: bool
 
 
 def describe(path: str | Path) -> Description:
@@ -101,7 +102,10 @@ def describe(path: str | Path) -> Description:
         holes = GDAL_NODATA in page.tags or any(frame.aspage().subfiletype & 0b100 for frame in file.pages)
         kind = getattr(page.photometric, "name", str(page.photometric))
         georeferenced = any(code in page.tags for code in (PIXEL_SCALE, TRANSFORMATION))
-        return Description(len(_pages(file)), kind, page.bitspersample, _orientation(page), georeferenced, holes)
+        multiplied = tuple(page.extrasamples) == (1,)
+        return Description(
+            len(_pages(file)), kind, page.bitspersample, _orientation(page), georeferenced, holes, multiplied
+        )
 
 
 def _turn(page: tifffile.TiffPage) -> int:
@@ -252,9 +256,13 @@ def _straight(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
     """Divide integer colours that are multiplied by their alpha (associated alpha) by it."""
     if tuple(page.extrasamples) != (1,) or array.dtype.kind != "u":
         return array
-    top, alpha = np.iinfo(array.dtype).max, array[..., -1:].astype(np.float64)
-    colours = np.rint(array[..., :-1] * (top / np.maximum(alpha, 1))).clip(0, top)
-    return np.concatenate([colours.astype(array.dtype), array[..., -1:]], axis=-1)
+    return np.concatenate([straight(array[..., :-1], array[..., -1:]), array[..., -1:]], axis=-1)
+
+
+def straight(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours that are multiplied by `alpha`, both of the same unsigned type and shapes that broadcast, without it."""
+    top = np.iinfo(colours.dtype).max
+    return np.rint(colours * (top / np.maximum(alpha.astype(np.float64), 1))).clip(0, top).astype(colours.dtype)
 
 
 def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:

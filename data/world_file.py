@@ -24,7 +24,15 @@ def suffix(image: str) -> str:
 
 def find(path: Path) -> Path | None:
     """The world file of a picture, or None."""
-    return next((place for place in _candidates(path) if place.is_file()), None)
+    return next((place for place in _candidates(path) if _is_file(place)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Like `Path.is_file`; False for a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _candidates(path: Path) -> Iterator[Path]:
@@ -39,7 +47,7 @@ def reference(path: Path) -> bytes | None:
     if find(path) is None:
         return None
     places = (path.with_suffix(ending) for ending in (REFERENCE, REFERENCE.upper()))
-    return next((place.read_bytes() for place in places if place.is_file()), None)
+    return next((place.read_bytes() for place in places if _is_file(place)), None)
 
 
 def read(path: Path) -> GeoTags | None:

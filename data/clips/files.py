@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from data import tiff
-from data.bands import USUAL, BandMap, Bands
+from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
 from data.clips.base import Clip
 from data.details import Details
 from data.media import IMAGE_SUFFIXES, ImageInfo, colours, page_numbers, probe, read_details, read_geo, read_measured
@@ -87,6 +87,8 @@ class _StoredClip(Clip):
     def band_map(self) -> BandMap | None:
         if self.bands is None:
             return None
+        if self.bands.choice is None:
+            self._check_colours(self._info.bands, self.source(0))
         return BandMap.fit(self.bands, self._known_values(), self._info.dtype, self.source(0))
 
     def _known_values(self) -> list[np.ndarray]:
@@ -98,18 +100,26 @@ class _StoredClip(Clip):
         return frames
 
     @property
+    @abstractmethod
+    def from_tiff(self) -> bool:
+        """Whether the frames are TIFF files or pages, which may hold measured values."""
+
+    @property
     def colourless_bands(self) -> int:
         """Number of bands if they are too many for grey or RGB with or without transparency; else 0."""
         info = self._info
         return info.bands if info.bands > 4 or (info.bands == 4 and not info.alpha) else 0
 
     def stretch_by_default(self) -> str | None:
-        """Stretch values that are neither 8 nor 16 bits nor in the range 0 to 1, as scenes are. Returns a message if so."""
-        if self.bands is not None or self._info.bits < 32:
+        """Stretch the values of TIFF files that do not fill the range of 8 or 16 bits, or 0 to 1, as scenes are. Returns a
+        message if so.
+        """
+        if self.bands is not None or self._info.bits == 8 or not self.from_tiff:
             return None
         frames = self._known_values()
         low, high = min(map(np.nanmin, frames)), max(map(np.nanmax, frames))
-        if not np.isfinite([low, high]).all() or (low >= -1 and high <= 2):
+        filled = high >= DARK if self._info.bits == 16 else low >= -1 and high <= 2 and high - low >= LEAST_RANGE
+        if not np.isfinite([low, high]).all() or filled:
             return None
         self.bands = Bands(percentiles=USUAL)
         self.__dict__.pop("band_map", None)  # cached without a stretch
@@ -143,11 +153,17 @@ class _StoredClip(Clip):
             raise InputError(
                 f"{source}: {bits} bits per value, the clip's first frame has {info.bits}; convert one of them"
             )
-        if self.bands is None and array.shape[-1] > 3 and not info.alpha:
-            raise InputError(
-                f"{source}: has {array.shape[-1]} bands; choose one or three of them (for example bands.choice=[3,2,1])"
-            )
+        if self.bands is None:
+            self._check_colours(array.shape[-1], source)
+        elif array.shape[-1] != info.bands:
+            raise InputError(f"{source}: has {array.shape[-1]} band(s), the clip's first frame has {info.bands}")
         return array
+
+    def _check_colours(self, bands: int, source: str) -> None:
+        if bands > 4 or (bands == 4 and not self._info.alpha):
+            raise InputError(
+                f"{source}: has {bands} bands; choose one or three of them (for example bands.choice=[3,2,1])"
+            )
 
 
 class FolderClip(_StoredClip):
@@ -216,6 +232,10 @@ class FolderClip(_StoredClip):
             self._coloured |= info.bands >= 3
             self._transparent |= info.alpha and info.bands in (2, 4)
 
+    @property
+    def from_tiff(self) -> bool:
+        return self.paths[0].suffix.lower() in (".tif", ".tiff")
+
     def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.paths[index])
 
@@ -253,6 +273,10 @@ class TiffStackClip(_StoredClip):
     @cached_property
     def _info(self) -> ImageInfo:
         return probe(self.path)
+
+    @property
+    def from_tiff(self) -> bool:
+        return True
 
     def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.path, self._pages[index])

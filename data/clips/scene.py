@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data import tiff
-from data.bands import DARK, USUAL, Bands
+from data.bands import DARK, LEAST_RANGE, USUAL, Bands
 from data.clips.base import Clip
 from data.raster import Block, Raster, RasterInfo
 from data.validity import filled
@@ -81,6 +81,11 @@ class SceneClip(Clip):
             )
         if left := tiff.kinds_of_details(self.path):
             notes.append(f"'{self.path.name}': left out of the GeoTIFF: {', '.join(left)}")
+        if self.info.classes:
+            notes.append(
+                f"'{self.path.name}': the numbers of its palette are taken for classes and enlarged by nearest neighbour (to restore "
+                "it as a picture, convert it with gdal_translate -expand rgb)"
+            )
         if self.info.palette is not None:
             notes.append(f"'{self.path.name}': its palette is converted to RGB")
         return notes
@@ -88,7 +93,7 @@ class SceneClip(Clip):
     @property
     def stretched(self) -> str | None:
         """A message if the scene was stretched by default, else None."""
-        if self.bands.limits or self.bands.percentiles or self._range_of_type:
+        if self.bands.limits or self.bands.percentiles or self._range_of_type or self.info.classes:
             return None
         low, high = sorted(self.limits, key=np.max)
         return (
@@ -114,7 +119,7 @@ class SceneClip(Clip):
         if info.dtype == np.uint16:
             top = 2.0 ** (info.bits or 16)
             return (0.0, top - 1) if values.max() >= min(DARK, top / 4) else None
-        if info.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2:
+        if info.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2 and np.ptp(values) >= LEAST_RANGE:
             return 0.0, 1.0
         return None
 
@@ -181,13 +186,17 @@ def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
 def open_series(paths: Sequence[Path], bands: Bands | None, fps: float | None) -> list[SceneClip] | None:
     """Scenes of the same area at several times, each read with its neighbours and stretched like the first.
 
-    None where they are plain pictures (`RasterInfo.plain`) or differ in size, type or number of bands.
+    Scenes that differ in size, type, number of bands or reference system are separate series. None where all are plain
+    pictures (`RasterInfo.plain`).
     """
     scenes = [open_scene(path, bands, fps) for path in paths]
-    kinds = {(scene.size, scene.info.dtype.name, len(scene.info.bands)) for scene in scenes}
-    if len(kinds) > 1 or all(scene.info.plain for scene in scenes):
+    if all(scene.info.plain for scene in scenes):
         return None
+    series: dict[tuple, list[SceneClip]] = {}
     for scene in scenes:
-        scene.series = scenes
-        scene.limits = scenes[0].limits
+        info = scene.info
+        kind = (info.size, info.dtype.name, len(info.bands), str(info.place.get("crs")), bool(info.classes))
+        scene.series = series.setdefault(kind, [])
+        scene.series.append(scene)
+        scene.limits = scene.series[0].limits
     return scenes

@@ -16,6 +16,7 @@ from data.details import Details
 from data.files import holds
 from data.frame_writer import check_free
 from engine.upscale import comparison, pictures
+from engine.upscale.output_paths import check_no_stale_files
 from engine.upscale.timeline import Timeline
 from engine.upscale.video_target import VideoTarget
 from engine.upscale.work_folder import work_folder
@@ -174,3 +175,10 @@ class ClipOutput:
             check_free(self.comparison_path, "video", self.overwrite)
         for path in self.image_side_files:
             check_free(path, "side file", self.overwrite)
+        if self.kind in ("image", "stack", "scene") and not self.overwrite:
+            check_no_stale_files(self.out, self.gdal_sidecar)
+
+    @property
+    def gdal_sidecar(self) -> str | None:
+        """The content of the `.aux.xml` that belongs to the result."""
+        return None

@@ -22,6 +22,7 @@ from data.validity import with_holes
 from data.video import join
 from engine.upscale import comparison, pictures
 from engine.upscale.clip_output import ClipOutput
+from engine.upscale.output_paths import remove_stale_files
 from engine.upscale.video_target import VideoTarget
 from engine.upscale.work_folder import begun_with, check_same, check_work_folder, create, is_filled
 
@@ -179,14 +180,14 @@ class ClipJob(ClipOutput):
             self._join(self.target, [self.piece(number) for number in self.pieces])
         elif self.kind == "image":
             self._write_side_files(0, self.out, replace=self.overwrite)
-            move(self.image(0), self.out, replace=self.overwrite)
+            self._move_raster(self.image(0))
         elif self.kind == "stack":
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices, result = range(len(self)), self.work / self.out.name
             self._write_side_files(0, self.out, replace=self.overwrite)
             tags = ((self.geo(index), self.details(index)) for index in indices)
             frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha)
-            move(result, self.out, replace=self.overwrite)
+            self._move_raster(result)
         else:
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)
         if self.compare:
@@ -194,6 +195,11 @@ class ClipJob(ClipOutput):
             written.append(self.comparison_path)
         remove_own_folder(self.work)
         return written
+
+    def _move_raster(self, result: Path) -> None:
+        if self.overwrite:
+            remove_stale_files(self.out)
+        move(result, self.out, replace=self.overwrite)
 
     def _join(self, target: VideoTarget, pieces: list[Path]) -> None:
         result = self.work / target.path.name

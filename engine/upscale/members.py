@@ -12,11 +12,12 @@ from data.files import resolved
 from data.frame_writer import STACK_SUFFIXES
 from data.media import UNREAD_SUFFIXES, VIDEO_SUFFIXES, probe
 from data.naming import natural_key
+from data.raster import JPEG_2000_SUFFIXES
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.upscale.relations import series_in, series_name, some, unrelated
 from errors import InputError
 
-ANIMATED = (".gif", ".apng")
+ANIMATED = (".gif", ".apng", ".png", ".webp")  # suffixes of files that may be animations
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,8 @@ def find_members(
     joined: the output is possible for one clip only (a video, for example), so that unlike frames are scenes of it.
     Raises InputError if the folder is ambiguous or has no clips. `note` is called with skipped files.
     """
-    pictures = image_files(source)
-    stacks = [path for path in pictures if is_stack(path)]
-    pictures = [path for path in pictures if path not in stacks]
-    files = [*stacks, *(path for path in clips_in(source, out) if path.is_file())]
+    pictures, moving = split_pictures(source, stills, note)
+    files = [*moving, *(path for path in clips_in(source, out) if path.is_file())]
     members = [Member(path, clip_output(path)) for path in files]
     hollow = []
     for folder in folders_in(source, out):
@@ -62,7 +61,9 @@ def find_members(
         note(f"'{source}': left out, because they hold no frames: {some(hollow)}")
     if not members and not stills:
         return _parts(source, out, pictures, image_suffix, note, joined)
-    if members and pictures and not stills:
+    if members and pictures and not stills and all(_is_animation(member.path) for member in members):
+        note(f"'{source}': pictures and animations are upscaled one by one")
+    elif members and pictures and not stills:
         _check_clear(source, pictures, members)
         note(
             f"'{source}': left out, because they are not clips: {some([path.name for path in pictures])} (--stills upscales them)"
@@ -71,11 +72,42 @@ def find_members(
     return members + _stills(pictures, image_suffix)
 
 
+def split_pictures(
+    source: Path, stills: bool, note: Callable[[str], None] = lambda line: None
+) -> tuple[list[Path], list[Path]]:
+    """The single pictures of a folder, and its TIFF stacks and animations, which are clips.
+
+    Animations next to numbered frames are left out (a preview of the frames, for example), unless `stills` asks for every
+    picture, and so are animations that cannot be read. `note` is called with these.
+    """
+    files = image_files(source)
+    moving = [path for path in files if is_stack(path)]
+    pictures = [path for path in files if path not in moving]
+    unread = [path for path in moving if path.suffix.lower() == ".webp"]
+    moving = [path for path in moving if path not in unread]
+    if unread and (pictures or moving):
+        note(
+            f"'{source}': left out, because animated WebP is not read (convert it to an animated PNG or GIF): "
+            f"{some([path.name for path in unread])}"
+        )
+    extra = [path for path in moving if _is_animation(path)]
+    if extra and not stills and len(pictures) > 1 and frame_numbers([path.stem for path in pictures]):
+        note(f"'{source}': animations next to numbered frames are left out: {some([path.name for path in extra])}")
+        moving = [path for path in moving if path not in extra]
+    return pictures, moving if pictures or moving else unread
+
+
+def _is_animation(path: Path) -> bool:
+    return path.suffix.lower() in ANIMATED and path.is_file()
+
+
 def _of_folder(folder: Path, out: Path, stills: bool, image_suffix: str, note: Callable[[str], None]) -> list[Member]:
     """The clips of a folder in the source; a folder that is ambiguous is a member with a problem."""
     try:
-        if any(not is_stack(path) for path in image_files(folder)):  # a clip; folders in it are no part of it
-            found = None if stills else _parts(folder, out, image_files(folder), image_suffix, note, False)
+        pictures, moving = split_pictures(folder, stills)
+        if pictures and not moving:  # a clip; folders in it are no part of it
+            split_pictures(folder, stills, note)
+            found = None if stills else _parts(folder, out, pictures, image_suffix, note, False)
         elif any(clips_below(folder, out)):
             found = find_members(folder, out, stills, image_suffix, note)
         else:
@@ -159,7 +191,7 @@ def is_clip(path: Path) -> bool:
     """Whether a folder's entry is a video or a folder of frames."""
     if path.name.startswith("."):
         return False
-    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
+    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*VIDEO_SUFFIXES, *JPEG_2000_SUFFIXES)
 
 
 def is_stack(path: Path) -> bool:
@@ -174,7 +206,7 @@ def clip_output(path: Path) -> str:
     """The output of one clip of many: of the same kind as the source."""
     if path.is_dir() or path.suffix.lower() in (*OUTPUT_SUFFIXES, *STACK_SUFFIXES):
         return path.name
-    return f"{path.stem}.mp4"
+    return f"{path.stem}.tif" if path.suffix.lower() in JPEG_2000_SUFFIXES else f"{path.stem}.mp4"
 
 
 def _stills(pictures: Sequence[Path], suffix: str) -> list[Member]:

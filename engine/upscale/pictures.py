@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,14 @@ def holds_alpha(suffix: str) -> bool:
 
 
 def enlarged_details(clip: Clip, index: int, size: tuple[int, int]) -> Details:
-    """Metadata of a frame for its output of `size` (H, W)."""
+    """Metadata of a frame for its output of `size` (H, W). A profile for other colours than those of the output is left out."""
     height, width = clip.size
-    return clip.details(index).enlarged(size, (size[0] / height, size[1] / width))
+    details = clip.details(index).enlarged(size, (size[0] / height, size[1] / width))
+    return details if _profile_fits(clip, details) else replace(details, profile=None)
+
+
+def _profile_fits(clip: Clip, details: Details) -> bool:
+    return details.profile is None or details.profile_colours == ("gray" if clip.channels == 1 else "RGB")
 
 
 def side_files(clip: Clip, index: int, geo: tiff.GeoTags | None, suffix: str) -> dict[str, bytes]:
@@ -76,7 +82,12 @@ def _losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> Iterator[str]:
     name = Path(clip.source(0)).name
     if clip.transparent and not holds_alpha(suffix):
         yield f"'{name}': transparency is left out, because {suffix} holds none (.png, .webp and .tif do)"
-    if lost := clip.details(0).lost(suffix):
+    details = clip.details(0)
+    if not _profile_fits(clip, details):
+        result = "gray" if clip.channels == 1 else "RGB"
+        yield f"'{name}': its ICC profile is left out, because it describes {details.profile_colours} and the result is {result}"
+        details = replace(details, profile=None)
+    if lost := details.lost(suffix):
         yield f"'{name}': left out, because {suffix} cannot hold it: {', '.join(lost)}"
     if suffix.lower() not in STACK_SUFFIXES and geo is not None:
         if world_file.text(geo) is None:

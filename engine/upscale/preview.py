@@ -14,8 +14,8 @@ from data.frame_writer import check_free
 from data.media import from_tensor, write_image
 from engine.distributed import say
 from engine.restore import Options, restore
+from engine.upscale.output_paths import check_places
 from engine.upscale.outputs import fitted
-from engine.upscale.places import check_places
 from engine.upscale.plan import choose_tile
 from engine.upscale.request import Request, inputs, make_job
 from errors import InputError

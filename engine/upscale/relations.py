@@ -13,6 +13,7 @@ from data.media import ImageInfo, probe, read_geo
 from data.scenes import unlike
 from errors import InputError
 
+MOST_BANDS = 14  # files of one scene
 PAIRS = 16  # pairs of neighbours that are compared
 
 
@@ -83,11 +84,20 @@ def unrelated(pictures: Sequence[Path], joined: bool) -> str:
         return f"they have {len(sizes)} sizes"
     if len(sizes) != 1 or joined:
         return ""
+    if _bands_of_one_scene(pictures):
+        return "they are the bands of one scene"
     if _several_places(pictures, next(iter(sizes))):
         return "they show different places"
     if (not numbers or _has_gaps(numbers)) and nothing_in_common(pictures):
         return "most have nothing in common with the next one"
     return ""
+
+
+def _bands_of_one_scene(pictures: Sequence[Path]) -> bool:
+    """Whether the names of TIFF files differ only in the band, as Sentinel-2 (_B04_10m) and Landsat (_SR_B4) name them."""
+    names = [re.fullmatch(r"(|.*_)(?:SR_)?(B\d{1,2}A?)((?:_.*)?\.[Tt][Ii][Ff]+)", path.name) for path in pictures]
+    found = [(match[1], match[3]) for match in names if match]
+    return len(found) == len(pictures) <= MOST_BANDS and len(set(found)) == 1
 
 
 def _several_places(pictures: Sequence[Path], size: tuple[int, int]) -> bool:

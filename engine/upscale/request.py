@@ -10,8 +10,16 @@ from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene, open_series
 from data.files import resolved, sha256
-from data.media import IMAGE_SUFFIXES, UNREAD_SUFFIXES, VIDEO_SUFFIXES, WRITTEN_SUFFIXES, is_image, probe
-from data.raster import is_scene
+from data.media import (
+    IMAGE_SUFFIXES,
+    RASTER_SUFFIXES,
+    UNREAD_SUFFIXES,
+    VIDEO_SUFFIXES,
+    WRITTEN_SUFFIXES,
+    is_image,
+    probe,
+)
+from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000, is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from engine.checkpoint import load_network, released_for, set_setting
 from engine.distributed import say
@@ -19,16 +27,16 @@ from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
-from engine.upscale.members import Member, clips_below, find_members, is_single
+from engine.upscale.members import Member, clips_below, find_members, is_single, split_pictures
 from engine.upscale.options import Request
-from engine.upscale.places import check_places
+from engine.upscale.output_paths import check_places
 from engine.upscale.scene import SceneJob
 from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network
 
 # Suffixes of files that are not written here: nobody names a folder of frames so.
-NO_FOLDERS = frozenset((".apng", ".avif", ".exr", ".heic", ".jxl", ".m4a", ".mp3", ".npy", ".pdf", ".wav", ".zip"))
+NO_FOLDERS = UNREAD_SUFFIXES | {".m4a", ".mp3", ".wav", ".zip", *JPEG_2000_SUFFIXES}
 LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
 
@@ -73,7 +81,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     members = (
         None if source.is_file() else find_members(source, out, request.stills, suffix, say, needs_one_clip(request))
     )
-    if members is None and (series := open_series_for(source, out, request)):
+    if members is None and (series := open_series_for(image_files(source) if source.is_dir() else [], out, request)):
         failures.several = True
         return series
     if members is None:
@@ -86,6 +94,9 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     for member in members:
         with failures.of(member.output if member.frames else member.path.name):
             place = out / member.output
+            if series := open_series_for(member.frames, place, request):
+                clips += series
+                continue
             clips.append(open_scene_for(member.path, place, request) or (open_member(member, request), place))
     return clips
 
@@ -117,7 +128,7 @@ def inputs(request: Request) -> list[Path]:
 
 def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path] | None:
     """A GeoTIFF that can be read in windows and its GeoTIFF output; else None."""
-    into_folder = out.suffix == "" and str(out) != "-" and request.image_format in (None, "tif")
+    into_folder = is_folder_name(out) and request.image_format in (None, "tif")
     if not (out.suffix.lower() in frame_writer.STACK_SUFFIXES or into_folder) or request.compare:
         return None
     if request.preview is not None or not path.is_file() or not is_scene(path):
@@ -125,14 +136,18 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
     return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
 
 
-def open_series_for(source: Path, out: Path, request: Request) -> list[tuple[Clip, Path]] | None:
-    """A folder of GeoTIFFs of one place that hold measured data, and their outputs; else None."""
-    paths = image_files(source) if source.is_dir() else []
+def open_series_for(paths: Sequence[Path], out: Path, request: Request) -> list[tuple[Clip, Path]] | None:
+    """GeoTIFFs of one place that hold measured data, and their outputs in the folder `out`; None for other frames."""
     times = request.fps or request.times or request.begin is not None or request.end is not None
     pictures = request.compare or request.preview is not None or request.image_format not in (None, "tif")
-    if times or pictures or out.suffix or str(out) == "-" or not paths or not all(map(is_scene, paths)):
+    if times or pictures or not is_folder_name(out) or not paths or not all(map(is_scene, paths)):
         return None
     series = open_series(paths, request.stretch(), request.input_fps)
+    if series and len({id(scene.series) for scene in series}) > 1:
+        say(
+            f"'{paths[0].parent}': the scenes differ in size, type, bands or reference system: scenes of different kinds do not "
+            "influence each other"
+        )
     return [(scene, out / f"{scene.path.stem}.tif") for scene in series] if series else None
 
 
@@ -157,13 +172,15 @@ def open_clip(path: Path, request: Request) -> Clip:
 
 def stretched(clip: Clip, request: Request) -> Clip:
     """The clip with its values in [0, 1]. InputError for more bands than colours, unless the request chooses some."""
-    if not isinstance(clip, FolderClip | TiffStackClip) or request.stretch():
+    if not isinstance(clip, FolderClip | TiffStackClip):
         return clip
-    if count := clip.colourless_bands:
+    if (count := clip.colourless_bands) and request.bands is None:
         raise InputError(
             f"{clip.source(0)}: has {count} bands, and a picture shows one or three: choose them, for example --bands 3,2,1 (all "
             "bands are kept only of GeoTIFFs of one image, read with rasterio and written as .tif)"
         )
+    if request.stretch():
+        return clip
     if message := clip.stretch_by_default():
         say(message)
     return clip
@@ -173,7 +190,8 @@ def open_files(path: Path, request: Request) -> Clip:
     """The clip in a file or a folder of frames, as stored."""
     if path.is_dir():
         try:
-            clip = FolderClip(path, fps=request.input_fps, bands=request.stretch())
+            pictures, _ = split_pictures(path, stills=False)
+            clip = FolderClip(pictures or path, fps=request.input_fps, bands=request.stretch())
             clip.examine()
             return clip
         except InputError as error:
@@ -181,8 +199,13 @@ def open_files(path: Path, request: Request) -> Clip:
             raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
     if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
         return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
-    if path.suffix.lower() in UNREAD_SUFFIXES:
-        raise InputError(f"'{path}': {path.suffix} files are not read; convert it first, for example to PNG or TIFF")
+    if is_jpeg_2000(path):
+        raise InputError(
+            f"'{path}': JPEG 2000 is read with rasterio (pip install -r requirements-geo.txt) and becomes a GeoTIFF: name the "
+            "output .tif or a folder"
+        )
+    if path.suffix.lower() in UNREAD_SUFFIXES or is_envi(path):
+        raise InputError(f"'{path}': {path.suffix or 'such'} files are not read; {remedy(path)}")
     if path.suffix.lower() in IMAGE_SUFFIXES or (path.suffix.lower() not in VIDEO_SUFFIXES and is_image(path)):
         if probe(path).pages == 1:
             clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
@@ -197,6 +220,19 @@ def open_files(path: Path, request: Request) -> Clip:
     if path.is_file() and path.stat().st_size > LARGE_VIDEO:
         say(f"'{path.name}': scanning the video once for frames, damage and scene cuts")
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
+
+
+def is_envi(path: Path) -> bool:
+    """Whether a file has the name of an ENVI raster: any suffix or none, with a header `.hdr` next to it."""
+    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    return path.suffix.lower() not in known and path.suffix != ".hdr" and path.with_suffix(".hdr").is_file()
+
+
+def remedy(path: Path) -> str:
+    """How to convert a file of a kind that is not read."""
+    if path.suffix.lower() in RASTER_SUFFIXES or is_envi(path):
+        return f"convert it to GeoTIFF first: gdal_translate '{path.name}' '{path.stem}.tif'"
+    return "convert it first, for example to PNG or TIFF"
 
 
 def make_job(
@@ -255,6 +291,12 @@ def kind_of(suffix: str, clip: Clip) -> str:
     if len(clip) > 1:
         raise InputError(f"clip '{clip.name}' has {len(clip)} frames, a {suffix} holds one: name a folder or a video")
     return "image"
+
+
+def is_folder_name(out: Path) -> bool:
+    """Whether an output is a folder of frames by its name: `large`, but also `large.v2`."""
+    known = (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *NO_FOLDERS)
+    return str(out) != "-" and out.suffix.lower() not in known
 
 
 def image_suffix(clip: Clip, request: Request) -> str:

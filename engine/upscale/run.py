@@ -6,6 +6,7 @@ of N processes, or of a resumed run, equals that of one uninterrupted process.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,8 @@ from engine.restore.threads import WriteBehind
 from engine.upscale import pipe, scene, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
+from engine.upscale.output_paths import check_places, locked
 from engine.upscale.outputs import missing_frames, runs
-from engine.upscale.places import check_places, locked
 from engine.upscale.plan import choose_settings
 from engine.upscale.preview import preview
 from engine.upscale.progress import patient_exit, progress_bar, show_tile
@@ -74,7 +75,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     if jobs and pipe.is_pipe(request.out):
         choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
-    check_places([place for job in jobs for place in job.places], inputs(request))
+    jobs = [job for job in jobs if are_safe(job, inputs(request), failures)]
     for job in jobs if request.trust else ():
         check_trust(job, request)
     with locked(request.out, jobs) if distributed.is_main() else nullcontext():
@@ -85,6 +86,14 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     distributed.stop()
     failures.close(total)
     return written
+
+
+def are_safe(job: ClipJob, sources: Sequence[Path], failures: Failures) -> bool:
+    """Whether a job's outputs can be written without harm to an input."""
+    with failures.of(job.clip.name):
+        check_places(job.places, sources)
+        return True
+    return False
 
 
 def make_all(

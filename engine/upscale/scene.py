@@ -19,7 +19,7 @@ import torch
 from data.clips import ArrayClip
 from data.clips.scene import SceneClip
 from data.degrade import imresize
-from data.files import move, remove_own_folder, replacing
+from data.files import holds, remove_own_folder, replacing
 from data.raster_writer import RasterWriter, sidecar
 from data.validity import keep_apart, nearest
 from engine.restore import Options, restore, tiles
@@ -100,8 +100,12 @@ class SceneJob(ClipJob):
         return self.out.with_name(self.out.name + ".aux.xml")
 
     @property
+    def gdal_sidecar(self) -> str | None:
+        return sidecar(self.scene.info)
+
+    @property
     def places(self) -> list[Path]:
-        return [self.out, self.work, *([self.sidecar] if sidecar(self.scene.info) else [])]
+        return [self.out, self.work, *([self.sidecar] if self.gdal_sidecar else [])]
 
     def identity(self) -> dict[str, Any]:
         low, high = self.scene.limits
@@ -122,6 +126,8 @@ class SceneJob(ClipJob):
         index, group = divmod(number, len(self.scene.groups))
         positions, span = self.scene.groups[group], self.rows[index]
         values, measured = self.scene.group(positions, slice(span.start, span.stop), slice(0, self.clip.size[1]))
+        if self.scene.info.classes:
+            measured = np.zeros_like(measured)  # the numbers come from the source by nearest neighbour
         height = span.out_stop - span.out_start
         canvas = np.zeros((len(positions), height, self.size[1]), np.float32)
         weights = tiles.weights(self.columns)
@@ -200,10 +206,10 @@ class SceneJob(ClipJob):
             if self.scene.info.mask:
                 for first, last in self._strips():
                     writer.write_mask(self._valid_anywhere(first, last))
-        if (text := sidecar(self.scene.info)) is not None:
+        self._move_raster(result)
+        if (text := self.gdal_sidecar) is not None and not holds(self.sidecar, text.encode()):
             with replacing(self.sidecar, replace=self.overwrite) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-        move(result, self.out, replace=self.overwrite)
         remove_own_folder(self.work)
         return [self.out]
 
@@ -226,6 +232,8 @@ class SceneJob(ClipJob):
     def _with_holes(self, strip: np.ndarray, positions: tuple[int, ...], first: int, last: int) -> np.ndarray:
         info = self.scene.info
         values, valid = self._nearest([info.bands[k] for k in positions], first, last)
+        if info.classes:
+            return values
         if valid is None:
             keep_apart(strip, [info.nodata[k] for k in positions], values)
             return strip

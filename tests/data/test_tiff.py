@@ -145,10 +145,13 @@ def test_impossible_bands_are_refused(fields):
         Bands(**fields)
 
 
-def test_constant_bands_cannot_be_stretched(tmp_path):
-    write_image(tmp_path / "a.tif", np.full((4, 4, 1), 7, np.uint16))
-    with pytest.raises(InputError, match="constant"):
-        FolderClip([tmp_path / "a.tif"], bands=Bands(percentiles=(2, 98))).array(0)
+def test_constant_and_empty_bands_are_kept(tmp_path):
+    array = np.stack([np.full((4, 4), 7), np.arange(16).reshape(4, 4), np.full((4, 4), np.nan)], -1).astype(np.float32)
+    write_image(tmp_path / "a.tif", array)
+    clip = FolderClip([tmp_path / "a.tif"], bands=Bands(percentiles=(0, 100)))
+    low, high = clip.band_map.low, clip.band_map.high
+    assert low.tolist() == [7, 0, 0] and high.tolist() == [8, 15, 1]
+    assert np.array_equal(clip.band_map.invert(clip.array(0))[..., :2], array[..., :2])
 
 
 @pytest.mark.parametrize("layout", ["planar", "tiled", "big-endian", "bigtiff", "lzw", "white is zero", "overviews"])

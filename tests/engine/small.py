@@ -22,6 +22,14 @@ def small_mtdo(spacing: Spacing = 1, padding: str = "reflect", **changes) -> MTD
     return network
 
 
+def near_bicubic_mtdo() -> MTDO:
+    """A network close to bicubic interpolation, like a trained one; `small_mtdo` adds an offset to each colour."""
+    network = small_mtdo()
+    with torch.no_grad():
+        network.reconstruction.conv_last.weight.mul_(0.1)
+    return network
+
+
 SMALL_STNO = {
     "name": "stno", "channels": 8, "blocks": 1, "embedding": 16, "heads": 2, "hidden": 16, "query_width": 16,
     "pyramid": [8, 12, 16], "head_widths": [24, 24, 24], "side_channels": 4, "frame_features": 5, "residual": "bicubic",

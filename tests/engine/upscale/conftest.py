@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint import save_weights
-from tests.engine.small import small_mtdo, small_stno
+from tests.engine.small import near_bicubic_mtdo, small_mtdo, small_stno
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +23,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def weight(weights: dict[str, Path]) -> Path:
     """The weights file of `small_mtdo()`."""
     return weights["mtdo"]
+
+
+@pytest.fixture(scope="session")
+def scene_weight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights file of `near_bicubic_mtdo()`."""
+    path = tmp_path_factory.mktemp("weights") / "near_bicubic.safetensors"
+    save_weights(path, near_bicubic_mtdo())
+    return path

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
 
 from data.degrade import imresize
 from data.details import Details
@@ -231,3 +231,17 @@ def test_reference_file_of_a_picture_in_the_same_folder_is_kept(weight, tmp_path
     (tmp_path / "in.prj").write_text("PROJCS[...]")
     make(tmp_path / "in.jpg", tmp_path / "in.png", weight)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jgw", "in.jpg", "in.pgw", "in.png", "in.prj"]
+
+
+@pytest.mark.parametrize("out", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("kind", ["gray", "CMYK"])
+def test_profile_for_other_colours_is_left_out_and_named(weight, tmp_path, capsys, kind, out):
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = b"CMYK" if kind == "CMYK" else b"RGB "
+    picture = Image.fromarray(moving_clip(1, 16, 24).array(0)).convert("L" if kind == "gray" else "CMYK")
+    picture.save(tmp_path / "in.jpg", icc_profile=bytes(profile))
+    with Image.open(make(tmp_path / "in.jpg", tmp_path / f"out{out}", weight)) as result:
+        assert "icc_profile" not in result.info
+    described, made = ("RGB", "gray") if kind == "gray" else ("CMYK", "RGB")
+    line = f"its ICC profile is left out, because it describes {described} and the result is {made}"
+    assert line in capsys.readouterr().out

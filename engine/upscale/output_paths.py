@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from data.files import check_apart, temporary_path
+from data.files import check_apart, holds, temporary_path
 from data.locks import lock
 from errors import InputError
 
@@ -38,9 +38,10 @@ def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
 
 def _check_name(place: Path) -> None:
     """Check that the file system takes the name, and the longer names of its temporary files."""
-    for name in (place, temporary_path(place)) if place.name else (place,):
+    folder = _existing_parent(place)  # a missing folder would hide that the name is too long
+    for name in (place.name, temporary_path(place).name, f".{place.name}.upscaling") if place.name else ("",):
         try:
-            os.lstat(name)
+            os.lstat(folder / name)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError) as error:  # a null byte
@@ -50,11 +51,37 @@ def _check_name(place: Path) -> None:
 
 def _check_writable(place: Path) -> None:
     """Check that the nearest existing parent folder is writable."""
-    folder = next(parent for parent in place.absolute().parents if os.path.lexists(parent))
+    folder = _existing_parent(place)
     if not folder.is_dir():
         raise InputError(f"'{place}': '{folder}' is not a folder: choose another output")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"'{place}': no permission to write into '{folder}': choose another output folder")
+
+
+def check_no_stale_files(out: Path, own: str | None) -> None:
+    """Raises InputError if GDAL's files of an earlier image (statistics and nodata, masks, overviews) are at the path of `out`.
+    own: the content of the `.aux.xml` that belongs to the output.
+    """
+    for path in _gdal_files(out):
+        if own is None or not holds(path, own.encode()):
+            raise InputError(
+                f"'{path}' belongs to an earlier '{out.name}' and would change how the new one is read: move it away, or use "
+                "--overwrite to delete it"
+            )
+
+
+def remove_stale_files(out: Path) -> None:
+    for path in _gdal_files(out):
+        path.unlink()
+
+
+def _gdal_files(out: Path) -> list[Path]:
+    found = [out.with_name(out.name + ending) for ending in (".aux.xml", ".msk", ".ovr")]
+    return [path for path in found if path.is_file()]
+
+
+def _existing_parent(place: Path) -> Path:
+    return next(parent for parent in place.absolute().parents if os.path.lexists(parent))
 
 
 @contextmanager

@@ -1,0 +1,76 @@
+"""Interrupted scenes: a resumed run writes the bytes of an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.files import sha256, temporary_path
+from engine.upscale import scene as scene_module
+from tests.engine.upscale.geotiff import make, picture, write
+
+rasterio = pytest.importorskip("rasterio")
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_resumed_scene_equals_an_uninterrupted_one(tmp_path, scene_weight, monkeypatch):
+    source = write(tmp_path / "in.tif", (picture(4, 150, 70) * 3000 + 9).astype(np.uint16), nodata=0, alpha="NO")
+    expected = make(source, scene_weight, "expected.tif", tile=64)
+    make_piece, made = scene_module.SceneJob.make_piece, []
+
+    def failing(job, number, *rest):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(number)
+        make_piece(job, number, *rest)
+
+    monkeypatch.setattr(scene_module.SceneJob, "make_piece", failing)
+    with pytest.raises(KeyboardInterrupt):
+        make(source, scene_weight, tile=64)
+    pieces = tmp_path / ".out.tif.upscaling" / "pieces"
+    temporary_path(pieces / "000003.zst").write_bytes(b"half")
+    (pieces / "000001.zst").write_bytes((pieces / "000001.zst").read_bytes()[:-9])  # damaged: must be restored again
+    monkeypatch.setattr(
+        scene_module.SceneJob, "make_piece", lambda job, n, *rest: (made.append(n), make_piece(job, n, *rest))
+    )
+    out = make(source, scene_weight, tile=64, resume=True)
+    assert (
+        out.read_bytes() == expected.read_bytes()
+        and made[:3] == [0, 1, 2]
+        and made[3] == 1
+        and len(made) == len(set(made)) + 1
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.tif", "in.tif", "out.tif"]
+
+
+@pytest.mark.slow
+def test_twenty_kills_do_not_change_the_result(tmp_path, scene_weight):
+    """Each of 20 processes completes at least one of 147 pieces and is killed; the 21st finishes the file."""
+    source = write(tmp_path / "in.tif", (picture(9, 1600, 64) * 3000 + 9).astype(np.uint16), nodata=0)
+    expected, out, rng = tmp_path / "expected.tif", tmp_path / "out.tif", np.random.default_rng(0)
+    how = ["--weight", scene_weight, "--precision", "fp32", "--tile", "64", "--resume"]
+    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "upscale.py", source, out, *how]
+    # the reference also runs in a subprocess, because this process has another number of threads
+    subprocess.run([sys.executable, "upscale.py", source, expected, *how], check=True, **quiet)
+    pieces = tmp_path / ".out.tif.upscaling" / "pieces"
+    for _ in range(20):
+        before = set(pieces.glob("*.zst"))
+        process = subprocess.Popen(command, **quiet)
+        while process.poll() is None and set(pieces.glob("*.zst")) <= before:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.03)
+        assert process.poll() is None, "the file was finished before 20 kills"
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL and not out.exists()
+    subprocess.run(command, check=True, **quiet)
+    assert sha256(out) == sha256(expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.tif", "in.tif", "out.tif"]

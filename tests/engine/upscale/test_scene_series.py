@@ -1,0 +1,103 @@
+"""Folders of scenes: series, bands of one scene, scenes of different kinds, and names of output folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from engine.upscale.request import Request
+from engine.upscale.run import upscale
+from errors import InputError
+from tests.engine.upscale.geotiff import make, picture, write
+
+rasterio = pytest.importorskip("rasterio")
+
+
+def scenes(folder: Path, **by_index) -> Path:
+    """Three scenes of four bands of uint16 with nodata 0. by_index: options of `write` for a scene, by `scene_N`."""
+    folder.mkdir()
+    for index in range(3):
+        data = (np.roll(picture(4), index, axis=2) * 3000 + 100).astype(np.uint16)
+        more = by_index.get(f"scene_{index}", {})
+        bands, dtype = more.pop("bands", 4), more.pop("dtype", "uint16")
+        write(folder / f"scene_{index}.tif", data[:bands].astype(dtype), **({"nodata": 0} | more))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["out.v2", "results_2024.05", "a.b.c"])
+def test_folder_with_a_dot_in_its_name(tmp_path, scene_weight, name):
+    source = scenes(tmp_path / "in")
+    upscale(Request(source, tmp_path / name, scene_weight, precision="fp32"))
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [f"scene_{k}.tif" for k in range(3)]
+    with rasterio.open(tmp_path / name / "scene_1.tif") as out:
+        assert out.count == 4 and out.nodata == 0
+    single = tmp_path / f"single.{name}"
+    upscale(Request(source / "scene_0.tif", single, scene_weight, precision="fp32"))
+    with rasterio.open(single / "scene_0.tif") as out:
+        assert out.count == 4
+
+
+@pytest.mark.parametrize(
+    "other", [{"dtype": "int16"}, {"bands": 3}, {"crs": "EPSG:32633"}], ids=["type", "bands", "reference system"]
+)
+def test_scenes_of_different_kinds_are_restored_separately(tmp_path, scene_weight, capsys, other):
+    source = scenes(tmp_path / "in", scene_1=dict(other))
+    upscale(Request(source, tmp_path / "out", scene_weight, precision="fp32"))
+    upscale(Request(source / "scene_1.tif", tmp_path / "single.tif", scene_weight, precision="fp32"))
+    with rasterio.open(tmp_path / "out" / "scene_1.tif") as out, rasterio.open(tmp_path / "single.tif") as expected:
+        assert np.array_equal(out.read(), expected.read()) and out.crs == expected.crs
+    assert "scenes of different kinds do not influence each other" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pattern", ["T32TPS_20240101_B{:02d}_10m.tif", "LC08_SR_B{}.TIF", "B{:02d}.tif"])
+def test_bands_of_one_scene_are_not_a_series(tmp_path, scene_weight, capsys, pattern):
+    (tmp_path / "in").mkdir()
+    for band in (2, 3, 4, 8):
+        write(tmp_path / "in" / pattern.format(band), (picture(1) * 1000 * band + 100).astype(np.uint16), nodata=0)
+    upscale(Request(tmp_path / "in", tmp_path / "out", scene_weight, precision="fp32"))
+    upscale(Request(tmp_path / "in" / pattern.format(8), tmp_path / "single.tif", scene_weight, precision="fp32"))
+    with rasterio.open(tmp_path / "out" / pattern.format(8)) as out, rasterio.open(tmp_path / "single.tif") as expected:
+        assert np.array_equal(out.read(), expected.read())
+    assert "they are the bands of one scene" in capsys.readouterr().out
+
+
+def test_folder_of_jpeg_2000(tmp_path, scene_weight):
+    (tmp_path / "in").mkdir()
+    for band in (2, 3):
+        data = (picture(1, 64, 64) * 1000 * band + 100).astype(np.uint16)
+        write(tmp_path / "in" / f"T32_B{band:02d}.jp2", data, driver="JP2OpenJPEG", quality=100, reversible="YES")
+    upscale(Request(tmp_path / "in", tmp_path / "out", scene_weight, precision="fp32"))
+    for band in (2, 3):
+        with rasterio.open(tmp_path / "out" / f"T32_B{band:02d}.tif") as out:
+            assert out.shape == (128, 128) and abs(out.read(1).mean() - (500 * band + 100)) < 50 * band
+
+
+@pytest.mark.parametrize("options", [{}, {"limits": (0, 4095)}, {"percentiles": (1, 99)}])
+def test_stacks_of_many_bands_never_lose_bands_silently(tmp_path, scene_weight, options):
+    with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
+        for _ in range(2):
+            page = (picture(4) * 3000 + 100).astype(np.uint16).transpose(1, 2, 0)
+            writer.write(page, photometric="minisblack", planarconfig="contig", metadata=None)
+    with pytest.raises(InputError, match="has 4 bands, and a picture shows one or three"):
+        make(tmp_path / "in.tif", scene_weight, **options)
+    with tifffile.TiffFile(make(tmp_path / "in.tif", scene_weight, bands=(4, 2, 1), **options)) as out:
+        large = out.asarray()
+    assert large.shape == (2, 80, 112, 3) and large.dtype == np.uint16
+    for band, source in enumerate((3, 1, 0)):
+        assert abs(large[0, ..., band].mean() - picture(4)[source].mean() * 3000 - 100) < 40
+
+
+def test_dark_16_bit_frames_are_stretched(tmp_path, scene_weight, capsys):
+    """Plain 12-bit TIFF frames: without a stretch they are nearly black for the network."""
+    (tmp_path / "in").mkdir()
+    frames = [(np.roll(picture(1)[0], k, axis=1) * 900 + 50).astype(np.uint16) for k in range(3)]
+    for k, frame in enumerate(frames):
+        tifffile.imwrite(tmp_path / "in" / f"{k:03d}.tif", frame, metadata=None)
+    upscale(Request(tmp_path / "in", tmp_path / "out", scene_weight, precision="fp32"))
+    for k, frame in enumerate(frames):
+        large = tifffile.imread(tmp_path / "out" / f"{k:03d}.tif")
+        assert large.dtype == np.uint16 and abs(large.mean() - frame.mean()) < 2 and abs(large.std() - frame.std()) < 3
+    assert "are stretched for the network" in capsys.readouterr().out

@@ -1,0 +1,175 @@
+"""Values of scenes: types, units, nodata, masks and transparency, as read by rasterio."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from data.validity import filled, keep_apart, nearest
+from errors import InputError
+from tests.engine.upscale.geotiff import make, picture, stored, write
+
+rasterio = pytest.importorskip("rasterio")
+from rasterio.enums import ColorInterp  # noqa: E402
+from rasterio.transform import Affine  # noqa: E402
+
+TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("nodata", [None, 0, -9999, float("nan")])
+def test_every_type_keeps_its_units_and_nodata(tmp_path, scene_weight, dtype, nodata):
+    kind = np.dtype(dtype)
+    if nodata is not None and (not np.can_cast(np.min_scalar_type(nodata), kind) if kind.kind != "f" else False):
+        pytest.skip("the type does not hold the value")
+    data = stored(dtype)
+    if nodata is not None:
+        data[:, :, :14] = nodata
+        data[:, 20, 30] = nodata
+    source = write(tmp_path / "in.tif", data, nodata=nodata)
+    with rasterio.open(make(source, scene_weight)) as out, rasterio.open(source) as before:
+        assert (
+            out.dtypes == before.dtypes
+            and out.crs == before.crs
+            and out.transform == before.transform * Affine.scale(0.5)
+        )
+        assert out.nodata == before.nodata or np.isnan([out.nodata, before.nodata]).all()
+        valid = np.kron(before.read_masks(1), np.ones((2, 2), np.uint8)) != 0
+        assert np.array_equal(out.read_masks(1) != 0, valid)
+        values, truth = out.read(1), before.read(1)[before.read_masks(1) != 0].astype(np.float64)
+        if nodata is not None:
+            assert np.array_equal(values[~valid], np.full((~valid).sum(), nodata, kind), equal_nan=kind.kind == "f")
+        inside = values[valid].astype(np.float64)
+        spread = truth.max() - truth.min()
+        for statistic in (np.mean, np.median, lambda v: np.percentile(v, 5), lambda v: np.percentile(v, 95)):
+            assert abs(statistic(inside) - statistic(truth)) < 0.01 * spread
+        assert abs(inside.std() - truth.std()) < 0.015 * spread
+        near = np.kron(before.read(1).astype(np.float64), np.ones((2, 2)))
+        assert np.abs(inside - near[valid]).max() < 0.2 * spread  # holes do not change other pixels
+
+
+def test_hole_does_not_change_neighbouring_pixels(tmp_path, scene_weight):
+    """Next to a hole the result is that of a scene in which the hole has the values at its edge."""
+    data = (picture() * 2000 + 100).astype(np.uint16)
+    data[:, :, :16] = data[:, :, 16:17]
+    plain = write(tmp_path / "plain.tif", data)
+    data[:, :, :16] = 0
+    source = write(tmp_path / "in.tif", data, nodata=0)
+    results = [make(path, scene_weight, f"{path.stem}_large.tif", limits=(0, 4095)) for path in (plain, source)]
+    with rasterio.open(results[0]) as expected, rasterio.open(results[1]) as out:
+        assert np.array_equal(out.read(1)[:, 32:], expected.read(1)[:, 32:])
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_masks(tmp_path, scene_weight, inside):
+    mask = np.ones((40, 56), bool)
+    mask[5:15, 8:30] = False
+    data = (picture(3) * 200 + 20).astype(np.uint8)
+    data[:, ~mask] = 255
+    if inside:
+        source = write(tmp_path / "in.tif", data, mask)
+    else:
+        source = write(tmp_path / "in.tif", data)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(source, "r+") as file:
+            file.write_mask(mask)
+        assert (tmp_path / "in.tif.msk").is_file()
+    with rasterio.open(make(source, scene_weight)) as out:
+        assert np.array_equal(out.dataset_mask() != 0, np.kron(mask, np.ones((2, 2), bool)))
+        assert out.read()[:, out.dataset_mask() != 0].max() < 230
+    assert not (tmp_path / "out.tif.msk").exists()
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+def test_alpha(tmp_path, scene_weight, bands):
+    data = (picture(bands) * 200 + 20).astype(np.uint8)
+    data[-1] = 255
+    data[:, :10] = 0
+    source = write(tmp_path / "in.tif", data, photometric="RGB" if bands == 4 else "MINISBLACK", alpha="YES")
+    with rasterio.open(make(source, scene_weight)) as out, rasterio.open(source) as before:
+        assert out.colorinterp == before.colorinterp and out.colorinterp[-1] == ColorInterp.alpha
+        values = out.read()
+        assert np.array_equal(values[-1], np.kron(data[-1], np.ones((2, 2), np.uint8)))
+        assert values[:-1, :20].max() == 0 and values[:-1, 20:].min() > 10
+    with rasterio.open(make(source, scene_weight, "bands.tif", bands=(1,))) as out:
+        assert out.count == 1 and np.array_equal(out.read_masks(1) != 0, values[-1] != 0)
+
+
+@pytest.mark.parametrize("order", ["first", "second of six"])
+def test_alpha_keeps_its_position_among_the_bands(tmp_path, scene_weight, order):
+    data = (picture(4 if order == "first" else 6) * 200 + 20).astype(np.uint8)
+    place = 0 if order == "first" else 1
+    data[place] = np.where(np.arange(56) < 10, 0, 255)
+    if order == "first":
+        source = write(tmp_path / "in.tif", data, photometric="MINISBLACK", alpha="NO")
+        with rasterio.open(source, "r+") as file:
+            file.colorinterp = [ColorInterp.alpha, ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    else:
+        source = write(tmp_path / "in.tif", data, photometric="MINISBLACK", alpha="YES")
+    with rasterio.open(make(source, scene_weight)) as out, rasterio.open(source) as before:
+        assert out.colorinterp == before.colorinterp and out.colorinterp[place] == ColorInterp.alpha
+        assert np.array_equal(out.read(place + 1), np.kron(data[place], np.ones((2, 2), np.uint8)))
+        for band in set(range(len(data))) - {place}:
+            assert abs(out.read(band + 1)[:, 20:].mean() - data[band, :, 10:].mean()) < 2, band
+
+
+def test_nodata_per_band(tmp_path, scene_weight):
+    data = (picture(3) * 2000 + 100).astype(np.int16)
+    for band, missing in enumerate((5, -7)):
+        data[band, 10 * band : 10 * band + 8] = missing
+    source = write(tmp_path / "in.tif", data)
+    bands = "".join(
+        f'<PAMRasterBand band="{k}"><NoDataValue>{v}</NoDataValue></PAMRasterBand>' for k, v in ((1, 5), (2, -7))
+    )
+    (tmp_path / "in.tif.aux.xml").write_text(f"<PAMDataset>{bands}</PAMDataset>")
+    with rasterio.open(make(source, scene_weight)) as out:
+        assert out.nodatavals == (5.0, -7.0, None)
+        for band in (1, 2, 3):
+            expected = np.full((80, 112), True)
+            if band < 3:
+                expected[20 * (band - 1) : 20 * (band - 1) + 16] = False
+            assert np.array_equal(out.read_masks(band) != 0, expected)
+            assert out.read(band)[expected].min() > 50
+
+
+def test_holes_take_the_nearest_value():
+    values = np.array([[[1, 0, 0, 0, 9]], [[0, 0, 0, 0, 0]], [[1, 2, 3, 4, 5]]], np.int16)
+    valid = np.array([[[1, 0, 0, 0, 1]], [[0, 0, 0, 0, 0]], [[1, 1, 1, 1, 1]]], bool)
+    assert filled(values, valid)[0, 0, [0, 1, 3, 4]].tolist() == [1, 1, 9, 9]
+    assert not filled(values, valid)[1].any() and filled(values, valid)[2].tolist() == values[2].tolist()
+    assert filled(values, None) is values
+
+
+def test_nearest_pixels_contain_the_centres():
+    assert nearest(3, 6, 0, 6).tolist() == [0, 0, 1, 1, 2, 2]
+    assert nearest(4, 10, 2, 7).tolist() == [1, 1, 1, 2, 2]
+    assert nearest(5, 2, 0, 2).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "missing", "source", "expected"),
+    [
+        ("uint16", 0, 7, 1),
+        ("int16", 5, 2, 4),
+        ("uint8", 255, 250, 254),
+        ("float32", -1.0, 3.0, np.nextafter(np.float32(-1), np.float32(3))),
+    ],
+)
+def test_measured_values_never_become_nodata(dtype, missing, source, expected):
+    values = np.array([[[missing, source]]], dtype)
+    keep_apart(values, [missing], np.full_like(values, source))
+    assert values.tolist() == [[[expected, source]]]
+
+
+@pytest.mark.parametrize("ending", [".aux.xml", ".msk", ".ovr"])
+def test_sidecar_files_of_an_earlier_result_are_not_applied(tmp_path, scene_weight, ending):
+    """GDAL would take nodata, masks or overviews of the earlier file for those of the new one."""
+    source = write(tmp_path / "in.tif", (picture() * 200 + 20).astype(np.uint8))
+    with rasterio.open(make(source, scene_weight, "expected.tif")) as file:
+        expected = file.read(1, masked=True)
+    stale = tmp_path / f"out.tif{ending}"
+    stale.write_text("<PAMDataset><PAMRasterBand band='1'><NoDataValue>100</NoDataValue></PAMRasterBand></PAMDataset>")
+    with pytest.raises(InputError, match=r"belongs to an earlier 'out\.tif'"):
+        make(source, scene_weight)
+    assert stale.is_file() and not (tmp_path / "out.tif").exists()
+    with rasterio.open(make(source, scene_weight, overwrite=True)) as out:
+        assert not stale.exists() and np.array_equal(out.read(1, masked=True), expected)
