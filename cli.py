@@ -45,7 +45,7 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
         complain(interrupted)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EDQUOT):
             raise
         complain(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder")
         return 2

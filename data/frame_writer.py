@@ -111,7 +111,16 @@ def check_free(out: Path, kind: str, overwrite: bool, made: Container[str] | Non
 
     made: names of the files that the output folder will hold; with `overwrite` only these are replaced.
     """
-    if not out.exists() or (kind == "frames" and out.is_dir() and not any(out.iterdir())):
+    if not out.exists():
+        return
+    frames = kind == "frames" and out.is_dir()
+    if (frames or overwrite) and not os.access(out, os.W_OK):
+        raise InputError(f"'{out}' is read-only: make it writable or name another output")
+    if frames and os.path.ismount(out):
+        raise InputError(
+            f"'{out}' is a mount point and cannot be replaced: name a folder in it, such as '{out / 'frames'}'"
+        )
+    if frames and not any(out.iterdir()):
         return
     if not overwrite and not (out.is_dir() and kind != "frames"):
         raise InputError(f"'{out}' exists: use --overwrite to replace it, or name another output")

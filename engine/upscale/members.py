@@ -18,6 +18,7 @@ from engine.upscale.relations import series_in, series_name, some, unrelated
 from errors import InputError
 
 ANIMATED = (".gif", ".apng", ".png", ".webp")  # suffixes of files that may be animations
+RESULTS = ".upscaled"  # marker in an output folder inside its input folder, so that later runs do not take it for clips
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def find_members(
         members += found
         hollow += [] if found else [folder.name]
     members.sort(key=lambda member: (natural_key(member.output), natural_key(member.path.name)))
+    if results := results_in(source, out):
+        note(f"'{source}': left out, because they are results of earlier runs: {some(results)}")
     if unread := unread_in(source):
         note(f"'{source}': left out, because files of their kind are not read (convert them first): {some(unread)}")
     if not members and not pictures:
@@ -165,9 +168,25 @@ def unread_in(source: Path) -> list[str]:
     )
 
 
+def results_in(source: Path, out: Path) -> list[str]:
+    """Names of folders in a folder that earlier runs have written, without the output."""
+    return sorted(path.name for path in source.iterdir() if is_result(path) and resolved(path) != resolved(out))
+
+
+def is_result(path: Path) -> bool:
+    return (path / RESULTS).is_file()
+
+
+def mark_results(source: Path, out: Path) -> None:
+    """Mark the output folder of a run if it is inside the folder of clips `source`."""
+    if out.is_dir() and resolved(out).is_relative_to(resolved(source)):
+        (out / RESULTS).touch()
+
+
 def folders_in(source: Path, out: Path) -> list[Path]:
-    """Folders in a folder, in natural order, without hidden ones and the output. Links are followed to folders of frames only."""
-    found = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "."]
+    """Folders in a folder, in natural order, without hidden ones, results and the output. Links are followed to folders of
+    frames only."""
+    found = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "." and not is_result(path)]
     found = [path for path in found if not path.is_symlink() or is_clip(path)]
     return sorted((path for path in found if resolved(path) != resolved(out)), key=lambda path: natural_key(path.name))
 
@@ -189,7 +208,7 @@ def clips_in(source: Path, out: Path) -> list[Path]:
 
 def is_clip(path: Path) -> bool:
     """Whether a folder's entry is a video or a folder of frames."""
-    if path.name.startswith("."):
+    if path.name.startswith(".") or is_result(path):
         return False
     return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*VIDEO_SUFFIXES, *JPEG_2000_SUFFIXES)
 

@@ -87,7 +87,9 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     if members is None:
         return [open_scene_for(source, out, request) or (open_clip(source, request), out)]
     if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
-        raise InputError(f"'{source}' holds {len(members)} clips: the output must be a folder, not '{out.name}'")
+        raise InputError(
+            f"'{source}' is a folder of clips ({len(members)}): name an output folder, or one clip as the input of '{out.name}'"
+        )
     check_members(source, members, request.compare)
     failures.several = len(members) > 1
     clips: list[tuple[Clip, Path]] = []

@@ -23,6 +23,7 @@ from engine.restore.threads import WriteBehind
 from engine.upscale import pipe, scene, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
+from engine.upscale.members import mark_results
 from engine.upscale.output_paths import check_places, locked
 from engine.upscale.outputs import missing_frames, runs
 from engine.upscale.plan import choose_settings
@@ -83,6 +84,8 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
         if request.trust and distributed.is_main():
             network = precision.prepare(network, jobs[0].settings["precision"]) if written else network
             written += [write_trust(job, network, request, device) for job in jobs if job.out in written]
+    if distributed.is_main():
+        mark_results(request.source, request.out)
     distributed.stop()
     failures.close(total)
     return written

@@ -53,6 +53,19 @@ def test_picture_next_to_clips_does_not_hide_them(weight, tmp_path, capsys, kind
     assert "poster.png" in listed(tmp_path / "all")
 
 
+def test_results_inside_the_input_are_not_clips_of_later_runs(weight, tmp_path, capsys):
+    frames(tmp_path / "in" / "a", 2)
+    frames(tmp_path / "in" / "b", 2)
+    for out in ("first", "second", "first"):
+        make(tmp_path / "in", tmp_path / "in" / out, weight, overwrite=True)
+    for out in ("first", "second"):
+        expected = ["a/000.png", "a/001.png", "b/000.png", "b/001.png"]
+        assert [name for name in listed(tmp_path / "in" / out) if "/." not in f"/{name}"] == expected
+    assert "results of earlier runs: 'second'" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"is a folder of clips \(2\)"):
+        make(tmp_path / "in", tmp_path / "in" / "new.mp4", weight)
+
+
 def test_frames_next_to_clips_are_refused(weight, tmp_path):
     frames(tmp_path / "in" / "a", 2)
     frames(tmp_path / "in", 2)

@@ -211,6 +211,21 @@ def test_existing_folder_is_refused_as_video_output(frames, weight, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "out.mp4"]
 
 
+@pytest.mark.parametrize("kind", ["file", "folder", "mount point"])
+def test_outputs_that_cannot_be_replaced_are_refused_before_the_work(frames, weight, tmp_path, monkeypatch, kind):
+    out = tmp_path / ("out.mp4" if kind == "file" else "out")
+    out.touch() if kind == "file" else out.mkdir()
+    access, ismount = os.access, os.path.ismount  # as root every file is writable
+    if kind == "mount point":
+        monkeypatch.setattr(os.path, "ismount", lambda path: path == out or ismount(path))
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: path != out and access(path, mode))
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match="mount point" if kind == "mount point" else "is read-only"):
+        make(frames, out, weight, overwrite=True)
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("length", [240, 260])
 def test_too_long_names_are_refused(frames, weight, tmp_path, length):
     before = tree(tmp_path)
