@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import multiprocessing
 import os
 import random
 import re
@@ -25,31 +26,54 @@ import numpy as np
 import torch
 import yaml
 
+import cli
+import engine.train.runs  # noqa: F401 -- imported before the forks
+import main
 from data.media import write_image
 from engine.checkpoint import load_tensors
 from tests.engine.conftest import tiny_mapping
 
 ROOT = Path(__file__).parents[2]
-STEPS, SAVE_EVERY = 60, 5
-PLAIN = [sys.executable, str(ROOT / "main.py")]
+STEPS, SAVE_EVERY = 40, 5
 RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "main.py")]
 DISK = 4 * 2**20  # bytes of the file system of a run whose disk fills up
 
 
 class Run:
-    """A run in a process group of its own."""
+    """A run in a process group of its own: forked from this process, which has imported everything already, or by torchrun."""
 
-    def __init__(self, command: list[str], folder: Path, *words: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    def __init__(self, torchrun: bool, folder: Path, *words: str) -> None:
         self.folder, self.place = folder, folder.parent.parent
-        self.process = subprocess.Popen(
-            [*command, *words], cwd=self.place, env=environment, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        self.output = self.place / f"{folder.name}.txt"
+        with self.output.open("w") as output:
+            if torchrun:
+                environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+                self.process: Any = subprocess.Popen(
+                    [*RANKS, *words], cwd=self.place, env=environment, start_new_session=True,
+                    stdout=output, stderr=subprocess.STDOUT,
+                )  # fmt: skip
+            else:
+                self.process = multiprocessing.get_context("fork").Process(
+                    target=self._main, args=(output.fileno(), words)
+                )
+                self.process.start()
+
+    def _main(self, output: int, words: tuple[str, ...]) -> None:
+        os.setsid()
+        os.chdir(self.place)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.argv = ["main.py", *words]
+        cli.run(main.main)
+
+    @property
+    def code(self) -> int | None:
+        """Exit code, None while running."""
+        return self.process.poll() if isinstance(self.process, subprocess.Popen) else self.process.exitcode
 
     @property
     def running(self) -> bool:
-        return self.process.poll() is None
+        return self.code is None
 
     def wait_for(self, lines: int) -> None:
         log = self.folder / "log.jsonl"
@@ -67,7 +91,9 @@ class Run:
         return sorted(found)
 
     def end(self) -> str:
-        return self.process.communicate(timeout=1800)[0]
+        """Wait for the end; returns the output."""
+        self.process.wait() if isinstance(self.process, subprocess.Popen) else self.process.join()
+        return self.output.read_text()
 
 
 # --- faults -----------------------------------------------------------------------------------------------------------
@@ -90,7 +116,7 @@ def kill_process(pattern: str) -> Callable[[Run], None]:
 def flip_bit(run: Run) -> None:
     """Kill the run, then change one bit of its newest state."""
     os.killpg(run.process.pid, signal.SIGKILL)
-    run.process.wait()
+    run.end()
     newest = run.folder / "last.safetensors"
     content = bytearray(newest.read_bytes())
     content[random.randrange(len(content))] ^= 1 << random.randrange(8)
@@ -133,7 +159,7 @@ def repair(place: Path) -> None:
 
 class Fault(NamedTuple):
     act: Callable[[Run], None]
-    command: list[str] = PLAIN
+    torchrun: bool = False
     saves: bool = True  # whether the run can save the state of the step at which it ends
     config: str = "tiny.yaml"
     states: int = 0  # states on disk before the fault
@@ -145,8 +171,8 @@ FAULTS = {
     "SIGTERM to the process group, with workers": Fault(signal_group(signal.SIGTERM)),
     "Ctrl-C in the process group, with workers": Fault(signal_group(signal.SIGINT)),
     "a data worker killed": Fault(kill_process("^pt_data_worker")),
-    "rank 1 of 2 killed under torchrun": Fault(kill_process("\0RANK=1\0"), RANKS),
-    "rank 0 of 2 killed under torchrun": Fault(kill_process("\0RANK=0\0"), RANKS),
+    "rank 1 of 2 killed under torchrun": Fault(kill_process("\0RANK=1\0"), torchrun=True),
+    "rank 0 of 2 killed under torchrun": Fault(kill_process("\0RANK=0\0"), torchrun=True),
     "SIGKILL, then a flipped bit in the newest state": Fault(flip_bit, saves=False, states=2),
     "the disk full": Fault(fill_disk, saves=False, states=2, disk=True),
     "a clip's frames cut off": Fault(cut_frame, config="frames.yaml"),
@@ -157,21 +183,21 @@ def disturb(name: str, number: int, place: Path, undisturbed_run: Path) -> str:
     """One try; returns the failure, "" for none."""
     fault = FAULTS[name]
     folder = place / "runs" / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{number}"
-    run = Run(fault.command, folder, "--config", fault.config, f"name={folder.name}", "data.workers=2")
-    run.wait_for(random.randint(max(8, SAVE_EVERY * fault.states + 1), STEPS - 20))
+    run = Run(fault.torchrun, folder, "--config", fault.config, f"name={folder.name}", "data.workers=2")
+    run.wait_for(random.randint(max(6, SAVE_EVERY * fault.states + 1), STEPS - 15))
     with suppress(ProcessLookupError, IndexError):
         fault.act(run)
     said = run.end()
     repair(place)
-    if run.process.returncode == 0:
+    if run.code == 0:
         return "" if fault.disk and same(folder / "last.safetensors", undisturbed_run) else "it had ended before"
     if fault.saves and "saved at step" not in said:
         return f"nothing was saved: {last_line(said)}"
     if not (folder / "last.safetensors").is_file():
         return "no state" if fault.saves or fault.states else ""  # killed before the first was due
-    again = Run(fault.command, folder, "--resume", f"runs/{folder.name}", "data.workers=0")
+    again = Run(fault.torchrun, folder, "--resume", f"runs/{folder.name}", "data.workers=0")
     said = again.end()
-    if again.process.returncode:
+    if again.code:
         return f"the resume failed: {last_line(said)}"
     left = [path.name for path in folder.iterdir() if path.name.startswith(".")]
     if left:
@@ -203,12 +229,12 @@ def write_configs(place: Path) -> None:
     (place / "frames.yaml").write_text(yaml.safe_dump(mapping))
 
 
-def undisturbed(place: Path, command: list[str], config: str) -> Path:
+def undisturbed(place: Path, torchrun: bool, config: str) -> Path:
     """The last state of a run without faults."""
-    run = Run(command, place / "runs" / "undisturbed", "--config", config, "name=undisturbed")
+    run = Run(torchrun, place / "runs" / "undisturbed", "--config", config, "name=undisturbed")
     said = run.end()
-    assert run.process.returncode == 0, said
-    state = place / f"whole_{len(command)}_{config}.safetensors"
+    assert run.code == 0, said
+    state = place / f"undisturbed_{int(torchrun)}_{config}.safetensors"
     (run.folder / "last.safetensors").replace(state)
     for path in sorted(run.folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
@@ -247,13 +273,13 @@ def try_fault(name: str, times: int, place: Path, undisturbed_run: Path) -> None
     print(f"{name}: tried {times} times, lost {len(failed)}", *failed[:3], sep="; ", flush=True)
 
 
-def main() -> None:
+def try_all() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="faults whose name matches this pattern")
     options = parser.parse_args()
-    undisturbed_run: dict[tuple[int, str], Path] = {}
+    undisturbed_run: dict[tuple[bool, str], Path] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_configs(place)
@@ -261,11 +287,11 @@ def main() -> None:
             if not re.search(options.only, name):
                 continue
             random.seed(f"{name} {options.seed}")
-            kind = (len(fault.command), fault.config)
+            kind = (fault.torchrun, fault.config)
             if kind not in undisturbed_run:
-                undisturbed_run[kind] = undisturbed(place, fault.command, fault.config)
+                undisturbed_run[kind] = undisturbed(place, *kind)
             try_fault(name, options.times, place, undisturbed_run[kind])
 
 
 if __name__ == "__main__":
-    main()
+    try_all()
