@@ -16,6 +16,8 @@ def initialise(network: nn.Module) -> None:
 
     LayerNorm and PReLU keep PyTorch's defaults; the deformable layer initialises itself (offsets zero).
     """
+    if next(network.parameters()).is_meta:  # no values: only names and shapes are wanted
+        return
     deformable = [module for module in network.modules() if isinstance(module, DCNv2Pack)]
     offsets = {module.conv_offset_mask for module in deformable}
     for module in network.modules():

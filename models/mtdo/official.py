@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -103,15 +104,24 @@ def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
     shapes if these are not the weights of an MTDO.
     """
     state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
-    config = MTDOConfig(frames=_frames(state), scale=_scale(state), ctdm="as_shipped")
-    with torch.device("meta"):  # meta tensors use no memory: the file may claim any size
-        expected = MTDO(config).state_dict()
+    frames, scale = _frames(state), _scale(state)
     state = from_published(state)
-    if problem := mismatch(state, expected):
+    if problem := mismatch(state, _expected(frames, scale)):
         raise InputError(f"these are not published MTDO weights; {problem}: check the file and the network")
-    network = MTDO(config)
+    network = MTDO(_published_config(frames, scale))
     network.load_state_dict(state)
     return network.eval()
+
+
+def _published_config(frames: int, scale: int) -> MTDOConfig:
+    return MTDOConfig(frames=frames, scale=scale, ctdm="as_shipped")
+
+
+@lru_cache(maxsize=4)
+def _expected(frames: int, scale: int) -> dict[str, Tensor]:
+    """The published tensors as meta tensors, which use no memory: the file may claim any size."""
+    with torch.device("meta"):
+        return MTDO(_published_config(frames, scale)).state_dict()
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ SLOPE = 0.25  # initial slope of PReLU
 
 def initialise(network: nn.Module, residual: bool) -> None:
     """Set every weight of an STNO. residual: an upscaled frame is added to the output; the output then starts near it."""
+    if next(network.parameters()).is_meta:  # no values: only names and shapes are wanted
+        return
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             _fill(module)
