@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 from errors import InputError
 
@@ -30,6 +31,8 @@ def run(main: Callable[[], int | None]) -> None:
 
 def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
     """Exit code of `main`: bad input is printed as one line and gives 2, Ctrl-C prints `interrupted` and gives 130."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 -- closed by the caller (`>&-`)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows code page lacks some of the characters in tables
             stream.reconfigure(errors="replace")
@@ -49,6 +52,37 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
             raise
         complain(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder")
         return 2
+
+
+class LastingStream:
+    """A stream whose errors (a closed pipe, a full disk) do not end the program: later output is discarded."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError:
+            self._discard()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError:
+            self._discard()
+
+    def _discard(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def keep_working_without_output() -> None:
+    """Long work goes on when its output can no longer be written, as in `main.py | head` or with a log on a full disk."""
+    sys.stdout, sys.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)
 
 
 def complain(line: str, *, cause: bool = True) -> None:
@@ -93,11 +127,16 @@ def parser(description: str, example: str) -> argparse.ArgumentParser:
     return result
 
 
-def path(text: str) -> Path:
-    """Parse a name. An empty one, as of a variable that is not set, would be the current folder."""
+def filled(text: str) -> str:
+    """Parse a text that may not be empty: an option with a variable that is not set must not mean the default."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
+    return text
+
+
+def path(text: str) -> Path:
+    """Parse a file name, which may not be empty."""
+    return Path(filled(text))
 
 
 def spacing(text: str) -> int | str:

@@ -12,8 +12,10 @@ EXAMPLE = """  python main.py                                                   
 
 def main() -> int:
     arguments = cli.parser("Train MTDO or STNO from a config file and print the report.", EXAMPLE)
-    arguments.add_argument("--config", default=None, help="experiment file (default: configs/mtdo_demo.yaml)")
-    arguments.add_argument("--resume", metavar="RUN", help="folder or state file of an interrupted run")
+    arguments.add_argument("--config", type=cli.filled, help="experiment file (default: configs/mtdo_demo.yaml)")
+    arguments.add_argument(
+        "--resume", metavar="RUN", type=cli.filled, help="folder or state file of an interrupted run"
+    )
     arguments.add_argument(
         "--accept-changes", action="store_true", help="resume even if the data, the seed or the optimizer have changed"
     )
@@ -44,6 +46,7 @@ def main() -> int:
 
     from engine.train import runs  # importing torch is slow: only for valid arguments
 
+    cli.keep_working_without_output()
     try:
         runs.train_and_report(options.config, options.overrides, options.resume, options.accept_changes)
     except runs.Interrupted as stop:

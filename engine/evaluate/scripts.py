@@ -41,16 +41,22 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
     """Add the options shared by all evaluation scripts. always_saves: frames are written without an option."""
     result = cli.parser(description, example)
     result.add_argument(
-        "--weight", help="weights: .safetensors of a run, or a published .pth (default: the small released ones)"
+        "--weight",
+        type=cli.filled,
+        help="weights: .safetensors of a run, or a published .pth (default: the small released ones)",
     )
-    result.add_argument("--config", help="experiment file for the data and eval settings (optional)")
+    result.add_argument("--config", type=cli.filled, help="experiment file for the data and eval settings (optional)")
     result.add_argument(
-        "--datapath", help="folder of test clips in any known layout (default: the samples of the repository)"
+        "--datapath",
+        type=cli.filled,
+        help="folder of test clips in any known layout (default: the samples of the repository)",
     )
-    result.add_argument("--outputpath", default=out, help=f"folder for reports and frames (default: {out})")
-    result.add_argument("--kind", help="layout of the folder (default: detected)")
-    result.add_argument("--split", help="split of a layout that has several, such as test")
-    result.add_argument("--list", help="list file of CLIP or CLIP/FRAME lines")
+    result.add_argument(
+        "--outputpath", type=cli.filled, default=out, help=f"folder for reports and frames (default: {out})"
+    )
+    result.add_argument("--kind", type=cli.filled, help="layout of the folder (default: detected)")
+    result.add_argument("--split", type=cli.filled, help="split of a layout that has several, such as test")
+    result.add_argument("--list", type=cli.filled, help="list file of CLIP or CLIP/FRAME lines")
     result.add_argument(
         "--protocol", choices=["standard", "paper_mtdo"], help="definition of PSNR and SSIM (docs/metrics.md)"
     )
