@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -161,20 +164,32 @@ def is_single(out: Path) -> bool:
     return out.suffix.lower() in (*OUTPUT_SUFFIXES, *STACK_SUFFIXES) or str(out) == "-"
 
 
+def entries(folder: Path) -> list[Path]:
+    """Files and folders in a folder. InputError if it cannot be listed."""
+    try:
+        if not os.access(folder, os.R_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
+
+
 def unread_in(source: Path) -> list[str]:
     """Names of pictures in a folder that this program cannot read."""
     return sorted(
-        path.name for path in source.iterdir() if path.suffix.lower() in UNREAD_SUFFIXES and path.name[0] != "."
+        path.name for path in entries(source) if path.suffix.lower() in UNREAD_SUFFIXES and path.name[0] != "."
     )
 
 
 def results_in(source: Path, out: Path) -> list[str]:
     """Names of folders in a folder that earlier runs have written, without the output."""
-    return sorted(path.name for path in source.iterdir() if is_result(path) and resolved(path) != resolved(out))
+    return sorted(path.name for path in entries(source) if is_result(path) and resolved(path) != resolved(out))
 
 
 def is_result(path: Path) -> bool:
-    return (path / RESULTS).is_file()
+    with suppress(OSError):  # a folder that cannot be listed
+        return (path / RESULTS).is_file()
+    return False
 
 
 def mark_results(source: Path, out: Path) -> None:
@@ -186,7 +201,7 @@ def mark_results(source: Path, out: Path) -> None:
 def folders_in(source: Path, out: Path) -> list[Path]:
     """Folders in a folder, in natural order, without hidden ones, results and the output. Links are followed to folders of
     frames only."""
-    found = [path for path in source.iterdir() if path.is_dir() and path.name[0] != "." and not is_result(path)]
+    found = [path for path in entries(source) if path.is_dir() and path.name[0] != "." and not is_result(path)]
     found = [path for path in found if not path.is_symlink() or is_clip(path)]
     return sorted((path for path in found if resolved(path) != resolved(out)), key=lambda path: natural_key(path.name))
 
@@ -198,19 +213,24 @@ def clips_below(source: Path, out: Path) -> Iterator[Path]:
     yield from (path for path in image_files(source) if is_stack(path))
     for folder in folders_in(source, out):
         if folder not in clips:
-            yield from clips_below(folder, out)
+            with suppress(InputError):  # a folder that cannot be listed: `_of_folder` has the reason
+                yield from clips_below(folder, out)
 
 
 def clips_in(source: Path, out: Path) -> list[Path]:
     """Videos and folders of frames in a folder, without the results of an earlier run."""
-    return [path for path in source.iterdir() if is_clip(path) and resolved(path) != resolved(out)]
+    return [path for path in entries(source) if is_clip(path) and resolved(path) != resolved(out)]
 
 
 def is_clip(path: Path) -> bool:
     """Whether a folder's entry is a video or a folder of frames."""
     if path.name.startswith(".") or is_result(path):
         return False
-    return bool(image_files(path)) if path.is_dir() else path.suffix.lower() in (*VIDEO_SUFFIXES, *JPEG_2000_SUFFIXES)
+    if path.is_dir():
+        with suppress(InputError):
+            return bool(image_files(path))
+        return False  # it cannot be listed
+    return path.suffix.lower() in (*VIDEO_SUFFIXES, *JPEG_2000_SUFFIXES)
 
 
 def is_stack(path: Path) -> bool:

@@ -31,10 +31,14 @@ def create(folder: Path, settings: dict[str, Any]) -> None:
         if folder.exists():
             remove_own_folder(folder) if is_own_folder(folder) else folder.rmdir()
         make_own_folder(folder)
-        for name in ("raw", "frames", "pieces"):
-            (folder / name).mkdir()
-        with replacing(folder / "job.json") as temporary:
-            temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        try:
+            for name in ("raw", "frames", "pieces"):
+                (folder / name).mkdir()
+            with replacing(folder / "job.json") as temporary:
+                temporary.write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        except (OSError, InputError):  # a full disk
+            remove_own_folder(folder)
+            raise
     except OSError as error:
         raise InputError(f"'{folder.parent}': cannot be written ({error.strerror}): choose another folder") from None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -383,3 +385,22 @@ def test_picture_with_a_name_too_long_does_not_stop_the_others(weight, tmp_path)
     with pytest.raises(InputError, match=r"1 of 2 clips were not upscaled.*File name too long"):
         make(tmp_path / "in", tmp_path / "out", weight, stills=True)
     assert listed(tmp_path / "out") == ["a.png"]
+
+
+def test_folder_that_cannot_be_listed_does_not_stop_the_others(weight, tmp_path, monkeypatch):
+    frames(tmp_path / "in" / "a", 2)
+    frames(tmp_path / "in" / "locked", 2)
+    access, scan = os.access, os.scandir
+
+    def denied(path, *_more):
+        if not isinstance(path, int) and Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", denied)
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
+    with pytest.raises(InputError, match=r"1 of 2 clips were not upscaled \('locked'\).*cannot be listed"):
+        make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == ["a/000.png", "a/001.png"]
+    with pytest.raises(InputError, match=r"locked: cannot be listed"):
+        make(tmp_path / "in" / "locked", tmp_path / "out2", weight)

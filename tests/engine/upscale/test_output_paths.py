@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -238,3 +239,16 @@ def test_named_pipe_is_refused(weight, tmp_path):
     os.mkfifo(tmp_path / "in.mp4")
     with pytest.raises(InputError, match="is a pipe or a device"):
         make(tmp_path / "in.mp4", tmp_path / "out.mp4", weight)
+
+
+def test_full_disk_at_the_start_leaves_nothing(frames, weight, tmp_path, monkeypatch):
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "0000.png").write_bytes(b"precious")
+    with pytest.raises(InputError, match="No space left on device"):
+        upscale(Request(frames, tmp_path / "out", weight, precision="fp32", overwrite=True))
+    assert [path.name for path in tmp_path.iterdir() if "upscaling" in path.name] == []
+    assert (tmp_path / "out" / "0000.png").read_bytes() == b"precious"
