@@ -126,10 +126,10 @@ class RasterInfo:
     @property
     def plain(self) -> bool:
         """Whether this is a grey or RGB image of 8 or 16 bits without further metadata."""
-        said = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
+        described = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
-        return simple and not missing and not said and self.classes is None
+        return simple and not missing and not described and self.classes is None
 
 
 class Raster:

@@ -18,6 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from errors import InputError
 
+# Signals that end a run: Ctrl-C, the end of a job, a closed terminal, the warning before a time limit (SLURM), the end of CPU time.
+ENDING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGXCPU")
+    if hasattr(signal, name)  # Windows has only two of them
+)
 BATCH, SAMPLE = 1, 2  # streams of random numbers: per batch, per sample
 
 
@@ -115,7 +121,8 @@ def prepare_worker(worker: int) -> None:
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 

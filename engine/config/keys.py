@@ -66,8 +66,8 @@ def comments(cls: type) -> dict[str, str]:
         name = started[1] if started else name
         if token.type == tokenize.COMMENT and name and not token.line.lstrip().startswith("#"):
             found[name] = token.string.lstrip("# ")
-    said = re.findall(r"^\s*(\w+): (.+?)\s*$", inspect.getdoc(cls) or "", re.MULTILINE)
-    return dict(said) | found
+    documented = re.findall(r"^\s*(\w+): (.+?)\s*$", inspect.getdoc(cls) or "", re.MULTILINE)
+    return dict(documented) | found
 
 
 def describe(kind: Any) -> str:

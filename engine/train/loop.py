@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,13 @@ class Trainer(Updates):
         # Handle signals until the state is saved: torchrun terminates the other ranks as soon as one dies.
         with self.signals.watch(), self.arithmetic():
             try:
-                for batch in on_device(self.data.batches(self.step, self.samples), self.device):
+                for batch in self._batches():
                     self._step(batch)
                     if self._caught():
-                        raise Interrupted("", self.signals.code)
-            except (Diverged, KeyboardInterrupt):
+                        raise Interrupted("interrupted", self.signals.code)
+            except Diverged:
                 raise
-            except Exception as error:
+            except (Exception, Interrupted) as error:
                 raise self._stopped(error) from error
             finally:
                 self.log.close()
@@ -73,6 +74,13 @@ class Trainer(Updates):
         remove_unfinished(self.folder)
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(dump_yaml(self.config), encoding="utf-8")
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        """The batches of the remaining steps. Signals may interrupt the preparation of the first, which fills caches."""
+        batches = on_device(self.data.batches(self.step, self.samples), self.device)
+        with self.signals.raising():
+            first = next(batches, None)
+        return chain([] if first is None else [first], batches)
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
@@ -125,13 +133,15 @@ class Trainer(Updates):
             return bool(self.signals.caught) and distributed.world() == 1
         return distributed.any_rank(bool(self.signals.caught), self.device)
 
-    def _stopped(self, error: Exception) -> Exception:
+    def _stopped(self, error: Exception | Interrupted) -> Exception | Interrupted:
         """Save the state if possible, and return the exception with the reason of the end and the way to resume."""
+        self.signals.ending = True
         if self.updating:
             self.undo.restore()
         if isinstance(error, InputError) and self.step == self.origin[0]:
             return error  # no step was trained yet
-        line = f"{self._save_at_end()}; continue with: python main.py --resume {self.folder}"
+        line = self._save_at_end(str(error))
+        self.signals.saved = True
         known = explained(error)
         if isinstance(error, Interrupted) or self.signals.caught:
             return Interrupted(line, self.signals.code)
@@ -141,19 +151,24 @@ class Trainer(Updates):
         why, code = known
         return InputError(f"{why}: {line}") if isinstance(error, InputError) else Interrupted(f"{why}: {line}", code)
 
-    def _save_at_end(self) -> str:
-        """Save the state if possible; returns where the newest one is."""
+    def _save_at_end(self, known: str) -> str:
+        """Save the state if possible; returns where the newest one is and how to go on. known: an error that is reported anyway."""
+        line = f"saved at step {self.step}"
         try:
             self.save(survivor=distributed.world() > 1)
         except InputError as problem:
-            return f"the last state on disk is that of step {self.saved} ({problem})"
-        return f"saved at step {self.step}"
+            line = self.newest_on_disk("" if str(problem) == known else f" ({problem})")
+            if self.saved is None:
+                return line
+        return f"{line}; continue with: python main.py --resume {self.folder}"
 
     def finish(self) -> dict[str, Any]:
         """Write and evaluate the final weights; returns the report."""
         try:
             with self.signals.watch(), self.signals.raising():
                 return validate_final(self)
-        except Interrupted as stop:
+        except (Interrupted, InputError) as error:
             message = f"training is done and saved; evaluate it with: python main.py --resume {self.folder}"
-            raise Interrupted(message, stop.code) from None
+            if isinstance(error, InputError):
+                raise InputError(f"{error}: {message}") from None
+            raise Interrupted(message, error.code) from None

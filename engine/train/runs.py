@@ -19,7 +19,7 @@ from engine.distributed import say
 from engine.report.files import console_table, write_report
 from engine.train.loop import train
 from engine.train.states import STATE, read_newest, read_state, states_in
-from engine.train.stops import Interrupted
+from engine.train.stops import Interrupted, Signals
 from errors import InputError
 
 __all__ = ["Interrupted", "new_folder", "train_and_report"]
@@ -32,14 +32,16 @@ def train_and_report(
     config_file: str | None, overrides: Sequence[str], resume: str | None, accept_changes: bool = False
 ) -> dict[str, Any]:
     """Train (or resume a run), evaluate, write the report, and print its table and the paths of all files."""
-    dcn.ensure_built(log=say)
     state = state_place(resume) if resume else None
     if state and not config_file:
         config = config_of(state, overrides)
     else:
         config = load_config(config_file or in_repository(DEMO), overrides)
+    if config.dcn in ("auto", "compiled"):
+        dcn.ensure_built(log=say)
     distributed.start(distributed.choose_device(config.device))
-    with ExitStack() as held:
+    signals = Signals()  # a signal removes the lock and an empty folder, also before the first step and after the last
+    with signals.watch(), signals.raising(), ExitStack() as held:
         if state:
             folder = state if state.is_dir() else state.parent
             distributed.on_main(lambda: held.enter_context(lock(folder)))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from data.sampling import ENDING
 from engine import distributed
 from errors import InputError
 
 
-class Interrupted(Exception):
-    """The run ended early and its state is saved. `code`: exit code of the program."""
+class Interrupted(BaseException):
+    """The run ended early; its state is saved. `code`: exit code of the program.
+
+    Signal handlers raise it anywhere, so `except Exception` in a reader must not catch it.
+    """
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(" ".join(message.split()))
@@ -22,26 +27,35 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """SIGINT and SIGTERM during a run: within a step they are recorded until the step ends; between steps they are raised at once.
+    """Signals that end a run: within a step they are recorded until the step ends; between steps they are raised at once.
 
-    A second Ctrl-C interrupts at once.
+    A second Ctrl-C interrupts the step, a third one also the saving of the state.
     """
 
     def __init__(self) -> None:
         self.caught: list[int] = []
         self.at_once = False
+        self.ending = False  # the state is being saved
+        self.saved = False
 
     def _note(self, number: int, _frame: Any) -> None:
-        if self.caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
         self.caught.append(number)
-        if self.at_once:
-            raise Interrupted("", 128 + number)
+        presses = self.caught.count(signal.SIGINT) if number == signal.SIGINT else 0
+        if presses > 2 and not self.saved:
+            raise KeyboardInterrupt
+        if not self.ending and (self.at_once or presses == 2):
+            raise Interrupted("interrupted", 128 + number)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM within the block."""
-        previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Handle the signals within the block, except SIGHUP under nohup, which ignores it."""
+        if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
+            yield
+            return
+        # SIGINT is ignored in a shell script's background jobs, where `kill -INT` should still work.
+        ignored = [number for number in ENDING[2:] if signal.getsignal(number) is signal.SIG_IGN]
+        numbers = [number for number in ENDING if number not in ignored]
+        previous = {number: signal.signal(number, self._note) for number in numbers}
         try:
             yield
         finally:
@@ -53,6 +67,8 @@ class Signals:
         """A block that signals may interrupt at any point, such as a validation."""
         self.at_once = True
         try:
+            if self.caught:
+                raise Interrupted("interrupted", self.code)
             yield
         finally:
             self.at_once = False
@@ -72,7 +88,7 @@ def explained(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
         return "out of memory: lower train.batch_size or data.patch, or raise train.accumulate", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
-        return "a data worker was killed (usually because memory ran out: lower data.workers)", 1
+        return "a data worker was killed (usually because memory or /dev/shm ran out: lower data.workers)", 1
     if isinstance(error, RuntimeError) and distributed.world() > 1:
         return (
             f"the other processes of this run cannot be reached ({text.splitlines()[0][:120] if text else 'ended'})",

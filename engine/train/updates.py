@@ -125,7 +125,7 @@ class Updates(Run):
             self.unusual = None
         self.step = now
         if numbers.caught and not stopping:
-            raise Interrupted("", self.signals.code)
+            raise Interrupted("interrupted", self.signals.code)
         return bool(reason)
 
     def _check_finite(self, numbers: Numbers, batch: dict[str, Any]) -> None:
@@ -176,11 +176,16 @@ class Updates(Run):
         try:
             self.save()
         except InputError as problem:
-            where = f"that of step {self.saved} ({problem})"
+            where = f"not saved ({problem}); {self.newest_on_disk()}"
         raise Diverged(
             f"training stopped at step {stopped}: {reason} on {sources(batch)}: the last good state is {where}; "
             "look at these files or lower train.lr"
         )
+
+    def newest_on_disk(self, reason: str = "") -> str:
+        """The newest state on disk, for messages. reason: why there is no newer one."""
+        newest = "no state is on disk" if self.saved is None else f"the last state on disk is that of step {self.saved}"
+        return newest + reason
 
     def save(self, survivor: bool = False) -> None:
         self.settle(stopping=True)
