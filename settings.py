@@ -209,15 +209,15 @@ def _plain_numbers() -> None:
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     _Loader.yaml_implicit_resolvers = resolvers
-    whole = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
-    broken = re.compile(
+    integer = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$")
+    decimal = re.compile(
         r"[-+]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
     )
-    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
+    _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", decimal, list("-+.0123456789"))
     truth = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
     _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", truth, list("tTfF"))
-    _Loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
-    _Loader.add_implicit_resolver("tag:yaml.org,2002:float", broken, list("-+.0123456789"))
+    _Loader.add_implicit_resolver("tag:yaml.org,2002:int", integer, list("-+0123456789"))
+    _Loader.add_implicit_resolver("tag:yaml.org,2002:float", decimal, list("-+.0123456789"))
 
 
 _plain_numbers()

@@ -381,13 +381,13 @@ def exact_resume(context: Context) -> Result:
                 trainer.step += 1
             trainer.settle()
 
-    whole, first, second = (trainer_of(config) for _ in range(3))
-    work_off(whole, batches)
+    full, first, second = (trainer_of(config) for _ in range(3))
+    work_off(full, batches)
     work_off(first, batches[:3])
     first.save()
     second.load(first.folder)
     work_off(second, batches[3:])
-    results = [whole.network.state_dict(), second.network.state_dict()]
+    results = [full.network.state_dict(), second.network.state_dict()]
     differ = [name for name in results[0] if not torch.equal(results[0][name], results[1][name])]
     return {"wrong": [f"{len(differ)} of {len(results[0])} tensors differ after a resume"] if differ else []}
 

@@ -51,10 +51,10 @@ def restored(network: Network, clip: Clip, tile: int | None) -> Tensor:
 
 def compare(network: Network, clip: Clip, sides: list[int], amplify: float, out: Path, name: str) -> list[str]:
     """Return a table row and write a picture for every tile size."""
-    whole, lines = restored(network, clip, None), []
+    full, lines = restored(network, clip, None), []
     size = network.output_size(clip.size)
     for side in sides:
-        difference = 255 * (restored(network, clip, side) - whole)
+        difference = 255 * (restored(network, clip, side) - full)
         count = len(tiles.plan(clip.size, size, side, network.multiple))
         decibels = 20 * np.log10(255) - 10 * np.log10(difference.double().square().mean().item() or 1e-20)
         lines.append(

@@ -122,10 +122,10 @@ def _arguments(
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     points = 9 * deform_groups
-    whole = torch.randint(-3, 3, (2, 2 * points, 23, 17), generator=generator).double()
+    integers = torch.randint(-3, 3, (2, 2 * points, 23, 17), generator=generator).double()
     made = {
         "input": normal(2, channels, 23, 17),
-        "offset": whole + 0.1 + 0.8 * torch.rand(whole.shape, generator=generator, dtype=torch.float64),
+        "offset": integers + 0.1 + 0.8 * torch.rand(integers.shape, generator=generator, dtype=torch.float64),
         "weight": normal(8, channels // groups, 3, 3) / 4,
         "bias": normal(8),
         "mask": normal(2, points, 23, 17).sigmoid(),

@@ -69,6 +69,12 @@ def interleave_channels(x: Tensor) -> Tensor:
     return x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
 
 
+def weight_and_bias(layer: nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
+    """The parameters of a layer that has a bias."""
+    assert layer.bias is not None
+    return layer.weight, layer.bias
+
+
 def in_full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """`layer(x)` in the precision of the layer's weights, regardless of x and autocast.
 

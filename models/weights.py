@@ -1,18 +1,43 @@
-"""Names and shapes of weights: compare a state dict with a network, and translate earlier names."""
+"""State dicts: published ones, their names and shapes, and names of earlier versions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from errors import InputError
+
+N = TypeVar("N", bound=nn.Module)
 
 _SHOWN = 4  # names of each kind that an error message lists
 
 
-def strip_module_prefix(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the `module.` that DataParallel adds to every name."""
+def published_state(state: Mapping[str, Any], name: str) -> dict[str, Tensor]:
+    """The tensors of a published state dict of the network `name`, by their published names.
+
+    The state dict may be the value of a key "state_dict", and DataParallel may have added `module.` to every name. Raises
+    `InputError` for anything but a mapping from names to tensors.
+    """
+    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"these are not {name} weights: expected a state dict, a mapping from names to tensors")
     return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_published(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], build: Callable[[], N], name: str) -> N:
+    """A network made by `build` with the weights `state`, which have our names, in eval mode.
+
+    expected: its tensors; meta tensors suffice. Raises `InputError` listing missing and unexpected tensors and other shapes if the
+    weights do not fit.
+    """
+    if problem := mismatch(state, expected):
+        raise InputError(f"these are not published {name} weights; {problem}: check the file and the network")
+    network = build()
+    network.load_state_dict(state)
+    return network.eval()
 
 
 def mismatch(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:

@@ -83,7 +83,7 @@ def test_restored_windows_equal_the_network(how: dict) -> None:
     windows = torch.stack([clip.window(index, 3) for index in range(5)])
     with torch.no_grad():
         if how.get("ensemble"):
-            positions = [(x, turn) for x in (windows, windows.flip(-1)) for turn in range(4)]
+            positions = [(x, orientation) for x in (windows, windows.flip(-1)) for orientation in range(4)]
             expected = [torch.rot90(network(torch.rot90(x, t, (-2, -1))), -t, (-2, -1)) for x, t in positions]
             expected = torch.stack([x.flip(-1) if k >= 4 else x for k, x in enumerate(expected)]).mean(0)
         else:

@@ -234,8 +234,8 @@ class Scene:
         for mover in self.movers:
             numbers = [number for number, (owner, _) in enumerate(self.parts) if owner is mover]
             edge = np.concatenate([outline(self.parts[number][1], *poses[number]) for number in numbers]) + 0.5
-            whole = sum(float(part.sprite[..., 3].sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
-            visible = min(float(seen[numbers].sum()) / max(whole, 1e-6), 1.0)
+            total = sum(float(part.sprite[..., 3].sum()) for part in mover.parts) / (GRAIN * self.grain) ** 2
+            visible = min(float(seen[numbers].sum()) / max(total, 1e-6), 1.0)
             left, top = np.clip(edge.min(axis=0), 0, [width, height]).tolist()
             right, bottom = np.clip(edge.max(axis=0), 0, [width, height]).tolist()
             if visible >= 1 / 3 and min(right - left, bottom - top) > 0:

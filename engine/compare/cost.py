@@ -106,7 +106,7 @@ def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table
         )
     threads = rows[0]["threads"]
     where = f"{rows[0]['device']}, {threads} thread{'s' if threads > 1 else ''}"
-    table.note = f"Seconds and memory (of the whole process, or of the GPU) on {where}."
+    table.note = f"Seconds and memory (of the process, or of the GPU) on {where}."
     return table
 
 

@@ -202,12 +202,12 @@ def _figure_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     frames = [
         {"level": "frame", "clip": name, **frame} for name, clip in clips.items() for frame in clip.get("frames") or []
     ]
-    whole = [{"level": "clip", "clip": name, **_numbers(clip)} for name, clip in clips.items()]
+    of_clips = [{"level": "clip", "clip": name, **_numbers(clip)} for name, clip in clips.items()]
     means = [{"level": "mean", **_numbers(report["mean"])}] if report.get("mean") else []
     groups = [
         {"level": "mean", "kind": kind, **_numbers(values)} for kind, values in (report.get("groups") or {}).items()
     ]
-    return frames + whole + means + groups
+    return frames + of_clips + means + groups
 
 
 def _sweep_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -51,55 +51,55 @@ Runner = Callable[..., Tensor]  # a job -> its frames (n, 3, H, W), float32
 CPU = torch.device("cpu")
 
 
-def transform(x: Tensor, position: int) -> Tensor:
-    """One of eight flips and rotations of (..., h, w): flipped if `position` >= 4, then rotated by `position` % 4 quarter turns."""
-    return torch.rot90(x.flip(-1) if position >= 4 else x, position % 4, (-2, -1))
+def transform(x: Tensor, orientation: int) -> Tensor:
+    """One of eight flips and rotations of (..., h, w): flipped if `orientation` >= 4, then rotated by `orientation` % 4 quarter turns."""
+    return torch.rot90(x.flip(-1) if orientation >= 4 else x, orientation % 4, (-2, -1))
 
 
-def inverse_transform(x: Tensor, position: int) -> Tensor:
+def inverse_transform(x: Tensor, orientation: int) -> Tensor:
     """The inverse of `transform`."""
-    x = torch.rot90(x, -(position % 4), (-2, -1))
-    return x.flip(-1) if position >= 4 else x
+    x = torch.rot90(x, -(orientation % 4), (-2, -1))
+    return x.flip(-1) if orientation >= 4 else x
 
 
 class WindowRunner:
     """Runs windows; reuses features that do not depend on the centre frame in the following windows."""
 
-    def __init__(self, network: WindowNetwork, device: torch.device, tile: Tile, position: int) -> None:
+    def __init__(self, network: WindowNetwork, device: torch.device, tile: Tile, orientation: int) -> None:
         self.stream = network.stream()
-        self.device, self.tile, self.position, self.target = device, tile, position, CPU
+        self.device, self.tile, self.orientation, self.target = device, tile, orientation, CPU
 
     def __call__(self, job: WindowJob | BatchJob) -> Tensor:
         """-> (windows, 3, H, W), float32 on `target`."""
 
         def load(number: int) -> Tensor:
-            return upload(transform(self.tile.crop(job.frames[number]), self.position), self.device)[None]
+            return upload(transform(self.tile.crop(job.frames[number]), self.orientation), self.device)[None]
 
         windows = job.windows if isinstance(job, BatchJob) else [job.numbers]
-        return inverse_transform(self.stream.restore_batch(windows, load), self.position).float().to(self.target)
+        return inverse_transform(self.stream.restore_batch(windows, load), self.orientation).float().to(self.target)
 
 
 class ChunkRunner:
     """Runs chunks of key frames."""
 
     def __init__(
-        self, network: SpaceTimeNetwork, device: torch.device, times: Sequence[float], tile: Tile, position: int
+        self, network: SpaceTimeNetwork, device: torch.device, times: Sequence[float], tile: Tile, orientation: int
     ) -> None:
         """times: in each gap, for jobs without times of their own; empty: key frames only."""
-        self.network, self.device, self.tile, self.position = network, device, tile, position
+        self.network, self.device, self.tile, self.orientation = network, device, tile, orientation
         self.times, self.keys_only, self.target = list(times) or [0.5], not times, CPU
 
     def __call__(self, job: ChunkJob) -> Tensor:
         """-> (n, 3, H, W), float32 on `target`."""
-        keys = upload(transform(self.tile.crop(job.keys), self.position), self.device)
+        keys = upload(transform(self.tile.crop(job.keys), self.orientation), self.device)
         height, width = self.tile.out_size
-        size = (width, height) if self.position % 2 else (height, width)
+        size = (width, height) if self.orientation % 2 else (height, width)
         times, wanted = (self.times, None) if job.times is None else padded_times(job.times, job.keep)
         frames = self.network(keys[None], times=times, size=size, keep=job.keep)[0]
         frames = frames if wanted is None else frames[wanted]
         frames = frames if job.with_last else frames[:-1]
         frames = frames[:: 1 + len(self.times)] if self.keys_only and wanted is None else frames
-        return inverse_transform(frames, self.position).float().to(self.target)
+        return inverse_transform(frames, self.orientation).float().to(self.target)
 
 
 def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:

@@ -129,8 +129,8 @@ class TiledRunner:
     def _cut(self, tile: int | None) -> None:
         self.tiles = tiles.plan(self.shape.lr, self.shape.out, tile, self.network.multiple, self.options.overlap)
         self.canvas = tiles.Canvas(self.tiles, self.shape.out)
-        positions = range(8) if self.options.ensemble else (0,)
-        self.runners = [[self.start(each, position) for position in positions] for each in self.tiles]
+        orientations = range(8) if self.options.ensemble else (0,)
+        self.runners = [[self.start(each, orientation) for orientation in orientations] for each in self.tiles]
         if self.device.type == "cuda":
             self._prepare_gpu()
 

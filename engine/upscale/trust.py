@@ -45,23 +45,23 @@ WHOLE = "width:100%;image-rendering:pixelated"
 
 
 class TransformedClip(Derived):
-    """A clip with flipped or rotated frames; `turn` as in `engine.restore.jobs.transform`."""
+    """A clip with flipped or rotated frames; `orientation` as in `engine.restore.jobs.transform`."""
 
-    def __init__(self, clip: Clip, turn: int) -> None:
+    def __init__(self, clip: Clip, orientation: int) -> None:
         super().__init__(clip)
-        self.turn = turn
+        self.orientation = orientation
 
     @property
     def size(self) -> tuple[int, int]:
         height, width = self.clip.size
-        return (width, height) if self.turn % 2 else (height, width)
+        return (width, height) if self.orientation % 2 else (height, width)
 
     def frame(self, index: int) -> Tensor:
-        return transform(self.clip.frame(index), self.turn).contiguous()
+        return transform(self.clip.frame(index), self.orientation).contiguous()
 
     def array(self, index: int) -> np.ndarray:
         return (
-            transform(torch.from_numpy(np.moveaxis(self.clip.array(index), -1, 0).copy()), self.turn)
+            transform(torch.from_numpy(np.moveaxis(self.clip.array(index), -1, 0).copy()), self.orientation)
             .movedim(0, -1)
             .numpy()
         )
@@ -126,18 +126,21 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
         numbers = [scene[0], scene[0]] if len(scene) == 1 and network.space_time else list(scene)
         clip = SubClip(job.clip, numbers)
         versions = [
-            _restored(TransformedClip(clip, turn), turn, job, network, request, device) for turn in range(TRANSFORMS)
+            _restored(TransformedClip(clip, orientation), orientation, job, network, request, device)
+            for orientation in range(TRANSFORMS)
         ]
         for _, frames in zip(scene, zip(*versions, strict=True), strict=False):
-            yield torch.stack([fitted(inverse_transform(frame, turn), job.size) for turn, frame in enumerate(frames)])
+            yield torch.stack(
+                [fitted(inverse_transform(frame, orientation), job.size) for orientation, frame in enumerate(frames)]
+            )
         start = scene[-1] + 1
 
 
 def _restored(
-    clip: TransformedClip, turn: int, job: ClipJob, network: Network, request: Request, device: torch.device
+    clip: TransformedClip, orientation: int, job: ClipJob, network: Network, request: Request, device: torch.device
 ) -> Iterator[Tensor]:
     height, width = job.network_size
-    size = (width, height) if turn % 2 else (height, width)
+    size = (width, height) if orientation % 2 else (height, width)
     options = Options(job.settings["precision"], job.settings["tile"], context=request.context, workers=1)
     padding: Any = request.padding
     return restore(network, clip, device=device, padding=padding, times=(), size=size, options=options)

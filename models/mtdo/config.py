@@ -12,6 +12,7 @@ from settings import Between, check_fields
 
 Width = Annotated[int, Between(1, 1024)]  # channels
 Blocks = Annotated[int, Between(0, 256)]
+Scale = Literal[2, 3, 4, 8]
 Difference = Literal["paper", "as_shipped", "off"]
 MOST_BLOCKS = 256  # hybrid blocks over all groups, several times as many as any published HAT has
 
@@ -56,7 +57,7 @@ class MTDOConfig(WindowConfig):
 
     name: Literal["mtdo"] = "mtdo"
     frames: Annotated[int, Between(3, 99)] = 5  # N, odd: the window of frames, the centre one is super-resolved
-    scale: Literal[2, 3, 4, 8] = 4
+    scale: Scale = 4
     channels: Annotated[int, Between(1, 512)] = 64
     deformable_groups: Annotated[int, Between(1, 512)] = 8
     feature_blocks: Blocks = 5  # residual blocks of the per-frame features

@@ -90,6 +90,6 @@ class MACU(nn.Sequential):
     def __init__(self, channels: int, blocks: int) -> None:
         super().__init__(*[ResidualBlock(channels) for _ in range(blocks)])
 
-    def forward(self, fused: Tensor, routed: Tensor | None) -> Tensor:
+    def forward(self, fused: Tensor, routed: Tensor | None) -> Tensor:  # type: ignore[override]  # two inputs
         """T and R3 (None counts as zero), each (B, C, h, w) -> M (B, C, h, w)."""
         return fused + super().forward(fused if routed is None else fused - routed)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import ConvPReLU, ResidualBlock, upsample2
+from models.layers import ConvPReLU, ResidualBlock, upsample2, weight_and_bias
 
 
 class FrameDifference(nn.Module):
@@ -62,7 +62,7 @@ class CrossDifference(nn.Module):
 
     def forward(self, aligned: Tensor) -> tuple[Tensor, Tensor]:
         """Aligned features (B, N, C, h, w) -> forward and backward difference D_F, D_B = -D_F, each (B, C, h, w)."""
-        weight, bias = self.compress.conv.weight, self.compress.conv.bias
+        weight, bias = weight_and_bias(self.compress.conv)
         reversed_weight = weight.unflatten(1, (aligned.shape[1], -1)).flip(1).flatten(1, 2)  # instead of the frames
         both = F.conv2d(aligned.flatten(1, 2), torch.cat([weight, reversed_weight]), torch.cat([bias, bias]), padding=1)
         in_order, in_reverse = self.refine(torch.cat(self.compress.act(both).chunk(2, 1))).chunk(2)

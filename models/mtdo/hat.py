@@ -18,8 +18,10 @@ from models.mtdo.attention import OverlapAttention, WindowAttention, WindowPlan,
 from models.mtdo.config import HATConfig
 from models.mtdo.upsampler import FoldedUpsampler
 
+SLOPE = 0.01  # of the leaky ReLU before the upsampler
 
-def _convolve(conv: nn.Conv2d, tokens: Tensor) -> Tensor:
+
+def _convolve(conv: nn.Module, tokens: Tensor) -> Tensor:
     """A convolution on a token map (B, H, W, C)."""
     return conv(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
@@ -177,7 +179,7 @@ class HAT(nn.Module):
         self.layers = nn.ModuleList(RHAG(config, list(islice(rates, depth))) for depth in config.depths)
         self.norm = nn.LayerNorm(config.embed)
         self.conv_after_body = nn.Conv2d(config.embed, config.embed, 3, padding=1)
-        self.conv_before_upsample = nn.Sequential(nn.Conv2d(config.embed, channels, 3, padding=1), nn.LeakyReLU(0.01))
+        self.conv_before_upsample = nn.Sequential(nn.Conv2d(config.embed, channels, 3, padding=1), nn.LeakyReLU(SLOPE))
         self.upsample = Upsampler(channels, scale)
         self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
         self.folded_upsampler = FoldedUpsampler(self.upsample, self.conv_last, scale)
@@ -197,8 +199,7 @@ class HAT(nn.Module):
             tokens = layer(tokens, plan)
         deep = add_(_convolve(self.conv_after_body, self.norm(tokens)), shallow)
         deep = deep.permute(0, 3, 1, 2)
-        convolution, activation = self.conv_before_upsample
-        restored = self.folded_upsampler(leaky_relu_(convolution(deep), activation.negative_slope))
+        restored = self.folded_upsampler(leaky_relu_(self.conv_before_upsample[0](deep), SLOPE))
         if self.wide_leave is None:
             return restored
         return restored + F.pixel_shuffle(in_full_precision(self.wide_leave, deep), self.scale)

@@ -85,7 +85,7 @@ class MTDO(WindowNetwork):
         self.macu = MACU(channels, config.correction_blocks) if config.macu else None
         if config.reconstruction == "hat":
             extra = channels * frames if config.wide else 0
-            self.reconstruction: nn.Module = HAT(config.hat, channels, config.scale, extra)
+            self.reconstruction: HAT | ResidualReconstruction = HAT(config.hat, channels, config.scale, extra)
         else:
             self.reconstruction = ResidualReconstruction(channels, config.reconstruction_blocks, config.scale)
         initialise(self)
@@ -152,7 +152,7 @@ class MTDO(WindowNetwork):
     def bytes_per_pixel(self, span: int, times: int = 0) -> float:
         config = self.config
         width = config.hat.embed if config.reconstruction == "hat" else config.channels
-        maps = MAPS_PER_FRAME * config.frames + MAPS_KEPT * (span - config.frames) + 4 * config.scale**2
+        maps: float = MAPS_PER_FRAME * config.frames + MAPS_KEPT * (span - config.frames) + 4 * config.scale**2
         if config.wide:
             maps += config.frames + 6 * config.scale**2 / config.channels  # HAT's second input; two more output frames
         return 4.0 * (MAPS_PER_TOKEN * width + config.channels * maps)
@@ -172,16 +172,16 @@ class MTDO(WindowNetwork):
         last convolution unless it computes a residual, which is small and so are its rounding errors (79 dB for a residual
         of 0.05 in the mean).
         """
-        full = self.features[0].conv.weight.dtype
+        full = next(self.features.parameters()).dtype
         for name, part in self.named_children():
             if name != "features":
                 part.to(dtype)
         self.msd.dcn.to(full)
         if self.config.residual == "none":
             for name in ("conv_last", "wide_leave"):
-                part = getattr(self.reconstruction, name, None)
-                if part is not None:
-                    part.to(full)
+                layer = getattr(self.reconstruction, name, None)
+                if layer is not None:
+                    layer.to(full)
         return self
 
     def parts_to_compile(self) -> Sequence[nn.Module]:

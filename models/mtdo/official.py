@@ -12,10 +12,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from errors import InputError
-from models.mtdo.config import MTDOConfig
+from models.mtdo.config import MTDOConfig, Scale
 from models.mtdo.network import MTDO
-from models.weights import mismatch, renamed, strip_module_prefix
+from models.weights import load_published, published_state, renamed
 
 # (pattern of a published name, our name), applied in this order
 PUBLISHED = [
@@ -93,7 +92,12 @@ EARLIER = [
 _RESIDUAL_BLOCK = re.compile(r"^res_feat_ext\.(\d+)\.")
 _INDEX_BUFFER = re.compile(r"(^|\.)relative_position_index(_SA|_OCA)?$")
 # Output channels of the upsampler's convolutions -> scale: one convolution with 64 * 2^2 or 64 * 3^2, or several with 64 * 2^2.
-_SCALE_OF_UPSAMPLER = {(256, None, None): 2, (576, None, None): 3, (256, 256, None): 4, (256, 256, 256): 8}
+_SCALE_OF_UPSAMPLER: dict[tuple[int | None, ...], Scale] = {
+    (256, None, None): 2,
+    (576, None, None): 3,
+    (256, 256, None): 4,
+    (256, 256, 256): 8,
+}
 MARKS = frozenset({"hat", "msd", "A_tdm"})  # first name components that only published MTDO weights have
 
 
@@ -103,22 +107,18 @@ def mtdo_official(state: Mapping[str, Tensor]) -> MTDO:
     A `module.` prefix and index buffers are ignored. Raises `InputError` listing missing and unexpected tensors and other
     shapes if these are not the weights of an MTDO.
     """
-    state = {key: value for key, value in strip_module_prefix(state).items() if not _INDEX_BUFFER.search(key)}
+    state = {key: value for key, value in published_state(state, "MTDO").items() if not _INDEX_BUFFER.search(key)}
     frames, scale = _frames(state), _scale(state)
-    state = from_published(state)
-    if problem := mismatch(state, _expected(frames, scale)):
-        raise InputError(f"these are not published MTDO weights; {problem}: check the file and the network")
-    network = MTDO(_published_config(frames, scale))
-    network.load_state_dict(state)
-    return network.eval()
+    expected = _expected(frames, scale)
+    return load_published(from_published(state), expected, lambda: MTDO(_published_config(frames, scale)), "MTDO")
 
 
-def _published_config(frames: int, scale: int) -> MTDOConfig:
+def _published_config(frames: int, scale: Scale) -> MTDOConfig:
     return MTDOConfig(frames=frames, scale=scale, ctdm="as_shipped")
 
 
 @lru_cache(maxsize=4)
-def _expected(frames: int, scale: int) -> dict[str, Tensor]:
+def _expected(frames: int, scale: Scale) -> dict[str, Tensor]:
     """The published tensors as meta tensors, which use no memory: the file may claim any size."""
     with torch.device("meta"):
         return MTDO(_published_config(frames, scale)).state_dict()
@@ -145,6 +145,6 @@ def _frames(state: Mapping[str, Tensor]) -> int:
     return frames if frames >= 3 and frames % 2 else MTDOConfig.frames
 
 
-def _scale(state: Mapping[str, Tensor]) -> int:
+def _scale(state: Mapping[str, Tensor]) -> Scale:
     steps = tuple(_outputs(state, f"hat.upsample.{layer}.weight") for layer in (0, 2, 4))
     return _SCALE_OF_UPSAMPLER.get(steps, MTDOConfig.scale)

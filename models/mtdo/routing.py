@@ -76,6 +76,7 @@ class AlignedRoute(nn.Module):
         if self.ctdm == "as_shipped":
             everything = aligned.flip(1).flatten(1, 2)
             return everything * (1 + self.constant_attention(*aligned.shape[-2:]))
+        assert differences is not None  # of ctdm: paper
         everything = aligned.flatten(1, 2)
         gates = torch.sigmoid(self.gate(self.enhance(torch.cat(differences))))  # of D_F, then of D_B: (2B, N*C, h, w)
         forward, backward = gates.chunk(2)

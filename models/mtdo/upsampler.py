@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Upsampler, in_full_precision
+from models.layers import Upsampler, in_full_precision, weight_and_bias
 
 RADIUS = 2  # of the folded kernel in LR pixels: one for the first convolution, one for all that follow
 AT_ONCE = 8  # impulses
@@ -64,7 +64,7 @@ class FoldedUpsampler:
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         """The response to an impulse in each input channel, in float64."""
-        convolutions = [(each.weight, each.bias) for each in (*self.upsample, self.last) if isinstance(each, nn.Conv2d)]
+        convolutions = [weight_and_bias(layer) for layer in (*self.upsample, self.last) if isinstance(layer, nn.Conv2d)]
         like, side = self.last.weight, 4 * RADIUS + 1
         channels = like.shape[1]
         impulses = like.new_zeros(channels + 1, channels, side, side, dtype=torch.float64)  # the last one: no impulse

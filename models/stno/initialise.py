@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.stno.interpolation import FLOW_CHANNELS, InterpolationOperator, SideBlock
 from models.stno.propagation import ResidualBlock
@@ -53,18 +53,23 @@ def _fill(module: nn.Conv2d | nn.ConvTranspose2d | nn.Linear) -> None:
         module.bias.zero_()
 
 
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight
+
+
 @torch.no_grad()
 def _scale(module: nn.Module, factor: float) -> None:
-    module.weight.mul_(factor)
+    _weight(module).mul_(factor)
 
 
 @torch.no_grad()
 def _start_as_blend(operator: InterpolationOperator) -> None:
     """Zero flows and mask; a merge that passes on the three frame channels and scales the residual features down."""
     for decoder, silent in ((operator.from_eighth, 0), (operator.from_quarter, 0), (operator.from_half, 1)):
-        decoder.head[-1].weight[:, : FLOW_CHANNELS + silent].zero_()
-    convolution = operator.merge[0]
-    _scale(convolution, RESIDUAL_SCALE)
-    convolution.weight[:, :3].zero_()
+        _weight(decoder.head[-1])[:, : FLOW_CHANNELS + silent].zero_()
+    _scale(operator.merge[0], RESIDUAL_SCALE)
+    weight = _weight(operator.merge[0])
+    weight[:, :3].zero_()
     for channel in range(3):
-        convolution.weight[channel, channel, 1, 1] = 1.0
+        weight[channel, channel, 1, 1] = 1.0

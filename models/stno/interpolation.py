@@ -31,6 +31,12 @@ class Encoded(NamedTuple):
     motion: tuple[Tensor, Tensor]
 
 
+def _pair(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The halves of a batch: the first frames of all pairs, and the second ones."""
+    first, second = x.chunk(2)
+    return first, second
+
+
 def upsample_flows(flows: Tensor) -> Tensor:
     """Flows of one level for the next finer one: twice the size, twice the length."""
     return 2 * F.interpolate(flows, scale_factor=2, mode="bilinear", align_corners=False)
@@ -166,9 +172,9 @@ class InterpolationOperator(nn.Module):
         both = torch.stack([first, second])
         mean = both.mean(dim=(0, 2, 3, 4)).view(-1, 1, 1, 1)
         frames = (both - mean).flatten(0, 1)
-        half, quarter, eighth = (level.chunk(2) for level in self.pyramid(frames))
+        half, quarter, eighth = map(_pair, self.pyramid(frames))
         look0, look1, motion0, motion1 = self.from_eighth.inter_frame(*eighth)
-        return Encoded(frames.chunk(2), mean, half, quarter, eighth, (look0, look1), (motion0, motion1))
+        return Encoded(_pair(frames), mean, half, quarter, eighth, (look0, look1), (motion0, motion1))
 
     def decode(self, pair: Encoded, time: Tensor) -> tuple[Tensor, Flows]:
         """Time (B, 1, 1, 1) in (0, 1) -> intermediate frame (B, 3, h, w), not clamped, and the flows at full LR size."""

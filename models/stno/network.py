@@ -109,8 +109,8 @@ class STNO(SpaceTimeNetwork):
         times, *_ = self._checked(frames, times, (height, width), None, None, None)
         padded = pad_to_multiple(frames).transpose(0, 1)
         intermediate, flows = self._interpolate(padded, times, clamp=False)
-        images, *flows = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (intermediate, *flows))
-        return images, Flows(*flows)
+        images, *fields = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (intermediate, *flows))
+        return images, Flows(*fields)
 
     def _super_resolve(
         self,
@@ -185,8 +185,8 @@ class STNO(SpaceTimeNetwork):
                 frame, flows = self.operator.decode(pairs, of_pair)
                 frame = frame.clamp(0, 1) if clamp else frame
                 results.append([x.unflatten(0, (gaps, batch)) for x in (frame, *flows)])
-        intermediate, *flows = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
-        return intermediate, Flows(*flows)
+        intermediate, *fields = (torch.stack(x, dim=1) for x in zip(*results, strict=True))
+        return intermediate, Flows(*fields)
 
     def _checked(
         self,
@@ -223,7 +223,7 @@ class STNO(SpaceTimeNetwork):
         copy = deepcopy(self)
         for module in copy.modules():
             if hasattr(module, "symbolic"):
-                module.symbolic = True
+                module.symbolic = True  # type: ignore[assignment]
         return copy
 
 

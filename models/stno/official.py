@@ -7,10 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from errors import InputError
 from models.stno.config import STNOConfig
 from models.stno.network import STNO
-from models.weights import mismatch, renamed, strip_module_prefix
+from models.weights import load_published, published_state, renamed
 
 # (pattern of a published name, our name), applied in this order
 PUBLISHED = [
@@ -58,13 +57,7 @@ MARKS = frozenset({"flownet", "forward_branch", "backward_branch"})
 
 def stno_official(state: Mapping[str, Tensor]) -> STNO:
     """STNO of the paper's size with published weights, in eval mode. Raises `InputError` if they do not fit it."""
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError("these are not STNO weights: expected a state dict, a mapping from names to tensors")
     with torch.device("meta"):
-        network = STNO(STNOConfig())
-    state = renamed(strip_module_prefix(state), PUBLISHED)
-    if problem := mismatch(state, network.state_dict()):
-        raise InputError(f"these are not published STNO weights; {problem}: check the file and the network")
-    network.load_state_dict({key: value.float().clone() for key, value in state.items()}, assign=True)
-    return network.requires_grad_(True).eval()
+        expected = STNO(STNOConfig()).state_dict()
+    state = renamed(published_state(state, "STNO"), PUBLISHED)
+    return load_published(state, expected, lambda: STNO(STNOConfig()), "STNO")

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import dcn
+from models.layers import weight_and_bias
 from models.stno import symbolic
 
 SLAB_PIXELS = {"cpu": 1 << 13, "cuda": 1 << 18}  # output pixels at a time: a slab fits a CPU's cache, or fills a GPU
@@ -180,18 +181,20 @@ class Query(nn.Module):
 
         Published column order: (dy, dx) of the four corners, the four corners' features, cell y, cell x.
         """
-        mix = self.mix.weight.flatten(1)
-        columns = (mix @ self.gather.weight.flatten(1)).T
+        (weight, bias), (mix, mix_bias) = weight_and_bias(self.gather), weight_and_bias(self.mix)
+        mix = mix.flatten(1)
+        columns = (mix @ weight.flatten(1)).T
         relative = columns[:8].unflatten(0, (2, 2, 2))  # upper / lower, left / right, dy / dx
         corners = columns[8:-2].unflatten(0, (2, 2, self.channels))
         cell = columns[-2] * cell_y + columns[-1] * cell_x
-        constant = cell + mix @ self.gather.bias + self.mix.bias
+        constant = cell + mix @ bias + mix_bias
         return Folded(corners, relative[:, :, 0].sum(1), relative[:, :, 1].sum(0), constant)
 
     def _shortcut(self, features: Tensor) -> Tensor:
         """Features (N, h, w, C) -> colours (N, 3, h, w). The 1x1 convolutions are computed as matrix products."""
-        first, relu, last = self.shortcut
-        hidden = relu(F.linear(features, first.weight.flatten(1), first.bias))
+        first, _, last = self.shortcut
+        assert isinstance(first, nn.Conv2d) and isinstance(last, nn.Conv2d)
+        hidden = F.relu(F.linear(features, first.weight.flatten(1), first.bias))
         return F.linear(hidden, last.weight.flatten(1), last.bias).permute(0, 3, 1, 2).contiguous()
 
     def _compiled(self, features: Tensor, folded: Folded, y: Axis, x: Axis) -> Tensor:
@@ -200,8 +203,8 @@ class Query(nn.Module):
         shift_x = end_shifts(torch.arange(x.cells + 1), x.cells, folded.dx)
         corners = folded.corners.flatten(0, 1).transpose(0, 1)
         positions = [dcn.query.Positions(axis.interval, axis.fraction.float()) for axis in (y, x)]
-        colour = self.colour.weight.flatten(1)
-        return dcn.query.render(features, corners, shift_y, shift_x, colour, self.colour.bias, *positions)
+        weight, bias = weight_and_bias(self.colour)
+        return dcn.query.render(features, corners, shift_y, shift_x, weight.flatten(1), bias, *positions)
 
     def _recomputed(self, *arguments: Any) -> Tensor:
         """`_slab` with its hidden maps recomputed in the backward pass."""

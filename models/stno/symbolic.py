@@ -8,13 +8,16 @@ distance (models/stno/query.py). Full maps take memory, so frames are rendered o
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from formulas import keys_cubic
+
+if TYPE_CHECKING:
+    from models.stno.query import Query
 
 
 class AxisCells(NamedTuple):
@@ -60,13 +63,13 @@ def blend(maps: list[Tensor], cells: list[Tensor], weights: Tensor, axis: int) -
     return reduce(torch.add, [x.index_select(axis, cells[i]) * weights[i].view(shape) for i, x in enumerate(maps)])
 
 
-def query(network: nn.Module, features: Tensor, size: tuple[Any, Any]) -> Tensor:
+def query(network: Query, features: Tensor, size: tuple[Any, Any]) -> Tensor:
     """`Query.forward` without slabs: features (N, C, h, w) -> colours (N, 3, H, W)."""
     y, x = (locate(side, cells, features) for side, cells in zip(size, features.shape[-2:], strict=True))
     return torch.stack([_query_frame(network, frame, y, x) for frame in features])
 
 
-def _query_frame(network: nn.Module, features: Tensor, y: AxisCells, x: AxisCells) -> Tensor:
+def _query_frame(network: Query, features: Tensor, y: AxisCells, x: AxisCells) -> Tensor:
     """(C, h, w) -> (3, H, W)."""
     folded = network.fold(y.cell_size, x.cell_size)
     pixels = features.permute(1, 2, 0)

@@ -55,8 +55,8 @@ def tensors_of(case: Case, kind: str, seed: int) -> Tensors:
     """Arguments in the types of `kind`, with sampling positions away from integers."""
     dtype = getattr(torch, kind.split()[0])
     made = case.tensors(torch.float64, spread=0.8 if dtype.itemsize == 2 else 3.0, seed=seed)
-    whole = made["offset"].floor()
-    made["offset"] = (whole + MARGIN + (1 - 2 * MARGIN) * (made["offset"] - whole)).clamp(-20, 20)
+    full = made["offset"].floor()
+    made["offset"] = (full + MARGIN + (1 - 2 * MARGIN) * (made["offset"] - full)).clamp(-20, 20)
     wide = torch.float32 if "offsets" in kind else dtype
     return {
         name: None if tensor is None else tensor.to(wide if name in ("offset", "mask") else dtype)

@@ -52,7 +52,10 @@ def test_targets_are_weighted_means_of_truth_and_teachers(tiny: Config, weights:
             if index in (1, 2):
                 window = pair.lr.window(index, 3)
                 with torch.no_grad():
-                    eight = [inverse_transform(network(transform(window, turn)[None]), turn)[0] for turn in range(8)]
+                    eight = [
+                        inverse_transform(network(transform(window, orientation)[None]), orientation)[0]
+                        for orientation in range(8)
+                    ]
                 mean = torch.stack(eight).mean(0)
                 truth = 0.3 * truth + 0.5 * mean + 0.2 * repeat()(window[1])
             assert f"{name}/{index:08d}.png" in listed or index in (0, 3)

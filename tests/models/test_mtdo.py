@@ -290,8 +290,8 @@ def test_streaming_equals_forward(changes):
     for centre in range(length):
         indices = [abs(i) if i < length else 2 * (length - 1) - i for i in range(centre - reach, centre + reach + 1)]
         with torch.no_grad():
-            whole = network(torch.stack([frames[index] for index in indices], 1))
-        assert_same(stream.restore(indices, load), whole)
+            full = network(torch.stack([frames[index] for index in indices], 1))
+        assert_same(stream.restore(indices, load), full)
         assert set(stream._frames) == set(indices)
     assert sorted(loaded) == list(range(length))  # every frame once
 
@@ -301,8 +301,8 @@ def test_streaming_takes_any_window():
     stream = network.stream()
     for indices in ([5, 0, 1], [0, 0, 0], [4, 2, 1], [2, 3, 4]):
         with torch.no_grad():
-            whole = network(torch.stack([frames[index] for index in indices], 1))
-        assert_same(stream.restore(indices, lambda i: frames[i]), whole)
+            full = network(torch.stack([frames[index] for index in indices], 1))
+        assert_same(stream.restore(indices, lambda i: frames[i]), full)
     with pytest.raises(InputError, match="3 frames, got 5"):
         stream.restore([0, 1, 2, 3, 4], lambda i: frames[i])
 

@@ -57,9 +57,9 @@ def test_shapes_and_the_default_size():
 
 def test_batch_equals_one_by_one():
     network, frames = make(), clip(3, batch=3)
-    whole = network(frames, [0.3], (33, 40))
+    full = network(frames, [0.3], (33, 40))
     single = torch.cat([network(one[None], [0.3], (33, 40)) for one in frames])
-    assert max_difference(whole, single) < 2e-5
+    assert max_difference(full, single) < 2e-5
 
 
 def test_times_per_sample_equal_single_runs():
@@ -132,9 +132,9 @@ def test_interpolate_equals_forward_training():
     network, frames = make(), clip(height=13, width=21, batch=2)
     times = torch.tensor([[0.25, 0.5], [0.4, 0.7]])
     between, flows = network.interpolate(frames, times)
-    whole = network.forward_training(frames, times=times)
-    assert max_difference(between, whole.intermediate) == 0
-    assert all(max_difference(a, b) == 0 for a, b in zip(flows, whole.flows, strict=True))
+    full = network.forward_training(frames, times=times)
+    assert max_difference(between, full.intermediate) == 0
+    assert all(max_difference(a, b) == 0 for a, b in zip(flows, full.flows, strict=True))
 
 
 def test_intermediate_frame_is_clamped_at_inference_only():
@@ -168,16 +168,16 @@ def test_bicubic_residual_is_added():
 
 def test_keep_returns_a_slice_of_the_output():
     network, frames = make(), clip(5)
-    whole = network(frames, [0.5], (20, 20))
-    assert max_difference(network(frames, [0.5], (20, 20), keep=(1, 3)), whole[:, 2:7]) < 1e-6
+    full = network(frames, [0.5], (20, 20))
+    assert max_difference(network(frames, [0.5], (20, 20), keep=(1, 3)), full[:, 2:7]) < 1e-6
 
 
 def test_result_does_not_depend_on_slab_size(monkeypatch):
     monkeypatch.setenv("DCN_BACKEND", "plain")  # the compiled query has no slabs
     network, frames = make(), clip(2)
-    whole = network(frames, [0.5], (50, 60))
+    full = network(frames, [0.5], (50, 60))
     network.config = dataclasses.replace(network.config, slab_pixels=70)
-    assert max_difference(network(frames, [0.5], (50, 60)), whole) < 1e-6
+    assert max_difference(network(frames, [0.5], (50, 60)), full) < 1e-6
 
 
 def test_bf16_is_close_to_fp32_with_flows_in_full_precision():

@@ -62,8 +62,8 @@ def test_result_does_not_depend_on_chunks(monkeypatch):
     block = InterFrame(5, 8, 2, 16).double()
     first, second = torch.randn(2, 3, 5, 7, 6, dtype=torch.float64)
     with torch.no_grad():
-        whole = block(first, second)
+        full = block(first, second)
         for chunk in (1, 5, 13, 41):
             monkeypatch.setattr("models.stno.galerkin.CHUNK", chunk)
-            for actual, expected in zip(block(first, second), whole, strict=True):
+            for actual, expected in zip(block(first, second), full, strict=True):
                 assert max_difference(actual, expected) < 1e-12

@@ -41,9 +41,9 @@ def test_b_frames_in_avi_come_in_order(tmp_path):
     path = video(tmp_path / "a.avi", LONG[:24], base=Fraction(1, 25))
     read = VideoFile(path)
     assert read.times == pytest.approx(LONG[:24], abs=1e-6)
-    whole = VideoFile(video(tmp_path / "a.mp4", LONG[:24]))
+    full = VideoFile(video(tmp_path / "a.mp4", LONG[:24]))
     for k in (5, 2, 20, 0, 23):
-        assert np.abs(read.array(k).astype(int) - whole.array(k)).mean() < 3
+        assert np.abs(read.array(k).astype(int) - full.array(k)).mean() < 3
 
 
 def packets_of(path: Path) -> list[bytes]:

@@ -72,10 +72,10 @@ def test_metrics_equal_a_computation_by_hand(world: Path, result: Path) -> None:
             made = luma(read_image(world / folder / "a" / f"{name.format(k)}.png")[:64, :96])
             truth = luma(read_image(world / "gt" / "a" / f"{k:04d}.png")[:64, :96])
             assert row["psnr_y"] == pytest.approx(20 * np.log10(255 / np.sqrt(((made - truth) ** 2).mean())), abs=1e-9)
-            whole = structural_similarity(
+            full = structural_similarity(
                 made, truth, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255
             )
-            assert row["ssim_y"] == pytest.approx(whole, abs=1e-9)
+            assert row["ssim_y"] == pytest.approx(full, abs=1e-9)
     method = report["methods"]["bad"]
     frames = [row["psnr_y"] for clip in method["clips"].values() for row in clip["frames"]]
     clips = [np.mean([row["psnr_y"] for row in clip["frames"]]) for clip in method["clips"].values()]

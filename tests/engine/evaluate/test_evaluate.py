@@ -47,8 +47,13 @@ def test_spatial_metrics_equal_a_recomputation(tiny: Config, tmp_path: Path, ens
     assert [row["frame"] for row in clip["frames"]] == list(pair.gt.frame_names[:2])
     for index, row in enumerate(clip["frames"]):
         with torch.no_grad():
-            window, turns = pair.lr.window(index, 3)[None], range(8 if ensemble else 1)
-            ours = torch.cat([inverse_transform(network(transform(window, turn)), turn) for turn in turns]).mean(0)
+            window, orientations = pair.lr.window(index, 3)[None], range(8 if ensemble else 1)
+            ours = torch.cat(
+                [
+                    inverse_transform(network(transform(window, orientation)), orientation)
+                    for orientation in orientations
+                ]
+            ).mean(0)
         bicubic = imresize(pair.lr.frame(index), scale=2)
         assert row["psnr_y"] == pytest.approx(metrics.psnr(ours, pair.gt.frame(index), crop=2).item(), abs=1e-4)
         assert row["bicubic_psnr_y"] == pytest.approx(

@@ -31,10 +31,10 @@ def test_result_does_not_depend_on_the_first_frame():
     network, clip = small_mtdo(), moving_clip(8, 18, 22)
     assert torch.equal(all_frames(network, clip)[3:], all_frames(network, clip, frames=range(3, 8)))
     network, options = small_stno(), Options(chunk=2, context=1)
-    whole = all_frames(network, clip, times=[0.5], options=options)
-    assert len(whole) == 15
-    assert torch.equal(whole[4:8], all_frames(network, clip, times=[0.5], frames=range(2, 4), options=options))
-    assert torch.equal(whole[12:], all_frames(network, clip, times=[0.5], frames=range(6, 8), options=options))
+    full = all_frames(network, clip, times=[0.5], options=options)
+    assert len(full) == 15
+    assert torch.equal(full[4:8], all_frames(network, clip, times=[0.5], frames=range(2, 4), options=options))
+    assert torch.equal(full[12:], all_frames(network, clip, times=[0.5], frames=range(6, 8), options=options))
 
 
 @pytest.mark.parametrize("times", [[0.5], [0.25, 0.75]])
@@ -48,9 +48,9 @@ def test_stno_in_one_chunk_equals_the_network(times):
 
 def test_more_context_reduces_the_error_of_chunks():
     network, clip = small_stno(), moving_clip(7, 16, 16)
-    whole = all_frames(network, clip, options=Options(chunk=7), size=(16, 16))
+    full = all_frames(network, clip, options=Options(chunk=7), size=(16, 16))
     differences = [
-        (all_frames(network, clip, options=Options(chunk=3, context=context), size=(16, 16)) - whole).abs().max().item()
+        (all_frames(network, clip, options=Options(chunk=3, context=context), size=(16, 16)) - full).abs().max().item()
         for context in (0, 2, 7)
     ]
     assert differences[0] > differences[1] > differences[2] and differences[2] < 1e-5
@@ -65,9 +65,9 @@ def test_key_frames_only():
 def test_tiles_are_close_to_the_full_frame(build, largest):
     """The tolerance is wide: weights are random, and STNO's Galerkin attention depends on the complete frame."""
     network, clip = build(), moving_clip(2, 64, 144)
-    whole = all_frames(network, clip, size=(64, 144))
+    full = all_frames(network, clip, size=(64, 144))
     tiled = all_frames(network, clip, options=Options(tile=96), size=(64, 144))
-    difference = (tiled - whole).abs()
+    difference = (tiled - full).abs()
     assert 0 < difference.max() < largest
     assert difference.mean() < largest / 5
 
@@ -81,20 +81,20 @@ def test_tile_is_halved_when_memory_runs_out(monkeypatch):
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
         return describe(self, frames)
 
-    whole = all_frames(network, clip)
+    full = all_frames(network, clip)
     monkeypatch.setattr(type(network), "encode", greedy)
     restored = all_frames(network, clip, note=notes.append)
     assert notes == ["out of memory: continuing with tiles of 80x80 LR pixels"]
-    assert (restored - whole).abs().max() < 0.02
+    assert (restored - full).abs().max() < 0.02
     monkeypatch.setattr(type(network), "encode", lambda *_: torch.empty(1 << 60))
     with pytest.raises(InputError, match="memory is too small"):
         all_frames(network, clip, note=notes.append)
 
 
-@pytest.mark.parametrize("turn", range(8))
-def test_inverse_transform_restores_the_frame(turn):
+@pytest.mark.parametrize("orientation", range(8))
+def test_inverse_transform_restores_the_frame(orientation):
     frames = torch.rand(2, 3, 4, 6)
-    assert torch.equal(inverse_transform(transform(frames, turn), turn), frames)
+    assert torch.equal(inverse_transform(transform(frames, orientation), orientation), frames)
 
 
 def test_ensemble_is_the_mean_over_transformed_frames():
@@ -102,7 +102,9 @@ def test_ensemble_is_the_mean_over_transformed_frames():
     restored = all_frames(network, clip, frames=[1], options=Options(ensemble=True))
     window = clip.window(1, 3)[None]
     with torch.no_grad():
-        expected = torch.stack([inverse_transform(network(transform(window, turn)), turn) for turn in range(8)]).mean(0)
+        expected = torch.stack(
+            [inverse_transform(network(transform(window, orientation)), orientation) for orientation in range(8)]
+        ).mean(0)
     torch.testing.assert_close(restored, expected, atol=1e-5, rtol=0)
 
 

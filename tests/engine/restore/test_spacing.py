@@ -121,11 +121,11 @@ def test_restore_uses_these_windows(spacing):
 def test_result_does_not_depend_on_the_first_frame():
     network, clip = small_mtdo(spacing="auto"), scene(0.12 * np.arange(12) ** 1.4)
     assert len({tuple(np.diff(window)) for window in windows(clip)}) > 2
-    whole = list(restore(network, clip))
+    full = list(restore(network, clip))
     for start, stop in ((3, 8), (7, 12)):
         assert all(
             torch.equal(a, b)
-            for a, b in zip(whole[start:stop], restore(network, clip, frames=range(start, stop)), strict=True)
+            for a, b in zip(full[start:stop], restore(network, clip, frames=range(start, stop)), strict=True)
         )
 
 

@@ -88,13 +88,13 @@ def test_space_time_stages_resume_exactly(tmp_path: Path) -> None:
         {"steps": 2, "scales": [2, 4], "strides": [2, 4]},
     ]
     config = space_time(tmp_path, stages=stages)
-    whole = fitted(config, tmp_path / "whole")
+    full = fitted(config, tmp_path / "whole")
     for stop in (1, 3, 5):  # inside every stage
         kept = replace(config.train, stages=cut(config.train.stages, stop), schedule=config.train.schedule)
         fitted(replace(config, train=kept), tmp_path / f"{stop}")
         fitted(config, tmp_path / f"{stop}_on", tmp_path / f"{stop}" / STATE)
         assert same_tensors(tmp_path / "whole" / STATE, tmp_path / f"{stop}_on" / STATE), stop
-    assert whole.step == 6
+    assert full.step == 6
 
 
 def cut(stages: list[StageConfig], steps: int) -> list[StageConfig]:

@@ -44,11 +44,11 @@ def test_doubt_is_the_standard_deviation_of_the_eight_versions(request_: Request
     frames = torch.stack([torch.from_numpy(read_image(p).copy()) for p in sorted(request_.source.iterdir())])
     window = frames.permute(0, 3, 1, 2).float() / 255  # the window of the middle frame: all three frames
     versions = []
-    for turn in range(8):
-        x = torch.rot90(window.flip(-1) if turn >= 4 else window, turn % 4, (-2, -1))
+    for orientation in range(8):
+        x = torch.rot90(window.flip(-1) if orientation >= 4 else window, orientation % 4, (-2, -1))
         with torch.no_grad():
-            y = torch.rot90(network(x[None])[0], -(turn % 4), (-2, -1))
-        versions.append(y.flip(-1) if turn >= 4 else y)
+            y = torch.rot90(network(x[None])[0], -(orientation % 4), (-2, -1))
+        versions.append(y.flip(-1) if orientation >= 4 else y)
     expected = 255 * torch.stack(versions).std(0, unbiased=False).mean(0)
     found = tifffile.imread(folder / "0001_doubt.tif").squeeze()
     assert found.dtype == np.float32
@@ -73,9 +73,9 @@ def test_existing_trust_folder_is_not_overwritten(request_: Request) -> None:
     assert not request_.out.exists() and (folder / "mine.txt").read_text() == "kept"
 
 
-@pytest.mark.parametrize("turn", range(8))
-def test_frames_and_arrays_of_a_transformed_clip_agree(turn: int) -> None:
-    array = np.random.default_rng(turn).integers(0, 256, (1, 4, 6, 3), np.uint8)
-    clip = TransformedClip(ArrayClip("clip", array), turn)
-    assert clip.size == ((6, 4) if turn % 2 else (4, 6)) == clip.array(0).shape[:2]
+@pytest.mark.parametrize("orientation", range(8))
+def test_frames_and_arrays_of_a_transformed_clip_agree(orientation: int) -> None:
+    array = np.random.default_rng(orientation).integers(0, 256, (1, 4, 6, 3), np.uint8)
+    clip = TransformedClip(ArrayClip("clip", array), orientation)
+    assert clip.size == ((6, 4) if orientation % 2 else (4, 6)) == clip.array(0).shape[:2]
     np.testing.assert_allclose(clip.frame(0).permute(1, 2, 0).numpy() * 255, clip.array(0), atol=1e-4)

@@ -202,13 +202,13 @@ def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch,
 
 def test_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
     source = make_video(tmp_path / "in.mp4", frames=3)
-    whole = upscale(request(source, tmp_path / "whole" / "out.mp4", weights["mtdo"]))[0]
+    full = upscale(request(source, tmp_path / "whole" / "out.mp4", weights["mtdo"]))[0]
     work = tmp_path / "broken" / ".out.mp4.upscaling"
     make_own_folder(work)
     for name in ("raw", "frames"):  # killed before pieces/ and job.json
         (work / name).mkdir()
     again = upscale(request(source, tmp_path / "broken" / "out.mp4", weights["mtdo"], resume=True))[0]
-    assert contents(again) == contents(whole) and not work.exists()
+    assert contents(again) == contents(full) and not work.exists()
 
 
 def test_folder_of_clips(weights, tmp_path):
