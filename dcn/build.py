@@ -10,73 +10,22 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
-import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from dcn.toolchain import ATTENTION, KERNEL, BuildError, Cuda, compile_library, extra_flags, find_compiler, find_cuda
+
 HERE = Path(__file__).parent
 SOURCES = HERE / "csrc"
 FOLDER = HERE / "build"
-X86 = platform.machine().lower() in ("x86_64", "amd64")
-# -fno-trapping-math lets comparisons be vectorised; NaN and infinity keep their meaning (no -ffast-math).
-KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
-AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
-VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
-ATTENTION = VARIANTS | ({"avx512bf16": [*AVX512, "-mavx512bf16"]} if X86 else {})
 SLOW_FAILURE = 10.0  # seconds: after a slower failure the compiler is not called again for a day, unless it changed
 DAY = 24 * 3600.0
-
-
-class BuildError(RuntimeError):
-    """The kernels cannot be built here; the message is one line."""
-
-
-@dataclass
-class Cuda:
-    """How to build the CUDA kernel, or why not."""
-
-    nvcc: str = ""
-    architectures: list[str] = field(default_factory=list)
-    why_not: str = ""
-
-
-def find_cuda() -> Cuda:
-    """nvcc and the architectures to build for: TORCH_CUDA_ARCH_LIST, else those of the cards present."""
-    if torch.version.cuda is None:
-        return Cuda(why_not="this PyTorch is a CPU build")
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    nvcc = shutil.which("nvcc", path=str(Path(home, "bin"))) or shutil.which("nvcc")
-    if nvcc is None:
-        return Cuda(why_not="nvcc was not found (install the CUDA toolkit or set CUDA_HOME)")
-    listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
-    if not listed:
-        cards = range(torch.cuda.device_count())
-        listed = sorted({"{}.{}".format(*torch.cuda.get_device_capability(card)) for card in cards})
-    if not listed:
-        return Cuda(why_not="no CUDA device is visible (set TORCH_CUDA_ARCH_LIST to build for one that is not)")
-    return Cuda(nvcc, listed)
-
-
-def find_compiler() -> str:
-    """The C++ compiler: $CXX, else c++, g++ or clang++ on PATH. Raises BuildError."""
-    if platform.system() == "Windows":
-        raise BuildError("they are built on Linux and macOS only (on Windows: use WSL)")
-    named = os.environ.get("CXX")
-    for candidate in [named] if named else ["c++", "g++", "clang++"]:
-        found = shutil.which(candidate)
-        if found:
-            return found
-    where = f"$CXX names {named!r}, which was not found" if named else "no C++ compiler (c++, g++, clang++) on PATH"
-    raise BuildError(f"{where}; install one (Debian, Ubuntu: apt install g++)")
 
 
 def library_path(cuda: Cuda | None = None) -> Path:
@@ -86,7 +35,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
     dependencies = [
-        *_extra_flags(),
+        *extra_flags(),
         torch.__version__,
         torch.version.git_version,
         torch.compiled_with_cxx11_abi(),
@@ -202,12 +151,12 @@ def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object
         try:
             if cuda.nvcc:
                 try:
-                    _compile(compiler, cuda, work)
+                    compile_library(SOURCES, compiler, cuda, work)
                 except BuildError as error:
                     nvcc_failed = True
                     cuda = Cuda(why_not=f"nvcc failed: {error} (bash setup_dcn.sh tries again)")
             if not cuda.nvcc:
-                _compile(compiler, cuda, work)
+                compile_library(SOURCES, compiler, cuda, work)
         except BuildError as error:
             failure = Failure(compiler, _identity(compiler), time.monotonic() - start, str(error))
             _write_json(library.with_suffix(".failed"), asdict(failure), work)
@@ -224,95 +173,6 @@ def _write_json(path: Path, content: dict[str, object], folder: Path) -> None:
     temporary = folder / path.name
     temporary.write_text(json.dumps(content))
     temporary.replace(path)
-
-
-def _compile(compiler: str, cuda: Cuda, work: Path) -> None:
-    """Compile all sources in parallel, then link `work/dcn.so`."""
-    standard = language_standard()
-    headers = Path(torch.__file__).parent / "include"
-    includes = ["-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")]
-    defines = abi_flags()
-    openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
-    host = [standard, "-O2", "-fPIC", *openmp, *defines, *includes] + (["-DDCN_X86"] if X86 else [])
-    commands = {
-        "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(SOURCES / "operator.cpp")]
-    }
-    for name in ("arguments", "cpu", "attention", "query", "motion"):
-        commands[name] = [compiler, *host, "-c", str(SOURCES / f"{name}.cpp")]
-    for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS), ("motion", VARIANTS)):
-        for name, flags in variants.items():
-            variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
-            commands[f"{source}_{name}"] = [compiler, *variant, "-c", str(SOURCES / f"{source}_kernel.cpp")]
-    if cuda.nvcc:
-        commands["cuda"] = [
-            cuda.nvcc,
-            standard,
-            *cuda_flags(cuda.architectures),
-            *defines,
-            *includes,
-            "-ccbin",
-            compiler,
-        ]
-        commands["cuda"] += ["-c", str(SOURCES / "cuda.cu")]
-    objects = [str(work / f"{name}.o") for name in commands]
-    slow = ["cuda", "cpu", "attention", "query", "motion", "operator", "cpu_avx512", "cpu_avx2", "cpu_baseline"]
-    longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
-    extra = _extra_flags()
-    for name in commands.keys() - {"cuda"}:
-        commands[name] += extra
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        list(pool.map(lambda name: _run([*commands[name], "-o", str(work / f"{name}.o")]), longest_first))
-    _run([compiler, "-shared", *openmp, *extra, *objects, "-o", str(work / "dcn.so"), *_libraries(cuda)])
-
-
-def cuda_flags(architectures: list[str]) -> list[str]:
-    """Flags of nvcc for cuda.cu; architectures as in TORCH_CUDA_ARCH_LIST ("8.0", "9.0a", "8.6+PTX")."""
-    flags = [
-        "-O3",
-        "-DDCN_CUDA",
-        "-DC10_USING_CUSTOM_GENERATED_MACROS",
-        "--expt-relaxed-constexpr",
-        "-Xcompiler",
-        "-fPIC",
-    ]
-    for architecture in architectures:
-        number = architecture.removesuffix("+PTX").replace(".", "")
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if architecture.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags
-
-
-def _extra_flags() -> list[str]:
-    """Additional flags of the C++ compiler, from DCN_CXXFLAGS, for sanitizers and experiments; part of the library's name."""
-    return os.environ.get("DCN_CXXFLAGS", "").split()
-
-
-def _libraries(cuda: Cuda) -> list[str]:
-    folder = Path(torch.__file__).parent / "lib"
-    if not cuda.nvcc:
-        return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-lc10"]
-    toolkit = Path(cuda.nvcc).resolve().parent.parent
-    runtime = [f"-L{toolkit / 'lib64'}", f"-L{toolkit / 'lib'}", "-lcudart"]
-    return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lc10_cuda", *runtime]
-
-
-def _run(command: list[str]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if result.returncode:
-        lines = (result.stderr + result.stdout).splitlines()
-        telling = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "no message")
-        raise BuildError(f"{Path(command[0]).name} failed with code {result.returncode}: {telling.strip()}")
-
-
-def language_standard() -> str:
-    """The flag for the C++ standard that PyTorch's headers need."""
-    major, minor = torch.__version__.split(".")[:2]
-    return "-std=c++20" if (int(major), int(minor)) >= (2, 9) else "-std=c++17"
-
-
-def abi_flags() -> list[str]:
-    return [f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
 
 
 @contextlib.contextmanager

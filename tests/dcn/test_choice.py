@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import dcn
-from dcn import build, choice, verify
+from dcn import build, choice, toolchain, verify
 from dcn import compiled as compiled_module
 from errors import InputError
 from tests.dcn.cases import Case
@@ -241,17 +241,17 @@ def test_setup_script_usage_and_cleaning(elsewhere):
 
 def test_reasons_for_building_without_cuda(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert build.find_cuda().why_not == "this PyTorch is a CPU build"
+    assert toolchain.find_cuda().why_not == "this PyTorch is a CPU build"
     monkeypatch.setattr(torch.version, "cuda", "12.4")
     monkeypatch.setattr(shutil, "which", lambda *a, **k: None)
-    assert "nvcc was not found" in build.find_cuda().why_not
+    assert "nvcc was not found" in toolchain.find_cuda().why_not
     monkeypatch.setattr(shutil, "which", lambda *a, **k: "/cuda/bin/nvcc")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    assert "no CUDA device is visible" in build.find_cuda().why_not
+    assert "no CUDA device is visible" in toolchain.find_cuda().why_not
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
-    assert build.find_cuda().architectures == ["8.0", "9.0+PTX"]
-    assert "-gencode=arch=compute_90,code=compute_90" in build.cuda_flags(["8.0", "9.0+PTX"])
+    assert toolchain.find_cuda().architectures == ["8.0", "9.0+PTX"]
+    assert "-gencode=arch=compute_90,code=compute_90" in toolchain.cuda_flags(["8.0", "9.0+PTX"])
 
 
 @pytest.fixture
@@ -330,6 +330,6 @@ def test_comparison_accepts_correct_and_finds_wrong_results(compiled):
 
 
 def test_windows_error_says_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.platform, "system", lambda: "Windows")
+    monkeypatch.setattr(toolchain.platform, "system", lambda: "Windows")
     with pytest.raises(build.BuildError, match="built on Linux and macOS only"):
-        build.find_compiler()
+        toolchain.find_compiler()

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from dcn import build
+from dcn import build, toolchain
 from tests.dcn.cuda_source import BOUNDS
 
 HERE = Path(__file__).parent
@@ -48,7 +48,15 @@ def build_shim(folder: Path, flags: list[str]) -> Path:
         "-isystem",
         str(home / "include" / "torch" / "csrc" / "api" / "include"),
     ]
-    command = ["g++", build.language_standard(), "-O1", "-fPIC", *flags, *build.abi_flags(), "-DDCN_CHUNK_BYTES=4096"]
+    command = [
+        "g++",
+        toolchain.language_standard(),
+        "-O1",
+        "-fPIC",
+        *flags,
+        *toolchain.abi_flags(),
+        "-DDCN_CHUNK_BYTES=4096",
+    ]
     command += [f"-I{SHIM}", f"-I{build.SOURCES}", *headers, "-x", "c++", "-c"]
     sources = [build.SOURCES / "cuda.cu", build.SOURCES / "arguments.cpp", SHIM / "register.cpp"]
     objects = [folder / f"{source.stem}.o" for source in sources]
@@ -130,7 +138,14 @@ def test_far_infinite_and_nan_offsets_and_empty_maps(results):
 def test_nvcc_compiles_the_source(tmp_path):
     """For the oldest architecture and the one with 16-byte atomic operations; DCN_TEST_ARCHITECTURES names others."""
     headers = str(Path(torch.__file__).parent / "include")
-    flags = [*build.cuda_flags(ARCHITECTURES), *build.abi_flags(), "-isystem", headers, "-Werror", "all-warnings"]
+    flags = [
+        *toolchain.cuda_flags(ARCHITECTURES),
+        *toolchain.abi_flags(),
+        "-isystem",
+        headers,
+        "-Werror",
+        "all-warnings",
+    ]
     target = tmp_path / "cuda.fatbin"
-    run(["nvcc", build.language_standard(), *flags, "-fatbin", str(build.SOURCES / "cuda.cu"), "-o", str(target)])
+    run(["nvcc", toolchain.language_standard(), *flags, "-fatbin", str(build.SOURCES / "cuda.cu"), "-o", str(target)])
     assert target.stat().st_size > 10_000

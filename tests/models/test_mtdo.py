@@ -17,8 +17,6 @@ from models.mtdo.attention import WindowAttention, overlap_position_index, windo
 from models.mtdo.config import HATConfig, MTDOConfig
 from models.mtdo.hat import DropPath
 from models.mtdo.network import MTDO
-from models.mtdo.official import from_published
-from tests.parity import seeded_state
 
 HAT = {"embed": 24, "depths": [2], "heads": 2, "window": 4, "squeeze": 4}
 SMALL = {"name": "mtdo", "channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "hat": HAT}
@@ -345,7 +343,7 @@ def test_training_under_autocast():
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
 
 
-# Configuration and published weights
+# Configuration
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -379,32 +377,3 @@ def test_config_from_numbers_and_yaml_booleans():
     assert models.build({"network": config}).config is config
     with pytest.raises(InputError, match=r"network\.name is missing"):
         models.build({"frames": 5})
-
-
-def official_state(scale: int, frames: int) -> dict[str, torch.Tensor]:
-    with torch.device("meta"):
-        network = MTDO(MTDOConfig(scale=scale, frames=frames))
-    names = {from_published({key: 0}).popitem()[0]: key for key in seeded_state("mtdo")}
-    return {names[name]: torch.zeros(value.shape) for name, value in network.state_dict().items()}
-
-
-def test_published_weights_of_another_scale_and_window():
-    state = {"module." + key: value for key, value in official_state(3, 7).items()}
-    state["module.hat.relative_position_index_SA"] = torch.zeros(256, 256, dtype=torch.long)
-    network = models.load_official("mtdo", state)
-    assert (network.config.scale, network.config.frames, network.config.residual) == (3, 7, "none")
-
-
-def test_wrong_published_weights_are_refused():
-    state = official_state(4, 5)
-    del state["fus.bias"]
-    state["fea0.conv.weight"] = torch.zeros(32, 3, 3, 3)
-    state |= {f"extra.{number}": torch.zeros(1) for number in range(9)}
-    with pytest.raises(InputError) as error:
-        models.load_official("mtdo", state)
-    message = str(error.value)
-    assert "1 missing: route3.fuse.bias" in message and "9 unexpected: extra.0" in message and "and 5 more" in message
-    assert "shallow.conv.weight (32, 3, 3, 3) instead of (64, 3, 3, 3)" in message
-    assert "\n" not in message and len(message) < 500
-    with pytest.raises(InputError, match="missing"):
-        models.load_official("mtdo", {"other.weight": torch.zeros(3)})

@@ -1,4 +1,4 @@
-"""Names of MTDO's weights: published names in HAT and TSA; names of earlier releases still load."""
+"""Names of MTDO's weights: published weights load, and so do names of earlier releases."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import models
+from errors import InputError
+from models.mtdo.config import MTDOConfig
+from models.mtdo.network import MTDO
 from models.mtdo.official import from_earlier, from_published
 from models.weights import mismatch
 from tests.parity import seeded_state
@@ -68,3 +71,32 @@ def test_mismatch_is_one_line() -> None:
     assert mismatch({"x": a, "y": a}, {"x": a, "y": a}) == ""
     found = mismatch({"x": b, **{f"z{k}": a for k in range(6)}}, {"x": a, "y": a})
     assert found == "1 missing: y; 6 unexpected: z0, z1, z2, z3, and 2 more; 1 of another shape: x (3,) instead of (2,)"
+
+
+def official_state(scale: int, frames: int) -> dict[str, torch.Tensor]:
+    with torch.device("meta"):
+        network = MTDO(MTDOConfig(scale=scale, frames=frames))
+    names = {from_published({key: 0}).popitem()[0]: key for key in seeded_state("mtdo")}
+    return {names[name]: torch.zeros(value.shape) for name, value in network.state_dict().items()}
+
+
+def test_published_weights_of_another_scale_and_window():
+    state = {"module." + key: value for key, value in official_state(3, 7).items()}
+    state["module.hat.relative_position_index_SA"] = torch.zeros(256, 256, dtype=torch.long)
+    network = models.load_official("mtdo", state)
+    assert (network.config.scale, network.config.frames, network.config.residual) == (3, 7, "none")
+
+
+def test_wrong_published_weights_are_refused():
+    state = official_state(4, 5)
+    del state["fus.bias"]
+    state["fea0.conv.weight"] = torch.zeros(32, 3, 3, 3)
+    state |= {f"extra.{number}": torch.zeros(1) for number in range(9)}
+    with pytest.raises(InputError) as error:
+        models.load_official("mtdo", state)
+    message = str(error.value)
+    assert "1 missing: route3.fuse.bias" in message and "9 unexpected: extra.0" in message and "and 5 more" in message
+    assert "shallow.conv.weight (32, 3, 3, 3) instead of (64, 3, 3, 3)" in message
+    assert "\n" not in message and len(message) < 500
+    with pytest.raises(InputError, match="missing"):
+        models.load_official("mtdo", {"other.weight": torch.zeros(3)})
