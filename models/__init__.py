@@ -18,6 +18,18 @@ from models.stno.official import stno_official
 from settings import from_mapping
 
 
+__all__ = [
+    "NETWORKS",
+    "Architecture",
+    "build",
+    "config_from_mapping",
+    "current_names",
+    "first_of",
+    "load_official",
+    "recognise",
+]
+
+
 class Architecture(NamedTuple):
     """One network: its config dataclass, its class and, if there are any, its published and earlier weights."""
 
