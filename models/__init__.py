@@ -17,7 +17,6 @@ from models.stno.official import MARKS as STNO_MARKS
 from models.stno.official import stno_official
 from settings import from_mapping
 
-
 __all__ = [
     "NETWORKS",
     "Architecture",
