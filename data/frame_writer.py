@@ -13,6 +13,7 @@ import tifffile
 from data import tiff
 from data.details import Details
 from data.files import replacing, temporary_path
+from data.geo_tags import GeoTags
 from data.media import NO_DETAILS, probe, write_image
 from errors import InputError
 
@@ -41,7 +42,7 @@ def _bits(dtype: np.dtype) -> np.dtype:
 
 
 def write_frame(
-    path: Path, array: np.ndarray, geo: tiff.GeoTags | None, details: Details = NO_DETAILS, alpha: bool = False
+    path: Path, array: np.ndarray, geo: GeoTags | None, details: Details = NO_DETAILS, alpha: bool = False
 ) -> None:
     """Write one frame as an image file; `geo` and `details` are for the output's size. `geo` is written into TIFF only.
 
@@ -80,7 +81,7 @@ def write_stack(
     path: Path,
     frames: Iterable[np.ndarray],
     total_bytes: int,
-    tags: Iterable[tuple[tiff.GeoTags | None, Details]],
+    tags: Iterable[tuple[GeoTags | None, Details]],
     alpha: bool = False,
 ) -> None:
     """Write all frames as pages of one TIFF, each with its georeference and details; as BigTIFF above 2 GiB.

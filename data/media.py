@@ -27,6 +27,9 @@ from data import details as picture_details
 from data import tiff, world_file
 from data.details import ORIENTATION, PNG_MAGIC, Details
 from data.files import named_errors, replacing
+from data.geo_tags import GeoTags
+from data.tiff_pages import is_tiff
+from data.tiff_pixels import upright
 from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from errors import InputError
 
@@ -81,7 +84,7 @@ def probe(path: str | Path) -> ImageInfo:
         if head.startswith(PNG_MAGIC):
             info = _probe_png(head, file)
             return replace(info, size=info.size[::-1]) if picture_details.png_orientation(file) > 4 else info
-        if tiff.is_tiff(head):
+        if is_tiff(head):
             return ImageInfo(*tiff.probe(path))
         file.seek(0)
         with _open_pillow(file) as image:
@@ -114,8 +117,8 @@ def read_image(path: str | Path) -> np.ndarray:
         if not content:
             raise ValueError("the file is empty")
         if content.startswith(PNG_MAGIC):
-            array = tiff.upright(_read_png(content), picture_details.png_orientation(io.BytesIO(content)))
-        elif tiff.is_tiff(content):
+            array = upright(_read_png(content), picture_details.png_orientation(io.BytesIO(content)))
+        elif is_tiff(content):
             array = tiff.read(path)
         elif content[:2] in (b"P5", b"P6") and _levels_of_ppm(content[:64]) > 255:
             array = _read_deep_ppm(content)
@@ -129,7 +132,7 @@ def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray
     declared by TIFF files only; they are returned as stored.
     """
     with _naming(path), Path(path).open("rb") as file:
-        if tiff.is_tiff(file.read(4)):
+        if is_tiff(file.read(4)):
             return tiff.read_measured(path, page)
     return read_image(path), None
 
@@ -140,7 +143,7 @@ def page_numbers(path: str | Path) -> list[int]:
         return tiff.page_numbers(path)
 
 
-def read_geo(path: str | Path, page: int | None = None) -> tiff.GeoTags | None:
+def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """The georeference of an image file: of a TIFF or a page of it, or from a world file next to the image; else None."""
     path = Path(path)
     with _naming(path):
@@ -152,7 +155,7 @@ def read_details(path: str | Path, page: int | None = None) -> Details:
     """ICC profile, EXIF, XMP, resolution and texts of an image file, or of a page of a TIFF."""
     with _naming(path), Path(path).open("rb") as file:
         head = file.read(8)
-        if tiff.is_tiff(head):
+        if is_tiff(head):
             return tiff.read_details(path, page)
         if head == PNG_MAGIC:
             return picture_details.of_png(file)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import tiff, world_file
+from data.tiff_pixels import straight
 from errors import InputError
 
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
@@ -180,7 +181,7 @@ class Raster:
             return Block(values, None if valid.all() else np.broadcast_to(valid, values.shape))
         values = file.read(bands, **where)
         if self.info.premultiplied and self.info.opacity not in bands:
-            values = tiff.straight(values, file.read(self.info.opacity, **_of_one_band(where))[None])
+            values = straight(values, file.read(self.info.opacity, **_of_one_band(where))[None])
         valid = self._unmasked(file, bands, where)
         if values.dtype.kind == "f":
             valid &= np.isfinite(values)

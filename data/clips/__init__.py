@@ -6,7 +6,8 @@ few frames in memory, however long the video.
 
 from data.clips.base import PADDINGS, Clip, neighbours
 from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
-from data.clips.files import FolderClip, TiffStackClip, VideoClip, frame_numbers, image_files
+from data.clips.files import FolderClip, TiffStackClip, frame_numbers, image_files
+from data.clips.video import VideoClip
 
 __all__ = [
     "PADDINGS",

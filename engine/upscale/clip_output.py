@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from data import frame_writer, tiff
+from data import frame_writer
 from data.clips import Clip
 from data.details import Details
 from data.files import holds
 from data.frame_writer import check_free
+from data.geo_tags import GeoTags
 from engine.upscale import comparison, pictures
 from engine.upscale.output_paths import check_no_stale_files
 from engine.upscale.timeline import Timeline
@@ -114,7 +115,7 @@ class ClipOutput:
         sides = [image.with_suffix(suffix).name for index, image in images.items() for suffix in self.side_files(index)]
         return frozenset([*(image.name for image in images.values()), *sides])
 
-    def geo(self, index: int) -> tiff.GeoTags | None:
+    def geo(self, index: int) -> GeoTags | None:
         """The georeference of the source, scaled to the output's pixel size."""
         found = self.clip.geo(self.place(index)[0])
         if found is None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data import tiff, world_file
+from data import world_file
 from data.clips import Clip
 from data.degrade import imresize
 from data.details import Details
 from data.frame_writer import STACK_SUFFIXES
+from data.geo_tags import GeoTags
 from data.media import ALPHA_SUFFIXES, LEVELS
 
 
@@ -55,7 +56,7 @@ def _profile_fits(clip: Clip, details: Details) -> bool:
     return details.profile is None or details.profile_colours == ("gray" if clip.channels == 1 else "RGB")
 
 
-def side_files(clip: Clip, index: int, geo: tiff.GeoTags | None, suffix: str) -> dict[str, bytes]:
+def side_files(clip: Clip, index: int, geo: GeoTags | None, suffix: str) -> dict[str, bytes]:
     """Files next to an output picture, by suffix: its world file if the format has no georeference, and the source's .prj.
 
     geo: of the output.
@@ -73,12 +74,12 @@ def losses_of_video(clip: Clip) -> list[str]:
     return [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
 
 
-def losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> list[str]:
+def losses(clip: Clip, geo: GeoTags | None, suffix: str) -> list[str]:
     """Notes on the parts of the first frame's file that files with this suffix cannot store. geo: of the output."""
     return list(_losses(clip, geo, suffix))
 
 
-def _losses(clip: Clip, geo: tiff.GeoTags | None, suffix: str) -> Iterator[str]:
+def _losses(clip: Clip, geo: GeoTags | None, suffix: str) -> Iterator[str]:
     name = Path(clip.source(0)).name
     if clip.transparent and not holds_alpha(suffix):
         yield f"'{name}': transparency is left out, because {suffix} holds none (.png, .webp and .tif do)"

@@ -181,8 +181,6 @@ def stretched(clip: Clip, request: Request) -> Clip:
             f"{clip.source(0)}: has {count} bands, and a picture shows one or three: choose them, for example --bands 3,2,1 (all "
             "bands are kept only of GeoTIFFs of one image, read with rasterio and written as .tif)"
         )
-    if request.stretch():
-        return clip
     if message := clip.stretch_by_default():
         say(message)
     return clip

@@ -12,6 +12,7 @@ import torch
 from data.bands import Bands, hint
 from data.clips import FolderClip, TiffStackClip
 from data.geo_tags import PIXEL_SCALE, TIEPOINT
+from data.media import write_image
 from engine.config import config_from_mapping
 from engine.evaluate.measure import evaluate
 from engine.sources import open_source
@@ -70,10 +71,15 @@ def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path,
         upscale(Request(tmp_path / "a.mp4", tmp_path / "out.mp4", weight, limits=(0, 1)))
 
 
-def test_dark_data_are_reported(stack: Path, weight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dark_data_are_stretched_or_reported(
+    stack: Path, weight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert hint(scene()) == hint(scene()[0]) and "11-bit" in (hint(scene()) or "")
     assert hint(scene() * 20) is hint(scene().astype(np.uint8)) is None
     upscale(Request(stack, tmp_path / "out.tif", weight, precision="fp32", bands=(1,)))
+    assert "are stretched for the network" in capsys.readouterr().out
+    write_image(tmp_path / "in.png", scene()[0, ..., :1])
+    upscale(Request(tmp_path / "in.png", tmp_path / "out.png", weight, precision="fp32"))
     assert "limits 0 and 2047" in capsys.readouterr().out
 
 

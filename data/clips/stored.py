@@ -1,0 +1,166 @@
+"""Frames stored as images: checks of each frame, choice and stretch of bands, missing values, transparency."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
+from data.clips.base import Clip
+from data.media import ImageInfo, colours
+from data.validity import filled
+from errors import InputError
+
+STRETCH_FRAMES = 8  # number of frames used to compute percentiles
+
+
+class StoredClip(Clip):
+    """Base class of image folders and TIFF stacks: checks each frame, selects and stretches bands."""
+
+    bands: Bands | None
+
+    @property
+    @abstractmethod
+    def _info(self) -> ImageInfo:
+        """The first frame's header."""
+
+    @abstractmethod
+    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(H, W, bands) of the file, and where they are measured (None: everywhere)."""
+
+    def _stored(self, index: int) -> np.ndarray:
+        """(H, W, bands) of the file; missing values and colours of invisible pixels are those of the nearest other pixel."""
+        array, valid = self._measured(index)
+        if self._has_alpha(array) and not (visible := array[..., -1:] > 0).all() and visible.any():
+            seen = np.concatenate([np.broadcast_to(visible, array[..., :-1].shape), np.ones_like(visible)], axis=-1)
+            valid = seen if valid is None else seen & valid
+        return (
+            array if valid is None else np.moveaxis(filled(np.moveaxis(array, -1, 0), np.moveaxis(valid, -1, 0)), 0, -1)
+        )
+
+    def _has_alpha(self, array: np.ndarray) -> bool:
+        """Whether the last band of (H, W, bands) is transparency and was not chosen as a colour."""
+        bands = array.shape[-1]
+        chosen = self.bands is not None and self.bands.choice is not None and bands in self.bands.choice
+        return bands in (2, 4) and self._info.alpha and not chosen
+
+    @property
+    def transparent(self) -> bool:
+        return self._info.alpha and self._info.bands in (2, 4)
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        array, _ = self._measured(self.check_index(index))
+        return array[..., -1:] if self._has_alpha(array) else None
+
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        array, valid = self._measured(self.check_index(index))
+        if valid is None:
+            return None
+        chosen = self.band_map.choice if self.band_map else None
+        return (array[..., chosen], valid[..., chosen]) if chosen else (colours(array), colours(valid))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._info.size
+
+    @property
+    def bit_depth(self) -> int:
+        stretched = self.band_map is not None and self.band_map.low is not None
+        return 32 if stretched else self._info.bits
+
+    @property
+    def channels(self) -> int:
+        return len(self.band_map.choice) if self.band_map else 1 if self._info.bands <= 2 else 3
+
+    @cached_property
+    def band_map(self) -> BandMap | None:
+        if self.bands is None:
+            return None
+        if self.bands.choice is None:
+            self._check_colours(self._info.bands, self.source(0))
+        return BandMap.fit(self.bands, self._known_values(), self._info.dtype, self.source(0))
+
+    def _known_values(self) -> list[np.ndarray]:
+        """(H, W, bands) of some frames, missing values NaN."""
+        frames = []
+        for index in range(0, len(self), max(len(self) // STRETCH_FRAMES, 1)):
+            array, (_, valid) = self._checked(index), self._measured(index)
+            frames.append(array if valid is None else np.where(valid, array.astype(np.float64), np.nan))
+        return frames
+
+    @property
+    @abstractmethod
+    def from_tiff(self) -> bool:
+        """Whether the frames are TIFF files or pages, which may hold measured values."""
+
+    @property
+    def colourless_bands(self) -> int:
+        """Number of bands if they are too many for grey or RGB with or without transparency; else 0."""
+        info = self._info
+        return info.bands if info.bands > 4 or (info.bands == 4 and not info.alpha) else 0
+
+    def stretch_by_default(self) -> str | None:
+        """Stretch the values of TIFF files that do not fill the range of 8 or 16 bits, or 0 to 1, as scenes are. Returns a
+        message if so.
+        """
+        choice = None if self.bands is None else self.bands.choice
+        if self.bands not in (None, Bands(choice)) or self._info.bits == 8 or not self.from_tiff:
+            return None
+        chosen = self.band_map.choice if self.band_map else tuple(range(self.channels))  # without alpha
+        frames = [frame[..., chosen] for frame in self._known_values()]
+        low, high = min(map(np.nanmin, frames)), max(map(np.nanmax, frames))
+        filled = high >= DARK if self._info.bits == 16 else low >= -1 and high <= 2 and high - low >= LEAST_RANGE
+        if not np.isfinite([low, high]).all() or filled:
+            return None
+        self.bands = Bands(choice, percentiles=USUAL)
+        self.__dict__.pop("band_map", None)  # cached without a stretch
+        return (
+            f"'{self.name}': {self._info.dtype} values of {low:g} to {high:g} are stretched for the network; results are in the "
+            "units of the source (other limits: --limits, --percentiles)"
+        )
+
+    def array(self, index: int) -> np.ndarray:
+        array = self._checked(self.check_index(index))
+        if self.band_map is not None:
+            return self.band_map.apply(array)
+        if array.dtype == np.float32 and (array.min() < -1 or array.max() > 2):
+            raise InputError(
+                f"{self.source(index)}: its values run from {array.min():g} to {array.max():g}, expected 0 to 1; "
+                "set a stretch (bands.percentiles or bands.limits)"
+            )
+        return array
+
+    def _checked(self, index: int) -> np.ndarray:
+        array = self._stored(index)
+        info, source = self._info, self.source(index)
+        height, width = info.size
+        if array.shape[:2] != (height, width):
+            raise InputError(
+                f"{source}: {array.shape[1]}x{array.shape[0]} pixels, the clip's first frame has {width}x{height}; all "
+                "frames of a clip must have one size"
+            )
+        bits = {1: 8, 2: 16}.get(array.dtype.itemsize, 32)
+        if bits != info.bits:
+            raise InputError(
+                f"{source}: {bits} bits per value, the clip's first frame has {info.bits}; convert one of them"
+            )
+        if self.bands is None:
+            self._check_colours(array.shape[-1], source)
+        elif array.shape[-1] != info.bands:
+            raise InputError(f"{source}: has {array.shape[-1]} band(s), the clip's first frame has {info.bands}")
+        return array
+
+    def _check_colours(self, bands: int, source: str) -> None:
+        if bands > 4 or (bands == 4 and not self._info.alpha):
+            raise InputError(
+                f"{source}: has {bands} bands; choose one or three of them (for example bands.choice=[3,2,1])"
+            )
+
+
+def file_identity(path: Path) -> str:
+    """Changes whenever the file may have changed."""
+    status = path.stat()
+    return f"{path.resolve()}|{status.st_mtime_ns}|{status.st_size}"

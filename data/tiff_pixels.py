@@ -1,0 +1,96 @@
+"""Decode pages of TIFF: orientation, palettes, inks, alpha, and which values are measured."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tifffile
+
+from data.geo_tags import GDAL_NODATA
+from data.tiff_pages import applied_orientation, value_type
+
+
+def decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.ndarray:
+    page = frame.aspage()
+    dtype = value_type(page)
+    _check_segments(page, dtype.itemsize, file_size)
+    array = page.asarray()
+    if page.axes.startswith("S") and array.ndim == 3:  # planes one after the other
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3:
+        raise ValueError(f"its pages have {array.ndim} axes ({page.axes}), expected rows, columns and bands")
+    array = upright(_straight(_plain_colours(array, page), page), applied_orientation(page))
+    if dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if dtype in (np.uint8, np.uint16):
+        return array.astype(dtype.newbyteorder("="), copy=False)
+    return array.astype(np.float32)
+
+
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Rotate and flip (H, W, C) from stored to displayed orientation; `orientation` is 1..8 as in EXIF."""
+    if orientation in (5, 7):
+        array = array.swapaxes(0, 1)
+    quarters = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    array = np.rot90(array, quarters)
+    return array[:, ::-1] if orientation == 2 else array[::-1] if orientation == 4 else array
+
+
+def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Convert palette and CMYK to RGB and undo inverted grey; ValueError for colour spaces that need a profile."""
+    kind, known = page.photometric, tifffile.PHOTOMETRIC
+    if kind == known.PALETTE and page.colormap is not None:
+        return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
+    if kind == known.MINISWHITE and array.dtype.kind in "bu":
+        return ~array  # equals top - value
+    if kind == known.SEPARATED:
+        if array.dtype != np.uint8 or array.shape[-1] != 4:
+            raise ValueError("its inks are not 8-bit CMYK; convert it to RGB first")
+        ink = 255 - array.astype(np.uint16)
+        return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
+    if kind not in (known.MINISBLACK, known.MINISWHITE, known.RGB, known.YCBCR):
+        raise ValueError(f"its colours are {getattr(kind, 'name', kind)}; convert it to RGB first")
+    return array
+
+
+def _straight(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """Divide integer colours that are multiplied by their alpha (associated alpha) by it."""
+    if tuple(page.extrasamples) != (1,) or array.dtype.kind != "u":
+        return array
+    return np.concatenate([straight(array[..., :-1], array[..., -1:]), array[..., -1:]], axis=-1)
+
+
+def straight(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours that are multiplied by `alpha`, both of the same unsigned type and shapes that broadcast, without it."""
+    top = np.iinfo(colours.dtype).max
+    return np.rint(colours * (top / np.maximum(alpha.astype(np.float64), 1))).clip(0, top).astype(colours.dtype)
+
+
+def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
+    """Reject truncated files: tifffile fills missing strips with zeros, which would look like a dark image."""
+    if math.prod(page.shape) * itemsize > max(2**26, 2000 * file_size):
+        raise ValueError(
+            f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
+        )
+    ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
+    if not ends or max(ends) > file_size or not all(page.databytecounts):
+        raise ValueError("it is truncated: some strips lie beyond its end or are missing")
+
+
+def measured(file: tifffile.TiffFile, number: int, array: np.ndarray) -> np.ndarray | None:
+    """(H, W, C) bool by the nodata tag of a page and the mask after it; None if the page declares no missing values."""
+    page, valid = file.pages[number].aspage(), None
+    try:
+        nodata = float(str(page.tags.valueof(GDAL_NODATA, "")).strip("\0 "))
+    except ValueError:
+        nodata = None
+    if nodata is not None:
+        valid = np.isfinite(array) & (array != np.float32(nodata) if array.dtype.kind == "f" else array != nodata)
+    if number + 1 < len(file.pages) and file.pages[number + 1].aspage().subfiletype & 0b100:
+        mask = upright(file.pages[number + 1].aspage().asarray()[..., None], applied_orientation(page)) != 0
+        if mask.shape[:2] == array.shape[:2]:
+            valid = mask & (True if valid is None else valid) & np.isfinite(array)
+    return valid
