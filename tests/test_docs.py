@@ -91,12 +91,29 @@ def test_commands_name_existing_files_and_options() -> None:
     assert count > 100 and not wrong
 
 
+def example(page: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL)
+    return code
+
+
 def test_network_of_the_architecture_page() -> None:
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    code = example("architecture.md")
     names: dict[str, Any] = {"__name__": "models.three"}
     exec(compile(code, "docs/architecture.md", "exec", dont_inherit=True), names)
     network, frames = names["Three"](names["ThreeConfig"](scale=2)), torch.rand(2, 3, 3, 8, 10)
     assert network(frames).shape == (2, 3, 16, 20)
     assert network.stream().restore([0, 0, 1], lambda index: frames[:, index]).shape == (2, 3, 16, 20)
+
+
+def test_example_of_the_metrics_page() -> None:
+    truth = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    frame = 0.9 * truth
+    names: dict[str, Any] = {"pred": frame, "gt": truth, "pred_frame": frame, "gt_frame": truth, "bicubic_frame": frame}
+    exec(example("metrics.md"), {"boxes": [], **names})
+
+
+def test_example_of_the_simulator_page() -> None:
+    names: dict[str, Any] = {}
+    still = ROOT / "data" / "samples" / "stills" / "yellowstone_meadow.webp"
+    exec(example("simulator.md").replace("photo.png", str(still)).replace("[256, 384]", "[64, 96]"), names)
+    assert names["clip"].size == (64, 96) and len(names["clip"]) == 30 and len(names["layout"].pairs) == 8
