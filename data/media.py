@@ -143,6 +143,12 @@ def page_numbers(path: str | Path) -> list[int]:
         return tiff.page_numbers(path)
 
 
+def probe_pages(path: str | Path) -> list[ImageInfo]:
+    """The headers of a TIFF stack's images."""
+    with _naming(path):
+        return [ImageInfo(*facts) for facts in tiff.probe_pages(path)]
+
+
 def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """The georeference of an image file: of a TIFF or a page of it, or from a world file next to the image; else None."""
     path = Path(path)
@@ -226,8 +232,10 @@ def _read_pillow(path: str | Path) -> np.ndarray:
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "1":
             upright = upright.convert("L")
-        elif upright.mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I;16L"):
+        elif upright.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L"):
             upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        if upright.mode == "I":  # PGM as text of more than 8 bits, which Pillow scales to 16 bits
+            return np.asarray(upright).clip(0, 65535).astype(np.uint16)
         array = np.asarray(upright)
         return array.astype(np.uint16) if array.dtype.itemsize == 2 else array
 

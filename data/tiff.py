@@ -36,18 +36,24 @@ ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 
 
 def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
-    """(H, W), value type, number of bands, whether one is alpha, number of pages; read from the headers only."""
+    """(H, W), value type, number of bands, whether one is alpha, number of pages; of the first page, from the headers only."""
     with opened(path) as file:
-        page = first_page(file)
-        alpha = any(sample in ALPHA for sample in page.extrasamples)
-        converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
-        bands = 3 if converted else page.samplesperpixel
-        size = (
-            (page.imagewidth, page.imagelength)
-            if applied_orientation(page) > 4
-            else (page.imagelength, page.imagewidth)
-        )
-        return size, value_type(page).newbyteorder("="), bands, alpha, len(image_pages(file))
+        return (*_probe(first_page(file)), len(image_pages(file)))
+
+
+def probe_pages(path: str | Path) -> list[tuple[tuple[int, int], np.dtype, int, bool]]:
+    """(H, W), value type, number of bands and whether one is alpha, of every image (`page_numbers`)."""
+    with opened(path) as file:
+        return [_probe(file.pages[number].aspage()) for number in image_pages(file)]
+
+
+def _probe(page: tifffile.TiffPage) -> tuple[tuple[int, int], np.dtype, int, bool]:
+    alpha = any(sample in ALPHA for sample in page.extrasamples)
+    converted = page.photometric in (tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.SEPARATED)
+    bands = 3 if converted else page.samplesperpixel
+    size = (page.imagelength, page.imagewidth)
+    size = size[::-1] if applied_orientation(page) > 4 else size
+    return size, value_type(page).newbyteorder("="), bands, alpha
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,18 @@ def image_pages(file: tifffile.TiffFile) -> list[int]:
         offsets.add(page.offset)
         if not page.subfiletype & 0b101:
             numbers.append(number)
+    _check_imagej(file, len(numbers))
     return numbers
+
+
+def _check_imagej(file: tifffile.TiffFile, pages: int) -> None:
+    """ValueError for ImageJ's files of more than 4 GB, whose images follow the only page without pages of their own."""
+    images = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
+    if images > pages == 1:
+        raise ValueError(
+            f"ImageJ stored {images} images behind one page; save it as an image sequence, or convert it with tifffile "
+            "(imwrite(OUT, imread(IN), metadata=None))"
+        )
 
 
 def value_type(page: tifffile.TiffPage) -> np.dtype:

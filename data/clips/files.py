@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,16 @@ from data.bands import Bands
 from data.clips.stored import StoredClip, file_identity
 from data.details import Details
 from data.geo_tags import GeoTags
-from data.media import IMAGE_SUFFIXES, ImageInfo, page_numbers, probe, read_details, read_geo, read_measured
+from data.media import (
+    IMAGE_SUFFIXES,
+    ImageInfo,
+    page_numbers,
+    probe,
+    probe_pages,
+    read_details,
+    read_geo,
+    read_measured,
+)
 from data.naming import natural_key
 from errors import InputError
 
@@ -46,7 +55,7 @@ class FolderClip(StoredClip):
         if not self.paths:
             raise InputError(f"{where}: no image files; expected frames as {', '.join(sorted(IMAGE_SUFFIXES))}")
         self.name = name or where.resolve().name
-        self.fps, self.bands, self._coloured, self._transparent = fps, bands, False, False
+        self.fps, self.bands = fps, bands
         self.frame_names = [path.stem for path in self.paths]
         _check_names(self.paths)
         numbers = frame_numbers(self.frame_names)
@@ -59,32 +68,8 @@ class FolderClip(StoredClip):
     def _info(self) -> ImageInfo:
         return probe(self.paths[0])
 
-    @property
-    def channels(self) -> int:
-        return 3 if self._coloured and self.band_map is None else super().channels
-
-    @property
-    def transparent(self) -> bool:
-        return self._transparent or super().transparent
-
-    def examine(self) -> None:
-        """Read every header: a frame of another size or depth raises InputError, and a clip with any colour (transparent) frame
-        is colour (transparent), also if its first frame is not.
-        """
-        height, width = self.size
-        for path in self.paths:
-            info = probe(path)
-            if info.size != (height, width):
-                raise InputError(
-                    f"{path}: {info.size[1]}x{info.size[0]} pixels, the clip's first frame has {width}x{height}; all frames of "
-                    "a clip must have one size"
-                )
-            if info.bits != self._info.bits:
-                raise InputError(
-                    f"{path}: {info.bits} bits per value, the clip's first frame has {self._info.bits}; convert one of them"
-                )
-            self._coloured |= info.bands >= 3
-            self._transparent |= info.alpha and info.bands in (2, 4)
+    def _headers(self) -> Iterator[ImageInfo]:
+        return map(probe, self.paths)
 
     @property
     def from_tiff(self) -> bool:
@@ -127,6 +112,9 @@ class TiffStackClip(StoredClip):
     @cached_property
     def _info(self) -> ImageInfo:
         return probe(self.path)
+
+    def _headers(self) -> list[ImageInfo]:
+        return probe_pages(self.path)
 
     @property
     def from_tiff(self) -> bool:

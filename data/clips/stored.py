@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +22,16 @@ class StoredClip(Clip):
     """Base class of image folders and TIFF stacks: checks each frame, selects and stretches bands."""
 
     bands: Bands | None
+    _coloured = _transparent = False  # whether any frame is; set by `examine`
 
     @property
     @abstractmethod
     def _info(self) -> ImageInfo:
         """The first frame's header."""
+
+    @abstractmethod
+    def _headers(self) -> Iterable[ImageInfo]:
+        """The headers of all frames."""
 
     @abstractmethod
     def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -49,7 +55,7 @@ class StoredClip(Clip):
 
     @property
     def transparent(self) -> bool:
-        return self._info.alpha and self._info.bands in (2, 4)
+        return self._transparent or (self._info.alpha and self._info.bands in (2, 4))
 
     def alpha(self, index: int) -> np.ndarray | None:
         array, _ = self._measured(self.check_index(index))
@@ -73,7 +79,28 @@ class StoredClip(Clip):
 
     @property
     def channels(self) -> int:
-        return len(self.band_map.choice) if self.band_map else 1 if self._info.bands <= 2 else 3
+        if self.band_map:
+            return len(self.band_map.choice)
+        return 3 if self._coloured or self._info.bands > 2 else 1
+
+    def examine(self) -> None:
+        """Read every header: a frame of another size or depth raises InputError, and a clip with any colour (transparent) frame
+        is colour (transparent), also if its first frame is not.
+        """
+        height, width = self.size
+        for index, info in enumerate(self._headers()):
+            if info.size != (height, width):
+                raise InputError(
+                    f"{self.source(index)}: {info.size[1]}x{info.size[0]} pixels, the clip's first frame has {width}x{height}; all "
+                    "frames of a clip must have one size"
+                )
+            if info.bits != self._info.bits:
+                raise InputError(
+                    f"{self.source(index)}: {info.bits} bits per value, the clip's first frame has {self._info.bits}; convert one "
+                    "of them"
+                )
+            self._coloured |= info.bands >= 3
+            self._transparent |= info.alpha and info.bands in (2, 4)
 
     @cached_property
     def band_map(self) -> BandMap | None:

@@ -198,7 +198,9 @@ def open_files(path: Path, request: Request) -> Clip:
             advice = " (single pictures: --stills)"
             raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
     if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
-        return TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
+        stack = TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
+        stack.examine()
+        return stack
     if is_jpeg_2000(path):
         raise InputError(
             f"'{path}': JPEG 2000 is read with rasterio (pip install -r requirements-geo.txt) and becomes a GeoTIFF: name the "

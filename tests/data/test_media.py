@@ -283,3 +283,9 @@ def test_pipe_is_refused(tmp_path):
     for read in (probe, read_image):
         with pytest.raises(InputError, match="is a pipe or a device"):
             read(tmp_path / "a.png")
+
+
+def test_pgm_as_text_of_16_bits(tmp_path: Path) -> None:
+    (tmp_path / "a.pgm").write_text("P2\n3 1\n1000\n0 500 1000\n")
+    assert probe(tmp_path / "a.pgm").bits == 16
+    assert read_image(tmp_path / "a.pgm")[..., 0].tolist() == [[0, 32768, 65535]]

@@ -162,3 +162,33 @@ def test_missing_values_of_a_gray_stack_are_black_in_a_video(tmp_path, weight):
     with av.open(str(tmp_path / "out.mkv")) as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     assert len(frames) == 2 and frames[1][8:16, 10:18].max() < 3 and frames[1][20:].mean() > 60
+
+
+@pytest.mark.parametrize("colour", [0, 1])
+def test_stack_with_gray_and_colour_pages_is_in_colour(tmp_path, weight, colour):
+    rgb = np.stack([gray(), 255 - gray(), gray() // 2], -1)
+    with tifffile.TiffWriter(tmp_path / "in.tif") as writer:
+        for index in range(2):
+            page = rgb if index == colour else gray()
+            writer.write(page, photometric="rgb" if page.ndim == 3 else "minisblack", metadata=None)
+    with tifffile.TiffFile(make(tmp_path / "in.tif", weight)) as out:
+        large = [page.asarray() for page in out.pages]
+    assert [page.shape for page in large] == [(32, 48, 3)] * 2
+    assert np.abs(large[colour].mean((0, 1)) - rgb.mean((0, 1))).max() < 5
+
+
+@pytest.mark.parametrize("other", ["size", "depth"])
+def test_stack_of_unlike_pages_is_refused_before_the_work(tmp_path, weight, other):
+    pages = [gray(), gray()[:8] if other == "size" else gray().astype(np.uint16)]
+    with pytest.raises(InputError, match=r"in\.tif page 1: .* the clip's first frame has"):
+        make(stack(tmp_path / "in.tif", pages), weight, scenes=False)
+
+
+def test_images_of_imagej_without_pages_are_refused(tmp_path, weight):
+    """ImageJ writes files of more than 4 GB with one page: the other images must not be lost silently."""
+    description = "ImageJ=1.53t\nimages=3\nslices=3\n"
+    tifffile.imwrite(tmp_path / "in.tif", gray(), metadata=None, description=description)
+    with (tmp_path / "in.tif").open("ab") as file:
+        file.write(gray().tobytes() * 2)
+    with pytest.raises(InputError, match="ImageJ stored 3 images behind one page"):
+        make(tmp_path / "in.tif", weight)
