@@ -144,11 +144,15 @@ def check_size(path: str | Path, codec: str, size: tuple[int, int]) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Presentation times of the frames in units of `tick` seconds, rising. last: duration of the last frame in the same units."""
+    """Presentation times of the frames in units of `tick` seconds, rising.
+
+    last: duration of the last frame in the same units.   fps: frames per second, for the header.
+    """
 
     tick: Fraction
     stamps: list[int]
     last: int
+    fps: Fraction
 
 
 def timing(
@@ -156,14 +160,20 @@ def timing(
 ) -> Timing:
     """Time stamps of frames that begin at `times` (seconds, rising); the last frame lasts `last` seconds.
 
-    fps: mean rate.   base: time base of the source, which is kept if it is fine enough.
+    fps: mean rate. Times that a source has rounded become those of the constant rate again, if they are within a
+        millisecond of it and the container can store them.   base: time base of the source, which is kept if it is fine enough.
     Raises InputError if the file cannot store each time within a millisecond.
     """
     container, suffix = container_of(path), Path(path).suffix.lower()
-    tick = container.tick or (1 / fps if container.constant else tick_for(times, base, fps))
+    step, exact = 1 / fps, list(map(Fraction, times))
+    regular = all(abs(time - number * step) <= TOLERANCE for number, time in enumerate(exact))
+    if regular and not container.tick:
+        exact = [number * step for number in range(len(times))]
+        last = float(step) if abs(last - step) <= TOLERANCE else last
+    tick = container.tick or (step if container.constant else tick_for(list(map(float, exact)), base, fps))
     stamps: list[int] = []
-    for time in times:
-        stamp = round(Fraction(time) / tick)
+    for time in exact:
+        stamp = round(time / tick)
         stamps.append(max(stamp, stamps[-1] + 1) if stamps else stamp)
     late = next((k for k, stamp in enumerate(stamps) if abs(float(stamp * tick) - times[k]) > TOLERANCE), None)
     if late is not None:
@@ -175,7 +185,9 @@ def timing(
         raise InputError(
             f"'{path}': {suffix} counts milliseconds, but frame {late} follows the one before by less: write .mp4 or .mov"
         )
-    return Timing(tick, stamps, max(round(Fraction(last) / tick), 1))
+    span = (stamps[-1] - stamps[0]) * tick
+    mean = Fraction(len(stamps) - 1) / span if span else 1 / Fraction(last).limit_denominator(FINEST)
+    return Timing(tick, stamps, max(round(Fraction(last) / tick), 1), fps if regular and len(stamps) > 1 else mean)
 
 
 def tick_for(times: Sequence[float], base: Fraction | None, fps: Fraction) -> Fraction:

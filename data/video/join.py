@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
     container = container_of(out)
     if source and source.lead:
         late = round(Fraction(source.lead) / timing.tick)
-        timing = Timing(timing.tick, [stamp + late for stamp in timing.stamps], timing.last)
+        timing = replace(timing, stamps=[stamp + late for stamp in timing.stamps])
     with replacing(out) as temporary, _guarded(out, encoding.codec):
         options = dict(EXACT)
         carried = None
@@ -144,7 +144,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 stream.time_base = timing.tick
                 change = _bitstream(container, encoding.codec, template, stream)
                 _tag(stream, container, encoding.codec)
-                stream.codec_context.framerate = _rate(timing)
+                stream.codec_context.framerate = timing.fps
                 if source and original:
                     metadata.copy_tags(original, file, container.format)
                     metadata.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
@@ -196,13 +196,6 @@ def _bitstream(container: Container, codec: str, template: Any, stream: Any) -> 
             yield made
 
     return change
-
-
-def _rate(timing: Timing) -> Fraction:
-    """Mean frames per second."""
-    stamps = timing.stamps
-    span = (stamps[-1] - stamps[0]) * timing.tick
-    return Fraction(len(stamps) - 1) / span if span else 1 / (timing.last * timing.tick)
 
 
 def _copy_packets(

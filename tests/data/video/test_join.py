@@ -48,6 +48,19 @@ def write(
     return out
 
 
+def test_rounded_times_of_a_constant_rate_become_exact():
+    """Matroska's milliseconds; editors take anything but equal steps for a variable rate."""
+    rate = Fraction(24000, 1001)
+    rounded = [round(k * 1001 / 24000, 3) for k in range(48)]
+    exact = timing("a.mp4", rounded, 0.042, rate, Fraction(1, 1000))
+    assert [stamp * exact.tick for stamp in exact.stamps] == [k / rate for k in range(48)]
+    assert exact.fps == rate and exact.last * exact.tick == 1 / rate
+    assert timing("a.mkv", rounded, 0.042, rate, Fraction(1, 1000)).fps == rate
+    variable = timing("a.mp4", [0.0, 0.04, 0.12], 0.04, Fraction(25), Fraction(1, 1000))
+    assert [float(stamp * variable.tick) for stamp in variable.stamps] == [0.0, 0.04, 0.12]
+    assert variable.fps == Fraction(2, 1) / Fraction("0.12")
+
+
 @pytest.mark.parametrize("per_gap", [1, 2])
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("suffix", CONTAINERS)
