@@ -105,12 +105,17 @@ def upright(array: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 # --- conversion -------------------------------------------------------------------------------------------------------
 
 
-def to_rgb(frame: Any, bits: int, channels: int) -> np.ndarray:
-    """Convert to (H, W, channels) uint8, or to uint16 with range 0..65535 for more than 8 bits; not yet rotated upright."""
+def to_rgb(frame: Any, bits: int, channels: int, size: tuple[int, int]) -> np.ndarray:
+    """Convert to (H, W, channels) uint8, or to uint16 with range 0..65535 for more than 8 bits; not yet rotated upright.
+
+    size: (H, W) as stored; frames of other sizes are resized.
+    """
     deep = bits > 8
     name = ("gray16le" if deep else "gray") if channels == 1 else ("rgb48le" if deep else "rgb24")
-    if frame.format.name != name:
+    if frame.format.name != name or (frame.height, frame.width) != size:
         frame = frame.reformat(
+            width=size[1],
+            height=size[0],
             format=name,
             src_colorspace=MATRICES[matrix_of(frame)],
             src_color_range=FULL if full_range(frame) else STUDIO,

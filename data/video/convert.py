@@ -71,7 +71,9 @@ class SoundConverter:
     def _placed(self, frame: Any, shift: float) -> Any:
         if frame.pts is not None:
             early = PRIMING.get(self.encoder, 0) / self.rate if self.from_zero else 0.0
-            frame.pts += round((shift - early) / frame.time_base)
+            seconds = frame.pts * frame.time_base + Fraction(shift - early)  # AVI counts packets: 24 ms of MP3
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(seconds / frame.time_base)
         return frame
 
     def _encode(self, frame: Any | None) -> Iterator[Any]:

@@ -26,7 +26,7 @@ class Decoder:
         self.first: int | None = None  # decoding time of the first packet
         self.corrupt, self.broken_off = False, False
         self.others_corrupt = 0  # damaged packets of sound and subtitles
-        self._begun = False
+        self._begun, self._jumped, self._latest = False, False, -(2**63)
         self.count = 0  # packets with content
         self.position = 0  # in the file, after the last packet
         self.ends: dict[int, float] = {}  # stream index -> end of its last packet, in seconds
@@ -44,8 +44,7 @@ class Decoder:
             self.count += packet.size > 0
             if packet.size == 0 and packet.dts is not None:
                 continue  # AVI repeats the previous frame; the decoder would take the empty packet for the end of the stream
-            if packet.size and not packet.is_discard and len(self.stamps) < CUT:
-                self.stamps.append(packet.pts)
+            self._note_stamp(packet)
             if packet.size and self.first is None:
                 self.first = packet.dts
             self.corrupt = self.corrupt or packet.is_corrupt
@@ -83,6 +82,15 @@ class Decoder:
         reached = next((k for k, stamp in enumerate(self.stamps) if stamp is not None and stamp >= pts), 0)
         first = [stamp is None or stamp < pts for stamp in self.stamps[: reached + REORDERED]]
         return sum(first) if sum(first) < len(first) / 2 or len(first) < CUT else 0
+
+    def _note_stamp(self, packet: Any) -> None:
+        """Keep the presentation time of one of the first packets, up to a jump of the clock."""
+        if not packet.size or len(self.stamps) >= CUT:
+            return
+        self._jumped = self._jumped or (packet.dts or 0) < self._latest
+        self._latest = packet.dts or self._latest
+        if not packet.is_discard and not self._jumped:
+            self.stamps.append(packet.pts)
 
     def _note_end(self, packet: Any) -> None:
         stamp = packet.dts if packet.pts is None else packet.pts

@@ -13,10 +13,12 @@ from av.filter import Graph
 def deinterlaced(frames: Sequence[Any], position: int) -> Any:
     """Deinterlace the frame at `position` of up to three consecutive frames.
 
-    bwdif uses the previous and the next frame. A new graph for each frame makes the result independent of the position where
-    reading began.
+    bwdif uses the previous and the next frame, which are converted if they have another size or format. A new graph for each
+    frame makes the result independent of the position where reading began.
     """
-    first = frames[0]
+    first = frames[position]
+    shape = {"width": first.width, "height": first.height, "format": first.format.name}
+    frames = [frame if _is(frame, shape) else frame.reformat(**shape) for frame in frames]
     graph = Graph()
     source = graph.add_buffer(
         width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 1), name="in"
@@ -36,6 +38,10 @@ def deinterlaced(frames: Sequence[Any], position: int) -> Any:
     result = found[position]
     result.colorspace, result.color_range = first.colorspace, first.color_range
     return result
+
+
+def _is(frame: Any, shape: dict[str, Any]) -> bool:
+    return {"width": frame.width, "height": frame.height, "format": frame.format.name} == shape
 
 
 def _pull(graph: Any) -> list[Any]:

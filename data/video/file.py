@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,11 @@ class VideoFile:
             found.append("the last frame is incomplete: the file is cut short or damaged there")
         if table.missing:
             found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
+        for ((old_h, old_w), _), ((height, width), first) in pairwise(table.sizes[:5]):
+            found.append(
+                f"its frames change from {old_w}x{old_h} to {width}x{height} pixels at {self.times[first]:.2f} s: resized to the "
+                "size of the first"
+            )
         for stretch in table.stretches[1:]:
             found.append(f"its times jump at frame {stretch.first}: the frames from there on follow without a gap")
         if table.others_corrupt:
@@ -295,13 +301,9 @@ class VideoFile:
         return Fraction((len(self) - 1) / span).limit_denominator(1001)
 
     def _to_array(self, frame: Any) -> np.ndarray:
-        array = colour.upright(colour.to_rgb(frame, self.info.bits, self.info.channels), self._turn)
-        if array.shape[:2] != self.info.size:
-            (height, width), (other, wide) = self.info.size, array.shape[:2]
-            raise InputError(
-                f"{self.path}: its frames change from {width}x{height} to {wide}x{other} pixels; split it there"
-            )
-        return np.ascontiguousarray(array)
+        size = self.info.size[::-1] if self._turn[0] else self.info.size
+        array = colour.to_rgb(frame, self.info.bits, self.info.channels, size)
+        return np.ascontiguousarray(colour.upright(array, self._turn))
 
 
 def _remember(kept: OrderedDict[int, Any], number: int, value: Any, limit: int) -> None:

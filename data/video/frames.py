@@ -37,7 +37,8 @@ class FrameTable:
     last_shown: duration of the last frame in seconds, from its packet; None if unknown.   missing: seconds by which the
     file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
     number of frames that an AVI's index or header counts but the file lacks.   broken_off: the last packet is incomplete.
-    others_corrupt: number of damaged packets of sound and subtitles.
+    others_corrupt: number of damaged packets of sound and subtitles.   sizes: (H, W) as stored, and the number of the first
+    frame of that size.
     """
 
     stamps: list[int | None]
@@ -56,6 +57,7 @@ class FrameTable:
     absent: int = 0
     broken_off: bool = False
     others_corrupt: int = 0
+    sizes: list[tuple[tuple[int, int], int]] = field(default_factory=list)
 
     @property
     def is_damaged(self) -> bool:
@@ -94,12 +96,15 @@ def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable
     pts: list[int | None] = []
     dts: list[int | None] = []
     keys, damaged, errors_before = [], [], 0
+    sizes: list[tuple[tuple[int, int], int]] = []
     interlaced, duration = 0, None
     for frame in decoder.frames(tuple(s for s in container.streams if s.type in ("video", "audio", "subtitle"))):
         if not pts:
             errors_before = len(decoder.errors)
         damaged += [len(pts)] if frame.is_corrupt else []
         interlaced += frame.interlaced_frame
+        if not sizes or sizes[-1][0] != (frame.height, frame.width):
+            sizes.append(((frame.height, frame.width), len(pts)))
         pts.append(frame.pts)
         dts.append(frame.dts)
         keys.append(bool(frame.key_frame))
@@ -110,7 +115,7 @@ def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable
     stamps = shown_at(pts, dts, decoder.first, step)
     table = _table(stamps, keys, stream, threads)
     errors = decoder.errors[errors_before:]
-    table.damaged, table.interlaced = damaged, interlaced
+    table.damaged, table.interlaced, table.sizes = damaged, interlaced, sizes
     table.lost = _lost(errors, stream, table)
     table.skipped = decoder.before(pts[0])
     table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt

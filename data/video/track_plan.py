@@ -71,7 +71,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 lead = max(lead, start - float(stream.start_time * stream.time_base))
             if track.to:
                 notes.append(
-                    f"{describe(stream)} is converted to {_pretty(track.to)}: {suffix} does not support its codec"
+                    f"{describe(stream)} is converted to {_pretty(track.to)}: {_reason(stream, container, suffix)}"
                 )
         if source.chapters() and not (container.chapters and sound):
             left.append("chapters")
@@ -111,7 +111,7 @@ def _lost_flags(stream: Any, container: Container) -> str:
 
 def describe(stream: Any) -> str:
     """A stream in words: `sound 2 (aac, ger)`."""
-    codec = stream.codec_context.name if stream.codec_context else getattr(stream, "name", None) or "unknown"
+    codec = _family(stream.codec_context.name) if stream.codec_context else getattr(stream, "name", None) or "unknown"
     kind = "cover picture" if is_cover(stream) else f"{NAMES.get(stream.type, stream.type)} stream {stream.index}"
     return f"{kind} ({', '.join(filter(None, (codec, _language(stream))))})"
 
@@ -134,6 +134,12 @@ def _track(stream: Any, container: Container, start: float) -> Track | None:
             return Track(stream.index, "subtitle")
         return Track(stream.index, "subtitle", container.text) if container.text and codec in TEXT else None
     return None
+
+
+def _reason(stream: Any, container: Container, suffix: str) -> str:
+    if stream.type == "audio" and _family(stream.codec_context.name) in container.sound:
+        return f"in {suffix} all sound starts with the picture"
+    return f"{suffix} does not support its codec"
 
 
 def _family(codec: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from data.video.convert import SoundConverter, TextConverter
 from data.video.metadata import Placement, copy_stream_tags
 from data.video.opening import open_input
 from data.video.track_plan import PRIMING, Track, TrackPlan
+
+FINE = 90_000  # units per second, at least, in which copied packets are moved
 
 
 @dataclass
@@ -101,9 +104,13 @@ class Tracks:
     @staticmethod
     def _copied(output: Any) -> Callable[[Any, float], Iterator[Any]]:
         def send(packet: Any, shift: float) -> Iterator[Any]:
-            units = round(shift / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts + units
-            packet.dts = packet.pts if packet.dts is None else packet.dts + units
+            finer = ceil(packet.time_base * FINE)  # AVI counts sound in packets, which are longer than most shifts
+            base = packet.time_base / finer
+            pts, dts, duration = packet.pts, packet.dts, packet.duration
+            packet.time_base = base
+            packet.pts = None if pts is None else pts * finer + round(shift / base)
+            packet.dts = packet.pts if dts is None else dts * finer + round(shift / base)
+            packet.duration = (duration or 0) * finer
             packet.stream = output
             yield packet
 

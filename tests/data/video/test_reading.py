@@ -70,6 +70,15 @@ def test_times_continue_in_joined_transport_streams(tmp_path):
     assert np.array_equal(read.array(25), read.array(5))
 
 
+def test_frames_of_another_size_are_resized(tmp_path):
+    parts = [video(tmp_path / f"{w}.ts", LONG[:10], options=GOP, size=(32, w)) for w in (48, 64)]
+    (tmp_path / "two.ts").write_bytes(b"".join(part.read_bytes() for part in parts))
+    read = VideoFile(tmp_path / "two.ts")
+    assert {read.array(k).shape for k in range(20)} == {(32, 48, 3)}
+    changed = "its frames change from 48x32 to 64x32 pixels at 0.40 s: resized to the size of the first"
+    assert read.notes == [changed, "its times jump at frame 10: the frames from there on follow without a gap"]
+
+
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
 def test_open_groups_cut_without_encoding(tmp_path, suffix):
     params = {"x264-params": "keyint=20:min-keyint=20:scenecut=0:open-gop=1:bframes=3", "bf": "3"}

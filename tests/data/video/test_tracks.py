@@ -37,6 +37,18 @@ def test_converted_sound_stays_in_sync_after_lost_packets(tmp_path):
     assert onset(out) - flash_time(out) == pytest.approx(onset(source) - FLASH, abs=2e-3)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi"])
+def test_sound_of_avi_is_moved_by_less_than_a_packet(tmp_path, suffix):
+    """The picture begins 40 ms late because of B-frames; AVI's times of MP3 are multiples of 24 ms."""
+    times = [k / 25 for k in range(15)]
+    options = {"bf": "2", "flags": "+bitexact"}
+    source = video(
+        tmp_path / "in.avi", times, codec="mpeg4", base=Fraction(1, 25), sound=["libmp3lame"], options=options
+    )
+    out = write(tmp_path / f"out{suffix}", times, Fraction(25), VideoFile(source))
+    assert onset(out) - facts(out).times[0] == pytest.approx(onset(source) - VideoFile(source).start, abs=2e-3)
+
+
 WORDS = [(0.0, 0.2, "first line"), (0.2, 0.5, "second\nline")]
 
 
