@@ -6,11 +6,11 @@ they flicker. The filter replaces a restored frame y_t by a weighted mean over t
     out_t = sum_k w_k * M_k(y_k) / sum_k w_k + share * U(x_t - sum_k w_k * M_k(x_k) / sum_k w_k)
     w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
 
-x: LR frames.   M_k: motion compensation from frame k to frame t by the optical flow from x_t to x_k (DIS; Kroeger et al.,
-ECCV 2016).   |.|^2: mean over the colours and 5x5 LR pixels.   U: bicubic upsampling. `share` of the LR frame's own detail is
-not averaged: "clean" keeps half of it, because noise of clean LR frames is also in the ground truth; "compressed" keeps none,
-so that compression errors of the LR frames are averaged too. An intermediate frame has no LR frame: the output, reduced to
-LR size, takes its place as x, and nothing of it is kept.
+x: LR frames.   M_k: motion compensation from frame k to frame t (motion.py).   |.|^2: mean over the colours and 5x5 LR
+pixels.   U: bicubic upsampling. `share` of the LR frame's own detail is not averaged: "clean" keeps half of it, because noise
+of clean LR frames is also in the ground truth; "compressed" keeps none, so that compression errors of the LR frames are
+averaged too. An intermediate frame has no LR frame: the output, reduced to LR size, takes its place as x, and nothing of it
+is kept.
 
 A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. The result for a frame depends
 on these nine frames only, so it is the same for any start of the work. docs/results.md has the gains.
@@ -21,14 +21,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,6 +32,7 @@ from torch import Tensor
 import dcn
 from data.media import LUMA
 from engine.restore.jobs import ChunkJob, WindowJob
+from engine.restore.motion import motions
 from engine.restore.spacing import widest
 from engine.restore.timing import Clock
 from models.base import Network, WindowNetwork
@@ -47,7 +44,6 @@ SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is no
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
 SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
-SMALLEST = 16  # LR pixels: motion is not compensated in smaller frames, which DIS does not take
 
 
 @dataclass
@@ -181,7 +177,7 @@ class TemporalFilter:
         total, weights = centre.restored.contiguous().clone(), torch.ones_like(centre.restored[:1])
         low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
         others = [frames[number] for number in self._around(index) if number != index]
-        for other, motion in zip(others, flows(centre.luma, [other.luma for other in others]), strict=True):
+        for other, motion in zip(others, motions(centre.luma, [other.luma for other in others]), strict=True):
             motion = motion.to(centre.low.device)
             low = self._moved(other.low, motion)
             weight = _likeness(low, centre.low, tolerance)
@@ -224,35 +220,3 @@ def _likeness(moved: Tensor, low: Tensor, tolerance: float) -> Tensor:
     difference = (moved - low).square().mean(0, keepdim=True)[None]
     difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
     return torch.exp(difference[0] / -(max(tolerance, 1e-6) ** 2))
-
-
-def flows(centre: Tensor, others: Sequence[Tensor]) -> list[Tensor]:
-    """The flow from `centre` to each of `others`, in as many threads as PyTorch uses."""
-    with one_thread(), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return list(pool.map(partial(flow, centre), others))
-
-
-def flow(first: Tensor, second: Tensor) -> Tensor:
-    """Optical flow between lumas (h, w) -> (2, h, w), pixels (x, y): the point p of `first` is at p + flow(p) in `second`."""
-    if min(first.shape) < SMALLEST:
-        return torch.zeros(2, *first.shape)
-    low, high = (float(edge) for edge in torch.aminmax(torch.stack([first, second])))
-    span = max(high - low, 1e-6)
-    images = [((each - low) * (255 / span)).round_().to(torch.uint8).numpy() for each in (first, second)]
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)  # type: ignore[attr-defined]  # missing in the stubs
-    search.setFinestScale(0)
-    search.setGradientDescentIterations(8)  # the preset has 16 and 5, which take longer for the same gain
-    search.setVariationalRefinementIterations(2)
-    found = search.calc(*images, np.zeros((*first.shape, 2), np.float32))
-    return torch.from_numpy(found).permute(2, 0, 1).contiguous()
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Make OpenCV use one thread: DIS divides a frame by the number of threads, which changes the result."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)

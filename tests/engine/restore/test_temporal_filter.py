@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +13,7 @@ from torch import Tensor
 import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, flow, key_positions, reach
+from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, key_positions, reach
 from errors import InputError
 from models.layers import bicubic_upscale
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -80,15 +79,6 @@ def test_low_contrast_makes_the_filter_stricter() -> None:
         lows = [F.avg_pool2d(frame, 2) for frame in frames]
         results.append(((filtered(lows, frames)[1] - frames[1]) / gain)[:, 24:36, 24:36].abs().max())
     assert max(results) < 0.02
-
-
-def test_flow_of_a_known_shift() -> None:
-    luma = texture(64, 80).mean(0)
-    for gain in (1.0, 0.02):  # of the contrast
-        motion = flow(luma * gain, luma.roll((2, -3), (0, 1)) * gain)[:, 12:-12, 12:-12]
-        assert motion[0].mean() == pytest.approx(-3, abs=0.1) and motion[1].mean() == pytest.approx(2, abs=0.1)
-    assert flow(luma[:12], luma[:12]).abs().max() == 0  # too small to measure
-    assert flow(torch.zeros(32, 32), torch.zeros(32, 32)).abs().max() == 0
 
 
 def test_needed_frames() -> None:
@@ -193,4 +183,3 @@ def test_wrong_values_are_refused() -> None:
         config_from_mapping({"network": {"name": "mtdo"}}, ["data.temporal_filter=strong"])
     with pytest.raises(InputError, match="'temporal_filter' is 'strong', expected one of none, clean, compressed"):
         small_mtdo().set_restore_settings({"temporal_filter": "strong"})
-    assert np.isfinite(flow(torch.rand(40, 40), torch.rand(40, 40)).numpy()).all()
