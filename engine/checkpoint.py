@@ -164,11 +164,15 @@ def load_state(
         kept = set(left)
         tensors = {name: tensor if name in kept else tensors[name] for name, tensor in own.items()}
     check_fit(own, tensors, source)
+    check_finite(tensors, source)
     network.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()})
-    bad = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    return left
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    bad = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise InputError(f"the weights in '{source}' contain NaN or infinite values ({bad[0]}): use another checkpoint")
-    return left
 
 
 def _load_published(state: Mapping[str, Tensor], path: Path) -> Network:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import models
 from data.locks import lock
 from engine import distributed
-from engine.checkpoint import load_network, load_state, network_header, state_part
+from engine.checkpoint import check_finite, check_fit, load_network, load_state, network_header, state_part
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
 from engine.sources import TrainingData, open_source
@@ -163,15 +163,21 @@ class Run:
         self.saved = step if path == self.folder / STATE else None
         self.guard.load(header.get("guard", {}))
         self.unread = header.get("unread", 0)
-        self.best = -math.inf if header["best"] is None else header["best"]
+        best = header.get("best")
+        self.best = -math.inf if best is None else best
 
     def _load_tensors(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:
         load_state(self.network, state_part(tensors, "network."), path)
         if self.average:
             averaged = state_part(tensors, "ema.") or state_part(tensors, "network.")
             averaged = models.current_names(self.config.network.name, averaged)
+            check_fit(self.average.state, averaged, path)
+            check_finite(averaged, path)
             self.average.state = {name: tensor.to(self.device) for name, tensor in averaged.items()}
         if header["config"].get("train", {}).get("optimizer") == self.config.train.optimizer:
-            load_optimizer_tensors(self.optimizer, state_part(tensors, "optimizer."), path)
+            moments = state_part(tensors, "optimizer.")
+            if header["step"] and not moments:
+                say(f"'{path}' has no moments of the optimizer: they start at zero")
+            load_optimizer_tensors(self.optimizer, moments, path)
         if self.scaler.is_enabled() and header["scaler"]:
             self.scaler.load_state_dict(header["scaler"])

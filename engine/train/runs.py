@@ -73,7 +73,13 @@ def state_place(resume: str) -> Path:
 
 def config_of(state: Path, overrides: Sequence[str]) -> Config:
     """The config in a state file, or in the newest readable state of a folder, with overrides."""
-    header = (read_newest(state, say=lambda text: None) if state.is_dir() else (state, *read_state(state)))[2]
+    path, _, header = read_newest(state, say=lambda text: None) if state.is_dir() else (state, *read_state(state))
+    try:
+        config_from_mapping(header["config"])
+    except InputError as error:
+        raise InputError(
+            f"the config in '{path}' is not of this version ({error}): name one of this version with --config"
+        ) from None
     return config_from_mapping(header["config"], overrides)
 
 

@@ -103,7 +103,31 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, header = load_tensors(path)
     if not is_state(header):
         raise InputError(f"'{path}' is not a training state (weights cannot be resumed): use it as train.init")
-    step = header["step"]
-    if not isinstance(step, int) or step < 0 or not isinstance(header["config"], dict):
-        raise InputError(f"'{path}' is a damaged training state: its header is not valid")
+    bad = invalid_entries(header)
+    if bad:
+        raise InputError(f"'{path}' is a damaged training state: its header is not valid ({', '.join(bad)})")
     return tensors, header
+
+
+def invalid_entries(header: Mapping[str, Any]) -> list[str]:
+    """Entries of a state's header with a value of another type. Those that earlier versions did not write may be missing."""
+    guard = header.get("guard", {})
+    valid = {
+        "step": _is_count(header["step"]),
+        "samples": _is_count(header.get("samples", 0)),
+        "unread": _is_count(header.get("unread", 0)),
+        "best": header.get("best") is None or _is_number(header["best"]),
+        "guard": isinstance(guard, dict)
+        and all(isinstance(values, list) and all(map(_is_number, values)) for values in guard.values()),
+        "scaler": isinstance(header["scaler"], dict),
+        "config": isinstance(header["config"], dict),
+    }
+    return [name for name, fits in valid.items() if not fits]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

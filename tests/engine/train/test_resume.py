@@ -16,7 +16,7 @@ import torch
 
 from data.media import write_image
 from data.sampling import StepBatches
-from engine.checkpoint import load_tensors
+from engine.checkpoint import load_tensors, save_tensors
 from engine.config import Config, config_from_mapping
 from engine.sources import TrainingData
 from engine.train import run, runs, validation
@@ -136,6 +136,34 @@ def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) ->
     tensors = {"0.exp_avg": torch.zeros(3, 3, 3)}
     with pytest.raises(InputError, match="moments in 'x' do not fit"):
         load_optimizer_tensors(trainer.optimizer, tensors, "x")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "do not fit this network: 1 missing"), (float("nan"), "contain NaN")]
+)
+def test_bad_averages_are_refused(begun: Path, tmp_path: Path, value: float | None, words: str) -> None:
+    tensors, header = load_tensors(begun / STATE)
+    name = next(name for name in tensors if name.startswith("ema."))
+    tensor = tensors.pop(name)
+    save_tensors(tmp_path / STATE, tensors if value is None else {**tensors, name: tensor * value}, header)
+    with pytest.raises(InputError, match=words):
+        Trainer(config_with(begun), tmp_path, CPU, fresh=False).load(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["best", "guard", "samples", "unread", "world", "data"])
+def test_states_of_earlier_versions_lack_entries(begun: Path, tmp_path: Path, missing: str) -> None:
+    tensors, header = load_tensors(begun / STATE)
+    save_tensors(tmp_path / STATE, tensors, {key: value for key, value in header.items() if key != missing})
+    trainer = Trainer(config_with(begun), tmp_path, CPU, fresh=False)
+    trainer.load(tmp_path)
+    assert (trainer.step, trainer.samples) == (2, 4)
+
+
+def test_state_of_a_later_version_asks_for_a_config(begun: Path, tmp_path: Path) -> None:
+    tensors, header = load_tensors(begun / STATE)
+    save_tensors(tmp_path / STATE, tensors, header | {"config": header["config"] | {"new": 1}})
+    with pytest.raises(InputError, match=r"not of this version.*--config"):
+        runs.config_of(tmp_path, [])
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.checkpoint import load_tensors
+from engine.checkpoint import load_tensors, save_tensors
 from engine.train import states
 from engine.train.states import STATE, read_newest, save_state, states_in
 from errors import InputError
@@ -78,6 +78,15 @@ def test_kill_between_renames_loses_no_state(tmp_path: Path, monkeypatch: pytest
         assert (folder / STATE).is_file()
         save(folder, 40, 3)
         assert read_newest(folder)[2]["step"] == 40
+
+
+@pytest.mark.parametrize(
+    "entry", [{"step": True}, {"samples": -1}, {"best": "x"}, {"guard": {"loss": ["x"]}}, {"guard": []}, {"scaler": []}]
+)
+def test_header_with_other_types_is_damaged(tmp_path: Path, entry: dict[str, object]) -> None:
+    save_tensors(tmp_path / STATE, {"network.a": torch.ones(1)}, {"step": 1, "scaler": {}, "config": {}, **entry})
+    with pytest.raises(InputError, match=rf"its header is not valid \({next(iter(entry))}\)"):
+        read_newest(tmp_path)
 
 
 def test_oldest_states_are_removed_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
