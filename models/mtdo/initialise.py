@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import nn
 
@@ -11,17 +9,16 @@ from dcn import DCNv2Pack
 from models.layers import weight_and_bias
 from models.mtdo.attention import MultiHead
 from models.mtdo.hat import HAT
-
-if TYPE_CHECKING:
-    from models.mtdo.network import MTDO, ResidualReconstruction
+from models.mtdo.residual import ResidualReconstruction
 
 UPSAMPLER_START = 0.2  # `residual: bicubic`: factor on the upsampler's convolutions, which have no activations
 
 
-def initialise(network: MTDO) -> None:
+def initialise(network: nn.Module, residual: bool) -> None:
     """Kaiming normal (fan-in) convolutions, truncated normal 0.02 linear layers and position bias tables, zero biases.
 
-    LayerNorm and PReLU keep PyTorch's defaults; the deformable layer initialises itself (offsets zero).
+    LayerNorm and PReLU keep PyTorch's defaults; the deformable layer initialises itself (offsets zero). residual: an upscaled
+    frame is added to the output, which then starts as this frame.
     """
     if next(network.parameters()).is_meta:  # no values: only names and shapes are wanted
         return
@@ -37,14 +34,12 @@ def initialise(network: MTDO) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, MultiHead):
             nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
-    if isinstance(network.reconstruction, HAT):
-        for layer in (network.reconstruction.wide_enter, network.reconstruction.wide_leave):
-            if layer is not None:  # `wide` starts as the same network without it
+    for module in network.modules():
+        if isinstance(module, HAT) and module.wide_enter is not None and module.wide_leave is not None:
+            for layer in (module.wide_enter, module.wide_leave):  # starts as the same network without `wide`
                 nn.init.zeros_(layer.weight)
-    if network.config.residual == "bicubic":
-        _start_at_bicubic(network.reconstruction)
-    if network.config.ctdm == "as_shipped" and network.ctdm is not None:
-        network.ctdm.requires_grad_(False)  # not used; kept because the published weights contain it
+        if residual and isinstance(module, HAT | ResidualReconstruction):
+            _start_at_bicubic(module)
 
 
 def _start_at_bicubic(reconstruction: HAT | ResidualReconstruction) -> None:

@@ -19,8 +19,6 @@ from models.base import WindowNetwork
 from models.layers import (
     ConvPReLU,
     ResidualBlock,
-    Upsampler,
-    add_,
     bicubic_upscale,
     interleave_channels,
     pad_to_multiple,
@@ -32,29 +30,14 @@ from models.mtdo.correction import MACU, TSA, PlainFusion
 from models.mtdo.difference import CrossDifference, FrameDifference
 from models.mtdo.hat import HAT
 from models.mtdo.initialise import initialise
+from models.mtdo.residual import ResidualReconstruction
 from models.mtdo.routing import AlignedRoute, DifferenceRoutes
 from models.mtdo.streaming import MTDOStream
-from models.mtdo.upsampler import FoldedUpsampler
 from models.mtdo.window import WindowFeatures
 
 # Feature maps that exist at once during inference, fitted to measured peaks (benchmarks/restore.py); MAPS_KEPT is counted.
 MAPS_PER_TOKEN, MAPS_PER_FRAME = 40, 10
 MAPS_KEPT = 3  # of a frame that a window skips: features, half a convolution, differences and the frame
-
-
-class ResidualReconstruction(nn.Module):
-    """`reconstruction: residual`, an alternative to HAT: residual blocks, then the same upsampler."""
-
-    def __init__(self, channels: int, blocks: int, scale: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*[ResidualBlock(channels) for _ in range(blocks)])
-        self.upsample = Upsampler(channels, scale)
-        self.conv_last = nn.Conv2d(channels, 3, 3, padding=1)
-        self.folded_upsampler = FoldedUpsampler(self.upsample, self.conv_last, scale)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, 3, scale*h, scale*w)."""
-        return self.folded_upsampler(add_(self.body(features), features))
 
 
 class MTDO(WindowNetwork):
@@ -78,6 +61,8 @@ class MTDO(WindowNetwork):
         self.atdm = FrameDifference(channels, frames, step=1) if use_adjacent else None
         self.stdm = FrameDifference(channels, frames, step=2) if use_skipped else None
         self.ctdm = CrossDifference(channels, frames) if use_cross else None
+        if self.ctdm and config.ctdm == "as_shipped":
+            self.ctdm.requires_grad_(False)  # not used; kept because the published weights contain it
         routes12 = config.route1 or config.route2
         self.routes12 = DifferenceRoutes(channels, config.route1, config.route2) if routes12 else None
         self.route3 = AlignedRoute(channels, frames, config.ctdm) if config.route3 else None
@@ -88,7 +73,7 @@ class MTDO(WindowNetwork):
             self.reconstruction: HAT | ResidualReconstruction = HAT(config.hat, channels, config.scale, extra)
         else:
             self.reconstruction = ResidualReconstruction(channels, config.reconstruction_blocks, config.scale)
-        initialise(self)
+        initialise(self, residual=config.residual != "none")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as all activations
 
     def forward(self, frames: Tensor) -> Tensor:

@@ -153,7 +153,7 @@ class Query(nn.Module):
         it.
         """
         if self.symbolic:
-            return symbolic.query(self, features, size)
+            return symbolic.query(features, size, self.fold, self.colour, self.shortcut)
         height, width = size
         y, x = (locate(n, int(side), features.device) for n, side in zip(size, features.shape[-2:], strict=True))
         training = torch.is_grad_enabled()

@@ -7,17 +7,17 @@ distance (models/stno/query.py). Full maps take memory, so frames are rendered o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from formulas import keys_cubic
 
-if TYPE_CHECKING:
-    from models.stno.query import Query
+Fold = Callable[[Tensor, Tensor], Any]  # sizes of an output pixel along y and x -> `models.stno.query.Folded`
 
 
 class AxisCells(NamedTuple):
@@ -63,23 +63,28 @@ def blend(maps: list[Tensor], cells: list[Tensor], weights: Tensor, axis: int) -
     return reduce(torch.add, [x.index_select(axis, cells[i]) * weights[i].view(shape) for i, x in enumerate(maps)])
 
 
-def query(network: Query, features: Tensor, size: tuple[Any, Any]) -> Tensor:
-    """`Query.forward` without slabs: features (N, C, h, w) -> colours (N, 3, H, W)."""
+def query(features: Tensor, size: tuple[Any, Any], fold: Fold, colour: nn.Conv2d, shortcut: nn.Module) -> Tensor:
+    """`Query.forward` without slabs: features (N, C, h, w) -> colours (N, 3, H, W). fold, colour, shortcut: of the `Query`."""
     y, x = (locate(side, cells, features) for side, cells in zip(size, features.shape[-2:], strict=True))
-    return torch.stack([_query_frame(network, frame, y, x) for frame in features])
+    folded, shortcuts = fold(y.cell_size, x.cell_size), shortcut(features)
+    frames = [_query_frame(frame, folded, colour, y, x) for frame in features]
+    return torch.stack([frame + _bilinear(short, y, x) for frame, short in zip(frames, shortcuts, strict=True)])
 
 
-def _query_frame(network: Query, features: Tensor, y: AxisCells, x: AxisCells) -> Tensor:
-    """(C, h, w) -> (3, H, W)."""
-    folded = network.fold(y.cell_size, x.cell_size)
+def _query_frame(features: Tensor, folded: Any, colour: nn.Conv2d, y: AxisCells, x: AxisCells) -> Tensor:
+    """(C, h, w) -> (3, H, W), without the shortcut."""
     pixels = features.permute(1, 2, 0)
     rows, columns = [y.neighbour(0), y.neighbour(1)], [x.neighbour(0), x.neighbour(1)]
     sides = [blend([pixels @ folded.corners[i, j] for i in (0, 1)], rows, y.weights(), 0) for j in (0, 1)]
     hidden = blend(sides, columns, x.weights(), 1) + (x.distances().T @ folded.dx)
     hidden = hidden + (y.distances().T @ folded.dy + folded.constant).unsqueeze(1)
-    colours = F.linear(F.gelu(hidden), network.colour.weight.flatten(1), network.colour.bias).permute(2, 0, 1)
-    short = network.shortcut(features.unsqueeze(0))[0]
-    return colours + blend([blend([short] * 2, rows, y.weights(), 1)] * 2, columns, x.weights(), 2)
+    return F.linear(F.gelu(hidden), colour.weight.flatten(1), colour.bias).permute(2, 0, 1)
+
+
+def _bilinear(image: Tensor, y: AxisCells, x: AxisCells) -> Tensor:
+    """(3, h, w) -> (3, H, W)."""
+    rows, columns = [y.neighbour(0), y.neighbour(1)], [x.neighbour(0), x.neighbour(1)]
+    return blend([blend([image] * 2, rows, y.weights(), 1)] * 2, columns, x.weights(), 2)
 
 
 def bicubic(images: Tensor, size: tuple[Any, Any]) -> Tensor:
