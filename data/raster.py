@@ -23,6 +23,7 @@ from errors import InputError
 
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
 SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
+EXACT = 2**53  # integers up to this are exact in float64
 MOST_CLASSES = 64  # colours of a georeferenced palette; one with more is a picture
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
 JPEG_2000_SUFFIXES = (".jp2", ".j2k", ".jpf", ".jpx")
@@ -96,7 +97,7 @@ class RasterInfo:
     dtype: np.dtype
     bands: tuple[int, ...]
     alpha: int | None
-    nodata: tuple[float | None, ...]
+    nodata: tuple[int | float | None, ...]
     mask: bool
     bits: int | None
     colours: tuple[Any, ...]
@@ -150,12 +151,8 @@ class Raster:
 
     def read(self, rows: slice, columns: slice, bands: Sequence[int] | None = None) -> Block:
         """Read a window of some bands (numbers in the file; default: all data bands)."""
-        from rasterio.windows import Window
-
-        chosen = list(bands or self.info.bands)
-        window = Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
         with self._open() as file:
-            return self._block(file, chosen, {"window": window})
+            return self._block(file, list(bands or self.info.bands), {"window": _window(rows, columns)})
 
     def sample(self, side: int = 1024) -> Block:
         """Read all data bands of the full scene, decimated to at most `side` pixels a side."""
@@ -183,12 +180,25 @@ class Raster:
         if self.info.premultiplied and self.info.opacity not in bands:
             values = straight(values, file.read(self.info.opacity, **_of_one_band(where))[None])
         valid = self._unmasked(file, bands, where)
+        if self.info.mask:  # GDAL then ignores nodata
+            for number, band in enumerate(bands):
+                nodata = self.info.nodata[self.info.bands.index(band)] if band in self.info.bands else None
+                valid[number] &= values[number] != nodata if nodata is not None else True
         if values.dtype.kind == "f":
             valid &= np.isfinite(values)
         return Block(values, None if valid.all() else valid)
 
+    def read_mask(self, rows: slice, columns: slice) -> np.ndarray:
+        """(rows, columns) bool: whether any data band is visible by the file's mask, whatever nodata says."""
+        if self.info.palette is not None:
+            valid = self.read(rows, columns).valid
+            return np.full((rows.stop - rows.start, columns.stop - columns.start), True) if valid is None else valid[0]
+        with self._open() as file:
+            valid = self._unmasked(file, list(self.info.bands), {"window": _window(rows, columns)})
+            return np.logical_or.reduce(valid)
+
     def _unmasked(self, file: Any, bands: list[int], where: dict[str, Any]) -> np.ndarray:
-        """(bands, rows, columns): where nodata, masks and transparency leave the values visible.
+        """(bands, rows, columns): where masks and transparency, or nodata without these, leave the values visible.
 
         GDAL takes alpha for a mask only in files of 8 and 16 bits, and small values of 16 bits for 0; so alpha is read here.
         """
@@ -201,6 +211,12 @@ class Raster:
         visible = file.read(opacity, **_of_one_band(where)) > 0
         valid = np.repeat(visible[None], len(bands), axis=0)
         return valid if all(by_alpha) else valid & (file.read_masks(bands, **where) != 0)
+
+
+def _window(rows: slice, columns: slice) -> Any:
+    from rasterio.windows import Window
+
+    return Window(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
 
 
 def _of_one_band(where: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +250,7 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
         dtype=dtype,
         bands=bands,
         alpha=alpha if choice is None else None,
-        nodata=tuple(file.nodatavals[k] for k in pick),
+        nodata=tuple(_large_nodata(file, path) or file.nodatavals[k] for k in pick),
         mask=masked or hidden,
         bits=int(bits) if bits and dtype.kind == "u" else None,
         colours=tuple(ColorInterp.undefined if band == alpha else file.colorinterp[band - 1] for band in bands),
@@ -257,6 +273,17 @@ def _info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
         opacity=opacity,
         alpha_info={} if alpha is None else _band_info(file, alpha),
     )
+
+
+def _large_nodata(file: Any, path: Path) -> int | None:
+    """nodata of 64-bit integers beyond 2**53, which rasterio rounds; None for others."""
+    if np.dtype(file.dtypes[0]).itemsize < 8 or np.dtype(file.dtypes[0]).kind == "f" or file.driver != "GTiff":
+        return None
+    try:
+        nodata = int(tiff.nodata_text(path))
+    except ValueError:
+        return None
+    return nodata if abs(nodata) >= EXACT else None
 
 
 def _check_values(file: Any, path: Path) -> None:

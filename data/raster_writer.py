@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.raster import RasterInfo, gdal
+from data.raster import EXACT, RasterInfo, gdal
 
 BLOCK = 256  # pixels a side of a written tile
 PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band
@@ -112,7 +112,7 @@ class RasterWriter:
             options["predictor"] = 3 if info.dtype.kind == "f" else 2
         if info.profile:
             options["SOURCE_ICC_PROFILE"] = base64.b64encode(info.profile).decode()
-        if len(set(map(str, info.nodata))) == 1 and info.nodata[0] is not None:
+        if info.nodata[0] is not None and sidecar(info) is None:
             options["nodata"] = info.nodata[0]
         y, x = height / info.size[0], width / info.size[1]
         return options | _scaled_place(info.place, y, x)
@@ -204,12 +204,19 @@ def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict
 
 
 def sidecar(info: RasterInfo) -> str | None:
-    """Write GDAL's `.aux.xml` for a file whose bands have different nodata values: a TIFF can store only one."""
-    if len(set(map(str, info.nodata))) == 1:
+    """GDAL's `.aux.xml` for nodata that the TIFF cannot hold: values that differ between bands, and integers beyond 2**53, which
+    rasterio does not write. None for other files.
+    """
+    large = isinstance(info.nodata[0], int) and abs(info.nodata[0]) >= EXACT
+    if len(set(map(str, info.nodata))) == 1 and not large:
         return None
-    bands = [
-        f'<PAMRasterBand band="{band}"><NoDataValue>{value:.17g}</NoDataValue></PAMRasterBand>'
+    texts = {
+        band: str(value) if isinstance(value, int) else f"{value:.17g}"
         for band, value in enumerate(info.nodata, 1)
         if value is not None
+    }
+    bands = [
+        f'<PAMRasterBand band="{band}"><NoDataValue>{text}</NoDataValue></PAMRasterBand>'
+        for band, text in texts.items()
     ]
     return f"<PAMDataset>{''.join(bands)}</PAMDataset>\n"

@@ -140,6 +140,12 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
         return tags_of(first_page(file) if page is None else file.pages[page].aspage())
 
 
+def nodata_text(path: str | Path) -> str:
+    """nodata of the first image as text; empty if there is none."""
+    with opened(path) as file:
+        return str(first_page(file).tags.valueof(GDAL_NODATA, "")).strip("\0 ")
+
+
 def kinds_of_details(path: str | Path) -> list[str]:
     """Which of EXIF and XMP a TIFF has; empty for other files."""
     try:

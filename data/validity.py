@@ -48,15 +48,15 @@ def with_holes(large: np.ndarray, source: np.ndarray, valid: np.ndarray) -> np.n
     return np.where(there, result, near)
 
 
-def keep_apart(values: np.ndarray, nodata: Sequence[float | None], towards: np.ndarray) -> None:
+def keep_apart(values: np.ndarray, nodata: Sequence[int | float | None], towards: np.ndarray) -> None:
     """Replace valid values that equal nodata by the next value in the direction of `towards`, in place.
 
-    All (bands, rows, columns); `towards` holds valid values of the source, which are not nodata.
+    All (bands, rows, columns); `towards` holds valid values of the source. Where these equal nodata, nothing changes.
     """
     for band, missing in enumerate(nodata):
         if missing is None or not np.isfinite(missing):
             continue
-        hit = values[band] == missing
+        hit = (values[band] == missing) & (towards[band] != missing)
         if not hit.any():
             continue
         if values.dtype.kind == "f":

@@ -256,8 +256,10 @@ class SceneJob(ClipJob):
 
     def _valid_anywhere(self, first: int, last: int) -> np.ndarray:
         """(rows, W): whether any band is measured, by GDAL's dataset mask."""
-        valid = self._nearest(list(self.scene.info.bands), first, last)[1]
-        return np.full((last - first, self.size[1]), True) if valid is None else np.logical_or.reduce(valid)
+        (height, width), (out_height, out_width) = self.clip.size, self.size
+        rows, columns = nearest(height, out_height, first, last), nearest(width, out_width, 0, out_width)
+        mask = self.scene.raster.read_mask(slice(int(rows[0]), int(rows[-1]) + 1), slice(0, width))
+        return mask[rows - rows[0]][:, columns]
 
 
 def choose_tile(job: SceneJob, network: Network, free: float) -> int | None:

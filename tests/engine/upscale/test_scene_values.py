@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 
 from data.validity import filled, keep_apart, nearest
 from errors import InputError
@@ -151,6 +152,7 @@ def test_nearest_pixels_contain_the_centres():
         ("uint16", 0, 7, 1),
         ("int16", 5, 2, 4),
         ("uint8", 255, 250, 254),
+        ("uint8", 0, 0, 0),
         ("float32", -1.0, 3.0, np.nextafter(np.float32(-1), np.float32(3))),
     ],
 )
@@ -173,3 +175,30 @@ def test_sidecar_files_of_an_earlier_result_are_not_applied(tmp_path, scene_weig
     assert stale.is_file() and not (tmp_path / "out.tif").exists()
     with rasterio.open(make(source, scene_weight, overwrite=True)) as out:
         assert not stale.exists() and np.array_equal(out.read(1, masked=True), expected)
+
+
+def test_nodata_and_mask_together(tmp_path, scene_weight):
+    """GDAL ignores nodata where a mask exists: the mask stays as it is, and the values of nodata do not spread."""
+    mask = np.arange(40)[:, None] + np.zeros((1, 56)) >= 5
+    data = (picture() * 200 + 20).astype(np.uint8)
+    data[:, 30:] = 0
+    source = write(tmp_path / "in.tif", data, mask, nodata=0)
+    with rasterio.open(make(source, scene_weight)) as out:
+        assert out.nodata == 0 and np.array_equal(out.dataset_mask() != 0, np.kron(mask, np.ones((2, 2))) != 0)
+        values = out.read(1)
+        assert (
+            not values[60:].any() and abs(values[10:60].mean() - data[0, 5:30].mean()) < 1 and values[10:60].min() > 10
+        )
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("int64", -(2**63)), ("uint64", 2**64 - 1), ("int64", 2**53 + 1)])
+def test_nodata_beyond_the_exact_integers_of_float64(tmp_path, scene_weight, dtype, nodata):
+    data = (picture()[0] * 1000 + 10).astype(dtype)
+    data[:9] = nodata
+    tags = [(42113, 2, 0, str(nodata), True), (33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0,) * 6, True)]
+    tifffile.imwrite(tmp_path / "in.tif", data, metadata=None, extratags=tags)
+    with rasterio.open(make(tmp_path / "in.tif", scene_weight)) as out, rasterio.open(tmp_path / "in.tif") as before:
+        assert out.dtypes == (dtype,) and out.nodata == before.nodata
+        values, masks = out.read(1), out.read_masks(1) != 0
+        assert (values[:18] == nodata).all() and not masks[:18].any() and masks[18:].all()
+        assert abs(values[18:].astype(float).mean() - data[9:].astype(float).mean()) < 5
