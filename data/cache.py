@@ -159,7 +159,7 @@ def cache_pairs(
     for pair, low, gt in zip(pairs, kept_lr, kept_gt, strict=True):
         inner = low.clip if isinstance(low, CachedClip) else low
         if isinstance(inner, DegradedClip) and inner.clip is pair.gt:
-            made = DegradedClip(gt, inner.asked, inner.scale)
+            made = DegradedClip(gt, inner.configured, inner.scale)
             low = CachedClip(made, low.store, low.places) if isinstance(low, CachedClip) else made
         result.append(replace(pair, gt=gt, lr=low))
     return result

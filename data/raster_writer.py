@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from data.raster import EXACT, RasterInfo, gdal
+from data.raster import gdal
+from data.raster_info import EXACT, RasterInfo
 
 BLOCK = 256  # pixels a side of a written tile
 PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band

@@ -104,7 +104,7 @@ def within_region(pair: Pair, region: tuple[float, float, float, float], scale: 
         return replace(pair, lr=low)
     high = RegionClip(pair.gt, *(round(scale * side) for side in (top, left, bottom, right)))
     if isinstance(pair.lr, DegradedClip) and float(scale).is_integer():
-        return replace(pair, gt=high, lr=DegradedClip(high, pair.lr.asked, scale))
+        return replace(pair, gt=high, lr=DegradedClip(high, pair.lr.configured, scale))
     return replace(pair, gt=high, lr=low)
 
 

@@ -15,8 +15,7 @@ from data.details import Details
 from data.geo_tags import GeoTags
 from data.media import NO_DETAILS, from_tensor, to_tensor
 from errors import InputError
-
-PADDINGS = ("reflect", "replicate", "circular", "distinct")
+from settings import PADDINGS
 
 
 def neighbours(index: int, frames: int, length: int, padding: str = "reflect", spacing: int = 1) -> list[int]:

@@ -192,15 +192,15 @@ class DegradedClip(Derived):
     def __init__(self, clip: Clip, degradation: Degradation, scale: float) -> None:
         super().__init__(clip)
         self.scale = scale
-        self.asked = degradation
+        self.configured = degradation
 
     @cached_property
     def degradation(self) -> Degradation:
-        return self.asked.for_depth(self.clip.bit_depth)
+        return self.configured.for_depth(self.clip.bit_depth)
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        return self.asked.size(*self.clip.size, self.scale)
+        return self.configured.size(*self.clip.size, self.scale)
 
     @property
     def size(self) -> tuple[int, int]:

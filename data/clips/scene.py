@@ -11,7 +11,8 @@ import numpy as np
 from data import tiff
 from data.bands import DARK, LEAST_RANGE, USUAL, Bands
 from data.clips.base import Clip
-from data.raster import Block, Raster, RasterInfo
+from data.raster import Block, Raster
+from data.raster_info import RasterInfo
 from data.validity import filled
 from errors import InputError
 
