@@ -25,7 +25,7 @@ from tests.data.video.make import video
 from tests.data.video.test_join import RATES, SOURCES, VARIABLE, write
 from tests.data.video.test_streams import covers, dispositions, titles, with_cover, with_titles
 from tests.data.video.test_tracks import with_everything
-from tests.media_facts import facts, onset
+from tests.media_info import media_info, onset
 
 CLOSE = [k * 0.0004 for k in range(12)]  # frames less than a millisecond apart
 
@@ -60,7 +60,7 @@ def depth_case(bits: int, lossless: bool) -> Callable[[str, Path], str]:
 
 def rate_case(times: list[float], rate: Fraction) -> Callable[[str, Path], str]:
     def attempt(suffix: str, folder: Path) -> str:
-        found = facts(write(folder / f"a{suffix}", times, rate)).from_first
+        found = media_info(write(folder / f"a{suffix}", times, rate)).from_first
         worst = max(abs(a - b) for a, b in zip(found, times, strict=True))
         return f"{1000 * worst:.2f} ms"
 
@@ -74,7 +74,9 @@ def sound_case(sound: str) -> Callable[[str, Path], str]:
         out = folder / f"out{suffix}"
         plan = track_plan.plan(source.path, source.info.stream, out, source.start)
         write(out, source.times, source.info.fps, source)
-        late = round(1000 * abs(onset(out) - facts(out).times[0] - (onset(source.path) - facts(source.path).times[0])))
+        late = round(
+            1000 * abs(onset(out) - media_info(out).times[0] - (onset(source.path) - media_info(source.path).times[0]))
+        )
         return f"{'kept' if plan.tracks[0].to is None else plan.tracks[0].to} ({late} ms)"
 
     return attempt
@@ -85,7 +87,7 @@ def stream_case(kind: str) -> Callable[[str, Path], str]:
         source = VideoFile(with_everything(folder / "in.mkv"))
         out = folder / f"out{suffix}"
         plan = track_plan.plan(source.path, source.info.stream, out, source.start)
-        before, after = facts(source.path), facts(write(out, source.times, source.info.fps, source))
+        before, after = media_info(source.path), media_info(write(out, source.times, source.info.fps, source))
         if kind == "chapters":
             return "kept" if len(after.chapters) == len(before.chapters) else "left out"
         if kind == "title and place":

@@ -14,6 +14,7 @@ from data.samples import natural
 from data.video import VideoFile
 from data.video.writer import VideoWriter
 from errors import InputError
+from tests.media_info import sound_packets
 
 HEIGHT, WIDTH = 48, 64
 
@@ -254,11 +255,6 @@ def video_with_sound(path: Path) -> list[bytes]:
             container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
     return sound_packets(path)
-
-
-def sound_packets(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
 @pytest.mark.parametrize("name", ["b.mp4", "b.mkv"])

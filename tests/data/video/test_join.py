@@ -13,7 +13,7 @@ from data.video.containers import CONTAINERS, TOLERANCE, default_codec, timing
 from data.video.encoding import Encoding
 from errors import InputError
 from tests.data.video.make import FLASH, flash_time, pictures, video
-from tests.media_facts import facts, onset, probe_times
+from tests.media_info import media_info, onset, probe_times
 
 RATES = {
     "23.976": Fraction(24_000, 1001),
@@ -68,13 +68,13 @@ def test_times_of_constant_rates(tmp_path, suffix, rate, per_gap):
     fps = RATES[rate] * per_gap
     times = [float(k / fps) for k in range(9)]
     out = write(tmp_path / f"out{suffix}", times, fps)
-    assert facts(out).from_first == pytest.approx(times, abs=TOLERANCE)
+    assert media_info(out).from_first == pytest.approx(times, abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_times_of_variable_rates(tmp_path, suffix):
     out = write(tmp_path / f"out{suffix}", VARIABLE, Fraction(20))
-    found = facts(out)
+    found = media_info(out)
     assert found.from_first == pytest.approx(VARIABLE, abs=TOLERANCE)
     assert found.duration == pytest.approx(VARIABLE[-1] + 0.12, abs=0.045)
     probed = probe_times(out)
@@ -176,5 +176,5 @@ def test_hevc_is_hvc1_and_the_default_for_ten_bits(tmp_path):
         deep = [frame.astype(np.uint16) * 257 for frame in pictures(3)]
         join.write_piece(tmp_path / "p.mkv", deep, encoding, Fraction(25))
         join.join(out, [tmp_path / "p.mkv"], encoding, timing(out, times, 0.04, Fraction(25)), None)
-        found = facts(out)
+        found = media_info(out)
         assert (found.codec, found.tag, found.pixels) == ("hevc", "hvc1", "yuv420p10le")

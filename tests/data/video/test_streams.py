@@ -16,7 +16,7 @@ from data.video.encoding import Encoding
 from engine.upscale.video_target import VideoTarget
 from tests.data.video.make import pictures, video
 from tests.data.video.test_join import write
-from tests.media_facts import facts
+from tests.media_info import media_info
 
 Disposition = av.stream.Disposition
 TIMES = [k / 25 for k in range(15)]
@@ -169,7 +169,7 @@ def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
     picture = with_cover(tmp_path / f"in{origin}")
     source = VideoFile(tmp_path / f"in{origin}")
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
-    assert len(facts(out).times) == 15
+    assert len(media_info(out).times) == 15
     assert covers(out) == ([picture] if result in (".mp4", ".mkv") else [])
     notes = track_plan.plan(source.path, 0, out, source.start).notes
     assert any("cover picture" in note for note in notes) is (not covers(out))

@@ -14,7 +14,7 @@ from data.video import VideoFile, track_plan
 from data.video.clock import shown_at
 from tests.data.video.make import FLASH, flash_time, video
 from tests.data.video.test_join import write
-from tests.media_facts import facts, onset
+from tests.media_info import media_info, onset
 
 MS = Fraction(1, 1000)
 PLAIN = {"bf": "0"}
@@ -86,7 +86,7 @@ def test_sound_before_the_first_frame_is_kept(tmp_path, result):
     assert flash_time(out) - onset(out) == pytest.approx(0.2, abs=0.03)
     if result != ".avi":  # has no start times: the early sound is cut
         assert onset(out) == pytest.approx(FLASH, abs=0.03)
-        assert facts(out).times[0] == pytest.approx(0.2, abs=0.03)
+        assert media_info(out).times[0] == pytest.approx(0.2, abs=0.03)
 
 
 @pytest.mark.parametrize("result", [".mp4", ".mkv", ".webm"])
@@ -98,7 +98,7 @@ def test_sound_hidden_by_an_edit_list_stays_hidden(tmp_path, result):
     read = VideoFile(cut)
     out = write(tmp_path / f"out{result}", read.times, read.info.fps, read)
     assert flash_time(out) - onset(out) == pytest.approx(0.3, abs=0.03)
-    assert facts(out).times[0] < 0.1  # Matroska keeps the packets that the decoder needs before the picture
+    assert media_info(out).times[0] < 0.1  # Matroska keeps the packets that the decoder needs before the picture
 
 
 def test_late_start_in_matroska_is_not_damage(tmp_path):
@@ -137,8 +137,8 @@ def test_variable_rate_with_b_frames_keeps_the_end(tmp_path, steps, origin, resu
     last = read.last_shown or times[-1] - times[-2]
     out = write(tmp_path / f"out{result}", read.times, read.info.fps, read, last)
     end = times[-1] + last
-    assert facts(out).from_first == pytest.approx(times, abs=1e-3)
-    assert facts(out).duration == pytest.approx(end, abs=2e-3)
+    assert media_info(out).from_first == pytest.approx(times, abs=1e-3)
+    assert media_info(out).duration == pytest.approx(end, abs=2e-3)
     with av.open(str(out)) as file:
         track = file.streams.video[0]
         if track.duration is not None:

@@ -20,7 +20,7 @@ from data.video.metadata import Placement
 from errors import InputError
 from tests.data.video.make import FLASH, flash_time, pictures, video
 from tests.data.video.test_join import write
-from tests.media_facts import differences, facts, onset, sound
+from tests.media_info import differences, media_info, onset, sound
 
 
 def test_converted_sound_stays_in_sync_after_lost_packets(tmp_path):
@@ -46,7 +46,7 @@ def test_sound_of_avi_is_moved_by_less_than_a_packet(tmp_path, suffix):
         tmp_path / "in.avi", times, codec="mpeg4", base=Fraction(1, 25), sound=["libmp3lame"], options=options
     )
     out = write(tmp_path / f"out{suffix}", times, Fraction(25), VideoFile(source))
-    assert onset(out) - facts(out).times[0] == pytest.approx(onset(source) - VideoFile(source).start, abs=2e-3)
+    assert onset(out) - media_info(out).times[0] == pytest.approx(onset(source) - VideoFile(source).start, abs=2e-3)
 
 
 WORDS = [(0.0, 0.2, "first line"), (0.2, 0.5, "second\nline")]
@@ -106,9 +106,9 @@ def test_tracks_subtitles_chapters_and_location(tmp_path, origin, result):
     if result in (".mp4", ".mov"):  # players of these formats show the only subtitles of a file by default
         lost = [line for line in lost if not line.startswith("subtitle [('deu', False)], now [('deu', True)]")]
     assert lost == []
-    start = facts(out).times[0]
+    start = media_info(out).times[0]
     assert subtitles(out) == [(pytest.approx(start + begin, abs=0.01), words) for begin, _, words in WORDS]
-    assert [chapter[:2] for chapter in facts(out).chapters] == [(0.0, 0.3), (0.3, 0.6)]
+    assert [chapter[:2] for chapter in media_info(out).chapters] == [(0.0, 0.3), (0.3, 0.6)]
 
 
 def test_tracks_omitted_from_avi_are_named_in_one_line(tmp_path):
@@ -131,7 +131,7 @@ def test_time_range_of_a_video_has_the_sound_of_that_range(tmp_path):
         join.join(out, [tmp_path / "p.mkv"], encoding, shown, part)
         assert onset(out) - flash_time(out) == pytest.approx(0, abs=0.03)
         assert flash_time(out) == pytest.approx(FLASH - 0.2, abs=0.03)
-        assert facts(out).duration == pytest.approx(0.6, abs=0.05)
+        assert media_info(out).duration == pytest.approx(0.6, abs=0.05)
 
 
 def test_sound_of_joined_streams_stays_in_sync(tmp_path):
@@ -172,7 +172,7 @@ def test_hdr_side_data_is_carried(tmp_path, codec):
         join.join(tmp_path / name, [tmp_path / "p.mkv"], encoding, shown, None)
         read = VideoFile(tmp_path / name).info.light
         assert read == LIGHT
-        assert struct.unpack("II", facts(tmp_path / name).light["CONTENT_LIGHT_LEVEL"][:8]) == (1000, 400)
+        assert struct.unpack("II", media_info(tmp_path / name).light["CONTENT_LIGHT_LEVEL"][:8]) == (1000, 400)
 
 
 @pytest.mark.parametrize(("tags", "bits"), [((9, 16, 9, 1), 10), ((9, 18, 9, 1), 10), ((12, 1, 1, 1), 8), ((5, 5, 5, 1), 8),
@@ -192,7 +192,7 @@ def test_colour_tags_are_those_of_the_source(tmp_path, suffix, tags, bits):
     join.join(out, [tmp_path / "p.mkv"], encoding, timing(out, source.times, 0.04, Fraction(25)), join.Source(source))
     assert [line for line in differences(source.path, out) if not line.startswith("times")] == []
     if tags[0] == 2:  # no tag is added if the size implies the same matrix
-        assert list(facts(out).colour.values())[:3] == [2, 2, 2]
+        assert list(media_info(out).colour.values())[:3] == [2, 2, 2]
 
 
 def packets_of(path: Path, kind: str = "audio") -> list[bytes]:
@@ -234,7 +234,7 @@ def test_packets_that_share_a_millisecond_are_all_copied(tmp_path):
 def test_tta_becomes_flac_with_the_same_samples(tmp_path):
     source = VideoFile(with_tone(tmp_path / "in.mkv", "tta", 1024))
     out = write(tmp_path / "out.mkv", source.times, source.info.fps, source)
-    assert facts(out).streams[1][1] == "flac"
+    assert media_info(out).streams[1][1] == "flac"
     before, after = sound(source.path)[0], sound(out)[0]
     assert np.abs(before).max() > 0.05 and np.array_equal(before, after)
 
@@ -277,7 +277,7 @@ def test_damaged_packets_of_sound_are_left_out(tmp_path, result):
     path.write_bytes(content)
     source = VideoFile(path)
     out = write(tmp_path / f"out{result}", source.times, source.info.fps, source)
-    assert len(facts(out).times) == 40
+    assert len(media_info(out).times) == 40
     assert count - 4 <= len(packets_of(out)) < count
     assert onset(out) == pytest.approx(flash_time(out), abs=0.03)
 

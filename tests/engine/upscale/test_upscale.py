@@ -29,6 +29,7 @@ from engine.upscale.request import Request, open_network
 from engine.upscale.run import upscale
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
+from tests.media_info import sound_packets
 
 
 def make_video(path: Path, frames: int = 5, sound: bool = True) -> Path:
@@ -60,11 +61,6 @@ def folder(path: Path, frames: int = 5, suffix: str = ".png") -> Path:
 
 def request(source: Path, out: Path, weight: Path, **more) -> Request:
     return Request(source, out, weight, **{"precision": "fp32", **more})
-
-
-def sound_packets(path: Path) -> list[bytes]:
-    with av.open(str(path)) as container:
-        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
 def contents(path: Path) -> dict[str, bytes]:

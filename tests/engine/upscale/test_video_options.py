@@ -22,7 +22,7 @@ from engine.upscale.run import upscale
 from errors import InputError
 from tests.data.video.make import pictures, video
 from tests.engine.small import small_mtdo
-from tests.media_facts import facts
+from tests.media_info import media_info
 
 LONG = [k / 25 for k in range(12)]
 
@@ -66,21 +66,21 @@ def test_windows_and_new_frames_end_at_scene_cuts(weights, tmp_path, capsys):
 def test_scene_of_one_frame(weights, tmp_path):
     source = video(tmp_path / "in.mp4", LONG[:1])
     make(source, tmp_path / "out.mp4", weights["stno"], fps="x2", scale=2.0)
-    assert len(facts(tmp_path / "out.mp4").times) == 1
+    assert len(media_info(tmp_path / "out.mp4").times) == 1
 
 
 def test_any_output_rate_and_size(weights, tmp_path):
     rate = Fraction(24_000, 1001)
     source = video(tmp_path / "in.mp4", [float(k / rate) for k in range(12)], rate=rate, sound=["aac"])
     make(source, tmp_path / "out.mp4", weights["stno"], fps="60", size="60x44")
-    found = facts(tmp_path / "out.mp4")
+    found = media_info(tmp_path / "out.mp4")
     assert found.size == (44, 60)
     assert found.from_first == pytest.approx([k / 60 for k in range(len(found.times))], abs=1e-3)
     assert len(found.times) == 31  # 12 * 1001 / 24000 s
     make(source, tmp_path / "less.mp4", weights["mtdo"], scale=1.5)
-    assert facts(tmp_path / "less.mp4").size == (24, 36)
+    assert media_info(tmp_path / "less.mp4").size == (24, 36)
     make(source, tmp_path / "x.mp4", weights["stno"], size="x48")
-    assert facts(tmp_path / "x.mp4").size == (48, 72)
+    assert media_info(tmp_path / "x.mp4").size == (48, 72)
     for wrong in ("1920", "axb", "0x20"):
         with pytest.raises(InputError, match="expected WIDTHxHEIGHT"):
             make(source, tmp_path / "y.mp4", weights["stno"], size=wrong)
@@ -91,23 +91,23 @@ def test_display_aspect_ratio_is_kept(weights, tmp_path, capsys, size, shape):
     """24x16 pixels of 4:3 are shown as 2:1."""
     join.write_piece(tmp_path / "in.mkv", pictures(2), Encoding("h264", aspect=Fraction(4, 3)), Fraction(25))
     make(tmp_path / "in.mkv", tmp_path / "out.mp4", weights["stno"], size=size, scale=None if size else 2.0)
-    assert facts(tmp_path / "out.mp4").aspect == pytest.approx(shape[0] / shape[1], abs=1e-3)
+    assert media_info(tmp_path / "out.mp4").aspect == pytest.approx(shape[0] / shape[1], abs=1e-3)
     assert ("pixels of 4:3 become" in capsys.readouterr().out) is (shape != (4, 3))
 
 
 def test_time_range_preview_and_another_speed(weights, tmp_path, capsys):
     source = video(tmp_path / "in.mp4", LONG, sound=["aac"])
     make(source, tmp_path / "part.mp4", weights["mtdo"], begin=0.12, end=0.32)
-    found = facts(tmp_path / "part.mp4")
+    found = media_info(tmp_path / "part.mp4")
     assert found.from_first == pytest.approx([k / 25 for k in range(5)], abs=1e-3)
     assert [stream[0] for stream in found.streams] == ["video", "audio"]
     with pytest.raises(InputError, match="no frame begins between --from 9"):
         make(source, tmp_path / "no.mp4", weights["mtdo"], begin=9.0)
     assert make(source, tmp_path / "look.mp4", weights["mtdo"], preview_seconds=0.2) == [tmp_path / "look_preview.mp4"]
-    assert len(facts(tmp_path / "look_preview.mp4").times) == 5
+    assert len(media_info(tmp_path / "look_preview.mp4").times) == 5
     capsys.readouterr()
     make(source, tmp_path / "slow.mp4", weights["mtdo"], input_fps=10.0)
-    assert facts(tmp_path / "slow.mp4").from_first == pytest.approx([k / 10 for k in range(12)], abs=1e-3)
+    assert media_info(tmp_path / "slow.mp4").from_first == pytest.approx([k / 10 for k in range(12)], abs=1e-3)
     assert "the speed is changed" in capsys.readouterr().out
 
 
@@ -120,7 +120,7 @@ def test_encoder_options(weights, tmp_path):
         "codec": "h265",
     }
     make(source, tmp_path / "out.mp4", weights["mtdo"], **more)
-    found = facts(tmp_path / "out.mp4")
+    found = media_info(tmp_path / "out.mp4")
     assert (found.pixels, found.tag) == ("yuv444p10le", "hvc1")
 
 

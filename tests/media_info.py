@@ -1,7 +1,7 @@
 """Properties of a video file, read without the code under test: with PyAV, and with ffprobe if it is installed.
 
-`facts(path)` reads a file; `differences(source, result)` lists the lost and changed properties of a result. From a shell:
-python -m tests.media_facts SOURCE RESULT
+`media_info(path)` reads a file; `differences(source, result)` lists the lost and changed properties of a result. From a shell:
+python -m tests.media_info SOURCE RESULT
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLOURS = ("primaries", "transfer", "matrix", "range")
 
 
 @dataclass
-class Facts:
+class MediaInfo:
     """times: seconds of each frame in the file.   size: (H, W).   colour: H.273 numbers.   light: HDR side data in bytes.
     streams: (type, codec, language, default) in order.   chapters: (start, end, title) in seconds."""
 
@@ -45,9 +45,9 @@ class Facts:
         return [time - self.times[0] for time in self.times]
 
 
-def facts(path: str | Path) -> Facts:
+def media_info(path: str | Path) -> MediaInfo:
     with av.open(f"file:{path}") as file:
-        found = Facts(metadata=dict(file.metadata), duration=(file.duration or 0) / av.time_base)
+        found = MediaInfo(metadata=dict(file.metadata), duration=(file.duration or 0) / av.time_base)
         stream = file.streams.best("video")
         for other in file.streams:
             name = other.codec_context.name if other.codec_context else ""
@@ -69,13 +69,18 @@ def facts(path: str | Path) -> Facts:
     return found
 
 
-def _describe(found: Facts, frame: av.VideoFrame) -> None:
+def _describe(found: MediaInfo, frame: av.VideoFrame) -> None:
     found.size, found.pixels = (frame.height, frame.width), frame.format.name
     values = (frame.color_primaries, frame.color_trc, frame.colorspace, frame.color_range)
     found.colour = dict(zip(COLOURS, map(int, values), strict=True))
     for side in frame.side_data:
         if side.type.name in ("MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"):
             found.light[side.type.name] = bytes(side)
+
+
+def sound_packets(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [bytes(packet) for packet in container.demux(audio=0) if packet.size]
 
 
 def sound(path: str | Path, stream: int = 0) -> tuple[np.ndarray, int, float]:
@@ -109,7 +114,7 @@ def onset(path: str | Path, stream: int = 0, level: float = 0.1) -> float:
 
 def differences(source: str | Path, result: str | Path, tolerance: float = 1e-3) -> list[str]:
     """Differences of `result` from `source`: frame times, colours, HDR side data, pixel shape, tracks, chapters, metadata."""
-    a, b, found = facts(source), facts(result), []
+    a, b, found = media_info(source), media_info(result), []
     if len(a.times) != len(b.times):
         found.append(f"{len(a.times)} frames, now {len(b.times)}")
     elif a.times:
