@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,6 +21,7 @@ from errors import InputError
 # glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
+NTSC = (24, 30, 48, 60, 120)  # frames per second, nominally; exactly 1000/1001 of that
 TORCHRUN_WAITS = 60  # seconds; torchrun lets the other ranks run for up to 30 s after the first failure
 
 
@@ -83,6 +85,16 @@ class LastingStream:
 def keep_working_without_output() -> None:
     """Long work goes on when its output can no longer be written, as in `main.py | head` or with a log on a full disk."""
     sys.stdout, sys.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)
+
+
+def frame_rate(text: str) -> Fraction:
+    """A number or a ratio such as 24000/1001. Short names of NTSC rates mean the exact ones: 23.976, 29.97, 59.94.
+
+    Raises ValueError or ZeroDivisionError for other text.
+    """
+    rate = Fraction(text)
+    exact = (Fraction(nominal * 1000, 1001) for nominal in NTSC)
+    return next((name for name in exact if abs(name - rate) < Fraction(5, 1000)), rate)
 
 
 def complain(line: str, *, cause: bool = True) -> None:

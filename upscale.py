@@ -6,7 +6,6 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 from typing import Any
 
 import cli
@@ -228,9 +227,12 @@ def _count(text: str) -> int:
 
 
 def _rate(text: str) -> float:
-    """Parse a number or a ratio such as 24000/1001."""
+    """Parse a number or a ratio such as 24000/1001 or 23.976, which means the same."""
     return _one(
-        text, lambda word: float(Fraction(word)), lambda value: value > 0, "a number above 0, such as 25 or 24000/1001"
+        text,
+        lambda word: float(cli.frame_rate(word)),
+        lambda value: value > 0,
+        "a number above 0, such as 25 or 24000/1001",
     )
 
 

@@ -149,6 +149,8 @@ def test_parsing_of_video_options():
     assert options["encoder_options"] == (("preset", "slow"), ("tune", "film")) and options["bitrate"] == 5_000_000
     assert options["scenes"] is options["deinterlace"] is False and abs(options["input_fps"] - 23.976) < 1e-3
     assert upscale.parse(["in", "out", "--preview"])["preview"] == -1
+    for name, exact in (("23.976", 24000 / 1001), ("29.97", 30000 / 1001), ("59.94", 60000 / 1001), ("23.9", 23.9)):
+        assert upscale.parse(["in", "out", "--input-fps", name])["input_fps"] == exact
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class Source:
 
 def write_piece(path: Path, frames: Iterable[np.ndarray], encoding: Encoding, fps: Fraction) -> None:
     """Write frames (H, W, C) as a short video without sound. Its times count frames; `join` sets the real times."""
-    with replacing(path) as temporary, _guarded(path, encoding.codec), _Piece(temporary, encoding, fps) as piece:
+    with replacing(path) as temporary, _guarded(path, encoding), _Piece(temporary, encoding, fps) as piece:
         for array in frames:
             piece.write(array)
 
@@ -107,7 +107,7 @@ def rehearse(out: Path, encoding: Encoding, size: tuple[int, int], source: Sourc
     Raises InputError before the work begins if FFmpeg rejects any setting.
     """
     container = container_of(out)
-    with _guarded(out, encoding.codec):
+    with _guarded(out, encoding):
         encoding.check(size)
         file = av.open(io.BytesIO(), "w", format=container.format)
         try:
@@ -132,7 +132,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
     if source and source.lead:
         late = round(Fraction(source.lead) / timing.tick)
         timing = replace(timing, stamps=[stamp + late for stamp in timing.stamps])
-    with replacing(out) as temporary, _guarded(out, encoding.codec):
+    with replacing(out) as temporary, _guarded(out, encoding):
         options = dict(EXACT)
         carried = None
         with open_input(pieces[0]) as first, open_source(source) as original:
@@ -251,16 +251,18 @@ def _delay(piece: Path) -> int:
 class _guarded:
     """Convert FFmpeg's errors to one line."""
 
-    def __init__(self, path: Path, codec: str) -> None:
-        self._path, self._codec = path, codec
+    def __init__(self, path: Path, encoding: Encoding) -> None:
+        self._path, self._encoding = path, encoding
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: Any, _: object) -> None:
-        if isinstance(error, (OSError, ValueError)):  # FFmpeg's errors are both
+        if isinstance(error, (OSError, ValueError)) and not isinstance(error, InputError):  # FFmpeg's errors are both
+            remedy = "choose another container (.mkv takes most), codec or folder"
+            if self._encoding.options:
+                remedy = f"check the values of -e (ffmpeg -h encoder={self._encoding.encoder})"
             reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
             raise InputError(
-                f"{self._path}: cannot be written as {self._codec} ({reason}); choose another container (.mkv takes most), "
-                "codec or folder"
+                f"{self._path}: cannot be written as {self._encoding.codec} ({reason}); {remedy}"
             ) from error

@@ -148,6 +148,8 @@ class VideoWriter:
     def _guarded(self, act: Any) -> None:
         try:
             act()
+        except InputError:
+            raise
         except (OSError, ValueError) as error:  # FFmpeg's errors are both
             reason = getattr(error, "strerror", None) or error
             raise InputError(

@@ -60,9 +60,16 @@ def spooled(request: Request) -> Iterator[Request]:
         if request.pipe_format == "y4m":
             with path.open("wb") as file:
                 shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+                if not file.tell():
+                    raise InputError(
+                        "standard input is empty: expected a video, such as y4m (ffmpeg -i IN -f yuv4mpegpipe -)"
+                    )
         else:
             _store_raw(sys.stdin.buffer, path, request)
-        yield replace(request, source=path)
+        try:
+            yield replace(request, source=path)
+        except InputError as error:  # the temporary file is none of the user's
+            raise InputError(str(error).replace(str(path), "standard input")) from None
 
 
 def _store_raw(pipe: BinaryIO, path: Path, request: Request) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import cli
 from data.clips import Clip, SubClip, VideoClip
 from data.clips.derived import Derived
 from data.video import VideoFile, join, track_plan
@@ -69,9 +70,8 @@ def timeline(clip: Clip, request: Request, cuts: Sequence[int] = ()) -> Timeline
     if not request.fps:
         return by_steps(times, (), last, fps, cuts)
     try:
-        factor = Fraction(request.fps.removeprefix("x"))
         multiple = request.fps.startswith("x")
-        rate = factor * fps if multiple else factor
+        rate = Fraction(request.fps[1:]) * fps if multiple else cli.frame_rate(request.fps)
         factor = rate / fps
     except (ValueError, ZeroDivisionError):
         raise InputError(f"--fps '{request.fps}': expected a multiple such as x2, or frames per second") from None
@@ -152,7 +152,7 @@ def sizes(network: Network, source: Path, clip: Clip, request: Request) -> tuple
             f"{wanted[1]}x{wanted[0]} is more than {LARGEST_SCALE} times {lr[1]}x{lr[0]}: use a smaller size"
         )
     if request.weight and max(wanted[0] / made[0], wanted[1] / made[1]) > 1:
-        requested = f"{wanted[0] / lr[0]:g}" if request.size else f"{scale:g}"
+        requested = f"{max(wanted[0] / lr[0], wanted[1] / lr[1]):.4g}" if request.size else f"{scale:g}"
         raise InputError(
             f"'{source}' is for scale {network.config.scale}, but {requested} was requested: use --scale {network.config.scale} or "
             "less, or other weights (STNO supports any scale)"

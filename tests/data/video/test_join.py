@@ -157,6 +157,8 @@ def test_sizes_beyond_the_limits_of_the_encoder_are_refused(tmp_path):
 def test_encoder_options_are_checked(tmp_path):
     with pytest.raises(InputError, match="-e presset"):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", options=(("presset", "slow"),)), (16, 24), None)
+    with pytest.raises(InputError, match="check the values of -e"):
+        join.rehearse(tmp_path / "a.mp4", Encoding("h264", options=(("preset", "nonsense"),)), (16, 24), None)
     with pytest.raises(InputError, match="--pix-fmt 'yuv411p'"):
         join.rehearse(tmp_path / "a.mp4", Encoding("h264", pix_fmt="yuv411p"), (16, 24), None)
     with pytest.raises(InputError, match=r"odd size"):

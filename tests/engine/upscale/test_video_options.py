@@ -159,6 +159,11 @@ def test_pipes(weights, tmp_path, monkeypatch):
     read = VideoFile(tmp_path / "out.y4m")
     assert len(read) == 4 and read.info.size == (32, 48) and read.info.fps == 25
 
+    for content, message in ((b"", "standard input is empty"), (b"text", "^standard input: cannot be read as a video")):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+        with pytest.raises(InputError, match=message):
+            make(Path("-"), tmp_path / "out.mp4", weights["mtdo"])
+
     raw = np.random.default_rng(0).integers(0, 255, (3, 16, 24, 3), np.uint8)
     sent.seek(0)
     sent.truncate()
