@@ -30,7 +30,6 @@ from data.files import named_errors, replacing
 from data.geo_tags import GeoTags
 from data.tiff_pages import is_tiff
 from data.tiff_pixels import upright
-from data.video.opening import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from errors import InputError
 
 WRITTEN_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"))

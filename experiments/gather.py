@@ -27,7 +27,8 @@ import numpy as np
 
 import cli
 from data.clips import VideoClip
-from data.media import VIDEO_SUFFIXES, read_image, rgb, write_image
+from data.media import read_image, rgb, write_image
+from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
 LIST = Path(__file__).with_name("permissive.tsv")

@@ -24,7 +24,8 @@ from data.layouts.listing import (
     other_scales,
     read_lines,
 )
-from data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, probe
+from data.media import IMAGE_SUFFIXES, probe
+from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
 VISO_CLASSES = ("car", "plane", "ship", "train")

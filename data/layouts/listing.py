@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data.bands import Bands
 from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
-from data.media import VIDEO_SUFFIXES
 from data.naming import natural_key
+from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
 Source = Path | Sequence[Path]  # a folder of frames, a video, or a list of files

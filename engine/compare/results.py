@@ -18,8 +18,9 @@ import numpy as np
 
 from data.bands import BandMap, Bands
 from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
-from data.media import VIDEO_SUFFIXES, probe
+from data.media import probe
 from data.naming import natural_key
+from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
 STACK_SUFFIXES = (".tif", ".tiff")

@@ -13,10 +13,11 @@ from pathlib import Path
 from data.clips import frame_numbers, image_files
 from data.files import resolved
 from data.frame_writer import STACK_SUFFIXES
-from data.media import UNREAD_SUFFIXES, VIDEO_SUFFIXES, probe
+from data.media import UNREAD_SUFFIXES, probe
 from data.naming import natural_key
 from data.raster import JPEG_2000_SUFFIXES
 from data.video.containers import OUTPUT_SUFFIXES
+from data.video.opening import VIDEO_SUFFIXES
 from engine.upscale.relations import series_in, series_name, some, unrelated
 from errors import InputError
 

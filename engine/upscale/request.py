@@ -14,13 +14,13 @@ from data.media import (
     IMAGE_SUFFIXES,
     RASTER_SUFFIXES,
     UNREAD_SUFFIXES,
-    VIDEO_SUFFIXES,
     WRITTEN_SUFFIXES,
     is_image,
     probe,
 )
 from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000, is_scene
 from data.video.containers import OUTPUT_SUFFIXES
+from data.video.opening import VIDEO_SUFFIXES
 from engine.checkpoint import load_network, released_for, set_setting
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
