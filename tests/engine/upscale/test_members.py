@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.clips import FolderClip
 from data.media import read_image, write_image
@@ -329,78 +326,3 @@ def test_picture_without_suffix_is_read(weight, tmp_path):
     photograph(tmp_path / "in.png").rename(tmp_path / "in")
     make(tmp_path / "in", tmp_path / "out.png", weight)
     assert read_image(tmp_path / "out.png").shape == (32, 48, 3)
-
-
-def animation(path: Path) -> Path:
-    shown = [Image.fromarray(moving_clip(3, 16, 24).array(k)) for k in range(3)]
-    shown[0].save(path, save_all=True, append_images=shown[1:], duration=100)
-    return path
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
-def test_animation_next_to_numbered_frames_is_left_out(weight, tmp_path, capsys, suffix):
-    frames(tmp_path / "in", 3)
-    animation(tmp_path / "in" / f"preview{suffix}")
-    make(tmp_path / "in", tmp_path / "out", weight)
-    assert listed(tmp_path / "out") == ["000.png", "001.png", "002.png"]
-    assert f"'preview{suffix}'" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("suffix", [".gif", ".png"])
-@pytest.mark.parametrize("below", [False, True])
-def test_photographs_and_animations_are_separate_clips(weight, tmp_path, suffix, below):
-    folder = tmp_path / "in" / "below" if below else tmp_path / "in"
-    for number, name in enumerate(("beach", "dog")):
-        photograph(folder / f"{name}.jpg", seed=number)
-    animation(folder / f"wave{suffix}")
-    make(tmp_path / "in", tmp_path / "out", weight)
-    expected = ["beach.png", "dog.png", "wave.mp4"]
-    assert listed(tmp_path / "out") == [f"below/{name}" if below else name for name in expected]
-
-
-def test_animated_webp_alone_is_refused(weight, tmp_path):
-    (tmp_path / "in").mkdir()
-    animation(tmp_path / "in" / "wave.webp")
-    with pytest.raises(InputError, match="animated WebP, which is not read"):
-        make(tmp_path / "in", tmp_path / "out", weight)
-
-
-NAMES = ["a b.png", "e\u0301.png", "\u00e9.png", "\U0001f600.png", "%04d.png", "[1].png", "new\nline.png", "-dash.png",
-         "UPPER.PNG", "*.png", "a..png", "http:x.png"]  # fmt: skip
-
-
-def test_unusual_names_of_pictures(weight, tmp_path):
-    for number, name in enumerate(NAMES):
-        photograph(tmp_path / "photo.png", seed=number)
-        (tmp_path / "in").mkdir(exist_ok=True)
-        (tmp_path / "photo.png").rename(tmp_path / "in" / name)
-    make(tmp_path / "in", tmp_path / "out", weight, stills=True)
-    assert sorted(listed(tmp_path / "out")) == sorted(f"{Path(name).stem}.png" for name in NAMES)
-
-
-def test_picture_with_a_name_too_long_does_not_stop_the_others(weight, tmp_path):
-    """255 bytes leave no room for the names of temporary files."""
-    photograph(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / f"{'x' * 251}.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
-    with pytest.raises(InputError, match=r"1 of 2 clips were not upscaled.*File name too long"):
-        make(tmp_path / "in", tmp_path / "out", weight, stills=True)
-    assert listed(tmp_path / "out") == ["a.png"]
-
-
-def test_folder_that_cannot_be_listed_does_not_stop_the_others(weight, tmp_path, monkeypatch):
-    frames(tmp_path / "in" / "a", 2)
-    frames(tmp_path / "in" / "locked", 2)
-    access, scan = os.access, os.scandir
-
-    def denied(path, *_more):
-        if not isinstance(path, int) and Path(path).name == "locked":
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr("os.scandir", denied)
-    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "locked" and access(path, mode))
-    with pytest.raises(InputError, match=r"1 of 2 clips were not upscaled \('locked'\).*cannot be listed"):
-        make(tmp_path / "in", tmp_path / "out", weight)
-    assert listed(tmp_path / "out") == ["a/000.png", "a/001.png"]
-    with pytest.raises(InputError, match=r"locked: cannot be listed"):
-        make(tmp_path / "in" / "locked", tmp_path / "out2", weight)
