@@ -140,6 +140,14 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
         return tags_of(first_page(file) if page is None else file.pages[page].aspage())
 
 
+def has_palette(path: str | Path) -> bool:
+    """Whether the first image of a TIFF holds numbers of colours; False for other files."""
+    try:
+        return describe(path).kind == "PALETTE"
+    except (ValueError, OSError):
+        return False
+
+
 def nodata_text(path: str | Path) -> str:
     """nodata of the first image as text; empty if there is none."""
     with opened(path) as file:

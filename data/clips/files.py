@@ -129,6 +129,9 @@ class TiffStackClip(StoredClip):
     def details(self, index: int) -> Details:
         return read_details(self.path, self._pages[index])
 
+    def file(self, index: int) -> Path | None:
+        return self.path if len(self) == 1 else None
+
     def source(self, index: int) -> str:
         return f"{self.path} page {index}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data import frame_writer
+from data import frame_writer, tiff
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, open_scene, open_series
@@ -181,6 +181,8 @@ def stretched(clip: Clip, request: Request) -> Clip:
             f"{clip.source(0)}: has {count} bands, and a picture shows one or three: choose them, for example --bands 3,2,1 (all "
             "bands are kept only of GeoTIFFs of one image, read with rasterio and written as .tif)"
         )
+    if clip.from_tiff and (path := clip.file(0)) is not None and tiff.has_palette(path):
+        say(f"'{path.name}': its palette is converted to RGB")
     if message := clip.stretch_by_default():
         say(message)
     return clip

@@ -168,3 +168,13 @@ def test_rasters_that_are_not_read_name_the_remedy(tmp_path, scene_weight, kind)
     copy(source, tmp_path / name, driver="VRT" if kind == "vrt" else "ENVI")
     with pytest.raises(InputError, match=rf"are not read; .*gdal_translate '{name}' 'in\.tif'"):
         make(tmp_path / name, scene_weight)
+
+
+@pytest.mark.parametrize("out", ["out.png", "out.tif"])
+def test_palette_restored_in_memory_is_reported(tmp_path, scene_weight, capsys, monkeypatch, out):
+    source = write(tmp_path / "in.tif", halves((10, 80)), photometric="PALETTE")
+    with rasterio.open(source, "r+") as file:
+        file.write_colormap(1, COLOURS)
+    monkeypatch.setattr("data.raster.available", lambda: False)
+    make(source, scene_weight, out)
+    assert "'in.tif': its palette is converted to RGB" in capsys.readouterr().out
