@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.layouts.finders import ClipFiles, folders
@@ -31,12 +32,14 @@ def read_list(path: Path) -> list[tuple[str, str | None]]:
 def apply_list(list_file: str | Path, root: Path, entries: list[ClipFiles]) -> dict[str, list[int] | None]:
     """Clip name -> listed frame numbers (None: all). InputError for names that the layout lacks."""
     path = _locate(Path(list_file), root)
-    positions = {entry.name: None for entry in entries}
     frames = {entry.name: entry for entry in entries}
     listed: dict[str, list[int] | None] = {}
     known: dict[str, dict[str, int]] = {}
     for clip, frame in read_list(path):
-        name = _match(clip, positions)
+        name = _match(clip, frames)
+        parent, _, stem = clip.rpartition("/")
+        if name is None and parent in frames:  # a frame without its suffix
+            name, frame = parent, stem
         if name is None:
             raise InputError(f"{path}: names the clip {clip!r}, which {root} does not hold")
         if frame is None:
@@ -45,19 +48,18 @@ def apply_list(list_file: str | Path, root: Path, entries: list[ClipFiles]) -> d
         stems = known.setdefault(name, {stem: index for index, stem in enumerate(frames[name].stems())})
         index = stems.get(Path(frame).stem)
         if index is None:
-            raise InputError(f"{path}: names the frame {clip}/{frame}, which {root} does not hold")
+            raise InputError(f"{path}: names the frame {name}/{frame}, which {root} does not hold")
         chosen = listed.setdefault(name, [])
         if chosen is not None and index not in chosen:
             chosen.append(index)
     return listed
 
 
-def _match(clip: str, known: dict[str, None]) -> str | None:
-    """The clip of that name, or the clip whose path ends with it (list files refer to different folders)."""
-    if clip in known:
-        return clip
-    last = clip.rpartition("/")[2]
-    return last if last in known else None
+def _match(clip: str, known: Mapping[str, ClipFiles]) -> str | None:
+    """The clip of that name, or of the end of that path (list files refer to different folders)."""
+    parts = clip.split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((end for end in ends if end in known), None)
 
 
 def _locate(path: Path, root: Path) -> Path:

@@ -56,3 +56,14 @@ def test_lists_in_another_encoding(tmp_path):
     (tmp_path / "sep_testlist.txt").write_bytes(b"caf\xe9/1\n")
     with pytest.raises(InputError, match=r"sep_testlist\.txt: cannot be read as a list of clips"):
         open_layout(tmp_path, split="test")
+
+
+@pytest.mark.parametrize(
+    ("line", "listed"), [("00001/0001/im4.png", [3]), ("00001/0001/im4", [3]), ("sequences/00001/0001", None)]
+)
+def test_frames_without_suffix_and_longer_paths(tmp_path, line, listed):
+    for index in range(1, 8):
+        write_image(tmp_path / "sequences" / "00001" / "0001" / f"im{index}.png", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "list.txt").write_text(line + "\n")
+    layout = open_layout(tmp_path, list_file=tmp_path / "list.txt")
+    assert [(pair.name, pair.listed) for pair in layout] == [("00001/0001", listed)]
