@@ -204,8 +204,7 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
             file.truncate(nbytes)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, nbytes)  # a full disk fails here, not during training
-        with suppress(FileExistsError):  # another rank was faster: use its file
-            path.hardlink_to(temporary)
+        _publish(temporary, path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be created ({error.strerror}); lower cache_gb or choose another folder"
@@ -214,6 +213,16 @@ def _file(clips: Sequence[Clip], places: list[CachedFrames], nbytes: int, folder
         with suppress(OSError):
             temporary.unlink()
     return path
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give a finished file its name, unless another rank was faster: then use that file."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links; ranks that replace each other's file keep their mappings
+        temporary.replace(path)
 
 
 def _make_room(folder: Path, allowed: int) -> None:

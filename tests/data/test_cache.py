@@ -109,6 +109,17 @@ def test_old_temporary_files_of_killed_processes_are_removed(tmp_path):
     assert not old.exists() and new.exists()
 
 
+def test_cache_file_without_hard_links(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    original = clip()
+    cached = cache_clips([original], "file", 1, tmp_path)[0]
+    assert np.array_equal(cached.array(0), original.array(0))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".cache"]
+
+
 def test_forked_workers_share_memory():
     original = clip()
     cached = cache_clips([original], "ram", 1)[0]
