@@ -7,25 +7,32 @@ the number of bands of a TIFF. Tensors are (3, H, W) float32 in [0, 1]. TIFF and
 from __future__ import annotations
 
 import io
-import re
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
 
 import imagecodecs
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 import formulas
 from data import details as picture_details
 from data import tiff, world_file
-from data.details import ORIENTATION, PNG_MAGIC, Details
+from data.decoders import (
+    ImageInfo,
+    levels_of_ppm,
+    open_pillow,
+    probe_pillow,
+    probe_png,
+    read_deep_ppm,
+    read_pillow,
+    read_png,
+)
+from data.details import PNG_MAGIC, Details
 from data.files import named_errors, replacing
 from data.geo_tags import GeoTags
 from data.tiff_pages import is_tiff
@@ -43,32 +50,9 @@ UNREAD_SUFFIXES = RASTER_SUFFIXES | frozenset(
      ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz")
 )  # fmt: skip
 ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
-PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
-MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 LUMA = np.array(formulas.LUMA, np.float32)
 NO_DETAILS = Details()
-# Kind (5: grey, 6: colour), width, height and white; comments may be between them.
-PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Facts from the header: size (H, W), value type, number of bands, pages (a plain image: 1).
-
-    alpha: a second or fourth band is transparency, as always outside TIFF.
-    """
-
-    size: tuple[int, int]
-    dtype: np.dtype
-    bands: int
-    alpha: bool = False
-    pages: int = 1
-
-    @property
-    def bits(self) -> int:
-        """Bits per value as returned by `read_image`: 8, 16, or 32 for float and for types that are converted to float."""
-        return 8 if self.dtype in (np.uint8, bool) else 16 if self.dtype == np.uint16 else 32
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -81,18 +65,12 @@ def probe(path: str | Path) -> ImageInfo:
         if not head:
             raise ValueError("the file is empty")
         if head.startswith(PNG_MAGIC):
-            info = _probe_png(head, file)
+            info = probe_png(head, file)
             return replace(info, size=info.size[::-1]) if picture_details.png_orientation(file) > 4 else info
         if is_tiff(head):
             return ImageInfo(*tiff.probe(path))
         file.seek(0)
-        with _open_pillow(file) as image:
-            turned = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
-            size = (image.width, image.height) if turned else (image.height, image.width)
-            bands = 1 if image.mode in ("1", "L", "I", "I;16", "I;16B", "I;16L") else 2 if image.mode == "LA" else 3
-            bands = 4 if bands == 3 and (image.mode == "RGBA" or "transparency" in image.info) else bands
-            deep = image.mode.startswith("I") or (image.format == "PPM" and _levels_of_ppm(head) > 255)
-            return ImageInfo(size, np.dtype(np.uint16 if deep else np.uint8), bands, True, _pages(image))
+        return probe_pillow(file, head)
 
 
 def is_image(path: str | Path) -> bool:
@@ -116,13 +94,13 @@ def read_image(path: str | Path) -> np.ndarray:
         if not content:
             raise ValueError("the file is empty")
         if content.startswith(PNG_MAGIC):
-            array = upright(_read_png(content), picture_details.png_orientation(io.BytesIO(content)))
+            array = upright(read_png(content), picture_details.png_orientation(io.BytesIO(content)))
         elif is_tiff(content):
             array = tiff.read(path)
-        elif content[:2] in (b"P5", b"P6") and _levels_of_ppm(content[:64]) > 255:
-            array = _read_deep_ppm(content)
+        elif content[:2] in (b"P5", b"P6") and levels_of_ppm(content[:64]) > 255:
+            array = read_deep_ppm(content)
         else:
-            array = _read_pillow(path)
+            array = read_pillow(path)
         return array[..., None] if array.ndim == 2 else array
 
 
@@ -145,7 +123,7 @@ def page_numbers(path: str | Path) -> list[int]:
 def probe_pages(path: str | Path) -> list[ImageInfo]:
     """The headers of a TIFF stack's images."""
     with _naming(path):
-        return [ImageInfo(*facts) for facts in tiff.probe_pages(path)]
+        return [ImageInfo(*header) for header in tiff.probe_pages(path)]
 
 
 def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
@@ -165,7 +143,7 @@ def read_details(path: str | Path, page: int | None = None) -> Details:
         if head == PNG_MAGIC:
             return picture_details.of_png(file)
         file.seek(0)
-        with _open_pillow(file) as image:
+        with open_pillow(file) as image:
             return picture_details.of_pillow(image)
 
 
@@ -183,76 +161,6 @@ def _naming(path: str | Path) -> Iterator[None]:
     except Exception as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error
-
-
-def _probe_png(head: bytes, file: IO[bytes] | None = None) -> ImageInfo:
-    """file: to look for a transparent colour (tRNS), which counts as alpha, and for an animation (acTL)."""
-    if len(head) < 33 or head[12:16] != b"IHDR":
-        raise ValueError("the PNG header is cut off")
-    width, height, bits, colour_type = struct.unpack(">IIBB", head[16:26])
-    _check_pixels(height, width)
-    bands, pages = {0: 1, 4: 2, 6: 4}.get(colour_type, 3), 1
-    for kind, content in picture_details.png_chunks(file) if file is not None else ():
-        if kind == b"IDAT":
-            break
-        bands += kind == b"tRNS" and bands in (1, 3)
-        pages = struct.unpack(">I", content[:4])[0] if kind == b"acTL" else pages
-    dtype = np.dtype(np.uint16 if bits == 16 else np.uint8)
-    return ImageInfo((height, width), dtype, bands, alpha=True, pages=pages)
-
-
-def _check_pixels(height: int, width: int) -> None:
-    if not 0 < height * width <= MAX_PIXELS:
-        raise ValueError(f"its header claims {width}x{height} pixels")
-
-
-def _read_png(content: bytes) -> np.ndarray:
-    _probe_png(content[:33])
-    if b"acTL" in content[33 : content.find(b"IDAT")]:
-        raise ValueError("it is animated; write its frames to single files first")
-    return imagecodecs.png_decode(content)
-
-
-def _open_pillow(file: Any) -> Image.Image:
-    Image.init()  # load all plugins: Pillow knows no WebP before
-    return Image.open(file, formats=PILLOW_FORMATS)
-
-
-def _pages(image: Image.Image) -> int:
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one photo with previews
-
-
-def _read_pillow(path: str | Path) -> np.ndarray:
-    with _open_pillow(path) as image:
-        _check_pixels(image.height, image.width)
-        if _pages(image) > 1:
-            raise ValueError("it is animated; write its frames to single files first")
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "1":
-            upright = upright.convert("L")
-        elif upright.mode not in ("L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L"):
-            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
-        if upright.mode == "I":  # PGM as text of more than 8 bits, which Pillow scales to 16 bits
-            return np.asarray(upright).clip(0, 65535).astype(np.uint16)
-        array = np.asarray(upright)
-        return array.astype(np.uint16) if array.dtype.itemsize == 2 else array
-
-
-def _levels_of_ppm(head: bytes) -> int:
-    """The value of white in a PGM or PPM (P5, P6); 0 for other files."""
-    fields = PPM_HEADER.match(head)
-    return int(fields[4]) if fields else 0
-
-
-def _read_deep_ppm(content: bytes) -> np.ndarray:
-    """A PGM or PPM of more than 8 bits as uint16 of full range (Pillow reduces the colours of a PPM to 8 bits)."""
-    fields = PPM_HEADER.match(content)
-    assert fields is not None  # as in `_levels_of_ppm`
-    bands, width, height, white = 1 if fields[1] == b"5" else 3, int(fields[2]), int(fields[3]), int(fields[4])
-    _check_pixels(height, width)
-    values = np.frombuffer(content, ">u2", height * width * bands, fields.end()).reshape(height, width, bands)
-    return np.rint(values.astype(np.float64) * (65535 / white)).astype(np.uint16)
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import numpy as np
 
 from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
 from data.clips.base import Clip
-from data.media import ImageInfo, colours
+from data.decoders import ImageInfo
+from data.media import colours
 from data.validity import filled
 from errors import InputError
 

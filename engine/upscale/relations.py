@@ -9,7 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from data.clips import FolderClip, frame_numbers
-from data.media import ImageInfo, probe, read_geo
+from data.decoders import ImageInfo
+from data.media import probe, read_geo
 from data.scenes import unlike
 from errors import InputError
 
