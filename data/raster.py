@@ -62,7 +62,12 @@ def gdal(path: str | Path) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import RasterioError
 
-    options = {"GDAL_CACHEMAX": CACHE, "GDAL_TIFF_INTERNAL_MASK": True, "GDAL_NUM_THREADS": 1}
+    options = {
+        "GDAL_CACHEMAX": CACHE,
+        "GDAL_TIFF_INTERNAL_MASK": True,
+        "GDAL_NUM_THREADS": 1,
+        "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
+    }
     try:
         with warnings.catch_warnings(), rasterio.Env(**options):
             warnings.simplefilter("ignore")

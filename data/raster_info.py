@@ -211,14 +211,17 @@ def _without_statistics(tags: dict[str, str]) -> dict[str, str]:
 
 def _crs_of_sidecar(path: Path) -> Any:
     """The reference system in the .prj file next to an image with a world file, which GDAL does not read for TIFF; else None."""
+    import rasterio
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
     content = world_file.reference(path)
     try:
         return CRS.from_wkt(content.decode(), morph_from_esri_dialect=True) if content else None
-    except (CRSError, UnicodeDecodeError):
-        return None
+    except (CRSError, UnicodeDecodeError, rasterio._err.CPLE_BaseError):
+        raise InputError(
+            f"{path.with_suffix(world_file.REFERENCE)}: is no reference system in WKT; repair it or move it away"
+        ) from None
 
 
 def _place(file: Any, path: Path) -> dict[str, Any]:
@@ -230,4 +233,6 @@ def _place(file: Any, path: Path) -> dict[str, Any]:
     known = not file.transform.is_identity  # GDAL returns the identity for files without a transform
     if known or (file.driver == "GTiff" and tiff.describe(path).georeferenced):
         place["transform"] = file.transform
+    else:
+        world_file.read(path)  # GDAL ignores a damaged one: an error is raised here
     return place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -184,20 +184,25 @@ def open_scene(path: Path, bands: Bands | None, fps: float | None) -> SceneClip:
     return clip
 
 
-def open_series(paths: Sequence[Path], bands: Bands | None, fps: float | None) -> list[SceneClip] | None:
-    """Scenes of the same area at several times, each read with its neighbours and stretched like the first.
+def join_series(scenes: Sequence[SceneClip], failed: Callable[[Path, InputError], None]) -> list[list[SceneClip]]:
+    """Scenes of the same area at several times, each read with its neighbours and stretched like the first of its series.
 
-    Scenes that differ in size, type, number of bands or reference system are separate series. None where all are plain
-    pictures (`RasterInfo.plain`).
+    Scenes that differ in size, type, number of bands or reference system are separate series. `failed` is called with scenes
+    that are left out, because their values cannot be read.
     """
-    scenes = [open_scene(path, bands, fps) for path in paths]
-    if all(scene.info.plain for scene in scenes):
-        return None
     series: dict[tuple, list[SceneClip]] = {}
     for scene in scenes:
         info = scene.info
         kind = (info.size, info.dtype.name, len(info.bands), str(info.place.get("crs")), bool(info.classes))
-        scene.series = series.setdefault(kind, [])
-        scene.series.append(scene)
-        scene.limits = scene.series[0].limits
-    return scenes
+        series.setdefault(kind, []).append(scene)
+    for group in series.values():
+        limits = None
+        while group and limits is None:
+            try:
+                limits = group[0].limits
+            except InputError as error:
+                failed(group.pop(0).path, error)
+        for scene in group:
+            scene.series = group
+            scene.limits = limits if limits is not None else scene.limits
+    return [group for group in series.values() if group]

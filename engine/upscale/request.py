@@ -8,7 +8,7 @@ from pathlib import Path
 from data import frame_writer, tiff
 from data.clips import Clip, FolderClip, VideoClip
 from data.clips.files import TiffStackClip, image_files
-from data.clips.scene import SceneClip, open_scene, open_series
+from data.clips.scene import SceneClip, join_series, open_scene
 from data.files import resolved, sha256
 from data.media import (
     IMAGE_SUFFIXES,
@@ -81,8 +81,8 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     members = (
         None if source.is_file() else find_members(source, out, request.stills, suffix, say, needs_one_clip(request))
     )
-    if members is None and (series := open_series_for(image_files(source) if source.is_dir() else [], out, request)):
-        failures.several = True
+    pictures = image_files(source) if members is None and source.is_dir() else []
+    if series := open_series_for(pictures, out, request, failures):
         return series
     if members is None:
         return [open_scene_for(source, out, request) or (open_clip(source, request), out)]
@@ -96,7 +96,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     for member in members:
         with failures.of(member.output if member.frames else member.path.name):
             place = out / member.output
-            if series := open_series_for(member.frames, place, request):
+            if series := open_series_for(member.frames, place, request, failures):
                 clips += series
                 continue
             clips.append(open_scene_for(member.path, place, request) or (open_member(member, request), place))
@@ -135,22 +135,45 @@ def open_scene_for(path: Path, out: Path, request: Request) -> tuple[Clip, Path]
         return None
     if request.preview is not None or not path.is_file() or not is_scene(path):
         return None
-    return open_scene(path, request.stretch(), request.input_fps), out / f"{path.stem}.tif" if into_folder else out
+    scene = open_scene(path, request.stretch(), request.input_fps)
+    scene.limits  # noqa: B018 - read now, so that damage is an error of this clip
+    return scene, out / f"{path.stem}.tif" if into_folder else out
 
 
-def open_series_for(paths: Sequence[Path], out: Path, request: Request) -> list[tuple[Clip, Path]] | None:
-    """GeoTIFFs of one place that hold measured data, and their outputs in the folder `out`; None for other frames."""
+def open_series_for(
+    paths: Sequence[Path], out: Path, request: Request, failures: Failures
+) -> list[tuple[Clip, Path]] | None:
+    """GeoTIFFs of one place that hold measured data, and their outputs in the folder `out`; None for other frames. Damaged ones
+    are `failures`.
+    """
     times = request.fps or request.times or request.begin is not None or request.end is not None
     pictures = request.compare or request.preview is not None or request.image_format not in (None, "tif")
-    if times or pictures or not is_folder_name(out) or not paths or not all(map(is_scene, paths)):
+    if times or pictures or not is_folder_name(out) or not any(map(is_scene, paths)):
         return None
-    series = open_series(paths, request.stretch(), request.input_fps)
-    if series and len({id(scene.series) for scene in series}) > 1:
+    bad: dict[Path, InputError] = {}
+    scenes: list[SceneClip] = []
+    for path in paths:
+        try:
+            if not is_scene(path) and probe(path):
+                return None
+            scenes.append(open_scene(path, request.stretch(), request.input_fps))
+        except InputError as error:
+            bad[path] = error
+    if all(scene.info.plain for scene in scenes):
+        return None
+    check_members(paths[0].parent, [Member(path, f"{path.stem}.tif") for path in paths], compare=False)
+    series = join_series(scenes, bad.__setitem__)
+    failures.several = True
+    for path, reason in bad.items():
+        with failures.of(path.name):
+            raise reason
+    if len(series) > 1:
         say(
             f"'{paths[0].parent}': the scenes differ in size, type, bands or reference system: scenes of different kinds do not "
             "influence each other"
         )
-    return [(scene, out / f"{scene.path.stem}.tif") for scene in series] if series else None
+    usable = {scene.path for group in series for scene in group}
+    return [(scene, out / f"{scene.path.stem}.tif") for scene in scenes if scene.path in usable]
 
 
 def check_members(source: Path, members: Sequence[Member], compare: bool) -> None:

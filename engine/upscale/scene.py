@@ -8,6 +8,7 @@ by any process, and made again after an interruption: the result is the same to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,7 +152,14 @@ class SceneJob(ClipJob):
         """The tile in this scene and in the neighbouring scenes of its window."""
         scenes, centre = self.scene.around(self.reach)
         rows, columns = slice(span.start, span.stop), slice(column.start, column.stop)
-        return [own if scene is self.scene else scene.group(positions, rows, columns)[0] for scene in scenes], centre
+        before: list[np.ndarray] = []
+        after: list[np.ndarray] = []
+        for number, scene in enumerate(scenes):
+            if number == centre:
+                continue
+            with suppress(InputError):  # a damaged neighbour, which is a failure of its own
+                (before if number < centre else after).append(scene.group(positions, rows, columns)[0])
+        return [*before, own, *after], len(before)
 
     def _cut(self, index: int, canvas: np.ndarray, positions: tuple[int, ...]) -> Row:
         rows, span = self.rows, self.rows[index]

@@ -14,6 +14,7 @@ from errors import InputError
 from tests.engine.upscale.geotiff import make, picture, write
 
 rasterio = pytest.importorskip("rasterio")
+from rasterio.transform import from_origin  # noqa: E402
 
 
 def scenes(folder: Path, **by_index) -> Path:
@@ -101,3 +102,45 @@ def test_dark_16_bit_frames_are_stretched(tmp_path, scene_weight, capsys):
         large = tifffile.imread(tmp_path / "out" / f"{k:03d}.tif")
         assert large.dtype == np.uint16 and abs(large.mean() - frame.mean()) < 2 and abs(large.std() - frame.std()) < 3
     assert "are stretched for the network" in capsys.readouterr().out
+
+
+def damaged(path: Path, kind: str) -> None:
+    content = path.read_bytes()
+    if kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "no TIFF":
+        path.write_bytes(b"II*\0 quota exceeded")
+    else:
+        write(path, picture(4).astype(np.complex64))
+
+
+@pytest.mark.parametrize("kind", ["cut", "no TIFF", "complex"])
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("places", ["series", "mosaic"])
+def test_damaged_scene_does_not_stop_the_others(tmp_path, scene_weight, kind, number, places):
+    moved = {f"scene_{k}": {"transform": from_origin(5e5 + 5000 * k, 5e6, 10, 10)} for k in range(3)}
+    source = scenes(tmp_path / "in", **(moved if places == "mosaic" else {}))
+    damaged(source / f"scene_{number}.tif", kind)
+    with pytest.raises(InputError, match=rf"1 of 3 clips were not upscaled \('scene_{number}"):
+        upscale(Request(source, tmp_path / "out", scene_weight, precision="fp32"))
+    left = [f"scene_{k}.tif" for k in range(3) if k != number]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == left
+    for name in left:
+        with rasterio.open(tmp_path / "out" / name) as out, rasterio.open(source / name) as before:
+            assert abs(out.read(1).mean() - before.read(1).mean()) < 15
+
+
+def test_scenes_with_the_same_output_are_refused(tmp_path, scene_weight):
+    source = scenes(tmp_path / "in")
+    (source / "scene_0.tiff").write_bytes((source / "scene_0.tif").read_bytes())
+    with pytest.raises(InputError, match=r"'scene_0\.tif' and 'scene_0\.tiff' would both be written to"):
+        upscale(Request(source, tmp_path / "out", scene_weight, precision="fp32"))
+
+
+@pytest.mark.parametrize("suffix", [".tfw", ".prj"])
+def test_damaged_sidecar_files_are_named(tmp_path, scene_weight, suffix):
+    source = write(tmp_path / "in.tif", (picture() * 200).astype(np.uint8), crs=None, transform=None)
+    (tmp_path / "in.tfw").write_text("10\n0\n0\n-10\n5\n5\n")
+    (tmp_path / f"in{suffix}").write_text("1\n2\n" if suffix == ".tfw" else "garbage")
+    with pytest.raises(InputError, match=rf"in\{suffix}: is"):
+        make(source, scene_weight)
