@@ -27,7 +27,7 @@ class Logger:
             return
         self.lines = folder / "log.jsonl"
         _cut_log(self.lines, start)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)  # hides this step and later ones
         self.bar = tqdm(
             total=total,
             initial=start,

@@ -106,6 +106,7 @@ class Trainer(Updates):
             with self.signals.raising():
                 validate(self, self.log)
         if last or (self._due(config.save_every) and self.unusual is None):
+            self.log.flush()  # a resumed run does not log these steps again
             self.save()
 
     def _due(self, every: int) -> bool:
