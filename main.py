@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import cli
 
 EXAMPLE = """  python main.py                                                        the demo: needs no data, takes minutes
@@ -10,31 +12,34 @@ EXAMPLE = """  python main.py                                                   
   python main.py --resume runs/mtdo_s                                   resume an interrupted run exactly"""
 
 
-def main() -> int:
-    arguments = cli.parser("Train MTDO or STNO from a config file and print the report.", EXAMPLE)
-    arguments.add_argument("--config", type=cli.filled, help="experiment file (default: configs/mtdo_demo.yaml)")
-    arguments.add_argument(
-        "--resume", metavar="RUN", type=cli.filled, help="folder or state file of an interrupted run"
-    )
-    arguments.add_argument(
+def arguments() -> argparse.ArgumentParser:
+    """All options."""
+    parser = cli.parser("Train MTDO or STNO from a config file and print the report.", EXAMPLE)
+    parser.add_argument("--config", type=cli.filled, help="experiment file (default: configs/mtdo_demo.yaml)")
+    parser.add_argument("--resume", metavar="RUN", type=cli.filled, help="folder or state file of an interrupted run")
+    parser.add_argument(
         "--accept-changes", action="store_true", help="resume even if the data, the seed or the optimizer have changed"
     )
-    arguments.add_argument(
+    parser.add_argument(
         "--keys", action="store_true", help="print every key of a config with type, default and meaning"
     )
-    arguments.add_argument(
+    parser.add_argument(
         "--cost", metavar="WxH", help="print parameters, GMAC, seconds and memory of configs for LR frames of this size"
     )
-    arguments.add_argument(
+    parser.add_argument(
         "--deterministic",
         action="store_true",
         help="bit-identical results in every run, also on GPUs; slower (train.deterministic=true)",
     )
-    options = cli.parse(arguments)
+    return parser
+
+
+def main() -> int:
+    options = cli.parse(arguments())
     if options.deterministic:
         options.overrides.append("train.deterministic=true")
     if options.cost:
-        from engine.compare.cost import report_cost
+        from engine.compare.cost import report_cost  # importing torch is slow: only for valid arguments
 
         report_cost(options.cost, options.config, options.overrides)
         return 0
@@ -44,7 +49,7 @@ def main() -> int:
         print(keys.table())
         return 0
 
-    from engine.train import runs  # importing torch is slow: only for valid arguments
+    from engine.train import runs
 
     cli.keep_working_without_output()
     try:
