@@ -46,7 +46,7 @@ def test_only_unfinished_files_are_removed(tmp_path: Path):
     names = ["a.png", ".hidden.png", "a.tmp.png", ".a.tmp.png", ".a.b.12.png", "deep/c.12.tmp.png"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"whole")
+        (tmp_path / name).write_bytes(b"complete")
     for name in ("a.png", "deep/er/000.01.png", "deep/no_suffix", "w.safetensors"):
         left_behind(tmp_path / name)
     remove_unfinished(tmp_path)

@@ -73,10 +73,10 @@ def test_exact_times_equal_single_runs():
     network, frames, times = make(), clip(3), [0.2, 0.6, 0.9]
     output = network(frames, times, (30, 40), times_mode="exact")
     for k, time in enumerate(times):
-        alone = network(frames, [time], (30, 40))
-        assert max_difference(output[:, [1 + k, 5 + k]], alone[:, 1::2]) < 2e-5
+        single = network(frames, [time], (30, 40))
+        assert max_difference(output[:, [1 + k, 5 + k]], single[:, 1::2]) < 2e-5
         if time == 0.6:  # key frames are taken from the time nearest to one half
-            assert max_difference(output[:, ::4], alone[:, ::2]) < 2e-5
+            assert max_difference(output[:, ::4], single[:, ::2]) < 2e-5
     last = network(frames, times, (30, 40), key_time=2)
     assert max_difference(last[:, ::4], network(frames, [0.9], (30, 40))[:, ::2]) < 2e-5
 

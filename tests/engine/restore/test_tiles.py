@@ -22,9 +22,9 @@ def test_tiles_cover_the_frame_and_their_weights_add_up_to_one(height, width, sc
     out = tuple(side * scale[0] // scale[1] + 1 if scale[1] > 1 else side * scale[0] for side in (height, width))
     regions = tiles.plan((height, width), out, tile, multiple, overlap)
     canvas = tiles.Canvas(regions, out)
-    whole = canvas.blend([torch.ones(1, 3, *region.out_size) for region in regions])
-    assert whole.shape == (1, 3, *out)
-    torch.testing.assert_close(whole, torch.ones_like(whole), atol=2e-6, rtol=0)
+    blended = canvas.blend([torch.ones(1, 3, *region.out_size) for region in regions])
+    assert blended.shape == (1, 3, *out)
+    torch.testing.assert_close(blended, torch.ones_like(blended), atol=2e-6, rtol=0)
     for region in regions:
         for span, length, full in zip((region.y, region.x), (height, width), out, strict=True):
             assert span.start % multiple == 0

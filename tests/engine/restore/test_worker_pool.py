@@ -96,9 +96,9 @@ def test_restored_frames_do_not_depend_on_the_number_of_workers(four_threads: No
     workers = list(restore(network, clip, options=Options(workers=4)))
     some = list(restore(network, clip, frames=range(3, 9), options=Options(workers=4)))
     torch.set_num_threads(1)
-    alone = list(restore(network, clip))
-    assert len(workers) == 11 and all(map(torch.equal, workers, alone))
-    assert all(map(torch.equal, some, alone[3:9]))
+    sequential = list(restore(network, clip))
+    assert len(workers) == 11 and all(map(torch.equal, workers, sequential))
+    assert all(map(torch.equal, some, sequential[3:9]))
 
 
 def test_small_frames_run_in_parallel_and_large_ones_do_not(four_threads: None) -> None:

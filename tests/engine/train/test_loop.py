@@ -48,23 +48,23 @@ def same_tensors(first: Path, second: Path) -> bool:
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny: Config, tmp_path: Path, optimizer: str) -> None:
     tiny = replace(tiny, train=replace(tiny.train, optimizer=optimizer))  # type: ignore[arg-type]
-    fitted(tiny, tmp_path / "whole")
+    fitted(tiny, tmp_path / "uninterrupted")
     fitted(replace(tiny, train=replace(tiny.train, steps=2)), tmp_path / "half")
     temporary_path(tmp_path / "half" / STATE).write_bytes(b"half")  # as left by a killed process
     fitted(tiny, tmp_path / "half", tmp_path / "half" / STATE)
     (tmp_path / "half").rename(tmp_path / "resumed")
     assert not [path.name for path in (tmp_path / "resumed").iterdir() if path.name.startswith(".")]
     assert load_tensors(tmp_path / "resumed" / STATE)[1]["step"] == 4
-    assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
+    assert same_tensors(tmp_path / "uninterrupted" / STATE, tmp_path / "resumed" / STATE)
 
 
 def test_stages_resume_exactly(tmp_path: Path) -> None:
     config = config_from_mapping(tiny_mapping(tmp_path, stages=[{"steps": 2}, {"steps": 2, "patch": 8}]))
-    fitted(config, tmp_path / "whole")
+    fitted(config, tmp_path / "uninterrupted")
     stages = [config.train.stages[0], replace(config.train.stages[1], steps=1)]
     fitted(replace(config, train=replace(config.train, stages=stages)), tmp_path / "part")
     fitted(config, tmp_path / "resumed", tmp_path / "part" / STATE)
-    assert same_tensors(tmp_path / "whole" / STATE, tmp_path / "resumed" / STATE)
+    assert same_tensors(tmp_path / "uninterrupted" / STATE, tmp_path / "resumed" / STATE)
 
 
 def space_time(runs: Path, **train: object) -> Config:
@@ -88,12 +88,12 @@ def test_space_time_stages_resume_exactly(tmp_path: Path) -> None:
         {"steps": 2, "scales": [2, 4], "strides": [2, 4]},
     ]
     config = space_time(tmp_path, stages=stages)
-    full = fitted(config, tmp_path / "whole")
+    full = fitted(config, tmp_path / "uninterrupted")
     for stop in (1, 3, 5):  # inside every stage
         kept = replace(config.train, stages=cut(config.train.stages, stop), schedule=config.train.schedule)
         fitted(replace(config, train=kept), tmp_path / f"{stop}")
         fitted(config, tmp_path / f"{stop}_on", tmp_path / f"{stop}" / STATE)
-        assert same_tensors(tmp_path / "whole" / STATE, tmp_path / f"{stop}_on" / STATE), stop
+        assert same_tensors(tmp_path / "uninterrupted" / STATE, tmp_path / f"{stop}_on" / STATE), stop
     assert full.step == 6
 
 
@@ -254,7 +254,7 @@ def test_resume_after_sigterm_is_exact(tmp_path: Path) -> None:
     subprocess.run(
         [*command[:2], "--resume", "runs/tiny"], cwd=tmp_path, env=environment, check=True, capture_output=True
     )
-    subprocess.run([*command, "name=whole"], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "runs" / "whole" / STATE)
+    subprocess.run([*command, "name=uninterrupted"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "runs" / "uninterrupted" / STATE)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == [*range(1, 41), 40]  # the last one is the final validation

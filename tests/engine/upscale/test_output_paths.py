@@ -151,13 +151,13 @@ def interrupted(frames, out, weight, monkeypatch) -> Path:
 @pytest.mark.parametrize("name", ["large", "large.mkv"])
 @pytest.mark.parametrize("damage", [b"", None])
 def test_damaged_stored_frames_are_restored_again(frames, weight, tmp_path, monkeypatch, name, damage):
-    make(frames, tmp_path / "whole" / name, weight)
+    make(frames, tmp_path / "uninterrupted" / name, weight)
     work = interrupted(frames, tmp_path / "broken" / name, weight, monkeypatch)
     kept = sorted([*(work / "raw").iterdir(), *(work / "frames").iterdir()])
     assert len(kept) == 2
     kept[0].write_bytes(kept[0].read_bytes()[:-20] if damage is None else damage)
     make(frames, tmp_path / "broken" / name, weight, resume=True)
-    paths = [tmp_path / place / name for place in ("whole", "broken")]
+    paths = [tmp_path / place / name for place in ("uninterrupted", "broken")]
     if name == "large":
         assert tree(paths[0]) == tree(paths[1])
     else:

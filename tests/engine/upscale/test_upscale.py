@@ -166,7 +166,7 @@ def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch,
     monkeypatch.setattr(job_module, "PIECE", 8)
     source = make_video(tmp_path / "in.mp4", frames=19)
     common = {"fps": fps, "scale": 2}
-    upscale(request(source, tmp_path / "whole" / out, weights[network], **common))
+    upscale(request(source, tmp_path / "uninterrupted" / out, weights[network], **common))
     keep, kept = job_module.ClipJob.keep, []
 
     def failing_keep(self, index, frame):
@@ -191,14 +191,14 @@ def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch,
         temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as left by a killed process
     upscale(resumed)
     assert not set(made) & set(kept)
-    assert contents(tmp_path / "broken" / out) == contents(tmp_path / "whole" / out)
+    assert contents(tmp_path / "broken" / out) == contents(tmp_path / "uninterrupted" / out)
     assert [path.name for path in (tmp_path / "broken").iterdir()] == [out]
     assert upscale(resumed) == []
 
 
 def test_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
     source = make_video(tmp_path / "in.mp4", frames=3)
-    full = upscale(request(source, tmp_path / "whole" / "out.mp4", weights["mtdo"]))[0]
+    full = upscale(request(source, tmp_path / "uninterrupted" / "out.mp4", weights["mtdo"]))[0]
     work = tmp_path / "broken" / ".out.mp4.upscaling"
     make_own_folder(work)
     for name in ("raw", "frames"):  # killed before pieces/ and job.json
