@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,22 @@ def press(number: int = signal.SIGINT) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def default_handlers() -> Iterator[None]:
+    """Default handlers, also if the tests run under nohup."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", ENDING)
-def test_each_signal_is_recorded_until_the_step_ends(number: int) -> None:
-    before = signal.getsignal(number)
+def test_each_signal_is_recorded_until_the_step_ends(number: int, default_handlers: None) -> None:
     signals = Signals()
     with signals.watch():
         press(number)
         assert signals.caught == [number] and signals.code == 128 + number
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.SIG_DFL
     with pytest.raises(Interrupted) as caught, signals.watch(), signals.raising():
         raise AssertionError("a signal before the block is raised at its start")
     assert caught.value.code == 128 + number
@@ -51,13 +60,10 @@ def test_second_ctrl_c_ends_the_step_and_third_the_saving() -> None:
         press()
 
 
-def test_hangup_stays_ignored_under_nohup() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with Signals().watch():
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+def test_hangup_stays_ignored_under_nohup(default_handlers: None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Signals().watch():
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_training_in_a_thread_handles_no_signals(tmp_path: Path) -> None:
