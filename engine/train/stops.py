@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -37,8 +38,11 @@ class Signals:
         self.at_once = False
         self.ending = False  # the state is being saved
         self.saved = False
+        self.process = os.getpid()
 
     def _note(self, number: int, _frame: Any) -> None:
+        if os.getpid() != self.process:  # a data worker that was just forked
+            return
         self.caught.append(number)
         presses = self.caught.count(signal.SIGINT) if number == signal.SIGINT else 0
         if presses > 2 and not self.saved:
