@@ -48,7 +48,10 @@ class Part:
     @cached_property
     def outline(self) -> np.ndarray:
         """Convex hull (n, 2) of the sprite around its centre, nose to the right, in ground-truth pixels."""
-        rows, columns = np.nonzero(self.sprite[..., 3] > 0.5)
+        opaque = self.sprite[..., 3] > 0.5
+        rows, columns = np.nonzero(
+            opaque if opaque.any() else np.ones_like(opaque)
+        )  # none: smaller than a sprite pixel
         edges = np.concatenate(
             [np.stack([columns + right, rows + down], axis=1) for right in (0, 1) for down in (0, 1)]
         )

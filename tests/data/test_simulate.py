@@ -16,6 +16,7 @@ from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, settings_from, simulate, simulated_layout
 from data.simulate.__main__ import main
 from data.simulate.motion import Platform
+from data.simulate.objects import Part
 from data.simulate.settings import MotionSettings
 from errors import InputError
 from tests.data.simulated import BARE, CLEAN, STEADY, clips
@@ -163,6 +164,11 @@ def test_boxes_contain_exactly_the_moving_pixels():
                     np.testing.assert_allclose([box.x + box.w, box.y + box.h], high, atol=1.1)
                 assert box.x >= 0 and box.x + box.w <= 160 and box.y >= 0 and box.y + box.h <= 160
     assert seen == {"car", "ship", "plane", "train"}
+
+
+def test_objects_smaller_than_a_pixel_of_their_picture():
+    part = Part(np.zeros((4, 6, 4), np.float32), fine=2.0)
+    assert part.outline.min(axis=0).tolist() == [-1.5, -1.0] and part.outline.max(axis=0).tolist() == [1.5, 1.0]
 
 
 def test_boxes_move_with_the_flow():
