@@ -160,6 +160,11 @@ def spacing(text: str) -> int | str:
     return int(text)
 
 
+def file_names(text: str) -> list[str]:
+    """Parse FILE,FILE,... or none."""
+    return [] if text == "none" else text.split(",")
+
+
 def parse(arguments: argparse.ArgumentParser, argv: list[str] | None = None) -> argparse.Namespace:
     """Options and overrides in any order (`main.py a=1 --config FILE b=2`)."""
     return arguments.parse_intermixed_args(argv)

@@ -83,6 +83,13 @@ def _add_result(add: Callable[..., Any]) -> None:
         help="average restored frames along the motion, for clean or compressed sources (default: stored in the weights)",
     )
     add(
+        "--key-weights",
+        type=lambda text: tuple(cli.file_names(text)),
+        metavar="FILE",
+        help="STNO: weights of MTDO in the same folder, which restore the frames of the source, or none (default: stored in the "
+        "weights)",
+    )
+    add(
         "--quality",
         choices=["auto", "clean", "compressed"],
         help="quality of the source: selects the released weights for clean or for compressed video (default: auto)",

@@ -17,7 +17,7 @@ import models
 from data.files import in_repository
 from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
-from models.base import RESTORE_SETTINGS, Network, check_setting
+from models.base import RESTORE_SETTINGS, SPACE_TIME_SETTINGS, Network, SpaceTimeNetwork, WindowNetwork, check_setting
 from models.weights import mismatch
 from settings import to_mapping
 
@@ -32,7 +32,7 @@ RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale
 
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **header: Any) -> None:
-    """Write a network's weights (or `state` instead) with its config, spacing and padding, so that `load_network` needs no other file."""
+    """Write a network's weights (or `state` instead) with its config and `restore_settings`, so that `load_network` needs no other file."""
     save_tensors(path, state if state is not None else network.state_dict(), {**network_header(network), **header})
 
 
@@ -63,6 +63,14 @@ def released_for(scale: float | None = None, *, space_time: bool | None = None, 
     raise InputError(f"no weights of scale {scale:g} come with the repository: name a file with --weight")
 
 
+def for_lossy(name: str) -> str:
+    """The released weights for lossy sources that replace those of file `name`; `name` if there are none."""
+    for scale, file in RELEASED_LOSSY.items():
+        if Path(RELEASED["mtdo"][scale]).name == name:
+            return Path(file).name
+    return name
+
+
 def released(network: str, scale: float | None = None) -> Path:
     """The small released weights of "mtdo" (at certain scales) or "stno" (any scale). Raises `InputError` if there are none."""
     scale, files = DEFAULT_SCALE if scale is None else scale, RELEASED.get(network, {})
@@ -87,7 +95,8 @@ def set_setting(network: Network, key: str, value: Any, source: str | Path) -> N
     """Change one of `models.base.RESTORE_SETTINGS` of the network in the file `source`. Raises `InputError` if it has no such setting."""
     if key not in network.restore_settings:
         option, name = key.replace("_", "-"), network.config.name.upper()
-        raise InputError(f"--{option} is for window networks, but '{source}' holds {name} weights: leave it out")
+        kind = "space-time networks" if key in SPACE_TIME_SETTINGS else "window networks"
+        raise InputError(f"--{option} is for {kind}, but '{source}' holds {name} weights: leave it out")
     network.set_restore_settings({key: value})
 
 
@@ -96,11 +105,12 @@ def is_state(header: Mapping[str, Any]) -> bool:
     return {"step", "scaler", "config"} <= header.keys()
 
 
-def load_network(path: str | Path) -> Network:
+def load_network(path: str | Path, *, key_networks: bool = True) -> Network:
     """The network in a weights file, in eval mode on the CPU, float32.
 
     `path` is one of ours (.safetensors with a header, also a training state, whose averaged weights are taken), or a published
     .pth/.pt/.ckpt file of either network (read with `weights_only=True`). Raises `InputError` if it is none of these.
+    key_networks: load the networks for key frames too, which space-time weights may name.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -119,7 +129,28 @@ def load_network(path: str | Path) -> Network:
     network = models.build(config)
     load_state(network, tensors, path)
     network.set_restore_settings(settings)
+    if key_networks:
+        load_key_networks_(network, path)
     return network.eval()
+
+
+def load_key_networks_(network: Network, path: Path) -> None:
+    """Load the `key_weights` of the network in the file `path`. Raises `InputError` if they are missing or of another kind."""
+    if not isinstance(network, SpaceTimeNetwork):
+        return
+    found = []
+    for name in network.key_weights:
+        file = path.parent / name
+        if not file.is_file():
+            raise InputError(
+                f"'{path}' restores key frames with '{name}', which is not in its folder: copy it there, or make weights "
+                f"without it (python -m engine.release OUT '{path}' --key-weights none)"
+            )
+        key = load_network(file, key_networks=False)
+        if not isinstance(key, WindowNetwork):
+            raise InputError(f"'{file}' holds {key.config.name.upper()} weights: key frames need a window network")
+        found.append(key)
+    network.key_networks = found
 
 
 def _read_network_header(header: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -32,7 +32,7 @@ def release(
 ) -> str:
     """Write the mean of `parts` (file, share) to `out` and return its SHA-256.
 
-    settings: spacing and temporal filter to store with the weights; those that are missing: as in `parts`.
+    settings: spacing, temporal filter and key weights to store with the weights; those that are missing: as in `parts`.
 
     Raises InputError if the files do not fit each other, or if `out` exists and `overwrite` is not set.
     """
@@ -40,7 +40,7 @@ def release(
     if not abs(total - 1) <= 1e-6:
         raise InputError(f"the shares add up to {total:g}, expected 1: for the mean of two files write W1:0.5 W2:0.5")
     check_free(out, "file", overwrite)
-    networks = [load_network(path) for path, _ in parts]
+    networks = [load_network(path, key_networks=False) for path, _ in parts]
     for key, value in (settings or {}).items():
         for (path, _), network in zip(parts, networks, strict=True):
             set_setting(network, key, value, path)
@@ -51,8 +51,8 @@ def release(
             )
         if network.restore_settings != networks[0].restore_settings:
             raise InputError(
-                f"'{path}' and '{parts[0][0]}' differ in spacing, padding or temporal filter: choose with --spacing or "
-                "--temporal-filter"
+                f"'{path}' and '{parts[0][0]}' differ in spacing, padding, temporal filter or key weights: choose with --spacing, "
+                "--temporal-filter or --key-weights"
             )
     save_weights(out, networks[0], mean_state(networks, [share for _, share in parts]))
     return sha256(out)
@@ -95,9 +95,17 @@ def main() -> None:
     )  # fmt: skip
     arguments.add_argument("--spacing", type=cli.spacing, metavar="N", help="MTDO: data.spacing of OUT, such as auto")
     arguments.add_argument("--temporal-filter", choices=TEMPORAL_FILTERS, help="data.temporal_filter of OUT")
+    arguments.add_argument(
+        "--key-weights", type=cli.file_names, metavar="FILES",
+        help="STNO: data.key_weights of OUT, separated by commas: weights of MTDO that restore the key frames; or none",
+    )  # fmt: skip
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     options = arguments.parse_args()
-    requested = {"spacing": options.spacing, "temporal_filter": options.temporal_filter}
+    requested = {
+        "spacing": options.spacing,
+        "temporal_filter": options.temporal_filter,
+        "key_weights": options.key_weights,
+    }
     settings = {key: value for key, value in requested.items() if value is not None}
     print(
         f"{options.out}: SHA-256 {release(options.out, options.parts, settings=settings, overwrite=options.overwrite)}"

@@ -25,7 +25,8 @@ LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000  # frames
 # How to restore a clip: attributes of networks, keys of a config's `data`, stored in the weights' header next to the config
 WINDOW_SETTINGS = ("spacing", "padding")  # of window networks only
-RESTORE_SETTINGS = (*WINDOW_SETTINGS, "temporal_filter")
+SPACE_TIME_SETTINGS = ("key_weights",)  # of space-time networks only
+RESTORE_SETTINGS = (*WINDOW_SETTINGS, *SPACE_TIME_SETTINGS, "temporal_filter")
 
 
 def check_setting(key: str, value: Any) -> None:
@@ -34,8 +35,16 @@ def check_setting(key: str, value: Any) -> None:
         raise InputError(f"'spacing' is {value!r}, expected an integer from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
+    if key == "key_weights" and not (isinstance(value, list | tuple) and all(map(_is_file_name, value))):
+        raise InputError(
+            f"'key_weights' is {value!r}, expected names of .safetensors files in the folder of the weights"
+        )
     if key == "temporal_filter" and value not in TEMPORAL_FILTERS:
         raise InputError(f"'temporal_filter' is {value!r}, expected one of {', '.join(TEMPORAL_FILTERS)}")
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\"} & set(name)
 
 
 class NetworkConfig:
@@ -73,6 +82,7 @@ class Network(nn.Module):
     pool_work: float = float("inf")  # channels squared; finite: small frames may be restored by several workers at once
     spacing: Spacing | None = None  # see `WindowNetwork`
     padding: str | None = None
+    key_weights: Sequence[str] | None = None  # see `SpaceTimeNetwork`
     temporal_filter: str = "none"  # mean over restored frames (`engine.restore.temporal_filter`)
 
     @property
@@ -81,8 +91,9 @@ class Network(nn.Module):
 
     @property
     def restore_settings(self) -> dict[str, Any]:
-        """The values of the `RESTORE_SETTINGS` of this network: space-time networks have no windows to space and pad."""
-        return {key: getattr(self, key) for key in RESTORE_SETTINGS if getattr(self, key) is not None}
+        """The values of the `RESTORE_SETTINGS` of this network, without those of the other kind of network."""
+        values = {key: getattr(self, key) for key in RESTORE_SETTINGS if getattr(self, key) is not None}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def set_restore_settings(self, values: Mapping[str, Any]) -> None:
         """Set the `restore_settings` that `values` names. Other keys are ignored."""
@@ -218,9 +229,15 @@ class SpaceTimeOutput(NamedTuple):
 
 
 class SpaceTimeNetwork(Network):
-    """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped."""
+    """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
+
+    The weights' header stores how to restore a clip. key_weights: files of window networks, in the folder of the weights,
+    which restore the key frames where the temporal filter is used and one of them has the scale of the output.
+    """
 
     config: SpaceTimeConfig
+    key_weights: Sequence[str] = ()
+    key_networks: Sequence[WindowNetwork] = ()  # those of `key_weights`, loaded
     has_operator: ClassVar[bool] = False  # it makes intermediate LR frames and flows, which further loss terms use
 
     def forward(

@@ -9,7 +9,7 @@ from errors import InputError
 from models.base import WINDOW_SETTINGS
 
 SPACE_TIME_KEYS = (
-    *(f"data.{key}" for key in ("key_frames", "scales", "strides", "times_per_gap", "pan")),
+    *(f"data.{key}" for key in ("key_weights", "key_frames", "scales", "strides", "times_per_gap", "pan")),
     *(f"loss.{key}" for key in OPERATOR_TERMS),
     *(f"eval.{key}" for key in ("scale", "stride", "times")),
     "train.channels_last",

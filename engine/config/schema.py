@@ -63,6 +63,8 @@ class DataConfig:
     # windows: distance between the frames of a window; auto: chosen from the motion (in training: 1)
     spacing: Annotated[int, Between(1, LARGEST_SPACING)] | Literal["auto"] = 1
     temporal_filter: FilterForm = "none"  # average restored frames along the motion
+    # space-time only, in evaluation: weights of window networks that restore key frames, files in the folder of the weights
+    key_weights: list[str] = field(default_factory=list)
     flips: bool = True  # augmentation: left-right and up-down flips
     rotations: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True

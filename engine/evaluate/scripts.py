@@ -14,7 +14,7 @@ import cli
 import dcn
 from data import samples
 from engine import distributed
-from engine.checkpoint import load_network, released_for
+from engine.checkpoint import load_key_networks_, load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
 from engine.evaluate.measure import evaluate
@@ -84,7 +84,7 @@ def prepare(
 ) -> tuple[Network, Config, Path]:
     """The network, the config from weights, --config and options, and the path of the weights."""
     weights = Path(options.weight) if options.weight else released_for(space_time=space_time)
-    model = load_network(weights)
+    model = load_network(weights, key_networks=False)
     if model.space_time != space_time:
         scripts = "test_vid4.py or test_contin.py" if model.space_time else "eval.py or eval_VISO.py"
         kind = "a space-time network" if model.space_time else "a window network"
@@ -104,6 +104,7 @@ def prepare(
     if fixed:
         raise InputError(f"network.{fixed[0]} is fixed by the weights '{weights}': leave it out, or use other weights")
     model.set_restore_settings(vars(config.data))
+    load_key_networks_(model, weights)
     if not config.data.val.root and config.data.val.kind == "auto":
         kind, root = ("file", str(samples.natural("test"))) if space_time else ("simulated", "")
         config.data.val = replace(config.data.val, kind=kind, root=root)

@@ -12,7 +12,7 @@ from engine.restore.options import Options
 from engine.restore.spacing import widest
 from engine.restore.tiles import SMALLEST
 from engine.restore.worker_pool import pool_size
-from models.base import Network
+from models.base import Network, SpaceTimeNetwork
 
 SHARE = 0.5  # share of the free memory for one frame
 FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
@@ -21,8 +21,9 @@ MOST_WINDOWS = 16  # windows in one batch
 
 def bytes_per_pixel(network: Network, key_frames: int = 0, times: int = 0) -> float:
     """Memory for each LR pixel: of a window, or of a chunk of `key_frames` with `times` intermediate frames in each gap."""
-    if network.space_time:
-        return network.bytes_per_pixel(key_frames, times)
+    if isinstance(network, SpaceTimeNetwork):
+        of_key_frames = max((bytes_per_pixel(each) for each in network.key_networks), default=0.0)
+        return network.bytes_per_pixel(key_frames, times) + of_key_frames
     return network.bytes_per_pixel((network.config.frames - 1) * widest(network.spacing) + 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -73,6 +74,8 @@ def restore(
 
     Yields: restored frames (3, H, W), float32 on the CPU, in time order, not clamped.
 
+    A space-time network with `key_networks` leaves key frames to the one of the output's scale, if a temporal filter is used.
+
     Raises InputError for a clip that is too short, and if memory is too small even for small tiles.
     """
     device = torch.device(device or next(network.parameters()).device)
@@ -81,7 +84,12 @@ def restore(
     frames = range(len(clip)) if frames is None else frames
     filter_form, workers = temporal_filter or network.temporal_filter, 1
     if isinstance(network, SpaceTimeNetwork):
-        work = chunk_work(network, clip, frames, times, filter_form, options, device, clock)
+        keys = partial(
+            restore, clip=clip, device=device, temporal_filter="none", options=options, note=note, clock=clock
+        )
+        key_network = next((each for each in network.key_networks if each.output_size(clip.size) == shape.out), None)
+        restored_keys = None if key_network is None else partial(keys, key_network)
+        work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         work = window_work(network, clip, frames, padding or network.padding, filter_form, device, clock)

@@ -43,6 +43,7 @@ REACH = max(DISTANCES)
 SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
+INTERMEDIATE = 0.15  # weight of intermediate frames where a more accurate network restores the key frames
 SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
 
 
@@ -54,6 +55,7 @@ class _Frame:
     luma: Tensor
     restored: Tensor
     share: float  # of the detail of `low` that is not averaged
+    weight: float  # relative to other frames
 
 
 def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
@@ -99,9 +101,10 @@ class TemporalFilter:
         size: tuple[int, int],
         clock: Clock | None = None,
         distances: Sequence[int] = DISTANCES,
+        intermediate: float = 1.0,
     ) -> None:
-        """size: (h, w) of LR frames.   distances: of the neighbours, ascending."""
-        self.form, self.length, self.size, self.clock = form, length, size, clock
+        """size: (h, w) of LR frames.   distances: of the neighbours, ascending.   intermediate: weight of intermediate frames."""
+        self.form, self.length, self.size, self.clock, self.intermediate = form, length, size, clock, intermediate
         self.steps = (*(-distance for distance in reversed(distances)), 0, *distances)
         # LR frames that are being restored; None for intermediate frames
         self._lows: deque[tuple[int, Tensor | None]] = deque()
@@ -164,23 +167,26 @@ class TemporalFilter:
 
     def _prepare(self, low: Tensor | None, restored: Tensor) -> _Frame:
         """low: (3, h, w), or None: an intermediate frame."""
-        share = 0.0 if low is None else SHARE[self.form]
+        share, weight = (0.0, self.intermediate) if low is None else (SHARE[self.form], 1.0)
         if low is None:
             low = F.interpolate(restored[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
         luma = torch.tensordot(torch.tensor(LUMA), low.float().cpu(), 1)
-        return _Frame(low.to(restored.device), luma, restored, share)
+        return _Frame(low.to(restored.device), luma, restored, share, weight)
 
     @torch.no_grad()
     def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
         centre = frames[index]
         tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
-        total, weights = centre.restored.contiguous().clone(), torch.ones_like(centre.restored[:1])
+        total, weights = (
+            (centre.restored * centre.weight).contiguous(),
+            torch.full_like(centre.restored[:1], centre.weight),
+        )
         low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
         others = [frames[number] for number in self._around(index) if number != index]
         for other, motion in zip(others, motions(centre.luma, [other.luma for other in others]), strict=True):
             motion = motion.to(centre.low.device)
             low = self._moved(other.low, motion)
-            weight = _likeness(low, centre.low, tolerance)
+            weight = _likeness(low, centre.low, tolerance).mul_(other.weight)
             low_total.addcmul_(low, weight)
             low_weights.add_(weight)
             self._add_moved(total, weights, other.restored, motion, weight)

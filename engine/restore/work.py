@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from data.clips import Clip
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunks, windows
 from engine.restore.options import Options
 from engine.restore.spacing import WindowChooser
-from engine.restore.temporal_filter import TemporalFilter, key_frames, key_positions
+from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, key_frames, key_positions
 from engine.restore.tiles import Tile
 from engine.restore.timing import Clock
 from models.base import SpaceTimeNetwork, WindowNetwork
@@ -70,23 +70,47 @@ def chunk_work(
     frames: Sequence[int],
     times: Sequence[float] | Sequence[Sequence[float]],
     filter_form: str,
+    restored_keys: Callable[..., Iterator[Tensor]] | None,
     options: Options,
     device: torch.device,
     clock: Clock | None,
 ) -> Work:
-    """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`."""
+    """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`.
+
+    restored_keys(frames=...): key frames by a window network; None: the space-time network's are kept.
+    """
     per_gap, every_gap = split_times(times)
     start = partial(ChunkRunner, network, device, every_gap)
     starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
     outputs = range(starts[frames[0]], starts[frames[-1] + 1])
     if filter_form == "none":
         return Work(chunks(clip, frames, options.chunk, options.context, per_gap), start, len(outputs))
-    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock)
+    temporal = TemporalFilter(
+        filter_form, starts[-1], clip.size, clock, intermediate=INTERMEDIATE if restored_keys else 1.0
+    )
     needed = temporal.needed(outputs)
     keys = key_frames(needed, starts)
     jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
     jobs = temporal.recorded_chunks(jobs, keys[0], starts, needed)
-    return Work(jobs, start, len(needed), needed[0] - starts[keys[0]], partial(temporal, outputs))
+    filtered: Filter = partial(temporal, outputs)
+    if restored_keys:
+        filtered = partial(_with_keys, filtered, restored_keys, needed, {starts[key]: key for key in keys})
+    return Work(jobs, start, len(needed), needed[0] - starts[keys[0]], filtered)
+
+
+def _with_keys(
+    filtered: Filter,
+    restored_keys: Callable[..., Iterator[Tensor]],
+    needed: Sequence[int],
+    keys: Mapping[int, int],
+    restored: Iterator[Tensor],
+) -> Iterator[Tensor]:
+    """The result of a filter of the frames `needed` after `restored_keys` have taken the place of the key frames.
+
+    keys: key frame of each output frame that shows one.   restored: frames (3, H, W) of the space-time network.
+    """
+    better = restored_keys(frames=[keys[number] for number in needed if number in keys])
+    return filtered(next(better) if number in keys else frame for number, frame in zip(needed, restored, strict=True))
 
 
 def split_times(

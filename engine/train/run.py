@@ -58,11 +58,15 @@ class Run:
     def _new_network(self, fresh: bool) -> Network:
         config = self.config
         torch.manual_seed(config.seed)
+        if config.data.key_weights:
+            raise InputError(
+                "config key 'data.key_weights' is not for training: add them to the weights with engine.release --key-weights"
+            )
         network = models.build(config.network)
         network.set_restore_settings(vars(config.data))
         if config.train.init and fresh:
             init, partial = config.train.init, config.train.init_partial
-            left = load_state(network, load_network(init).state_dict(), init, partial=partial)
+            left = load_state(network, load_network(init, key_networks=False).state_dict(), init, partial=partial)
             if left:
                 say(
                     f"{init}: {len(left)} tensors of this network are not in it and keep their initial values: {first_few(left)}"

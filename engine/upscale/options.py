@@ -32,6 +32,7 @@ class Request:
     padding: str | None = None  # None: from the weights
     spacing: Spacing | None = None  # None: from the weights
     temporal_filter: str | None = None  # None: from the weights
+    key_weights: tuple[str, ...] | None = None  # None: from the weights
     quality: Literal["auto", "clean", "compressed"] = "auto"  # of the source; selects the released weights
     context: int = CONTEXT
     input_fps: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from data import frame_writer, tiff
 from data.clips import Clip, FolderClip, VideoClip
@@ -21,7 +22,7 @@ from data.media import (
 from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000, is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
-from engine.checkpoint import load_network, released_for, set_setting
+from engine.checkpoint import DEFAULT_SCALE, for_lossy, load_key_networks_, load_network, released_for, set_setting
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
@@ -33,7 +34,7 @@ from engine.upscale.output_paths import check_places
 from engine.upscale.scene import SceneJob
 from engine.upscale.work_folder import work_folder
 from errors import InputError
-from models.base import Network
+from models.base import Network, SpaceTimeNetwork
 
 # Suffixes of files that are not written here: nobody names a folder of frames so.
 NO_FOLDERS = UNREAD_SUFFIXES | {".m4a", ".mp3", ".wav", ".zip", *JPEG_2000_SUFFIXES}
@@ -51,20 +52,33 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
         raise InputError("--size and --scale both set the output size: give one of them")
     requested = targets.needed_scale(request, lr)
     path = request.weight or released_for(requested, space_time=True if intermediate else None, lossy=lossy)
-    network = load_network(path)
+    network = load_network(path, key_networks=False)
     if intermediate and not network.space_time:
         raise InputError(
             f"'{path}' holds {network.config.name.upper()} weights, which make no intermediate frames: leave --fps and "
             "--times out, or use STNO weights"
         )
-    for key in ("spacing", "temporal_filter"):
+    for key in ("spacing", "temporal_filter", "key_weights"):
         if getattr(request, key) is not None:
             set_setting(network, key, getattr(request, key), path)
+    open_key_networks_(network, path, requested, lossy and not request.weight)
     if not (request.weight or network.space_time or requested in (None, network.config.scale)):
         say(
             f"no weights for x{requested:.3g}: frames are restored at x{network.config.scale} with '{path.name}' and resized"
         )
     return network, path
+
+
+def open_key_networks_(network: Network, path: Path, scale: float | None, lossy: bool) -> None:
+    """Load the networks that restore the key frames of a space-time network, and say which one does at this scale."""
+    if not isinstance(network, SpaceTimeNetwork) or not network.key_weights:
+        return
+    if lossy:
+        network.key_weights = [for_lossy(name) for name in network.key_weights]
+    load_key_networks_(network, path)
+    for name, each in zip(network.key_weights, network.key_networks, strict=True):
+        if each.config.scale == (scale or DEFAULT_SCALE) and network.temporal_filter != "none":
+            say(f"the frames of the source are restored with '{name}', new frames with '{path.name}'")
 
 
 def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
@@ -274,7 +288,7 @@ def make_job(
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))
         raise InputError(f"'{out}': cannot write {suffix} here: expected a folder, or a file as {known}")
     size, network_size = targets.sizes(network, weights, clip, request)
-    settings = {
+    settings: dict[str, Any] = {
         "weights": sha256(weights),
         "padding": request.padding or network.padding,
         "spacing": network.spacing,
@@ -283,6 +297,8 @@ def make_job(
         "ensemble": request.ensemble,
         "cuts": list(cuts),
     }
+    if network.key_weights:
+        settings["key_weights"] = [sha256(weights.parent / name) for name in network.key_weights]
     job = (SceneJob if isinstance(clip, SceneClip) else ClipJob)(
         clip=clip,
         out=out,

@@ -37,7 +37,7 @@ def test_spacing_of_released_weights(tmp_path: Path) -> None:
     for name, network in (("a", small_mtdo()), ("b", small_mtdo(spacing=2)), ("c", small_stno())):
         save_weights(tmp_path / f"{name}.safetensors", network)
     parts = [(tmp_path / "a.safetensors", 0.5), (tmp_path / "b.safetensors", 0.5)]
-    with pytest.raises(InputError, match="differ in spacing, padding or temporal filter"):
+    with pytest.raises(InputError, match="differ in spacing, padding, temporal filter or key weights"):
         release(tmp_path / "out.safetensors", parts)
     release(tmp_path / "out.safetensors", parts, settings={"spacing": "auto", "temporal_filter": "clean"})
     stored = {"spacing": "auto", "padding": "reflect", "temporal_filter": "clean"}

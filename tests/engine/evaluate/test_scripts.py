@@ -74,9 +74,9 @@ def test_sweep_loads_weights_once_and_opens_clips_once_per_scale(
 ) -> None:
     calls: list[str] = []
 
-    def load(path: Path, really=scripts.load_network):
+    def load(path: Path, really=scripts.load_network, **options):
         calls.append("load")
-        return really(path)
+        return really(path, **options)
 
     def opened(config, part: str) -> Layout:
         calls.append(f"open x{config.scale:g}")
