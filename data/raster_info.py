@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from errors import InputError
 SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
 EXACT = 2**53  # integers up to this are exact in float64
 MOST_CLASSES = 64  # colours of a georeferenced palette; one with more is a picture
+# Names of layers of classes and flags: Sentinel-2's SCL, Landsat's QA_PIXEL and BQA, Fmask, PlanetScope's udm2, land cover.
+CATEGORICAL = re.compile(
+    r"(?:^|[_.-])(?:SCL|QA_\w+|BQA|Fmask\d?|udm2?|land_?cover|lulc|cloud_?mask)(?:[_.-]|$)", re.IGNORECASE
+)
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
 
 
@@ -25,7 +30,8 @@ class RasterInfo:
 
     bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
     palette: (entries, 4) RGBA of the only band, which is then read as three bands.   inverted: 0 is white.
-    classes: colours of class numbers, which must not be interpolated.   premultiplied: stored colours are multiplied by alpha.
+    categorical: the values are classes or flags, which must not be interpolated.   colormap: their colours.
+    premultiplied: stored colours are multiplied by alpha.
     """
 
     size: tuple[int, int]
@@ -47,7 +53,8 @@ class RasterInfo:
     cog: bool = False
     place: dict[str, Any] = field(default_factory=dict)  # crs, transform, gcps, rpcs
     palette: np.ndarray | None = None
-    classes: dict[int, tuple[int, ...]] | None = None
+    categorical: bool = False
+    colormap: dict[int, tuple[int, ...]] | None = None
     inverted: bool = False
     premultiplied: bool = False
     opacity: int | None = None  # the band with alpha, also if the result has none
@@ -66,7 +73,7 @@ class RasterInfo:
         described = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
-        return simple and not missing and not described and self.classes is None
+        return simple and not missing and not described and not self.categorical
 
 
 def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
@@ -75,8 +82,8 @@ def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterIn
 
     _check_values(file, path)
     place, palette = _place(file, path), _palette(file, path)
-    classes = file.colormap(1) if palette is not None and choice is None and _are_classes(file, place) else None
-    if palette is not None and classes is None:
+    categorical = choice is None and _is_categorical(file, place, path, palette is not None)
+    if palette is not None and not categorical:
         return _colours_of_palette(file, choice, palette, path)
     dtype, alpha = np.dtype(file.dtypes[0]), _alpha_band(file)
     if choice is not None and max(choice) > file.count:
@@ -109,7 +116,8 @@ def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterIn
         overviews=tuple(file.overviews(bands[0])),
         cog=structure.get("LAYOUT") == "COG",
         place=place,
-        classes=classes,
+        categorical=categorical,
+        colormap=file.colormap(1) if palette is not None else None,
         inverted=file.driver == "GTiff" and tiff.describe(path).kind == "MINISWHITE",
         premultiplied=dtype.kind == "u"
         and opacity is not None
@@ -173,11 +181,27 @@ def _palette(file: Any, path: Path) -> np.ndarray | None:
     return table
 
 
-def _are_classes(file: Any, place: dict[str, Any]) -> bool:
-    """Whether a palette holds classes (land cover) and not the colours of a picture: the file is georeferenced and uses few."""
+def _is_categorical(file: Any, place: dict[str, Any], path: Path, has_palette: bool) -> bool:
+    """Whether the values are classes or flags (land cover, quality bits): by the name, by a table of classes next to the file, or
+    by a palette of few colours in a georeferenced file.
+    """
+    if np.dtype(file.dtypes[0]).kind == "f":
+        return False
+    if CATEGORICAL.search(path.stem) or _has_class_table(path):
+        return True
     georeferenced = any(place.get(key) is not None for key in ("transform", "gcps", "rpcs", "crs"))
+    if not (has_palette and georeferenced):
+        return False
     sample = file.read(1, out_shape=(min(file.height, 1024), min(file.width, 1024)))
-    return georeferenced and len(np.unique(sample)) <= MOST_CLASSES
+    return len(np.unique(sample)) <= MOST_CLASSES
+
+
+def _has_class_table(path: Path) -> bool:
+    """Whether a value attribute table (Esri's .vat.dbf) or names of categories in `.aux.xml` are next to the file."""
+    if path.with_name(path.name + ".vat.dbf").is_file():
+        return True
+    sidecar = path.with_name(path.name + ".aux.xml")
+    return sidecar.is_file() and b"<CategoryNames>" in sidecar.read_bytes()
 
 
 def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> RasterInfo:

@@ -51,7 +51,11 @@ class RasterWriter:
                 self._flush_mask(final=True)
             if self.info.overviews and not self.info.cog:
                 with rasterio.open(self.path, "r+") as file:
-                    how = rasterio.enums.Resampling.nearest if self.info.classes else rasterio.enums.Resampling.average
+                    how = (
+                        rasterio.enums.Resampling.nearest
+                        if self.info.categorical
+                        else rasterio.enums.Resampling.average
+                    )
                     file.build_overviews(list(self.info.overviews), how)
             if self.info.cog:
                 self._as_cog()
@@ -99,7 +103,7 @@ class RasterWriter:
 
         info, (height, width) = self.info, self.size
         rgb = self._colours()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-        photometric = "RGB" if rgb else "PALETTE" if info.classes else "MINISWHITE" if info.inverted else "MINISBLACK"
+        photometric = "RGB" if rgb else "PALETTE" if info.colormap else "MINISWHITE" if info.inverted else "MINISBLACK"
         options: dict[str, Any] = {
             "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": info.dtype.name,
             "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if info.alpha == self.count else "NO",
@@ -123,8 +127,8 @@ class RasterWriter:
 
         info, file = self.info, self._file
         numbers = info.numbers[: len(info.bands)]
-        if info.classes:
-            file.write_colormap(1, info.classes)
+        if info.colormap:
+            file.write_colormap(1, info.colormap)
         elif ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()
         for space, tags in info.tags.items():
@@ -170,7 +174,7 @@ class RasterWriter:
         plain = self.path.with_suffix(".plain.tif")
         self.path.rename(plain)
         predictor = "NO" if self.info.bits else "YES"
-        options = {"OVERVIEW_RESAMPLING": "NEAREST"} if self.info.classes else {}
+        options = {"OVERVIEW_RESAMPLING": "NEAREST"} if self.info.categorical else {}
         copy(
             str(plain),
             str(self.path),

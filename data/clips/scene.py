@@ -82,10 +82,14 @@ class SceneClip(Clip):
             )
         if left := tiff.kinds_of_details(self.path):
             notes.append(f"'{self.path.name}': left out of the GeoTIFF: {', '.join(left)}")
-        if self.info.classes:
+        if self.info.categorical:
             notes.append(
-                f"'{self.path.name}': the numbers of its palette are taken for classes and enlarged by nearest neighbour (to restore "
-                "it as a picture, convert it with gdal_translate -expand rgb)"
+                f"'{self.path.name}': its values are taken for classes or flags and enlarged by nearest neighbour "
+                + (
+                    "(as a picture: gdal_translate -expand rgb)"
+                    if self.info.colormap
+                    else "(measured values: rename it)"
+                )
             )
         if self.info.palette is not None:
             notes.append(f"'{self.path.name}': its palette is converted to RGB")
@@ -94,7 +98,7 @@ class SceneClip(Clip):
     @property
     def stretched(self) -> str | None:
         """A message if the scene was stretched by default, else None."""
-        if self.bands.limits or self.bands.percentiles or self._range_of_type or self.info.classes:
+        if self.bands.limits or self.bands.percentiles or self._range_of_type or self.info.categorical:
             return None
         low, high = sorted(self.limits, key=np.max)
         return (
@@ -193,7 +197,7 @@ def join_series(scenes: Sequence[SceneClip], failed: Callable[[Path, InputError]
     series: dict[tuple, list[SceneClip]] = {}
     for scene in scenes:
         info = scene.info
-        kind = (info.size, info.dtype.name, len(info.bands), str(info.place.get("crs")), bool(info.classes))
+        kind = (info.size, info.dtype.name, len(info.bands), str(info.place.get("crs")), info.categorical)
         series.setdefault(kind, []).append(scene)
     for group in series.values():
         limits = None

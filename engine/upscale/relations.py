@@ -14,7 +14,7 @@ from data.media import probe, read_geo
 from data.scenes import unlike
 from errors import InputError
 
-MOST_BANDS = 14  # files of one scene
+MOST_BANDS = 24  # files of one scene
 PAIRS = 16  # pairs of neighbours that are compared
 
 
@@ -25,6 +25,8 @@ def series_in(pictures: Sequence[Path]) -> list[list[Path]]:
     the last one counts again from the start and the content changes there; times of day do not. InputError if other pictures
     are next to a series.
     """
+    if _bands_of_one_scene(pictures):
+        return []
     letters = _grouped(pictures, lambda stem: re.sub(r"\d+", "#", stem.lower()))
     if len(letters) > 1:
         numbered = [group for group in letters if len(group) > 1 and _regular([path.stem for path in group])]
@@ -79,14 +81,14 @@ def unrelated(pictures: Sequence[Path], joined: bool) -> str:
     """
     if len(pictures) < 2:
         return ""
+    if not joined and _bands_of_one_scene(pictures):
+        return "they are the bands of one scene"
     sizes = Counter(info.size for path in pictures if (info := _header(path)))
     numbers = frame_numbers([path.stem for path in pictures])
     if len(sizes) > 1 and (not numbers or 2 * max(sizes.values()) <= len(pictures)):
         return f"they have {len(sizes)} sizes"
     if len(sizes) != 1 or joined:
         return ""
-    if _bands_of_one_scene(pictures):
-        return "they are the bands of one scene"
     if _several_places(pictures, next(iter(sizes))):
         return "they show different places"
     if (not numbers or _has_gaps(numbers)) and nothing_in_common(pictures):
@@ -96,9 +98,12 @@ def unrelated(pictures: Sequence[Path], joined: bool) -> str:
 
 def _bands_of_one_scene(pictures: Sequence[Path]) -> bool:
     """Whether the names of TIFF files differ only in the band, as Sentinel-2 (_B04_10m) and Landsat (_SR_B4) name them."""
-    names = [re.fullmatch(r"(|.*_)(?:SR_)?(B\d{1,2}A?)((?:_.*)?\.[Tt][Ii][Ff]+)", path.name) for path in pictures]
-    found = [(match[1], match[3]) for match in names if match]
-    return len(found) == len(pictures) <= MOST_BANDS and len(set(found)) == 1
+    names = [re.fullmatch(r"(|.*?_)(?:SR_|ST_)?B\d{1,2}A?((?:_.*)?\.[Tt][Ii][Ff]+)", path.name) for path in pictures]
+    found = {match.groups() for match in names if match}
+    if len(found) != 1 or sum(map(bool, names)) < 2 or len(pictures) > MOST_BANDS:
+        return False
+    prefix, _ = found.pop()  # other layers of the scene have the same beginning: ..._QA_PIXEL.TIF
+    return all(match or (prefix and path.name.startswith(prefix)) for match, path in zip(names, pictures, strict=True))
 
 
 def _several_places(pictures: Sequence[Path], size: tuple[int, int]) -> bool:

@@ -127,7 +127,7 @@ class SceneJob(ClipJob):
         index, group = divmod(number, len(self.scene.groups))
         positions, span = self.scene.groups[group], self.rows[index]
         values, measured = self.scene.group(positions, slice(span.start, span.stop), slice(0, self.clip.size[1]))
-        if self.scene.info.classes:
+        if self.scene.info.categorical:
             measured = np.zeros_like(measured)  # the numbers come from the source by nearest neighbour
         height = span.out_stop - span.out_start
         canvas = np.zeros((len(positions), height, self.size[1]), np.float32)
@@ -240,7 +240,7 @@ class SceneJob(ClipJob):
     def _with_holes(self, strip: np.ndarray, positions: tuple[int, ...], first: int, last: int) -> np.ndarray:
         info = self.scene.info
         values, valid = self._nearest([info.bands[k] for k in positions], first, last)
-        if info.classes:
+        if info.categorical:
             return values
         if valid is None:
             keep_apart(strip, [info.nodata[k] for k in positions], values)

@@ -118,7 +118,7 @@ def test_classes_are_enlarged_by_nearest_neighbour(tmp_path, scene_weight, capsy
         assert {number: out.colormap(1)[number][:3] for number in (10, 80)} == {10: (0, 100, 0), 80: (0, 0, 200)}
         if layout != "plain":
             assert set(np.unique(out.read(1, out_shape=(300, 280)))) <= {10, 80, 255}
-    assert "are taken for classes and enlarged by nearest neighbour" in capsys.readouterr().out
+    assert "are taken for classes or flags and enlarged by nearest neighbour" in capsys.readouterr().out
 
 
 def test_palette_of_a_picture_becomes_rgb(tmp_path, scene_weight, capsys):
@@ -178,3 +178,21 @@ def test_palette_restored_in_memory_is_reported(tmp_path, scene_weight, capsys, 
     monkeypatch.setattr("data.raster.available", lambda: False)
     make(source, scene_weight, out)
     assert "'in.tif': its palette is converted to RGB" in capsys.readouterr().out
+
+
+CATEGORIES = "<PAMDataset><PAMRasterBand band='1'><CategoryNames><Category>sea</Category></CategoryNames></PAMRasterBand></PAMDataset>"
+
+
+@pytest.mark.parametrize(
+    "name", ["T32_SCL_20m.tif", "LC08_QA_PIXEL.TIF", "x_udm2.tif", "land_cover.tif", "in.tif", "scale.tif"]
+)
+def test_layers_of_classes_and_flags_are_not_interpolated(tmp_path, scene_weight, capsys, name):
+    """Known by their names, or by names of categories in `.aux.xml`."""
+    data = np.where(picture(2) > 0.5, 21824, 1).astype(np.uint16)
+    source = write(tmp_path / name, data, nodata=1)
+    if name == "in.tif":
+        (tmp_path / "in.tif.aux.xml").write_text(CATEGORIES)
+    with rasterio.open(make(source, scene_weight, "out_large.tif")) as out:
+        exact = np.array_equal(out.read(), np.kron(data, np.ones((1, 2, 2), np.uint16)))
+        assert out.nodata == 1 and exact == (name != "scale.tif")
+    assert ("classes or flags" in capsys.readouterr().out) == (name != "scale.tif")

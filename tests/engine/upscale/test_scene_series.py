@@ -65,6 +65,22 @@ def test_bands_of_one_scene_are_not_a_series(tmp_path, scene_weight, capsys, pat
     assert "they are the bands of one scene" in capsys.readouterr().out
 
 
+def test_landsat_folder(tmp_path, scene_weight):
+    """Bands, a band of another size, a thermal band and quality flags: each separately, the flags by nearest neighbour."""
+    (tmp_path / "in").mkdir()
+    for name in ("SR_B2", "SR_B3", "ST_B10", "SR_B8"):
+        data = (picture(1, 80 if name == "SR_B8" else 40) * 1000 + 100).astype(np.uint16)
+        write(tmp_path / "in" / f"LC08_T1_{name}.TIF", data, nodata=0)
+    flags = np.where(picture(1) > 0.5, 21824, 1).astype(np.uint16)
+    write(tmp_path / "in" / "LC08_T1_QA_PIXEL.TIF", flags)
+    upscale(Request(tmp_path / "in", tmp_path / "out", scene_weight, precision="fp32"))
+    assert len(list((tmp_path / "out").iterdir())) == 5
+    with rasterio.open(tmp_path / "out" / "LC08_T1_QA_PIXEL.TIF") as out:
+        assert np.array_equal(out.read(1), np.kron(flags[0], np.ones((2, 2), np.uint16)))
+    with rasterio.open(tmp_path / "out" / "LC08_T1_SR_B8.TIF") as out:
+        assert out.shape == (160, 112)
+
+
 def test_folder_of_jpeg_2000(tmp_path, scene_weight):
     (tmp_path / "in").mkdir()
     for band in (2, 3):
