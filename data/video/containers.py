@@ -61,7 +61,7 @@ CONTAINERS = {
         flags=("default", "forced", "dub", "comment", *IMPAIRED),
     ),
     ".mov": Container(
-        "mov", ("h264", "h265", "ffv1"), "h265", frozenset((*ISO_SOUND, *PCM, "pcm_s16be", "pcm_s24be")), "aac",
+        "mov", ("h264", "h265"), "h265", frozenset((*ISO_SOUND, *PCM, "pcm_s16be", "pcm_s24be")), "aac",
         "pcm_s24le", frozenset(("mov_text",)), "mov_text",
     ),
     ".mkv": Container(

@@ -12,6 +12,7 @@ import torch
 
 from data.video import hdr
 from data.video.colour import FINE, FULL, MATRICES, STUDIO, UNKNOWN, Colour, usual_matrix
+from data.video.containers import Container
 from data.video.file import VideoFile
 from data.video.hdr import Light
 from errors import InputError
@@ -66,6 +67,10 @@ class Encoding:
             self, colour=info.colour, matrix=matrix, full_range=info.full_range and info.is_yuv, light=info.light,
             aspect=info.sample_aspect,
         )  # fmt: skip
+
+    def needs_display_size(self, container: Container) -> bool:
+        """Whether the pixel shape is stored by `display_size`: in Matroska and WebM with codecs that do not store it."""
+        return self.aspect != 1 and self.codec not in PARAMS and container.tick is not None
 
     @property
     def exact(self) -> bool:

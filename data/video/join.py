@@ -18,7 +18,7 @@ import av
 import numpy as np
 
 from data.files import replacing
-from data.video import metadata
+from data.video import display_size, metadata
 from data.video.containers import Container, Timing, container_of
 from data.video.encoding import Encoding
 from data.video.file import VideoFile
@@ -134,6 +134,8 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
         timing = replace(timing, stamps=[stamp + late for stamp in timing.stamps])
     with replacing(out) as temporary, _guarded(out, encoding):
         options = dict(EXACT)
+        if shaped := encoding.needs_display_size(container):
+            options |= display_size.OPTIONS
         carried = None
         with open_input(pieces[0]) as first, open_source(source) as original:
             if container.format == "mov" and _has_apple_tags(original):
@@ -145,6 +147,8 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 change = _bitstream(container, encoding.codec, template, stream)
                 _tag(stream, container, encoding.codec)
                 stream.codec_context.framerate = timing.fps
+                if encoding.aspect != 1:
+                    stream.codec_context.sample_aspect_ratio = encoding.aspect
                 if source and original:
                     metadata.copy_tags(original, file, container.format)
                     metadata.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
@@ -157,6 +161,8 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 _copy_packets(file, stream, pieces, timing, carried, change, iso)
             if carried:
                 carried.close()
+        if shaped:
+            display_size.set_pixel_shape(temporary, (template.height, template.width), encoding.aspect)
 
 
 class open_source:

@@ -97,10 +97,8 @@ def cut_to_range(clip: Clip, request: Request) -> Clip:
     times = [time - clip.times[0] for time in clip.times] if clip.fps else [float(k / fps) for k in range(len(clip))]
     wanted = [k for k, time in enumerate(times) if time >= begin - 1e-6 and (end is None or time < end - 1e-6)]
     if not wanted:
-        raise InputError(
-            f"clip '{clip.name}': no frame begins between --from {begin:g} and --to {'its end' if end is None else f'{end:g}'} "
-            f"s; it is {times[-1]:.2f} s long"
-        )
+        part = f"after --from {begin:g} s" if end is None else f"between --from {begin:g} s and --to {end:g} s"
+        raise InputError(f"clip '{clip.name}': no frame begins {part}; the last one begins at {times[-1]:.2f} s")
     return SubClip(clip, wanted)
 
 

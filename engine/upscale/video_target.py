@@ -39,6 +39,6 @@ class VideoTarget:
         lost = [*light.dynamic]
         if (light.mastering or light.content) and codec not in PARAMS:
             lost.append("the HDR mastering display and light level")
-        if self.encoding.aspect != 1 and codec == "vp9" and container_of(self.path).tick:  # Matroska, .webm
+        if self.encoding.aspect != 1 and codec not in PARAMS and container_of(self.path).constant:  # AVI
             lost.append(f"the pixel shape {self.encoding.aspect.numerator}:{self.encoding.aspect.denominator}")
         return (*self.source.plan.notes, *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []))

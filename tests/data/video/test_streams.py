@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from data.video import VideoFile, join, track_plan
+from data.video.containers import CONTAINERS, timing
 from data.video.encoding import Encoding
 from engine.upscale.video_target import VideoTarget
 from tests.data.video.make import pictures, video
@@ -175,11 +176,26 @@ def test_cover_pictures_are_kept_or_named(tmp_path, origin, result):
     assert any("cover picture" in note for note in notes) is (not covers(out))
 
 
-def test_pixel_shape_that_vp9_does_not_support_is_named(tmp_path):
-    shape = Encoding("vp9", aspect=Fraction(16, 15))
-    source = VideoFile(video(tmp_path / "a.mkv", TIMES[:3]))
-    notes = [VideoTarget(tmp_path / f"a{suffix}", shape, join.Source(source)).notes for suffix in (".webm", ".mp4")]
-    assert notes == [("left out (vp9 cannot carry it): the pixel shape 16:15",), ()]
+SHAPES = [(suffix, codec) for suffix, container in CONTAINERS.items() for codec in container.codecs]
+
+
+@pytest.mark.parametrize(("suffix", "codec"), SHAPES)
+def test_pixel_shape_is_kept_or_named(tmp_path, suffix, codec):
+    """The header that stores it remains valid for a second reader: all frames, tracks and languages."""
+    path = video(tmp_path / "in.mkv", TIMES, sound=["aac", "aac"], languages=["deu", "jpn"])
+    source, out = VideoFile(path), tmp_path / f"out{suffix}"
+    encoding = Encoding(codec, aspect=Fraction(16, 15), b_frames=suffix != ".avi")
+    origin = join.Source(source, track_plan.plan(path, source.info.stream, out, source.start))
+    join.rehearse(out, encoding, (64, 96), origin)
+    join.write_piece(tmp_path / "0.mkv", pictures(15, size=(64, 96)), encoding, Fraction(25))
+    join.join(out, [tmp_path / "0.mkv"], encoding, timing(out, source.times, 0.04, Fraction(25)), origin)
+    found = media_info(out)
+    assert len(found.times) == 15 and found.size == (64, 96)
+    assert [track[2] for track in found.streams[1:3]] == ([""] * 2 if suffix == ".avi" else ["deu", "jpn"])
+    lost = (f"left out ({codec} cannot carry it): the pixel shape 16:15",)
+    is_lost = suffix == ".avi" and codec != "h264"
+    assert (found.aspect == pytest.approx(16 / 15, abs=1e-3)) is not is_lost
+    assert VideoTarget(out, encoding, join.Source(source)).notes == (lost if is_lost else ())
 
 
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv", ".webm", ".avi"])

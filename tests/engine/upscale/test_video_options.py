@@ -101,7 +101,7 @@ def test_time_range_preview_and_another_speed(weights, tmp_path, capsys):
     found = media_info(tmp_path / "part.mp4")
     assert found.from_first == pytest.approx([k / 25 for k in range(5)], abs=1e-3)
     assert [stream[0] for stream in found.streams] == ["video", "audio"]
-    with pytest.raises(InputError, match="no frame begins between --from 9"):
+    with pytest.raises(InputError, match="no frame begins after --from 9"):
         make(source, tmp_path / "no.mp4", weights["mtdo"], begin=9.0)
     assert make(source, tmp_path / "look.mp4", weights["mtdo"], preview_seconds=0.2) == [tmp_path / "look_preview.mp4"]
     assert len(media_info(tmp_path / "look_preview.mp4").times) == 5
