@@ -35,10 +35,17 @@ class VideoTarget:
         """Notes on tracks of the source that are converted or dropped."""
         if self.source is None:
             return ()
-        light, codec = self.source.video.info.light, self.encoding.codec
-        lost = [*light.dynamic]
+        info, codec = self.source.video.info, self.encoding.codec
+        light, lost = info.light, [*info.light.dynamic]
         if (light.mastering or light.content) and codec not in PARAMS:
             lost.append("the HDR mastering display and light level")
         if self.encoding.aspect != 1 and codec not in PARAMS and container_of(self.path).constant:  # AVI
             lost.append(f"the pixel shape {self.encoding.aspect.numerator}:{self.encoding.aspect.denominator}")
-        return (*self.source.plan.notes, *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []))
+        notes = (
+            [f"{info.bits} bits of each value become {self.encoding.depth}"] if info.bits > self.encoding.depth else []
+        )
+        return (
+            *self.source.plan.notes,
+            *notes,
+            *([f"left out ({codec} cannot carry it): {', '.join(lost)}"] if lost else []),
+        )

@@ -198,6 +198,15 @@ def test_pixel_shape_is_kept_or_named(tmp_path, suffix, codec):
     assert VideoTarget(out, encoding, join.Source(source)).notes == (lost if is_lost else ())
 
 
+@pytest.mark.parametrize(
+    ("pixels", "bits", "expected"), [("yuv444p12le", 10, 12), ("yuv444p12le", 8, 12), ("yuv420p", 8, 0)]
+)
+def test_depth_that_is_lost_is_named(tmp_path, pixels, bits, expected):
+    source = VideoFile(video(tmp_path / "a.mkv", TIMES[:2], codec="ffv1", pixels=pixels, options={"strict": "-2"}))
+    notes = VideoTarget(tmp_path / "a.mp4", Encoding("h265", bits=bits), join.Source(source)).notes
+    assert notes == ((f"{expected} bits of each value become {bits}",) if expected else ())
+
+
 @pytest.mark.parametrize("result", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
 def test_every_flag_of_sound_is_kept_or_named(tmp_path, result):
     plain = video(tmp_path / "plain.mkv", TIMES, sound=["aac"] * 6)
