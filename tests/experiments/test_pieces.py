@@ -59,7 +59,8 @@ def run_pieces(monkeypatch, tmp_path: Path, name: str) -> int:
                 (runs / "tiny" / file.name).write_bytes(file.read_bytes())
         arguments = ["piece.py", "--config", str(config), "--minutes", "8", "--out", str(out), f"runs={runs}"]
         monkeypatch.setattr(sys, "argv", arguments)
-        monkeypatch.setattr(piece, "START", time.monotonic())  # not the time of the import: other tests may take minutes
+        # not the time of the import: other tests may take minutes
+        monkeypatch.setattr(piece, "START", time.monotonic())
         piece.main()
         if (out / "weights.safetensors").is_file():
             return number
