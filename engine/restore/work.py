@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 import torch
@@ -85,9 +85,9 @@ def chunk_work(
     outputs = range(starts[frames[0]], starts[frames[-1] + 1])
     if filter_form == "none":
         return Work(chunks(clip, frames, options.chunk, options.context, per_gap), start, len(outputs))
-    temporal = TemporalFilter(
-        filter_form, starts[-1], clip.size, clock, intermediate=INTERMEDIATE if restored_keys else 1.0
-    )
+    most = max((after - before - 1 for before, after in pairwise(starts)), default=0)  # intermediate frames in a gap
+    weight = min(1.0, INTERMEDIATE * most) if restored_keys else 1.0
+    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock, intermediate=weight)
     needed = temporal.needed(outputs)
     keys = key_frames(needed, starts)
     jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
