@@ -228,8 +228,10 @@ def space_time(
 
     def restored(alone: bool) -> Iterator[Tensor]:
         found, network.key_networks = network.key_networks, [] if alone else network.key_networks
-        yield from restore(network, keys, device=cpu, times=[0.5], size=gt.size, options=table.options)
-        network.key_networks = found
+        try:
+            yield from restore(network, keys, device=cpu, times=[0.5], size=gt.size, options=table.options)
+        finally:
+            network.key_networks = found
 
     def interpolated(key_network: Network) -> Iterator[Tensor]:
         lows = ArrayClip(clip.name, [low(index).permute(1, 2, 0).numpy() for index in range(last + 1)])

@@ -143,8 +143,8 @@ def load_key_networks_(network: Network, path: Path) -> None:
         file = path.parent / name
         if not file.is_file():
             raise InputError(
-                f"'{path}' restores key frames with '{name}', which is not in its folder: copy it there, or make weights "
-                f"without it (python -m engine.release OUT '{path}' --key-weights none)"
+                f"'{path}' restores key frames with '{name}', which is not in its folder: copy it there, or use none (--key-weights "
+                "none, data.key_weights=[])"
             )
         key = load_network(file, key_networks=False)
         if not isinstance(key, WindowNetwork):

@@ -80,7 +80,7 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
                 f"--teacher '{teacher.name}': {error}; expected a weights file or MODULE:FUNCTION"
             ) from None
         return lambda pair, index: restored(pair.lr.frame(index))
-    network = load_network(Path(teacher.name))
+    network = load_network(Path(teacher.name), key_networks=False)
     if network.space_time or network.config.scale != config.scale:
         scale = "any" if network.space_time else network.config.scale
         raise InputError(

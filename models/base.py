@@ -7,6 +7,7 @@ gets all other information from the methods below. docs/architecture.md shows ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -25,6 +26,7 @@ LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000  # frames
 # How to restore a clip: attributes of networks, keys of a config's `data`, stored in the weights' header next to the config
 WINDOW_SETTINGS = ("spacing", "padding")  # of window networks only
+MOST_KEY_WEIGHTS = 8
 SPACE_TIME_SETTINGS = ("key_weights",)  # of space-time networks only
 RESTORE_SETTINGS = (*WINDOW_SETTINGS, *SPACE_TIME_SETTINGS, "temporal_filter")
 
@@ -35,16 +37,19 @@ def check_setting(key: str, value: Any) -> None:
         raise InputError(f"'spacing' is {value!r}, expected an integer from 1 to {LARGEST_SPACING}, or auto")
     if key == "padding" and value not in PADDINGS:
         raise InputError(f"'padding' is {value!r}, expected one of {', '.join(PADDINGS)}")
-    if key == "key_weights" and not (isinstance(value, list | tuple) and all(map(_is_file_name, value))):
-        raise InputError(
-            f"'key_weights' is {value!r}, expected names of .safetensors files in the folder of the weights"
-        )
+    if key == "key_weights":
+        names = value if isinstance(value, list | tuple) and all(map(_is_file_name, value)) else None
+        if names is None or len(names) > MOST_KEY_WEIGHTS or len(set(names)) < len(names):
+            raise InputError(
+                f"'key_weights' is {str(value)[:80]!r}, expected at most {MOST_KEY_WEIGHTS} different names of .safetensors files in "
+                "the folder of the weights"
+            )
     if key == "temporal_filter" and value not in TEMPORAL_FILTERS:
         raise InputError(f"'temporal_filter' is {value!r}, expected one of {', '.join(TEMPORAL_FILTERS)}")
 
 
 def _is_file_name(name: object) -> bool:
-    return isinstance(name, str) and name.endswith(".safetensors") and not {"/", "\\"} & set(name)
+    return isinstance(name, str) and bool(re.fullmatch(r"\w[\w .+-]{0,120}\.safetensors", name, re.ASCII))
 
 
 class NetworkConfig:
@@ -237,8 +242,18 @@ class SpaceTimeNetwork(Network):
 
     config: SpaceTimeConfig
     key_weights: Sequence[str] = ()
-    key_networks: Sequence[WindowNetwork] = ()  # those of `key_weights`, loaded
+    key_networks: Sequence[WindowNetwork] = ()  # those of `key_weights`, after `engine.checkpoint.load_key_networks_`
     has_operator: ClassVar[bool] = False  # it makes intermediate LR frames and flows, which further loss terms use
+
+    def set_restore_settings(self, values: Mapping[str, Any]) -> None:
+        before = list(self.key_weights)
+        super().set_restore_settings(values)
+        if list(self.key_weights) != before:
+            self.key_networks = ()
+
+    def key_network(self, size: tuple[int, int], out: tuple[int, int]) -> WindowNetwork | None:
+        """The network that restores key frames of `size` = (h, w) for outputs of `out` = (H, W), if there is one."""
+        return next((each for each in self.key_networks if each.output_size(size) == tuple(out)), None)
 
     def forward(
         self,

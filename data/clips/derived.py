@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +43,9 @@ class ArrayClip(Clip):
 
     def array(self, index: int) -> np.ndarray:
         return self.frames[self.check_index(index)]
+
+    def __deepcopy__(self, memo: object) -> ArrayClip:
+        return copy(self)  # nobody writes to the frames
 
     def source(self, index: int) -> str:
         return f"{self.name} frame {self.frame_names[index]}"

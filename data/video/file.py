@@ -16,6 +16,7 @@ from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import av
@@ -82,6 +83,8 @@ class VideoFile:
         self._left: list[Any] = []  # the parent's container after a fork: freeing it would wait for missing threads
         self._decoder: Iterator[Any] | None = None
         self._next = 0
+        # Several threads may read. In a child process the lock is replaced, because it may be held at the time of the fork.
+        self._reading = (os.getpid(), RLock())
         self._threads = min(THREADS, os.cpu_count() or 1)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
         self._raw: OrderedDict[int, Any] = OrderedDict()
@@ -101,6 +104,7 @@ class VideoFile:
     def __getstate__(self) -> dict[str, Any]:
         empty: dict[str, Any] = {
             "_handle": None,
+            "_reading": None,
             "_decoder": None,
             "_left": [],
             "_kept": OrderedDict(),
@@ -108,16 +112,23 @@ class VideoFile:
         }
         return {**self.__dict__, **empty}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reading = (os.getpid(), RLock())
+
     def array(self, index: int) -> np.ndarray:
         """(H, W, C) uint8 or uint16, RGB or grey, upright. InputError where the frame cannot be decoded."""
-        if index in self._kept:
-            self._kept.move_to_end(index)
-            return self._kept[index]
-        with naming(self.path):
-            frame = self._progressive(index) if self.deinterlace else self._find(index)
-            array = self._to_array(frame)
-        _remember(self._kept, index, array, KEPT_FRAMES)
-        return array
+        if self._reading[0] != os.getpid():
+            self._reading = (os.getpid(), RLock())
+        with self._reading[1]:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+            with naming(self.path):
+                frame = self._progressive(index) if self.deinterlace else self._find(index)
+                array = self._to_array(frame)
+            _remember(self._kept, index, array, KEPT_FRAMES)
+            return array
 
     @property
     def last_shown(self) -> float | None:

@@ -287,6 +287,7 @@ def describe(network: Network, config: Config, weights: Path | None) -> dict[str
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": provenance.commit(),
         "weights": {"path": str(weights), "sha256": sha256(weights)} if weights else {},
+        "key_weights": {name: sha256(weights.parent / name) for name in config.data.key_weights} if weights else {},
         "machine": provenance.machine(),
         "network": {
             "name": name,

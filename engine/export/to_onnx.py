@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=4.0, help="space-time networks: scale (default 4)")
     options = parser.parse_args()
     difference = export(
-        load_network(options.weight), options.out, tuple(options.size), keys=options.keys, times=tuple(options.times), scale=options.scale,
-        free=options.free,
+        load_network(options.weight, key_networks=False), options.out, tuple(options.size), keys=options.keys,
+        times=tuple(options.times), scale=options.scale, free=options.free,
     )  # fmt: skip
     print(f"{options.out}: onnxruntime differs from PyTorch by at most {difference:.1e}")

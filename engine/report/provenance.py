@@ -90,7 +90,9 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         "padding": config.data.padding,
         "spacing": f"{config.data.spacing} between the frames of a window" if config.data.spacing != 1 else None,
         "temporal filter": config.data.temporal_filter if config.data.temporal_filter != "none" else None,
-        "key frames": ", ".join(config.data.key_weights) if config.data.temporal_filter != "none" else None,
+        "key frames": f"by the one of {', '.join(config.data.key_weights)} that has the scale of the output"
+        if config.data.key_weights and config.data.temporal_filter != "none"
+        else None,
         "ensemble": "mean over eight rotated and mirrored versions" if measured.ensemble else None,
     }
     return {label: text for label, text in found.items() if text}

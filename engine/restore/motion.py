@@ -67,6 +67,7 @@ def dominant_motion(first: Image, second: Image, dense: Image) -> Image:
     """
     vectors = dense.reshape(-1, 2)
     common = np.median(vectors[:: max(1, len(vectors) // SAMPLES)], axis=0).astype(np.float32)
+    common = np.round(common * 32) / np.float32(32)  # the precision of cv2.remap in OpenCV 4
     moved = _moved(second, common)
     inside = (slice(MARGIN, -MARGIN),) * 2
     slopes = [cv2.Sobel(moved, cv2.CV_32F, *order, scale=1 / 8)[inside] for order in ((1, 0), (0, 1))]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,11 +86,18 @@ def restore(
     frames = range(len(clip)) if frames is None else frames
     filter_form, workers = temporal_filter or network.temporal_filter, 1
     if isinstance(network, SpaceTimeNetwork):
-        keys = partial(
-            restore, clip=clip, device=device, temporal_filter="none", options=options, note=note, clock=clock
-        )
-        key_network = next((each for each in network.key_networks if each.output_size(clip.size) == shape.out), None)
-        restored_keys = None if key_network is None else partial(keys, key_network)
+        key_network = network.key_network(clip.size, shape.out) if filter_form != "none" else None
+        common: dict[str, Any] = {"device": device, "note": note}
+        if key_network and not any(times):  # all frames are key frames
+            common |= {"temporal_filter": filter_form, "options": options, "clock": clock, "progress": progress}
+            yield from restore(key_network, clip, frames=frames, **common)
+            return
+        restored_keys = None
+        if key_network:
+            # another reader of the clip, and one worker: the pool would take threads from this network
+            common |= {"temporal_filter": "none", "options": replace(options, workers=1)}
+            clock_of_keys = clock.of_inputs() if clock else None
+            restored_keys = partial(restore, key_network, deepcopy(clip), clock=clock_of_keys, **common)
         work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network

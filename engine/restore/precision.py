@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from errors import InputError
-from models.base import Network
+from models.base import Network, SpaceTimeNetwork
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOSS = 0.02  # dB: largest loss of PSNR that `auto` accepts
@@ -88,5 +88,6 @@ def compile_parts_(network: Network) -> None:
     """Compile the slowest parts of the network in place. PyTorch stores compiled code in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "mtdo-stno" / "inductor"
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-    for part in network.parts_to_compile():
-        part.compile(dynamic=False)
+    for each in (network, *(network.key_networks if isinstance(network, SpaceTimeNetwork) else ())):
+        for part in each.parts_to_compile():
+            part.compile(dynamic=False)

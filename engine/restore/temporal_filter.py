@@ -4,7 +4,7 @@ A network restores each frame from its own window. Errors caused by noise and co
 they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 4 to t + 4:
 
     out_t = sum_k w_k * M_k(y_k) / sum_k w_k + share * U(x_t - sum_k w_k * M_k(x_k) / sum_k w_k)
-    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1
+    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1    (intermediate frames: times their `intermediate` weight)
 
 x: LR frames.   M_k: motion compensation from frame k to frame t (motion.py).   |.|^2: mean over the colours and 5x5 LR
 pixels.   U: bicubic upsampling. `share` of the LR frame's own detail is not averaged: "clean" keeps half of it, because noise
@@ -35,7 +35,7 @@ from engine.restore.jobs import ChunkJob, WindowJob
 from engine.restore.motion import motions
 from engine.restore.spacing import widest
 from engine.restore.timing import Clock
-from models.base import Network, WindowNetwork
+from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
 # Distances of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others.
 DISTANCES = (1, 2, 3, 4)
@@ -73,8 +73,11 @@ def reach(network: Network, form: str, context: int) -> int:
 
     context: key frames that space-time networks see on either side.
     """
-    seen = network.config.frames // 2 * widest(network.spacing) if isinstance(network, WindowNetwork) else context
-    return seen + (REACH if form != "none" else 0)
+    filtered = form != "none"
+    if isinstance(network, WindowNetwork):
+        return network.config.frames // 2 * widest(network.spacing) + REACH * filtered
+    keys = network.key_networks if filtered and isinstance(network, SpaceTimeNetwork) else ()
+    return max([context, *(reach(each, "none", 0) for each in keys)]) + REACH * filtered
 
 
 def key_positions(times_per_gap: Sequence[int]) -> list[int]:

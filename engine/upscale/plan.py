@@ -17,7 +17,7 @@ from engine.upscale import scene
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.scene import SceneJob
-from models.base import Network
+from models.base import Network, SpaceTimeNetwork
 
 
 def choose_settings(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
@@ -62,10 +62,15 @@ def measured(
         if name not in prepared:
             prepared[name] = precision.prepare(network, name)
         options = Options(precision=name, workers=workers)
-        restored = restore(
-            prepared[name], sample, device=device, temporal_filter="none", frames=frames, size=size, options=options
+        restored = list(
+            restore(
+                prepared[name], sample, device=device, temporal_filter="none", frames=frames, size=size, options=options
+            )
         )
-        return torch.stack(list(restored))
+        keys = network.key_network(sample.size, size) if isinstance(network, SpaceTimeNetwork) else None
+        if keys:
+            restored += restore(keys, sample, device=device, temporal_filter="none", frames=frames, options=options)
+        return torch.stack(restored)
 
     name, reason = precision.choose(restore_sample, device)
     say(reason)

@@ -22,7 +22,7 @@ from data.media import (
 from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000, is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
-from engine.checkpoint import DEFAULT_SCALE, for_lossy, load_key_networks_, load_network, released_for, set_setting
+from engine.checkpoint import for_lossy, load_key_networks_, load_network, released_for, set_setting
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
 from engine.upscale import comparison, targets
@@ -61,7 +61,7 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
     for key in ("spacing", "temporal_filter", "key_weights"):
         if getattr(request, key) is not None:
             set_setting(network, key, getattr(request, key), path)
-    open_key_networks_(network, path, requested, lossy and not request.weight)
+    open_key_networks_(network, path, lossy and not request.weight and request.key_weights is None)
     if not (request.weight or network.space_time or requested in (None, network.config.scale)):
         say(
             f"no weights for x{requested:.3g}: frames are restored at x{network.config.scale} with '{path.name}' and resized"
@@ -69,16 +69,22 @@ def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: boo
     return network, path
 
 
-def open_key_networks_(network: Network, path: Path, scale: float | None, lossy: bool) -> None:
-    """Load the networks that restore the key frames of a space-time network, and say which one does at this scale."""
-    if not isinstance(network, SpaceTimeNetwork) or not network.key_weights:
-        return
-    if lossy:
-        network.key_weights = [for_lossy(name) for name in network.key_weights]
-    load_key_networks_(network, path)
-    for name, each in zip(network.key_weights, network.key_networks, strict=True):
-        if each.config.scale == (scale or DEFAULT_SCALE) and network.temporal_filter != "none":
-            say(f"the frames of the source are restored with '{name}', new frames with '{path.name}'")
+def open_key_networks_(network: Network, path: Path, lossy: bool) -> None:
+    """Load the networks that restore the key frames of a space-time network. lossy: those for compressed sources."""
+    if isinstance(network, SpaceTimeNetwork) and network.key_weights:
+        if lossy:
+            network.set_restore_settings({"key_weights": [for_lossy(name) for name in network.key_weights]})
+        load_key_networks_(network, path)
+
+
+def key_weights_of(job: ClipJob, network: Network) -> str | None:
+    """The file of the network that restores the key frames of a job, if there is one."""
+    if not isinstance(network, SpaceTimeNetwork) or job.settings["temporal_filter"] == "none":
+        return None
+    used = network.key_network(job.clip.size, job.network_size)
+    return next(
+        (name for name, each in zip(network.key_weights, network.key_networks, strict=True) if each is used), None
+    )
 
 
 def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
@@ -297,8 +303,6 @@ def make_job(
         "ensemble": request.ensemble,
         "cuts": list(cuts),
     }
-    if network.key_weights:
-        settings["key_weights"] = [sha256(weights.parent / name) for name in network.key_weights]
     job = (SceneJob if isinstance(clip, SceneClip) else ClipJob)(
         clip=clip,
         out=out,
@@ -316,6 +320,8 @@ def make_job(
         # One frame of a scene is restored at a time, so that a filter over nine frames would take nine times as long.
         job.settings["temporal_filter"] = request.temporal_filter or "none"
         job.reach = reach(network, job.settings["temporal_filter"], request.context)
+    if name := key_weights_of(job, network):
+        job.settings["key_weights"] = sha256(weights.parent / name)
     return job
 
 

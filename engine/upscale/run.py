@@ -30,7 +30,7 @@ from engine.upscale.plan import choose_settings
 from engine.upscale.preview import preview
 from engine.upscale.progress import patient_exit, progress_bar, show_tile
 from engine.upscale.remarks import find_cuts, is_lossy, remarks, tell
-from engine.upscale.request import Request, complete, inputs, make_job, open_clips, open_network
+from engine.upscale.request import Request, complete, inputs, key_weights_of, make_job, open_clips, open_network
 from engine.upscale.scene import SceneJob
 from engine.upscale.trust import check_trust, write_trust
 from errors import InputError
@@ -73,6 +73,8 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
         with failures.of(clip.name):
             if not complete(out, request):
                 jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
+    if name := next(filter(None, (key_weights_of(job, network) for job in jobs)), None):
+        say(f"the frames of the source are restored with '{name}', new frames with '{weights.name}'")
     if jobs and pipe.is_pipe(request.out):
         choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)

@@ -8,6 +8,7 @@ input. A difference there shows that the network changed measured values instead
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
         numbers = [scene[0], scene[0]] if len(scene) == 1 and network.space_time else list(scene)
         clip = SubClip(job.clip, numbers)
         versions = [
-            _restored(TransformedClip(clip, orientation), orientation, job, network, request, device)
+            _restored(TransformedClip(deepcopy(clip), orientation), orientation, job, network, request, device)
             for orientation in range(TRANSFORMS)
         ]
         for _, frames in zip(scene, zip(*versions, strict=True), strict=False):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 import torch
-from torch import Tensor
 
+from data.clips import VideoClip
 from engine.checkpoint import load_network, save_weights
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter
+from engine.restore.temporal_filter import TemporalFilter
+from engine.restore.timing import Clock
 from errors import InputError
 from models.base import SpaceTimeNetwork
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -32,15 +36,51 @@ def opened(folder: Path) -> SpaceTimeNetwork:
     return network
 
 
-def test_key_frames_are_those_of_the_window_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("times", "weight"),
+    [((0.5,), 0.15), ((0.2, 0.5, 0.8), 0.45), (tuple(n / 9 for n in range(1, 9)), 1.0), ([[0.5], [], [0.3, 0.6]], 0.3)],
+)
+def test_key_frames_are_those_of_the_window_network(tmp_path: Path, times: Any, weight: float) -> None:
     network, clip = opened(tmp_path), moving_clip(frames=4, height=24, width=32)
-    keys = list(restore(network.key_networks[0], clip, temporal_filter="none"))
-    frames: list[Tensor] = list(restore(network, clip, temporal_filter="none"))
-    frames[::2] = keys
-    method = TemporalFilter("clean", len(frames), clip.size, intermediate=INTERMEDIATE)
-    method.keep((number, clip.frame(number // 2) if number % 2 == 0 else None) for number in range(len(frames)))
+    frames = list(restore(network, clip, times=times, temporal_filter="none"))
+    gaps = [
+        len(gap) if isinstance(gap, list) else len(times) for gap in (times if isinstance(times, list) else [0] * 3)
+    ]
+    starts = [0, *accumulate(1 + count for count in gaps)]
+    for start, frame in zip(starts, restore(network.key_networks[0], clip, temporal_filter="none"), strict=True):
+        frames[start] = frame
+    method = TemporalFilter("clean", len(frames), clip.size, intermediate=weight)
+    method.keep(
+        (number, clip.frame(starts.index(number)) if number in starts else None) for number in range(len(frames))
+    )
     expected = torch.stack(list(method(range(len(frames)), iter(frames))))
-    torch.testing.assert_close(torch.stack(list(restore(network, clip))), expected)
+    torch.testing.assert_close(torch.stack(list(restore(network, clip, times=times))), expected, atol=1e-5, rtol=0)
+
+
+def test_without_new_frames_the_window_network_does_all(tmp_path: Path) -> None:
+    network, clip = opened(tmp_path), moving_clip(frames=3, height=24, width=32)
+    expected = torch.stack(list(restore(network.key_networks[0], clip, temporal_filter="clean")))
+    assert torch.equal(torch.stack(list(restore(network, clip, times=()))), expected)
+
+
+def test_the_two_networks_read_a_video_separately(tmp_path: Path) -> None:
+    """Both read ahead in threads of their own, at different places of the video."""
+    network, clip = opened(tmp_path), moving_clip(frames=30, height=32, width=48)
+    with av.open(str(tmp_path / "clip.mkv"), "w") as out:
+        stream = out.add_stream("ffv1", rate=25, width=48, height=32, pix_fmt="bgr0")
+        for index in range(len(clip)):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(clip.array(index), format="rgb24")))
+        out.mux(stream.encode())
+    clock = Clock()
+    frames = torch.stack(list(restore(network, VideoClip(tmp_path / "clip.mkv"), clock=clock)))
+    torch.testing.assert_close(frames, torch.stack(list(restore(network, clip))), atol=1e-5, rtol=0)
+    assert clock.reading()[1] == len(frames)
+
+
+def test_turned_off(tmp_path: Path) -> None:
+    network = opened(tmp_path)
+    network.set_restore_settings({"key_weights": []})
+    assert not network.key_networks
 
 
 def test_result_does_not_depend_on_the_first_frame(tmp_path: Path) -> None:
@@ -62,12 +102,22 @@ def test_other_sizes_and_no_filter_are_left_to_the_space_time_network(
 
 
 def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="which is not in its folder: copy it there, or make weights"):
+    with pytest.raises(InputError, match="which is not in its folder: copy it there, or use none"):
         load_network(saved(tmp_path, ["other.safetensors"]))
     with pytest.raises(InputError, match="holds STNO weights: key frames need a window network"):
         load_network(saved(tmp_path, ["space_time.safetensors"]))
-    for name in ("../window.safetensors", "window.pth", "a\\b.safetensors"):
+    long = "a" * 300 + ".safetensors"
+    wrong = [
+        "../a.safetensors",
+        "a.pth",
+        "a\\b.safetensors",
+        "a\nb.safetensors",
+        "C:a.safetensors",
+        ".safetensors",
+        long,
+    ]
+    for names in (*([name] for name in wrong), ["a.safetensors"] * 2, [f"{n}.safetensors" for n in range(9)]):
         with pytest.raises(InputError, match="files in the folder of the weights"):
-            saved(tmp_path, [name])
+            saved(tmp_path, names)
     with pytest.raises(InputError, match="key_weights' has no effect: it is for space-time networks"):
         config_from_mapping({"network": {"name": "mtdo"}}, ["data.key_weights=[a.safetensors]"])

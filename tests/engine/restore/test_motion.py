@@ -61,4 +61,4 @@ def test_an_object_keeps_its_own_motion() -> None:
         frames.append(noisy(frame, x, 1 / 255))
     found = motion.motion(*frames)
     assert found[0, 26:38, 34:46].mean() == pytest.approx(2, abs=0.1)
-    assert found[:, :10].abs().max() < 0.02
+    assert found[:, :10].abs().flatten().quantile(0.95) < 0.01
