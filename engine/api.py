@@ -78,7 +78,7 @@ def upscale_array(
 
     Args:
         frames: (T, H, W, 3) RGB, or (T, H, W) grey with `channel_axis=None`: uint8, uint16 (full range), or float32 or
-            float64 in [0, 1]. STNO needs at least two frames.
+            float64 in [0, 1]. STNO needs at least two frames for new ones.
         network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
         scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale (mtdo_s 4, mtdo_s_x2 2),
             STNO takes any.

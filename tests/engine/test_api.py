@@ -112,7 +112,8 @@ def test_wrong_times_are_refused(stno: torch.nn.Module, times: list[float]) -> N
 
 def test_space_time_networks_need_two_frames(stno: torch.nn.Module) -> None:
     with pytest.raises(InputError, match=r"at least 2 key frames"):
-        api.upscale_array(frames(count=1), stno)
+        api.upscale_array(frames(count=1), stno, times=[0.5])
+    assert len(api.upscale_array(frames(count=1), stno)) == 1  # by its key network
 
 
 def test_weights_by_name_or_path(mtdo: torch.nn.Module) -> None:
