@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -87,17 +87,13 @@ def restore(
     filter_form, workers = temporal_filter or network.temporal_filter, 1
     if isinstance(network, SpaceTimeNetwork):
         key_network = network.key_network(clip.size, shape.out) if filter_form != "none" else None
-        common: dict[str, Any] = {"device": device, "note": note}
         if key_network and not any(times):  # all frames are key frames
-            common |= {"temporal_filter": filter_form, "options": options, "clock": clock, "progress": progress}
-            yield from restore(key_network, clip, frames=frames, **common)
+            yield from restore(
+                key_network, clip, device=device, temporal_filter=filter_form, frames=frames, options=options, note=note,
+                clock=clock, progress=progress,
+            )  # fmt: skip
             return
-        restored_keys = None
-        if key_network:
-            # another reader of the clip, and one worker: the pool would take threads from this network
-            common |= {"temporal_filter": "none", "options": replace(options, workers=1)}
-            clock_of_keys = clock.of_inputs() if clock else None
-            restored_keys = partial(restore, key_network, deepcopy(clip), clock=clock_of_keys, **common)
+        restored_keys = _of_keys(key_network, clip, device, options, note, clock) if key_network else None
         work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
@@ -115,6 +111,22 @@ def restore(
     restored = _run(read_ahead(jobs), make_worker, workers, group)
     for frames_of_job in downloaded(work.result(restored)):
         yield from frames_of_job
+
+
+def _of_keys(
+    network: WindowNetwork,
+    clip: Clip,
+    device: torch.device,
+    options: Options,
+    note: Callable[[str], None] | None,
+    clock: Clock | None,
+) -> Callable[..., Iterator[Tensor]]:
+    """`restore(frames=...)` of key frames while another network works: with a reader of its own, and one worker, because
+    the worker pool would take threads from the other network."""
+    return partial(
+        restore, network, deepcopy(clip), device=device, temporal_filter="none", options=replace(options, workers=1),
+        note=note, clock=clock.of_inputs() if clock else None,
+    )  # fmt: skip
 
 
 def _run(
