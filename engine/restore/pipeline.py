@@ -153,10 +153,10 @@ class TiledRunner:
     ) -> None:
         self.start, self.shape, self.network = start, shape, network
         self.device, self.options, self.note, self.progress = device, options, note, progress
-        self._cut(options.tile)
+        self._use(tiles.plan(*shape, options.tile, network.multiple, options.overlap))
 
-    def _cut(self, tile: int | None) -> None:
-        self.tiles = tiles.plan(self.shape.lr, self.shape.out, tile, self.network.multiple, self.options.overlap)
+    def _use(self, parts: list[tiles.Tile]) -> None:
+        self.tiles = parts
         self.canvas = tiles.Canvas(self.tiles, self.shape.out)
         orientations = range(8) if self.options.ensemble else (0,)
         self.runners = [[self.start(each, orientation) for orientation in orientations] for each in self.tiles]
@@ -198,7 +198,7 @@ class TiledRunner:
         return total.div_(len(runners)) if len(runners) > 1 else total
 
     def _shrink(self) -> None:
-        smaller = tiles.halved(self.tiles, self.options.overlap)
+        smaller = tiles.halved(self.tiles, *self.shape, self.network.multiple, self.options.overlap)
         self.runners.clear()  # frees the memory of their features
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -207,8 +207,9 @@ class TiledRunner:
             raise InputError(
                 f"memory is too small for frames of {w}x{h}, even in tiles: free some or use a smaller network"
             )
-        self.note(f"out of memory: continuing with tiles of {smaller}x{smaller} LR pixels")
-        self._cut(smaller)
+        side, parts = smaller
+        self.note(f"out of memory: continuing with tiles of {side}x{side} LR pixels")
+        self._use(parts)
 
 
 def _to_stderr(line: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, lcm
+from math import gcd, lcm, prod
 
 import torch
 from torch import Tensor
@@ -115,7 +115,25 @@ class Canvas:
         return canvas
 
 
-def halved(tiles: Sequence[Tile], overlap: int = OVERLAP) -> int | None:
-    """The next smaller tile after an out-of-memory error, or None if smaller tiles would be mostly overlap."""
-    side = max(max(tile.y.stop - tile.y.start, tile.x.stop - tile.x.start) for tile in tiles)
-    return side // 2 if side // 2 >= 2 * overlap else None
+def halved(
+    tiles: Sequence[Tile], size: tuple[int, int], out_size: tuple[int, int], multiple: int, overlap: int = OVERLAP
+) -> tuple[int, list[Tile]] | None:
+    """Smaller tiles after an out-of-memory error, and their side; None if there are none, or if they would be mostly overlap.
+
+    Further arguments as of `plan`.
+    """
+    side, pixels = max(max(_lengths(tile)) for tile in tiles), _largest(tiles)
+    while (side := side // 2) >= max(2 * overlap, 1):
+        smaller = plan(size, out_size, side, multiple, overlap)
+        if _largest(smaller) < pixels:  # an axis that cannot be divided keeps its length at any `side`
+            return side, smaller
+    return None
+
+
+def _lengths(tile: Tile) -> tuple[int, int]:
+    return tile.y.stop - tile.y.start, tile.x.stop - tile.x.start
+
+
+def _largest(tiles: Sequence[Tile]) -> int:
+    """LR pixels of the largest tile."""
+    return max(prod(_lengths(tile)) for tile in tiles)

@@ -15,6 +15,7 @@ from engine.train.optim import EMA
 HISTORY = 101  # steps in the running median
 ENOUGH = 20  # steps before the first detection
 LEVELS = 2  # updates that can be undone
+FAR = 100.0  # times the median loss: the weights have diverged, even if no step is skipped
 
 
 class Guard:
@@ -38,6 +39,11 @@ class Guard:
             history.append(value)
         return ""
 
+    def far_off(self, loss: float) -> bool:
+        """Whether a loss is so far above its median that the weights have diverged, with any `factor`."""
+        history = self.seen.get("loss", ())
+        return len(history) >= ENOUGH and loss > FAR * statistics.median(history)
+
     def state(self) -> dict[str, list[float]]:
         return {name: list(values) for name, values in self.seen.items()}
 
@@ -49,7 +55,7 @@ class Kept(NamedTuple):
     """Copies of all state before an update."""
 
     copies: list[Tensor]
-    empty: bool  # whether the optimizer had no moments yet
+    trained: set[Tensor]  # parameters of which the optimizer had moments
     step: int
 
 
@@ -82,14 +88,14 @@ class Undo:
             copies = [tensor.clone() for tensor in tensors]
         else:
             _copy(copies, tensors)
-        self.kept.append(Kept(copies, not self.optimizer.state, step))
+        self.kept.append(Kept(copies, set(self.optimizer.state), step))
 
     @torch.no_grad()
     def restore(self) -> int:
         """Restore the values of the last `keep`; returns its step."""
-        copies, empty, step = self.kept[-1]
-        if empty:
-            self.optimizer.state.clear()
+        copies, trained, step = self.kept[-1]
+        for parameter in self.optimizer.state.keys() - trained:  # such as those that an earlier stage did not train
+            del self.optimizer.state[parameter]
         _copy(self._tensors(), copies)
         return step
 

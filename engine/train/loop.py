@@ -105,7 +105,9 @@ class Trainer(Updates):
         if self._due(config.val_every) and not last:
             with self.signals.raising():
                 validate(self, self.log)
-        if last or (self._due(config.save_every) and self.unusual is None):
+        # A state with which the loss is far off must not replace a good one.
+        usual = self.unusual is None and not self.guard.far_off(self.usual_loss)
+        if last or (self._due(config.save_every) and usual):
             self.log.flush()  # a resumed run does not log these steps again
             self.save()
 

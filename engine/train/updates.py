@@ -44,6 +44,7 @@ class Updates(Run):
         self.undo = Undo(self.network, self.average, self.optimizer)
         self.pending: Pending | None = None  # the update whose loss and norms are not on the CPU yet
         self.latest: tuple[dict[str, float], float] = {}, 0.0  # loss terms and gradient norm of the newest checked step
+        self.usual_loss = 0.0  # of the newest step that was neither skipped nor ended the run
         self.unusual: int | None = None  # first step of the current series of unusual steps
         self.updating = False  # whether an update is half done
         self.signals = Signals()
@@ -122,7 +123,7 @@ class Updates(Run):
             self.undo.restore()
             self._leave_out(reason, pending.batch)
         else:
-            self.unusual = None
+            self.unusual, self.usual_loss = None, numbers.loss
         self.step = now
         if numbers.caught and not stopping:
             raise Interrupted("interrupted", self.signals.code)
@@ -150,7 +151,7 @@ class Updates(Run):
 
     def _unusual_update(self, change: float, size: float) -> str:
         """The reason why an update with these norms (of update and weights) is unusual; "" for a usual one."""
-        if self.guard.factor and not change <= size:
+        if not change <= size:  # also if it is not finite; with any `train.spike`
             return f"the update is larger than the weights ({change:.3g} against {size:.3g})"
         if not change:
             return ""
@@ -172,15 +173,20 @@ class Updates(Run):
         if self.undo.kept:
             before = self.undo.restore()
             self.step = before if self.unusual is None else min(before, self.unusual)
-        where = f"'{self.folder / STATE}' (step {self.step})"
+        raise Diverged(
+            f"training stopped at step {stopped}: {reason} on {sources(batch)}: {self._save_good()}; "
+            "look at these files or lower train.lr"
+        )
+
+    def _save_good(self) -> str:
+        """Save the restored state, unless its weights have diverged too; returns where the last good state is."""
+        if self.guard.far_off(self.usual_loss):
+            return f"the state of step {self.step} has diverged (its loss is {self.usual_loss:.3g}); {self.newest_on_disk()}"
         try:
             self.save()
         except InputError as problem:
-            where = f"not saved ({problem}); {self.newest_on_disk()}"
-        raise Diverged(
-            f"training stopped at step {stopped}: {reason} on {sources(batch)}: the last good state is {where}; "
-            "look at these files or lower train.lr"
-        )
+            return f"the last good state is not saved ({problem}); {self.newest_on_disk()}"
+        return f"the last good state is '{self.folder / STATE}' (step {self.step})"
 
     def newest_on_disk(self, reason: str = "") -> str:
         """The newest state on disk, for messages. reason: why there is no newer one."""

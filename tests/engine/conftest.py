@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from engine.config import Config, config_from_mapping
+from tests.engine.small import SMALL_STNO
 
 NETWORK = {
     "name": "mtdo",
@@ -44,3 +45,17 @@ def tiny_mapping(runs: Path, **train: Any) -> dict[str, Any]:
 @pytest.fixture
 def tiny(tmp_path: Path) -> Config:
     return config_from_mapping(tiny_mapping(tmp_path / "runs"))
+
+
+def space_time(runs: Path, **train: object) -> Config:
+    """A tiny STNO on simulated clips: first the operator, then the full network, then any scale and two strides."""
+    mapping = tiny_mapping(runs, **train)
+    clips = {"clips": 2, "frames": 9, "size": [64, 64], "objects": {"buildings": 0, "vehicles": 2}}
+    mapping["network"] = SMALL_STNO
+    mapping["data"] = {
+        "patch": 8,
+        "train": {"kind": "simulated", "simulate": clips},
+        "val": {"kind": "simulated", "simulate": {**clips, "clips": 1}},
+    }
+    mapping["loss"] = {"kind": "charbonnier", "lr_intermediate": 1.0, "lr_census": 0.1, "lr_warp": 2.0}
+    return config_from_mapping(mapping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,11 +57,22 @@ def test_tile_with_enough_context_equals_the_full_frame():
     torch.testing.assert_close(blended, enlarge(frame), atol=1e-6, rtol=0)
 
 
-def test_halving_ends():
-    regions = tiles.plan((64, 256), (64, 256), None, 8)
-    assert tiles.halved(regions) == 128
-    side: int | None = 256
-    while side is not None:  # every tile is smaller than the one before
-        regions = tiles.plan((256, 256), (256, 256), side, 8)
-        assert max(region.y.stop - region.y.start for region in regions) <= side
-        side = tiles.halved(regions)
+@pytest.mark.parametrize(
+    ("size", "out", "sides"),
+    [
+        ((64, 256), (64, 256), [128, 64]),
+        ((256, 256), (256, 256), [128, 64]),
+        ((64, 1009), (96, 1513), []),  # neither axis can be divided
+        ((600, 1009), (1200, 1513), [504, 252, 126]),  # the height can
+        ((1001, 1001), (1209, 1209), []),  # in multiples of 77 and 8 only
+    ],
+)
+def test_halving_ends(size, out, sides):
+    regions, found, pixels = tiles.plan(size, out, None, 8), [], size[0] * size[1]
+    while smaller := tiles.halved(regions, size, out, 8):
+        side, regions = smaller
+        largest = max((region.y.stop - region.y.start) * (region.x.stop - region.x.start) for region in regions)
+        assert largest < pixels
+        found.append(side)
+        pixels = largest
+    assert found == sides

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from engine.train.guard import ENOUGH, Guard
 from engine.train.loop import Trainer
 from engine.train.states import STATE
 from engine.train.updates import SKIPS, Diverged
+from tests.engine.conftest import space_time
 
 
 def test_only_values_far_above_their_median_are_unusual() -> None:
@@ -105,3 +107,46 @@ def test_divergence_saves_the_state_before_the_update_that_led_to_it(trainer: Tr
         trainer.update(batch(float("nan")))
     tensors, header = load_tensors(trainer.folder / STATE)
     assert header["step"] == 3 and all(torch.equal(tensors[f"network.{name}"], good[name]) for name in good)
+
+
+def test_update_larger_than_the_weights_is_undone_without_detection(trainer: Trainer) -> None:
+    trainer.guard.factor = 0.0
+    good = everything(trainer)
+    trainer.config = replace(trainer.config, train=replace(trainer.config.train, lr=math.inf))
+    with pytest.raises(Diverged, match=f"{SKIPS} unusual steps in a row: the update is larger than the weights"):
+        for _ in range(SKIPS):
+            trainer.update(batch())
+            trainer.step += 1
+    assert same(good, everything(trainer)) and load_tensors(trainer.folder / STATE)[1]["step"] == 3
+
+
+def test_diverged_state_does_not_replace_a_good_one_without_detection(trainer: Trainer) -> None:
+    """The loss rises far above its median, and is not finite two steps later."""
+    trainer.guard.factor = 0.0
+    trainer.config = replace(trainer.config, train=replace(trainer.config.train, steps=100))
+    trainer.save()
+    for value in (1e4, 1e6):
+        trainer.update(batch(value))
+        trainer.step += 1
+    with pytest.raises(
+        Diverged, match=r"step 4 has diverged \(its loss is .*\); the last state on disk is that of step 3"
+    ):
+        trainer.update(batch(float("nan")))
+    assert load_tensors(trainer.folder / STATE)[1]["step"] == 3
+
+
+def test_undone_update_of_a_new_stage_leaves_the_moments_of_the_stage_before(tmp_path: Path) -> None:
+    """The second stage trains more parameters than the first; an undone first update must not leave their moments behind."""
+    config = space_time(tmp_path, stages=[{"steps": 1, "operator_only": True}, {"steps": 2}])
+    trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
+    trainer.log = Silent()  # type: ignore[assignment]
+    batches = trainer.data.batches(0, 0)
+    trainer.update(next(batches))
+    trainer.step += 1
+    before = everything(trainer)
+    bad = next(batches)
+    bad["gt"] = bad["gt"].float() * math.nan
+    with pytest.raises(Diverged, match="the loss is not finite"):
+        trainer.update(bad)
+    assert trainer.step == 0 and not trainer.optimizer.state
+    assert before.keys() > everything(trainer).keys()

@@ -26,8 +26,7 @@ from engine.train.states import STATE
 from engine.train.updates import split_batch
 from engine.train.validation import FINAL
 from errors import InputError
-from tests.engine.conftest import NETWORK, tiny_mapping
-from tests.engine.small import SMALL_STNO
+from tests.engine.conftest import NETWORK, space_time, tiny_mapping
 
 ROOT = Path(__file__).parents[3]
 
@@ -65,20 +64,6 @@ def test_stages_resume_exactly(tmp_path: Path) -> None:
     fitted(replace(config, train=replace(config.train, stages=stages)), tmp_path / "part")
     fitted(config, tmp_path / "resumed", tmp_path / "part" / STATE)
     assert same_tensors(tmp_path / "uninterrupted" / STATE, tmp_path / "resumed" / STATE)
-
-
-def space_time(runs: Path, **train: object) -> Config:
-    """A tiny STNO on simulated clips: first the operator, then the full network, then any scale and two strides."""
-    mapping = tiny_mapping(runs, **train)
-    clips = {"clips": 2, "frames": 9, "size": [64, 64], "objects": {"buildings": 0, "vehicles": 2}}
-    mapping["network"] = SMALL_STNO
-    mapping["data"] = {
-        "patch": 8,
-        "train": {"kind": "simulated", "simulate": clips},
-        "val": {"kind": "simulated", "simulate": {**clips, "clips": 1}},
-    }
-    mapping["loss"] = {"kind": "charbonnier", "lr_intermediate": 1.0, "lr_census": 0.1, "lr_warp": 2.0}
-    return config_from_mapping(mapping)
 
 
 def test_space_time_stages_resume_exactly(tmp_path: Path) -> None:
