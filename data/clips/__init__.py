@@ -4,6 +4,7 @@ Training, evaluation and upscaling use the same clip objects. A clip decodes a f
 few frames in memory, however long the video.
 """
 
+from data.clips.animation import WebPClip
 from data.clips.base import PADDINGS, Clip, neighbours
 from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
 from data.clips.files import FolderClip, TiffStackClip, frame_numbers, image_files
@@ -20,6 +21,7 @@ __all__ = [
     "SubClip",
     "TiffStackClip",
     "VideoClip",
+    "WebPClip",
     "frame_numbers",
     "image_files",
     "neighbours",

@@ -35,6 +35,11 @@ class VideoClip(Clip):
         self.times = [index / self.fps for index in range(len(self.video))] if fps else self.video.times
 
     @property
+    def last_shown(self) -> float | None:
+        """Duration of the last frame in seconds; None if it is unknown or `fps` changes the speed."""
+        return None if self.retimed else self.video.last_shown
+
+    @property
     def size(self) -> tuple[int, int]:
         return self.video.info.size
 

@@ -85,23 +85,16 @@ def split_pictures(
     """The single pictures of a folder, and its TIFF stacks and animations, which are clips.
 
     Animations next to numbered frames are left out (a preview of the frames, for example), unless `stills` asks for every
-    picture, and so are animations that cannot be read. `note` is called with these.
+    picture. `note` is called with these.
     """
     files = image_files(source)
     moving = [path for path in files if is_stack(path)]
     pictures = [path for path in files if path not in moving]
-    unread = [path for path in moving if path.suffix.lower() == ".webp"]
-    moving = [path for path in moving if path not in unread]
-    if unread and (pictures or moving):
-        note(
-            f"'{source}': left out, because animated WebP is not read (convert it to an animated PNG or GIF): "
-            f"{some([path.name for path in unread])}"
-        )
     extra = [path for path in moving if _is_animation(path)]
     if extra and not stills and len(pictures) > 1 and frame_numbers([path.stem for path in pictures]):
         note(f"'{source}': animations next to numbered frames are left out: {some([path.name for path in extra])}")
         moving = [path for path in moving if path not in extra]
-    return pictures, moving if pictures or moving else unread
+    return pictures, moving
 
 
 def _is_animation(path: Path) -> bool:

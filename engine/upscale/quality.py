@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.clips import Clip, FolderClip, VideoClip
+from data.clips import Clip, FolderClip, VideoClip, WebPClip
 
 LOSSLESS = frozenset(
     (
@@ -33,6 +33,8 @@ def loss(clip: Clip) -> str | None:
     """The reason why `clip` counts as lossy, or None. A folder is judged by its first frame."""
     if isinstance(clip, VideoClip):
         return video_loss(clip)
+    if isinstance(clip, WebPClip):
+        return "lossy WebP" if clip.lossy else None
     if isinstance(clip, FolderClip):
         return image_loss(clip.paths[0])
     return None

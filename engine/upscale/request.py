@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data import frame_writer, tiff
-from data.clips import Clip, FolderClip, VideoClip
+from data.clips import Clip, FolderClip, VideoClip, WebPClip
+from data.clips.animation import is_animated_webp
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, join_series, open_scene
 from data.files import resolved, sha256
@@ -253,17 +254,15 @@ def open_files(path: Path, request: Request) -> Clip:
         )
     if path.suffix.lower() in UNREAD_SUFFIXES or is_envi(path):
         raise InputError(f"'{path}': {path.suffix or 'such'} files are not read; {remedy(path)}")
-    if path.suffix.lower() in IMAGE_SUFFIXES or (path.suffix.lower() not in VIDEO_SUFFIXES and is_image(path)):
-        if probe(path).pages == 1:
-            clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
-            clip.examine()
-            return clip
-        if path.suffix.lower() == ".webp":
-            raise InputError(
-                f"'{path}': is an animated WebP, which is not read; convert it to an animated PNG or GIF first"
-            )
+    named = path.suffix.lower() in IMAGE_SUFFIXES
+    if (named or (path.suffix.lower() not in VIDEO_SUFFIXES and is_image(path))) and probe(path).pages == 1:
+        clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
+        clip.examine()
+        return clip
     if request.stretch():
         raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
+    if is_animated_webp(path):
+        return WebPClip(path, fps=request.input_fps)
     if path.is_file() and path.stat().st_size > LARGE_VIDEO:
         say(f"'{path.name}': scanning the video once for frames, damage and scene cuts")
     return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import cli
-from data.clips import Clip, SubClip, VideoClip
+from data.clips import Clip, SubClip, VideoClip, WebPClip
 from data.clips.derived import Derived
 from data.video import VideoFile, join, track_plan
 from data.video.containers import check_codec, container_of, default_codec
@@ -50,12 +50,9 @@ def key_times(clip: Clip, request: Request) -> tuple[list[float], float]:
     times = list(clip.times) if clip.fps else [float(k / fps) for k in range(len(clip))]
     base = base_of(clip)
     last = times[-1] - times[-2] if len(times) > 1 else float(1 / fps)
-    if isinstance(base, VideoClip):
+    if isinstance(base, VideoClip | WebPClip):
         following = clip.indices[-1] + 1 if isinstance(clip, SubClip) else len(base)
-        if following < len(base):
-            last = base.times[following] - times[-1]
-        elif not base.retimed:
-            last = base.video.last_shown or last
+        last = base.times[following] - times[-1] if following < len(base) else base.last_shown or last
     return [time - times[0] for time in times], last
 
 

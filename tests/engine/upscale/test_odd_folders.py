@@ -29,7 +29,7 @@ def test_animation_next_to_numbered_frames_is_left_out(weight, tmp_path, capsys,
     assert f"'preview{suffix}'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".png"])
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 @pytest.mark.parametrize("below", [False, True])
 def test_photographs_and_animations_are_separate_clips(weight, tmp_path, suffix, below):
     folder = tmp_path / "in" / "below" if below else tmp_path / "in"
@@ -39,13 +39,6 @@ def test_photographs_and_animations_are_separate_clips(weight, tmp_path, suffix,
     make(tmp_path / "in", tmp_path / "out", weight)
     expected = ["beach.png", "dog.png", "wave.mp4"]
     assert listed(tmp_path / "out") == [f"below/{name}" if below else name for name in expected]
-
-
-def test_animated_webp_alone_is_refused(weight, tmp_path):
-    (tmp_path / "in").mkdir()
-    animation(tmp_path / "in" / "wave.webp")
-    with pytest.raises(InputError, match="animated WebP, which is not read"):
-        make(tmp_path / "in", tmp_path / "out", weight)
 
 
 NAMES = ["a b.png", "e\u0301.png", "\u00e9.png", "\U0001f600.png", "%04d.png", "[1].png", "new\nline.png", "-dash.png",
