@@ -26,6 +26,7 @@ from engine import checkpoint
 from engine.restore import DEFAULT, Options, restore
 from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
+from engine.restore.work import key_network
 from errors import InputError
 from models.base import Network
 
@@ -103,7 +104,7 @@ def upscale_array(
     place = torch.device(device) if device is not None else next(network.parameters()).device
     check_precision(precision, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
-    options = Options(precision, _automatic_tile(network, clip, times, place) if tile == "auto" else tile)
+    options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
     restored = restore(network, clip, device=place, padding=padding, times=times, size=size, options=options)
     result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in restored])
     result = result[..., 0] if channel_axis is None else np.moveaxis(result, -1, channel_axis)
@@ -146,10 +147,13 @@ def _check_times(network: Network, times: Sequence[float]) -> None:
         )
 
 
-def _automatic_tile(network: Network, clip: Clip, times: Sequence[float], device: torch.device) -> int | None:
+def _automatic_tile(
+    network: Network, clip: Clip, times: Sequence[float], size: tuple[int, int] | None, device: torch.device
+) -> int | None:
     """Side of the tiles that fit into memory; None if full frames fit."""
     key_frames = min(DEFAULT.chunk + 2 * DEFAULT.context, len(clip))
-    return automatic_tile(network, clip.size, device, key_frames, len(times))
+    keys = key_network(network, clip.size, network.output_size(clip.size, size), network.temporal_filter)
+    return automatic_tile(network, clip.size, device, key_frames, len(times), keys)
 
 
 def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -> tuple[int, int]:

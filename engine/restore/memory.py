@@ -12,29 +12,42 @@ from engine.restore.options import Options
 from engine.restore.spacing import widest
 from engine.restore.tiles import SMALLEST
 from engine.restore.worker_pool import pool_size
-from models.base import Network, SpaceTimeNetwork
+from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
 SHARE = 0.5  # share of the free memory for one frame
 FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
 MOST_WINDOWS = 16  # windows in one batch
 
 
-def bytes_per_pixel(network: Network, key_frames: int = 0, times: int = 0) -> float:
-    """Memory for each LR pixel: of a window, or of a chunk of `key_frames` with `times` intermediate frames in each gap."""
+def bytes_per_pixel(
+    network: Network, key_frames: int = 0, times: int = 0, key_network: WindowNetwork | None = None
+) -> float:
+    """Memory for each LR pixel: of a window, or of a chunk of `key_frames` with `times` intermediate frames in each gap.
+
+    key_network: the window network that restores the key frames, if there is one (`work.key_network`).
+    """
     if isinstance(network, SpaceTimeNetwork):
-        of_key_frames = max((bytes_per_pixel(each) for each in network.key_networks), default=0.0)
-        return network.bytes_per_pixel(key_frames, times) + of_key_frames
+        of_keys = bytes_per_pixel(key_network) if key_network else 0.0
+        if key_network and not times:  # the key network does all the work
+            return of_keys
+        return network.bytes_per_pixel(key_frames, max(times, 1)) + of_keys
     return network.bytes_per_pixel((network.config.frames - 1) * widest(network.spacing) + 1)
 
 
 def automatic_tile(
-    network: Network, size: tuple[int, int], device: torch.device, key_frames: int, times: int
+    network: Network,
+    size: tuple[int, int],
+    device: torch.device,
+    key_frames: int,
+    times: int,
+    key_network: WindowNetwork | None = None,
 ) -> int | None:
     """Side of the tiles in LR pixels for frames of `size` = (h, w); None if full frames fit into the free memory.
 
-    key_frames, times: see `bytes_per_pixel`.
+    key_frames, times, key_network: see `bytes_per_pixel`.
     """
-    return largest_tile(size, bytes_per_pixel(network, key_frames, times), free_memory(device), network.multiple)
+    needed = bytes_per_pixel(network, key_frames, times, key_network)
+    return largest_tile(size, needed, free_memory(device), network.multiple)
 
 
 def largest_tile(size: tuple[int, int], pixel_bytes: float, free: float, multiple: int) -> int | None:

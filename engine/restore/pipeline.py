@@ -25,7 +25,7 @@ from engine.restore.options import DEFAULT, Options
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
-from engine.restore.work import chunk_work, window_work
+from engine.restore.work import chunk_work, key_network, window_work
 from engine.restore.worker_pool import group_size, share_out
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
@@ -86,14 +86,14 @@ def restore(
     frames = range(len(clip)) if frames is None else frames
     filter_form, workers = temporal_filter or network.temporal_filter, 1
     if isinstance(network, SpaceTimeNetwork):
-        key_network = network.key_network(clip.size, shape.out) if filter_form != "none" else None
-        if key_network and not any(times):  # all frames are key frames
+        keys = key_network(network, clip.size, shape.out, filter_form)
+        if keys and not any(times):  # all frames are key frames
             yield from restore(
-                key_network, clip, device=device, temporal_filter=filter_form, frames=frames, options=options, note=note,
+                keys, clip, device=device, temporal_filter=filter_form, frames=frames, options=options, note=note,
                 clock=clock, progress=progress,
             )  # fmt: skip
             return
-        restored_keys = _of_keys(key_network, clip, device, options, note, clock) if key_network else None
+        restored_keys = _of_keys(keys, clip, device, options, note, clock) if keys else None
         work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network

@@ -17,7 +17,7 @@ from engine.restore.spacing import WindowChooser
 from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, key_frames, key_positions
 from engine.restore.tiles import Tile
 from engine.restore.timing import Clock
-from models.base import SpaceTimeNetwork, WindowNetwork
+from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
 Filter = Callable[[Iterator[Tensor]], Iterator[Tensor]]  # restored frames (3, H, W) -> frames of the result
 
@@ -42,6 +42,17 @@ class Work(NamedTuple):
             return restored
         needed = islice(chain.from_iterable(restored), self.surplus, self.surplus + self.needed)
         return (frame[None] for frame in self.filter(needed))
+
+
+def key_network(
+    network: Network, size: tuple[int, int], out: tuple[int, int], filter_form: str
+) -> WindowNetwork | None:
+    """The window network that restores the key frames of `network`, if there is one for frames of `size` = (h, w), outputs of
+    `out` = (H, W) and this temporal filter. Without a filter, which carries their detail on, it would make the clip flicker.
+    """
+    if not isinstance(network, SpaceTimeNetwork) or filter_form == "none":
+        return None
+    return network.key_network(size, out)
 
 
 def window_work(
@@ -117,5 +128,5 @@ def split_times(
     times: Sequence[float] | Sequence[Sequence[float]],
 ) -> tuple[Sequence[Sequence[float]] | None, Sequence[float]]:
     """Times of each gap (None if all gaps have the same), and times of every gap."""
-    per_gap = [each for each in times if not isinstance(each, int | float)]
-    return (per_gap, ()) if per_gap else (None, [each for each in times if isinstance(each, int | float)])
+    per_gap = [each for each in times if isinstance(each, Sequence)]
+    return (per_gap, ()) if per_gap else (None, [float(each) for each in times if not isinstance(each, Sequence)])

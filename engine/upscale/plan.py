@@ -13,11 +13,12 @@ from engine import distributed
 from engine.distributed import say
 from engine.restore import Options, frames_at_once, precision, restore
 from engine.restore.memory import automatic_tile, free_memory
+from engine.restore.work import key_network
 from engine.upscale import scene
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.scene import SceneJob
-from models.base import Network, SpaceTimeNetwork
+from models.base import Network
 
 
 def choose_settings(jobs: list[ClipJob], network: Network, request: Request, device: torch.device) -> None:
@@ -67,7 +68,7 @@ def measured(
                 prepared[name], sample, device=device, temporal_filter="none", frames=frames, size=size, options=options
             )
         )
-        keys = network.key_network(sample.size, size) if isinstance(network, SpaceTimeNetwork) else None
+        keys = key_network(network, sample.size, size, job.settings["temporal_filter"])
         if keys:
             restored += restore(keys, sample, device=device, temporal_filter="none", frames=frames, options=options)
         return torch.stack(restored)
@@ -95,7 +96,8 @@ def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.
         return scene.choose_tile(job, network, free_memory(device))
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
     times = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
-    tile = automatic_tile(network, job.clip.size, device, keys, times or 1)
+    key_frames_by = key_network(network, job.clip.size, job.network_size, job.settings["temporal_filter"])
+    tile = automatic_tile(network, job.clip.size, device, keys, times, key_frames_by)
     if tile:
         say(f"clip '{job.clip.name}': frames of {job.clip.size[1]}x{job.clip.size[0]} in tiles of {tile} LR pixels")
     return tile

@@ -26,6 +26,7 @@ from data.video.opening import VIDEO_SUFFIXES
 from engine.checkpoint import for_lossy, load_key_networks_, load_network, released_for, set_setting
 from engine.distributed import say
 from engine.restore.temporal_filter import reach
+from engine.restore.work import key_network
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
@@ -80,12 +81,11 @@ def open_key_networks_(network: Network, path: Path, lossy: bool) -> None:
 
 def key_weights_of(job: ClipJob, network: Network) -> str | None:
     """The file of the network that restores the key frames of a job, if there is one."""
-    if not isinstance(network, SpaceTimeNetwork) or job.settings["temporal_filter"] == "none":
+    used = key_network(network, job.clip.size, job.network_size, job.settings["temporal_filter"])
+    if used is None or not isinstance(network, SpaceTimeNetwork):
         return None
-    used = network.key_network(job.clip.size, job.network_size)
-    return next(
-        (name for name, each in zip(network.key_weights, network.key_networks, strict=True) if each is used), None
-    )
+    names = zip(network.key_weights, network.key_networks, strict=True)
+    return next(name for name, each in names if each is used)
 
 
 def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:

@@ -25,6 +25,7 @@ from data.raster_writer import RasterWriter, sidecar
 from data.validity import keep_apart, nearest
 from engine.restore import Options, restore, tiles
 from engine.restore.memory import SHARE, bytes_per_pixel
+from engine.restore.work import key_network
 from engine.upscale.job import ClipJob
 from errors import InputError
 from models.base import Network
@@ -272,7 +273,8 @@ class SceneJob(ClipJob):
 
 def choose_tile(job: SceneJob, network: Network, free: float) -> int | None:
     """Tile side in LR pixels, limited by the memory of the network and of one row of tiles. free: bytes of memory."""
-    needed = bytes_per_pixel(network, 2, 1)
+    key_frames_by = key_network(network, job.clip.size, job.network_size, job.settings["temporal_filter"])
+    needed = bytes_per_pixel(network, key_frames=2, key_network=key_frames_by)
     scale = job.size[1] / job.clip.size[1]
     side = (min(NETWORK_MEMORY, SHARE * free) / needed) ** 0.5
     row = ROW_MEMORY / (4 * len(job.scene.groups[0]) * job.size[1] * scale)

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from engine.restore import memory, tiles
+from engine.restore.work import key_network
 from models.mtdo import MTDO, MTDOConfig
+from tests.engine.small import small_mtdo, small_stno
 
 
 def test_automatic_size():
@@ -21,6 +23,18 @@ def test_memory_estimate_of_paper_size_mtdo_is_close_to_measurement():
     with torch.device("meta"):
         network = MTDO(MTDOConfig())
     assert 0.5e9 < memory.bytes_per_pixel(network) * 160**2 < 2.5e9
+
+
+def test_memory_of_key_networks_counts_where_they_are_used():
+    """Key frames of an output at x4 with a temporal filter are restored by the network for x4, and without new ones all frames."""
+    network, large = small_stno(), small_mtdo(scale=4, channels=32)
+    network.key_networks = [small_mtdo(scale=2), large]
+    alone, of_keys = memory.bytes_per_pixel(network, 16, 1), memory.bytes_per_pixel(large)
+    for out, form, expected in (((64, 96), "clean", large), ((48, 72), "clean", None), ((64, 96), "none", None)):
+        used = key_network(network, (16, 24), out, form)
+        assert used is expected
+        assert memory.bytes_per_pixel(network, 16, 1, used) == alone + (of_keys if used else 0)
+        assert memory.bytes_per_pixel(network, 16, 0, used) == (of_keys if used else alone)
 
 
 def test_out_of_memory_is_recognised():

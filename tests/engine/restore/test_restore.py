@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,9 @@ def test_more_context_reduces_the_error_of_chunks():
 
 def test_key_frames_only():
     network, clip = small_stno(), moving_clip(3, 16, 24)
-    assert torch.equal(all_frames(network, clip, times=()), all_frames(network, clip, times=[0.5])[::2])
+    pairs = all_frames(network, clip, times=[0.5])
+    assert torch.equal(all_frames(network, clip, times=()), pairs[::2])
+    assert torch.equal(all_frames(network, clip, times=np.array([0.5], np.float32)), pairs)
 
 
 @pytest.mark.parametrize(("build", "largest"), [(small_mtdo, 0.01), (small_stno, 0.08)])
