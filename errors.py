@@ -12,3 +12,8 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def shorten(text: str) -> str:
+    """A text for a message, cut off after 80 characters."""
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -35,7 +35,14 @@ def test_every_package_is_installed_and_typed():
     patterns = PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
     for folder in (pattern.rstrip("*") for pattern in patterns):
         assert (ROOT / folder / "__init__.py").is_file() and (ROOT / folder / "py.typed").is_file()
-    imported = {path.stem for path in ROOT.glob("*.py")} & {"cli", "errors", "formulas", "hubconf", "settings"}
+    imported = {path.stem for path in ROOT.glob("*.py")} & {
+        "cli",
+        "errors",
+        "formulas",
+        "hubconf",
+        "settings",
+        "strict_yaml",
+    }
     assert imported == set(PROJECT["tool"]["setuptools"]["py-modules"])
     low, high = re.findall(r"3\.(\d+)", PROJECT["project"]["requires-python"])
     assert int(low) <= sys.version_info.minor < int(high)

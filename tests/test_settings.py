@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import pytest
 
 from errors import InputError
-from settings import Between, dump_yaml, from_mapping, nearest, parse_yaml, to_mapping
+from settings import Between, from_mapping, nearest, to_mapping
+from strict_yaml import dump_yaml, parse_yaml
 
 
 @dataclass

@@ -9,10 +9,11 @@ from typing import Any
 from data.files import in_repository
 from engine.config.inert import check_inert
 from engine.config.schema import Config
-from errors import InputError
+from errors import InputError, shorten
 from models.base import RESTORE_SETTINGS
-from settings import apply_override, from_mapping, parse_yaml, shorten, to_mapping
-from settings import dump_yaml as dumped
+from settings import apply_override, from_mapping, to_mapping
+from strict_yaml import dump_yaml as dumped
+from strict_yaml import parse_yaml
 
 LARGEST_FILE = 2**20  # bytes of a config file
 # Keys with another name in configs and states of earlier versions: GROUP.KEY -> present GROUP.KEY
