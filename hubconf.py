@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent
-PACKAGES = ("cli", "data", "dcn", "engine", "errors", "formulas", "losses", "metrics", "models", "settings")
+PACKAGES = (
+    "cli",
+    "data",
+    "dcn",
+    "engine",
+    "errors",
+    "formulas",
+    "losses",
+    "metrics",
+    "models",
+    "settings",
+    "strict_yaml",
+)
 
 
 def _make_importable() -> None:

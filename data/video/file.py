@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -24,6 +23,7 @@ import numpy as np
 
 from data.video import clock, colour, frames
 from data.video.colour import Colour
+from data.video.damage import differences
 from data.video.decoder import Decoder
 from data.video.deinterlace import deinterlaced
 from data.video.hdr import Light
@@ -33,7 +33,6 @@ from errors import InputError
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4  # of the decoder, at most
-LAST = 3  # frames: with B-frames the frame that is decoded last is up to so many before the end
 INTERLACED_SHARE = 0.5  # share of interlaced frames from which a video counts as interlaced
 
 
@@ -139,34 +138,7 @@ class VideoFile:
     @property
     def notes(self) -> list[str]:
         """One line for each difference from an undamaged, progressive file."""
-        table, found = self.table, []
-        if table.skipped:
-            found.append(
-                f"the first {table.skipped} packet(s) could not be decoded: the file was cut between key frames"
-            )
-        found += [f"{count} packet(s) at {at:.2f} s could not be decoded: damaged" for at, count in table.lost]
-        if table.damaged:
-            found.append(f"damaged frames, shown as far as they could be decoded: {_ranges(table.damaged)}")
-        found += [f"{count} frame(s) are missing at {at:.2f} s" for at, count in table.gaps[:5]]
-        if table.absent and not table.missing:
-            found.append(f"{table.absent} of the frames in its header are not in the file: it is damaged or cut short")
-        if table.broken_off and not (table.missing or table.absent):
-            found.append("the file breaks off in the middle of a frame: it is cut short")
-        elif table.damaged and table.damaged[-1] >= len(self) - LAST and not (table.missing or table.absent):
-            found.append("the last frame is incomplete: the file is cut short or damaged there")
-        if table.missing:
-            found.append(f"the file is cut short: {table.missing:.2f} s of the length in its header are missing")
-        for ((old_h, old_w), _), ((height, width), first) in pairwise(table.sizes[:5]):
-            found.append(
-                f"its frames change from {old_w}x{old_h} to {width}x{height} pixels at {self.times[first]:.2f} s: resized to the "
-                "size of the first"
-            )
-        for stretch in table.stretches[1:]:
-            found.append(f"its times jump at frame {stretch.first}: the frames from there on follow without a gap")
-        if table.others_corrupt:
-            found.append(
-                f"{table.others_corrupt} damaged packet(s) of sound or subtitles: unreadable ones are left out"
-            )
+        found = differences(self.table)
         if self.interlaced:
             how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
             found.append(f"interlaced: {how}")
@@ -321,18 +293,6 @@ def _remember(kept: OrderedDict[int, Any], number: int, value: Any, limit: int) 
     kept[number] = value
     while len(kept) > limit:
         kept.popitem(last=False)
-
-
-def _ranges(numbers: list[int]) -> str:
-    """`3-5, 9` for 3, 4, 5, 9; the first ten of them."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][1] + 1:
-            parts[-1][1] = number
-        else:
-            parts.append([number, number])
-    named = [f"{a}-{b}" if b > a else f"{a}" for a, b in parts[:10]]
-    return ", ".join(named) + (f" and {len(parts) - 10} more" if len(parts) > 10 else "")
 
 
 @cache

@@ -19,9 +19,10 @@ from engine import distributed
 from engine.config import config_from_mapping, config_to_mapping, load_config
 from engine.report import provenance
 from engine.report.cost import gmac_per_frame
-from engine.report.files import csv_text, markdown_table, plain_table, write_text
+from engine.report.files import write_text
 from engine.report.latex import document
 from engine.report.tables import Table
+from engine.report.text import csv_text, markdown_table, plain_table
 from engine.restore import restore
 from engine.restore.timing import Clock
 from errors import InputError

@@ -9,9 +9,10 @@ from typing import Any
 
 from engine.compare.page import render_comparison
 from engine.compare.tables import MEANS, tables
-from engine.report.files import csv_text, escaped, fenced, markdown_table, plain_table, tidy, write_text
+from engine.report.files import tidy, write_text
 from engine.report.latex import document
 from engine.report.tables import provenance
+from engine.report.text import csv_text, escaped, fenced, markdown_table, plain_table
 
 Report = Mapping[str, Any]
 

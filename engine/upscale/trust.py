@@ -25,11 +25,12 @@ from data.degrade import imresize
 from data.frame_writer import check_free, write_frame
 from data.media import to_uint8
 from engine.compare.measure import agreement
-from engine.report.files import csv_text, write_text
+from engine.report.files import write_text
 from engine.report.page.document import assemble, html_table
 from engine.report.page.markup import Markup, element, together
 from engine.report.page.pictures import embedded
 from engine.report.tables import Table, number
+from engine.report.text import csv_text
 from engine.restore import Options, restore
 from engine.restore.jobs import inverse_transform, transform
 from engine.upscale.job import ClipJob

@@ -14,6 +14,14 @@ def compiled() -> None:
         pytest.skip(f"no compiled operator here: {' '.join(messages)}")
 
 
+@pytest.fixture(autouse=True)
+def own_choice(monkeypatch: pytest.MonkeyPatch):
+    """The choice of backend does not pass from the environment or from one test to the next."""
+    monkeypatch.delenv("DCN_BACKEND", raising=False)
+    yield
+    dcn.set_backend(None)
+
+
 @pytest.fixture(params=["plain", "compiled", "torchvision"])
 def backend(request: pytest.FixtureRequest):
     """Run the test with each available implementation."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 import dcn
-from dcn import build, choice, toolchain, verify
+from dcn import build, toolchain
 from dcn import compiled as compiled_module
 from errors import InputError
 from tests.dcn.cases import Case
@@ -25,13 +24,6 @@ ROOT = Path(__file__).parents[2]
 def call():
     case = Case()
     return dcn.deform_conv2d(**case.tensors(torch.float32), **case.settings())
-
-
-@pytest.fixture(autouse=True)
-def _restore(monkeypatch):
-    monkeypatch.delenv("DCN_BACKEND", raising=False)
-    yield
-    dcn.set_backend(None)
 
 
 def used(monkeypatch) -> list[str]:
@@ -252,81 +244,6 @@ def test_reasons_for_building_without_cuda(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
     assert toolchain.find_cuda().architectures == ["8.0", "9.0+PTX"]
     assert "-gencode=arch=compute_90,code=compute_90" in toolchain.cuda_flags(["8.0", "9.0+PTX"])
-
-
-@pytest.fixture
-def card(monkeypatch, tmp_path):
-    """Simulate a CUDA card that the compiled operator was built for; returns the path of the library."""
-    monkeypatch.setattr(compiled_module, "available", lambda device: True)
-    monkeypatch.setattr(build, "library_path", lambda: tmp_path / "dcn-1.so")
-    monkeypatch.setattr(build, "FOLDER", tmp_path)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(verify, "_card", lambda index: f"card {index} (9.0)")
-    monkeypatch.setattr(verify, "_known", {})
-    monkeypatch.setattr(choice, "_logged", set())
-    return tmp_path / "dcn-1.so"
-
-
-def test_card_is_checked_once_per_build(card, monkeypatch):
-    asked = []
-    monkeypatch.setattr(verify, "_in_other_process", lambda index: asked.append(index) or "")
-    assert dcn.choice.implementation("cuda") == dcn.choice.implementation("cuda") == "compiled"
-    assert asked == [0]
-    monkeypatch.setattr(verify, "_known", {})  # as in the next process
-    assert dcn.choice.implementation("cuda") == "compiled" and asked == [0]
-    assert choice._chosen(None, "cuda", 1) == "compiled" and asked == [0, 1]  # another kind of card
-    assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": "", "card 1 (9.0)": ""}
-
-
-@pytest.mark.parametrize("torchvision", [True, False])
-def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeypatch, caplog, torchvision):
-    monkeypatch.setattr(
-        verify, "_in_other_process", lambda index: "output in float64 differs from plain PyTorch's by 1e-2"
-    )
-    monkeypatch.setattr(choice, "_torchvision", lambda: torchvision)
-    with caplog.at_level(logging.WARNING, logger="dcn"):
-        for _ in range(3):
-            assert dcn.choice.implementation("cuda") == ("torchvision" if torchvision else "plain")
-    messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == 2 and "not used on card 0 (9.0): output in float64 differs" in messages[0]
-    dcn.set_backend("compiled")  # an explicit choice is used
-    assert dcn.choice.implementation("cuda") == "compiled"
-
-
-@pytest.mark.parametrize("content", ["", "not JSON", "[]", '{"card 0 (9.0)": 3}'])
-def test_damaged_card_record_is_replaced(card, monkeypatch, content):
-    card.with_suffix(".cards.json").write_text(content)
-    monkeypatch.setattr(verify, "_in_other_process", lambda index: "")
-    assert dcn.choice.implementation("cuda") == "compiled"
-    assert json.loads(card.with_suffix(".cards.json").read_text()) == {"card 0 (9.0)": ""}
-
-
-def test_comparison_that_cannot_run_is_reported(monkeypatch):
-    """Without a card the subprocess cannot compare, so the comparison runs in this process."""
-    monkeypatch.setattr(verify, "disagreement", lambda device: f"compared in this process on {device}")
-    if not torch.cuda.is_available():
-        assert verify._in_other_process(0) == "compared in this process on cuda:0"
-    monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    assert verify._in_other_process(0) == "the comparison with plain PyTorch failed: exit code 1"
-
-
-def test_comparison_accepts_correct_and_finds_wrong_results(compiled):
-    forward, backward = torch.ops.dcn.deform_conv2d, torch.ops.dcn.deform_conv2d_backward
-    cpu = torch.device("cpu")
-    assert verify.disagreement(cpu) == ""
-    assert "output in float64" in verify.disagreement(cpu, lambda *a: forward(*a) * 1.001)
-
-    def wrong_mask(*arguments):
-        found = list(backward(*arguments))
-        found[3][0, 0, 0, 0] += 0.1
-        return found
-
-    assert "gradient of mask in float64" in verify.disagreement(cpu, backward=wrong_mask)
-
-    def half_is_nan(*arguments):
-        return forward(*arguments) * (float("nan") if arguments[0].dtype == torch.float16 else 1)
-
-    assert "output in float16 differs from plain PyTorch's by nan" in verify.disagreement(cpu, half_is_nan)
 
 
 def test_windows_error_says_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,11 @@ from torch import nn
 import models
 from errors import InputError
 from models.layers import bicubic_upscale, pad_to_multiple
-from models.mtdo.attention import WindowAttention, overlap_position_index, window_plan
-from models.mtdo.config import HATConfig, MTDOConfig
+from models.mtdo.config import MTDOConfig
 from models.mtdo.hat import DropPath
 from models.mtdo.network import MTDO
+from tests.models.small_mtdo import HAT, SMALL, assert_same, clip, small
 
-HAT = {"embed": 24, "depths": [2], "heads": 2, "window": 4, "squeeze": 4}
-SMALL = {"name": "mtdo", "channels": 8, "deformable_groups": 2, "feature_blocks": 1, "correction_blocks": 1, "hat": HAT}
 ABLATIONS = [
     {"atdm": False},
     {"stdm": False},
@@ -36,30 +34,6 @@ ABLATIONS = [
     {"residual": "bicubic"},
     {"wide": True},
 ]
-
-
-def small(seed: int = 0, **changes) -> MTDO:
-    """A small network whose zero-initialised layers (offsets; the last layer with `residual: bicubic`) are random.
-
-    With zeros, the layers before them would get no gradient in the first step.
-    """
-    torch.manual_seed(seed)
-    network = models.build({**SMALL, **changes})
-    nn.init.normal_(network.msd.dcn.conv_offset_mask.weight, std=0.05)
-    nn.init.kaiming_normal_(network.reconstruction.conv_last.weight)
-    if network.config.wide:
-        nn.init.kaiming_normal_(network.reconstruction.wide_enter.weight)
-        nn.init.kaiming_normal_(network.reconstruction.wide_leave.weight)
-    return network.eval()
-
-
-def clip(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def assert_same(actual: torch.Tensor, expected: torch.Tensor) -> None:
-    """Equal within 1e-5 of the largest value: with the paper's initialisation outputs reach 10 and more."""
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * max(1, expected.abs().max().item()))
 
 
 def without_gradient(network: MTDO) -> list[str]:
@@ -203,119 +177,7 @@ def test_bicubic_equals_matlab(scale):
 # Details of HAT that the reference outputs do not cover
 
 
-def test_exact_gelu_and_norm_epsilon():
-    hat = small().reconstruction
-    mlp, x = hat.layers[0].residual_group.blocks[0].mlp, clip(1, 4, 4, 24) * 6 - 3
-    exact = mlp.fc2(F.gelu(mlp.fc1(x), approximate="none"))
-    torch.testing.assert_close(mlp(x), exact, rtol=0, atol=1e-6)
-    assert {module.eps for module in hat.modules() if isinstance(module, nn.LayerNorm)} == {1e-5}
-
-
-def test_drop_path():
-    drop = DropPath(0.25).train()
-    torch.manual_seed(0)
-    kept = drop(torch.ones(4000, 2, 2, 1))
-    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.75])
-    assert torch.equal(kept.amin((1, 2, 3)), kept.amax((1, 2, 3)))  # complete samples are dropped
-    assert (kept > 0).float().mean().item() == pytest.approx(0.75, abs=0.03)
-    assert torch.equal(drop.eval()(kept), kept)
-    config = HATConfig(**{**HAT, "depths": [2, 3]})
-    blocks = [b for x in MTDO(MTDOConfig(hat=config)).reconstruction.layers for b in x.residual_group.blocks]
-    assert [block.drop_path.rate for block in blocks] == pytest.approx([0, 0.025, 0.05, 0.075, 0.1])
-
-
-def slow_window_attention(layer: WindowAttention, x: torch.Tensor, shift: int) -> torch.Tensor:
-    """Window attention computed pixel by pixel from its definition: (H, W, C) -> (H, W, C)."""
-    height, width, channels = x.shape
-    window, head = layer.window, channels // layer.heads
-    rolled, out = x.roll((-shift, -shift), (0, 1)), torch.empty_like(x)
-
-    def region(y: int, x: int) -> tuple[int, int]:
-        return tuple(sum(at >= size - cut for cut in (window, shift)) if shift else 0
-                     for at, size in ((y, height), (x, width)))  # fmt: skip
-
-    query, key, value = layer.qkv(rolled).view(height, width, 3, layer.heads, head).unbind(2)
-    for y, x_ in np.ndindex(height, width):
-        top, left = y // window * window, x_ // window * window
-        scores, values = [], []
-        for ky, kx in np.ndindex(window, window):
-            row = (y - top - ky + window - 1) * (2 * window - 1) + x_ - left - kx + window - 1
-            apart = region(y, x_) != region(top + ky, left + kx)
-            score = (query[y, x_] * key[top + ky, left + kx]).sum(-1) * head**-0.5
-            scores.append(score + layer.relative_position_bias_table[row] - 100 * apart)
-            values.append(value[top + ky, left + kx])
-        weights = torch.stack(scores).softmax(0)  # (keys, heads)
-        out[y, x_] = (weights[..., None] * torch.stack(values)).sum(0).flatten()
-    return layer.proj(out).roll((shift, shift), (0, 1))
-
-
-@pytest.mark.parametrize("height, width", [(4, 4), (4, 12), (8, 8)])
-@pytest.mark.parametrize("embed", [6, 28])  # heads of 3 stay as they are, heads of 14 are padded to 16
-def test_window_attention_equals_the_definition(height, width, embed):
-    torch.manual_seed(0)
-    layer = WindowAttention(embed, 2, 4)
-    nn.init.normal_(layer.relative_position_bias_table)
-    x = clip(2, height, width, embed) * 2 - 1
-    with torch.no_grad():
-        for shift, plan in ((0, None), (2, window_plan(height, width, 4, x))):
-            slow = torch.stack([slow_window_attention(layer, each, shift) for each in x])
-            assert_same(layer(x, plan), slow)
-
-
-def test_overlap_index_is_one_to_one_per_distance():
-    index = overlap_position_index(16, 4)
-    assert index.shape == (256, 576)
-    assert index.unique().numel() == 39 * 39
-    assert index[0, 0] == (-7 * 39 - 7) % 1521
-    assert index[255, 0] == -880 + 1521
-
-
 # Streaming
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"ctdm": "as_shipped", "frames": 7}, {"atdm": False, "residual": "bicubic"}, {"wide": True}]
-)
-def test_streaming_equals_forward(changes):
-    network = small(**changes)
-    frames, reach, length = clip(9, 1, 3, 9, 13), network.config.frames // 2, 9
-    stream, loaded = network.stream(), []
-
-    def load(index: int) -> torch.Tensor:
-        loaded.append(index)
-        return frames[index]
-
-    for centre in range(length):
-        indices = [abs(i) if i < length else 2 * (length - 1) - i for i in range(centre - reach, centre + reach + 1)]
-        with torch.no_grad():
-            full = network(torch.stack([frames[index] for index in indices], 1))
-        assert_same(stream.restore(indices, load), full)
-        assert set(stream._frames) == set(indices)
-    assert sorted(loaded) == list(range(length))  # every frame once
-
-
-def test_streaming_takes_any_window():
-    network, frames = small(frames=3), clip(6, 2, 3, 8, 8)
-    stream = network.stream()
-    for indices in ([5, 0, 1], [0, 0, 0], [4, 2, 1], [2, 3, 4]):
-        with torch.no_grad():
-            full = network(torch.stack([frames[index] for index in indices], 1))
-        assert_same(stream.restore(indices, lambda i: frames[i]), full)
-    with pytest.raises(InputError, match="3 frames, got 5"):
-        stream.restore([0, 1, 2, 3, 4], lambda i: frames[i])
-
-
-def test_an_edit_of_the_temporal_differences_changes_streaming_too(monkeypatch):
-    """MTDM has one definition: here the first frame of a window is compared with each of the others, in other units."""
-    network, frames = small(frames=5), clip(5, 1, 3, 8, 12)
-    window, encode = torch.stack(list(frames), 1), network.atdm.encode
-    with torch.no_grad():
-        unedited = network(window)
-        monkeypatch.setattr(network.atdm, "pairs", [(0, 1), (0, 2), (0, 3), (0, 4)])
-        monkeypatch.setattr(network.atdm, "encode", lambda first, second: 2 * encode(first, second))
-        edited = network(window)
-    assert (edited - unedited).abs().max() > 1e-5
-    assert_same(network.stream().restore(range(5), lambda i: frames[i]), edited)
 
 
 # Precision

@@ -11,7 +11,7 @@ from PIL import Image
 
 from errors import InputError
 from tests.engine.small import moving_clip
-from tests.engine.upscale.test_members import frames, listed, make, photograph
+from tests.engine.upscale.folders import frames, listed, make, photograph
 
 
 def animation(path: Path) -> Path:
