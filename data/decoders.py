@@ -25,7 +25,8 @@ PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 class ImageInfo:
     """Properties of an image from its header: size (H, W), value type, number of bands, pages (a plain image: 1).
 
-    alpha: a second or fourth band is transparency, as always outside TIFF.
+    alpha: the last of two, four or more bands is transparency, as always outside TIFF.   rgb: whether the first three bands of
+    a TIFF are red, green and blue.
     """
 
     size: tuple[int, int]
@@ -33,6 +34,12 @@ class ImageInfo:
     bands: int
     alpha: bool = False
     pages: int = 1
+    rgb: bool = False
+
+    @property
+    def transparent(self) -> bool:
+        """Whether the last band is transparency."""
+        return self.alpha and (self.bands == 2 or self.bands >= 4)
 
     @property
     def bits(self) -> int:

@@ -42,15 +42,20 @@ def _bits(dtype: np.dtype) -> np.dtype:
 
 
 def write_frame(
-    path: Path, array: np.ndarray, geo: GeoTags | None, details: Details = NO_DETAILS, alpha: bool = False
+    path: Path,
+    array: np.ndarray,
+    geo: GeoTags | None,
+    details: Details = NO_DETAILS,
+    alpha: bool = False,
+    rgb: bool = False,
 ) -> None:
     """Write one frame as an image file; `geo` and `details` are for the output's size. `geo` is written into TIFF only.
 
-    alpha: the last band is transparency.
+    alpha: the last band is transparency.   rgb: as in `tiff.write`.
     """
     if path.suffix.lower() in STACK_SUFFIXES:
         with replacing(path) as temporary:
-            tiff.write(temporary, array, geo, details, alpha)
+            tiff.write(temporary, array, geo, details, alpha, rgb)
     else:
         write_image(path, array, details=details)
 
@@ -83,14 +88,15 @@ def write_stack(
     total_bytes: int,
     tags: Iterable[tuple[GeoTags | None, Details]],
     alpha: bool = False,
+    rgb: bool = False,
 ) -> None:
     """Write all frames as pages of one TIFF, each with its georeference and details; as BigTIFF above 2 GiB.
 
-    alpha: the last band is transparency.
+    alpha: the last band is transparency.   rgb: as in `tiff.write`.
     """
     with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
         for array, (geo, details) in zip(frames, tags, strict=True):
-            tiff.write_page(writer, array, geo, details, alpha)
+            tiff.write_page(writer, array, geo, details, alpha, rgb)
 
 
 def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,21 @@ class GeoTags:
                 continue
             tags[code] = (DOUBLE, tuple(numbers))
         return GeoTags(tags)
+
+    def of_bands(self, numbers: Sequence[int]) -> GeoTags:
+        """Tags of a file that holds only these bands, numbered from 1: GDAL's names, scales and units of the others are left out."""
+        if GDAL_METADATA not in self.tags:
+            return self
+
+        def renumbered(item: re.Match[str]) -> str:
+            band = int(item["band"]) + 1
+            if band not in numbers:
+                return ""
+            return f"{item['before']}{numbers.index(band)}{item['after']}"
+
+        kind, text = self.tags[GDAL_METADATA]
+        item = r'(?P<before>\s*<Item [^>]*\bsample=")(?P<band>\d+)(?P<after>"[^>]*>[^<]*</Item>)'
+        return GeoTags(self.tags | {GDAL_METADATA: (kind, re.sub(item, renumbered, str(text)))})
 
     @classmethod
     def of_affine(cls, a: float, b: float, c: float, d: float, e: float, f: float) -> GeoTags:

@@ -35,10 +35,13 @@ FORMATS_OF_TEXT = ('{"shape"', "ImageJ=", "<?xml", "shape=")  # image descriptio
 ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 
 
-def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int]:
-    """(H, W), value type, number of bands, whether one is alpha, number of pages; of the first page, from the headers only."""
+def probe(path: str | Path) -> tuple[tuple[int, int], np.dtype, int, bool, int, bool]:
+    """(H, W), value type, number of bands, whether one is alpha, number of pages, whether the first three bands are RGB; of the
+    first page, from the headers only.
+    """
     with opened(path) as file:
-        return (*_probe(first_page(file)), len(image_pages(file)))
+        page = first_page(file)
+        return (*_probe(page), len(image_pages(file)), page.photometric == tifffile.PHOTOMETRIC.RGB)
 
 
 def probe_pages(path: str | Path) -> list[tuple[tuple[int, int], np.dtype, int, bool]]:
@@ -202,14 +205,20 @@ def _dpi(fractions: list[Any], unit: Any) -> tuple[float, float] | None:
 
 
 def write(
-    path: str | Path, array: np.ndarray, geo: GeoTags | None = None, details: Details | None = None, alpha: bool = False
+    path: str | Path,
+    array: np.ndarray,
+    geo: GeoTags | None = None,
+    details: Details | None = None,
+    alpha: bool | None = None,
+    rgb: bool = False,
 ) -> None:
     """Write one (H, W) or (H, W, C) image, deflate-compressed; `geo` and `details` must already fit its size.
 
-    alpha: the second of two bands is transparency; the fourth of four always is.
+    alpha: whether the last band is transparency; None: if it is the fourth of four.   rgb: the first of more than three colours
+    are red, green and blue.
     """
     with tifffile.TiffWriter(path, bigtiff=array.nbytes > 2**31) as writer:
-        write_page(writer, array, geo, details, alpha)
+        write_page(writer, array, geo, details, alpha, rgb)
 
 
 def write_page(
@@ -217,17 +226,20 @@ def write_page(
     array: np.ndarray,
     geo: GeoTags | None = None,
     details: Details | None = None,
-    alpha: bool = False,
+    alpha: bool | None = None,
+    rgb: bool = False,
 ) -> None:
     bands = array.shape[2] if array.ndim == 3 else 1
     array = array[..., 0] if array.ndim == 3 and bands == 1 else array
     options = tiff_options(details or Details())
     options["extratags"] += geo.extratags() if geo else []
-    transparent = bands == 4 or (bands == 2 and alpha)
+    transparent = bands == 4 if alpha is None else alpha
+    rgb = bands - transparent == 3 or (rgb and bands > 3)
+    extra = [0] * (bands - transparent - (3 if rgb else 1)) + ["unassalpha"] * transparent
     writer.write(
         np.ascontiguousarray(array),
-        photometric="rgb" if bands in (3, 4) else "minisblack",
-        extrasamples=["unassalpha"] if transparent else [0] * (bands - 1) if bands == 2 or bands > 4 else None,
+        photometric="rgb" if rgb else "minisblack",
+        extrasamples=extra or None,
         planarconfig="contig" if bands > 1 else None,
         compression="zlib",
         predictor=array.dtype.kind == "u",

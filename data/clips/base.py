@@ -98,6 +98,16 @@ class Clip(ABC):
         """The mapping from stored values to `array` if bands were selected or stretched; `stored` inverts it."""
         return None
 
+    @property
+    def parts(self) -> Sequence[Clip]:
+        """Clips of the same frames whose bands together are those of the result, this clip first: three bands or one each."""
+        return [self]
+
+    @property
+    def rgb(self) -> bool:
+        """Whether the file declares the first three of its bands as red, green and blue."""
+        return False
+
     def geo(self, index: int) -> GeoTags | None:
         """The georeference of a frame, if its file has one."""
         return None

@@ -78,6 +78,10 @@ class Derived(Clip):
     def band_map(self) -> BandMap | None:
         return self.clip.band_map
 
+    @property
+    def rgb(self) -> bool:
+        return self.clip.rgb
+
     def geo(self, index: int) -> GeoTags | None:
         return self.clip.geo(index)
 
@@ -114,6 +118,11 @@ class SubClip(Derived):
         self.indices = [clip.check_index(index) for index in indices]
         self.frame_names = [clip.frame_names[index] for index in self.indices]
         self.times = [clip.times[index] for index in self.indices]
+
+    @property
+    def parts(self) -> Sequence[Clip]:
+        others = [part for part in self.clip.parts if part is not self.clip]
+        return [self, *(SubClip(part, self.indices, self.name) for part in others)]
 
     def array(self, index: int) -> np.ndarray:
         return self.clip.array(self.indices[index])

@@ -79,7 +79,7 @@ class FolderClip(StoredClip):
         return read_measured(self.paths[index])
 
     def geo(self, index: int) -> GeoTags | None:
-        return read_geo(self.paths[index])
+        return self._of_chosen(read_geo(self.paths[index]))
 
     def details(self, index: int) -> Details:
         return read_details(self.paths[index])
@@ -124,7 +124,7 @@ class TiffStackClip(StoredClip):
         return read_measured(self.path, self._pages[index])
 
     def geo(self, index: int) -> GeoTags | None:
-        return read_geo(self.path, self._pages[index]) or read_geo(self.path)
+        return self._of_chosen(read_geo(self.path, self._pages[index]) or read_geo(self.path))
 
     def details(self, index: int) -> Details:
         return read_details(self.path, self._pages[index])

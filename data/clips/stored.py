@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
 from data.clips.base import Clip
 from data.decoders import ImageInfo
+from data.geo_tags import GeoTags
 from data.media import colours
 from data.validity import filled
 from errors import InputError
@@ -24,6 +27,7 @@ class StoredClip(Clip):
 
     bands: Bands | None
     _coloured = _transparent = False  # whether any frame is; set by `examine`
+    _others: Sequence[StoredClip] = ()  # the bands that this clip does not return, if all are upscaled
 
     @property
     @abstractmethod
@@ -52,11 +56,16 @@ class StoredClip(Clip):
         """Whether the last band of (H, W, bands) is transparency and was not chosen as a colour."""
         bands = array.shape[-1]
         chosen = self.bands is not None and self.bands.choice is not None and bands in self.bands.choice
-        return bands in (2, 4) and self._info.alpha and not chosen
+        return (bands == 2 or bands >= 4) and self._info.alpha and not chosen
 
     @property
     def transparent(self) -> bool:
-        return self._transparent or (self._info.alpha and self._info.bands in (2, 4))
+        return self._transparent or self._info.transparent
+
+    def _of_chosen(self, geo: GeoTags | None) -> GeoTags | None:
+        """The tags of a file for the bands of the result."""
+        chosen = self.bands.choice if self.bands and not self._others else None
+        return geo.of_bands(chosen) if geo and chosen else geo
 
     def alpha(self, index: int) -> np.ndarray | None:
         array, _ = self._measured(self.check_index(index))
@@ -95,13 +104,15 @@ class StoredClip(Clip):
                     f"{self.source(index)}: {info.size[1]}x{info.size[0]} pixels, the clip's first frame has {width}x{height}; all "
                     "frames of a clip must have one size"
                 )
+            if info.bands != self._info.bands and max(info.bands, self._info.bands) > 4:
+                raise InputError(f"{self.source(index)}: {_other_bands(info.bands, self._info.bands)}")
             if info.bits != self._info.bits:
                 raise InputError(
                     f"{self.source(index)}: {info.bits} bits per value, the clip's first frame has {self._info.bits}; convert one "
                     "of them"
                 )
             self._coloured |= info.bands >= 3
-            self._transparent |= info.alpha and info.bands in (2, 4)
+            self._transparent |= info.transparent
 
     @cached_property
     def band_map(self) -> BandMap | None:
@@ -125,10 +136,27 @@ class StoredClip(Clip):
         """Whether the frames are TIFF files or pages, which may hold measured values."""
 
     @property
+    def rgb(self) -> bool:
+        return self._info.rgb
+
+    @property
+    def parts(self) -> Sequence[Clip]:
+        return [self, *self._others]
+
+    @property
     def colourless_bands(self) -> int:
-        """Number of bands if they are too many for grey or RGB with or without transparency; else 0."""
-        info = self._info
-        return info.bands if info.bands > 4 or (info.bands == 4 and not info.alpha) else 0
+        """Number of bands without transparency if these are neither grey nor RGB; else 0."""
+        count = self._info.bands - self._info.transparent
+        return count if count not in (1, 3) else 0
+
+    def take_all_bands(self) -> None:
+        """Make `parts` of all bands except transparency: groups of three, the rest one by one."""
+        count, bands = self.colourless_bands, self.bands or Bands()
+        threes = [(k, k + 1, k + 2) for k in range(1, count - 1, 3)]
+        groups = [*threes, *((k,) for k in range(3 * len(threes) + 1, count + 1))]
+        self._others = [copy(self) for _ in groups[1:]]
+        for part, group in zip((self, *self._others), groups, strict=True):
+            part.bands = replace(bands, choice=group)
 
     def stretch_by_default(self) -> str | None:
         """Stretch the values of TIFF files that do not fill the range of 8 or 16 bits, or 0 to 1, as scenes are. Returns a
@@ -138,13 +166,16 @@ class StoredClip(Clip):
         if self.bands not in (None, Bands(choice)) or self._info.bits == 8 or not self.from_tiff:
             return None
         chosen = self.band_map.choice if self.band_map else tuple(range(self.channels))  # without alpha
+        if self._others:
+            chosen = tuple(range(self.colourless_bands))
         frames = [frame[..., chosen] for frame in self._known_values()]
         low, high = min(map(np.nanmin, frames)), max(map(np.nanmax, frames))
         filled = high >= DARK if self._info.bits == 16 else low >= -1 and high <= 2 and high - low >= LEAST_RANGE
         if not np.isfinite([low, high]).all() or filled:
             return None
-        self.bands = Bands(choice, percentiles=USUAL)
-        self.__dict__.pop("band_map", None)  # cached without a stretch
+        for part in (self, *self._others):
+            part.bands = Bands(part.bands.choice if part.bands else None, percentiles=USUAL)
+            part.__dict__.pop("band_map", None)  # cached without a stretch
         return (
             f"'{self.name}': {self._info.dtype} values of {low:g} to {high:g} are stretched for the network; results are in the "
             "units of the source (other limits: --limits, --percentiles)"
@@ -178,7 +209,7 @@ class StoredClip(Clip):
         if self.bands is None:
             self._check_colours(array.shape[-1], source)
         elif array.shape[-1] != info.bands:
-            raise InputError(f"{source}: has {array.shape[-1]} band(s), the clip's first frame has {info.bands}")
+            raise InputError(f"{source}: {_other_bands(array.shape[-1], info.bands)}")
         return array
 
     def _check_colours(self, bands: int, source: str) -> None:
@@ -186,6 +217,10 @@ class StoredClip(Clip):
             raise InputError(
                 f"{source}: has {bands} bands; choose one or three of them (for example bands.choice=[3,2,1])"
             )
+
+
+def _other_bands(count: int, first: int) -> str:
+    return f"has {count} band(s), the clip's first frame has {first}"
 
 
 def file_identity(path: Path) -> str:

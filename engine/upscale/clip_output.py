@@ -55,7 +55,8 @@ class ClipOutput:
         self.bands = None if self.kind == "video" else self.clip.band_map  # videos show the stretched bands
         if self.bands is not None:
             self.dtype = self.bands.dtype
-        self.channels = 3 if self.kind == "video" else self.clip.channels
+        self.parts = [self.clip] if self.kind == "video" else self.clip.parts
+        self.channels = 3 if self.kind == "video" else sum(part.channels for part in self.parts)
         self.alpha = self.kind != "video" and self.clip.transparent and pictures.holds_alpha(self.suffix)
 
     def __len__(self) -> int:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from data import frame_writer
 from data.baseline import Bicubic
+from data.clips import Clip
 from data.files import holds, is_own_folder, move, remove_own_folder, remove_unfinished, replacing
 from data.media import from_tensor, read_image, to_tensor
 from data.validity import with_holes
@@ -80,15 +82,10 @@ class ClipJob(ClipOutput):
         """Whether finished frames are kept without a format, because one file is made of them."""
         return self.kind in ("video", "stack")
 
-    def keep(self, index: int, frame: Any) -> None:
-        """Write a restored frame (3, H, W) in [0, 1] to the work folder."""
-        array = self.clip.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
-        if (holes := self.clip.holes(self.place(index)[0])) is not None:
-            source, valid = holes
-            if self.kind == "video":  # black; grey clips have three equal channels
-                source = np.zeros((*source.shape[:2], 3), source.dtype)
-                valid = np.repeat(valid, 3 // valid.shape[-1], -1)
-            array = with_holes(array, source, valid)
+    def keep(self, index: int, frame: Tensor) -> None:
+        """Write a restored frame (3, H, W) in [0, 1] to the work folder; of a clip with several parts, their frames together."""
+        arrays = [self._stored_part(part, index, each) for part, each in zip(self.parts, frame.split(3), strict=True)]
+        array = np.concatenate(arrays, axis=-1) if len(arrays) > 1 else arrays[0]
         if self.alpha:
             alpha = pictures.enlarged_alpha(self.clip, self.place(index), self.size, array.dtype)
             array = np.concatenate([array, alpha], axis=-1)
@@ -98,7 +95,18 @@ class ClipJob(ClipOutput):
         if self.kind == "frames":
             self._write_side_files(index, self.image(index), replace=True)
         geo = self.geo(index) if self.kind == "frames" else None
-        frame_writer.write_frame(self.image(index), array, geo, self.details(index), self.alpha)
+        frame_writer.write_frame(self.image(index), array, geo, self.details(index), self.alpha, self.clip.rgb)
+
+    def _stored_part(self, part: Clip, index: int, frame: Tensor) -> np.ndarray:
+        """(H, W, C) in the type and units of the output, with the holes of the source."""
+        array = part.stored(frame) if self.bands else from_tensor(frame, self.dtype, self.channels)
+        if (holes := part.holes(self.place(index)[0])) is None:
+            return array
+        source, valid = holes
+        if self.kind == "video":  # black; grey clips have three equal channels
+            source = np.zeros((*source.shape[:2], 3), source.dtype)
+            valid = np.repeat(valid, 3 // valid.shape[-1], -1)
+        return with_holes(array, source, valid)
 
     def _write_side_files(self, index: int, image: Path, *, replace: bool) -> None:
         for suffix, content in self.side_files(index).items():
@@ -113,7 +121,10 @@ class ClipJob(ClipOutput):
         if self.compare:
             bicubic = Bicubic(deepcopy(self.clip), self.size)  # a copy: this runs in the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
-            shown = map(self.bands.stretch, self.stored(indices)) if self.bands else self.stored(indices)
+            shown = (
+                array[..., : self.clip.channels] for array in self.stored(indices)
+            )  # the first bands, without alpha
+            shown = map(self.bands.stretch, shown) if self.bands else shown
             both = comparison.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
             join.write_piece(self.comparison_piece(number), both, self.compare.encoding, self.timeline.fps)
         if self.target:
@@ -186,7 +197,7 @@ class ClipJob(ClipOutput):
             indices, result = range(len(self)), self.work / self.out.name
             self._write_side_files(0, self.out, replace=self.overwrite)
             tags = ((self.geo(index), self.details(index)) for index in indices)
-            frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha)
+            frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha, self.clip.rgb)
             self._move_raster(result)
         else:
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)

@@ -104,6 +104,6 @@ def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.
 
 
 def choose_workers(job: ClipJob, network: Network, request: Request, tile: int | None, device: torch.device) -> int:
-    if request.compile or isinstance(job, SceneJob):
-        return 1
+    if request.compile or isinstance(job, SceneJob) or len(job.parts) > 1:
+        return 1  # parts take turns in one thread: several pools would need the memory several times
     return frames_at_once(network, job.clip.size, Options(tile=tile), device)

@@ -106,7 +106,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     if series := open_series_for(pictures, out, request, failures):
         return series
     if members is None:
-        return [open_scene_for(source, out, request) or (open_clip(source, request), out)]
+        return [open_scene_for(source, out, request) or (open_clip(source, out, request), out)]
     if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
         raise InputError(
             f"'{source}' is a folder of clips ({len(members)}): name an output folder, or one clip as the input of '{out.name}'"
@@ -120,7 +120,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
             if series := open_series_for(member.frames, place, request, failures):
                 clips += series
                 continue
-            clips.append(open_scene_for(member.path, place, request) or (open_member(member, request), place))
+            clips.append(open_scene_for(member.path, place, request) or (open_member(member, place, request), place))
     return clips
 
 
@@ -130,14 +130,14 @@ def needs_one_clip(request: Request) -> bool:
     return bool(parts or request.fps or request.times or request.input_fps) or is_single(request.out)
 
 
-def open_member(member: Member, request: Request) -> Clip:
+def open_member(member: Member, out: Path, request: Request) -> Clip:
     if member.problem:
         raise InputError(member.problem)
     if not member.frames:
-        return open_clip(member.path, request)
+        return open_clip(member.path, out, request)
     clip = FolderClip(member.frames, Path(member.output).name, fps=request.input_fps, bands=request.stretch())
     clip.examine()
-    return stretched(clip, request)
+    return stretched(clip, out, request)
 
 
 def inputs(request: Request) -> list[Path]:
@@ -211,20 +211,25 @@ def check_members(source: Path, members: Sequence[Member], compare: bool) -> Non
             owners[written] = member.path
 
 
-def open_clip(path: Path, request: Request) -> Clip:
-    """The clip in a file or a folder of frames, in [0, 1]. InputError for one that cannot be used."""
-    return stretched(open_files(path, request), request)
+def open_clip(path: Path, out: Path, request: Request) -> Clip:
+    """The clip in a file or a folder of frames for the output `out`, in [0, 1]. InputError for one that cannot be used."""
+    return stretched(open_files(path, request), out, request)
 
 
-def stretched(clip: Clip, request: Request) -> Clip:
-    """The clip with its values in [0, 1]. InputError for more bands than colours, unless the request chooses some."""
+def stretched(clip: Clip, out: Path, request: Request) -> Clip:
+    """The clip with its values in [0, 1]. InputError for more bands than colours, unless the request chooses some or the output
+    `out` is TIFF, which holds all.
+    """
     if not isinstance(clip, FolderClip | TiffStackClip):
         return clip
     if (count := clip.colourless_bands) and request.bands is None:
-        raise InputError(
-            f"{clip.source(0)}: has {count} bands, and a picture shows one or three: choose them, for example --bands 3,2,1 (all "
-            "bands are kept only of GeoTIFFs of one image, read with rasterio and written as .tif)"
-        )
+        into_tiff = is_folder_name(out) and image_suffix(clip, request) == ".tif"
+        if not (into_tiff or out.suffix.lower() in frame_writer.STACK_SUFFIXES):
+            raise InputError(
+                f"{clip.source(0)}: has {count} bands, and a picture or video shows one or three: choose them, for example --bands "
+                f"{'3,2,1' if count > 2 else '1'}, or write .tif, which holds all"
+            )
+        clip.take_all_bands()
     if clip.from_tiff and (path := clip.file(0)) is not None and tiff.has_palette(path):
         say(f"'{path.name}': its palette is converted to RGB")
     if message := clip.stretch_by_default():

@@ -78,6 +78,8 @@ def check_trust(job: ClipJob, request: Request) -> None:
     """Raises InputError, before the work, for a scene, which is processed in pieces, and if a map exists already."""
     if job.kind == "scene":
         raise InputError(f"'{job.out}': --trust is for videos and frames, not for a large scene: leave it out")
+    if len(job.parts) > 1:
+        raise InputError(f"'{job.out}': --trust is for one or three bands: choose them, for example --bands 3,2,1")
     names = {
         f"{job.clip.frame_names[index]}_doubt{suffix}" for index in range(len(job.clip)) for suffix in (".tif", ".png")
     }

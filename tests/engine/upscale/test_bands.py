@@ -65,7 +65,7 @@ def test_bands_of_a_video_or_missing_ones_are_refused(stack: Path, weight: Path,
     with pytest.raises(InputError, match="band 9 was chosen"):
         upscale(Request(stack, tmp_path / "out.tif", weight, bands=(9,)))
     with pytest.raises(InputError, match="shows one or three: choose them"):
-        upscale(Request(stack, tmp_path / "out.tif", weight))
+        upscale(Request(stack, tmp_path / "out.png", weight))
     (tmp_path / "a.mp4").touch()
     with pytest.raises(InputError, match="is a video"):
         upscale(Request(tmp_path / "a.mp4", tmp_path / "out.mp4", weight, limits=(0, 1)))

@@ -143,11 +143,11 @@ def test_missing_values_do_not_count_for_the_stretch(tmp_path, weight, nodata):
     assert large[0][~hole].min() > 0
 
 
-def test_stacks_with_many_bands_need_a_choice_of_three(tmp_path, weight):
+def test_videos_of_many_bands_need_a_choice_of_three(tmp_path, weight):
     pages = [np.stack([gray(k)] * 5, -1) for k in range(2)]
     source = stack(tmp_path / "in.tif", pages, planarconfig="contig")
     with pytest.raises(InputError, match=r"has 5 bands.*--bands 3,2,1"):
-        make(source, weight)
+        make(source, weight, "out.mp4")
     with tifffile.TiffFile(make(source, weight, bands=(3, 2, 1))) as out:
         assert out.asarray().shape == (2, 32, 48, 3)
 
