@@ -194,7 +194,8 @@ def build_dataset(
     if not config.space_time:
         network = config.window_network
         spacing = 1 if isinstance(data.spacing, str) else data.spacing
-        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment, spacing=spacing)
+        augment |= {"spacing": spacing, "single_frame": data.single_frame}
+        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment)
     return SequenceDataset(
         pairs,
         stage.scales or data.scales,

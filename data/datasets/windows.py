@@ -21,6 +21,7 @@ class WindowDataset(Samples):
         pairs: from a layout opened at integer `scale` (wrap them with `data.cache.cache_pairs` first).
         frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
             `data.clips.neighbours`.
+        single_frame: share of the windows that repeat the centre frame, as those of a clip with one frame.
         flips: left-right and up-down.   rotations: by 90 degrees.   reversal: of time.
         on_error: "stop" raises for a frame that cannot be read; "skip" reads another sample and reports it in "skipped".
 
@@ -39,12 +40,14 @@ class WindowDataset(Samples):
         rotations: bool = True,
         reversal: bool = True,
         spacing: int = 1,
+        single_frame: float = 0.0,
         on_error: str = "stop",
     ) -> None:
         super().__init__(pairs, patch, flips, rotations, reversal, on_error)
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
         self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
+        self.single_frame = single_frame
         neighbours(0, frames, 2, padding)  # raises for a wrong padding here, not in a worker
         for i, pair in enumerate(self.pairs):
             height, width = pair.lr.size
@@ -76,6 +79,8 @@ class WindowDataset(Samples):
         transform, backwards = self._draw_transform(random)
         numbers = neighbours(key.frame, self.frames, len(pair), self.padding, self.spacing)
         numbers = numbers[::-1] if backwards else numbers
+        if self.single_frame and random.random() < self.single_frame:
+            numbers = [key.frame] * self.frames
         crops = {number: crop(pair.lr, number, top, left, self.patch) for number in set(numbers)}
         low = np.stack([crops[number] for number in numbers])
         side = self.patch * self.scale

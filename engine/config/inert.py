@@ -19,7 +19,8 @@ SPACE_TIME_KEYS = (
 def foreign_keys(config: Config) -> dict[str, str]:
     """Keys for another kind of network or data, with the reason."""
     if config.space_time:
-        result = dict.fromkeys((f"data.{key}" for key in WINDOW_SETTINGS), "it is for networks with a window of frames")
+        keys = (f"data.{key}" for key in (*WINDOW_SETTINGS, "single_frame"))
+        result = dict.fromkeys(keys, "it is for networks with a window of frames")
     else:
         result = dict.fromkeys(SPACE_TIME_KEYS, f"it is for space-time networks, not for {config.network.name}")
     return result | {"data.val.repeat": "it is for training data"}

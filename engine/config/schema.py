@@ -68,6 +68,7 @@ class DataConfig:
     flips: bool = True  # augmentation: left-right and up-down flips
     rotations: bool = True  # augmentation: rotations by 90 degrees
     reverse_time: bool = True
+    single_frame: Share = 0.0  # windows: share of the samples with the centre frame only, as from a clip with one frame
     workers: Annotated[int, Between(0, 256)] = 0  # number of data loader processes; 0: the training process reads
     cache: Literal["ram", "file", "none"] = "ram"
     cache_gb: Annotated[float, Between(0, 1e5)] = 4.0  # limit of the cache, GiB

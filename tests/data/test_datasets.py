@@ -68,6 +68,22 @@ def test_switches_turn_augmentation_off():
             assert item["lr"][1, 0].float().mean() <= item["lr"][2, 0].float().mean() + 11
 
 
+def test_share_of_windows_with_the_centre_frame_only():
+    clips = [pair(9)]
+    every, some, none = (
+        WindowDataset(clips, 2, frames=5, patch=8, single_frame=share) for share in (1.0, 0.5, 0.0)
+    )
+    single = 0
+    for key in (key for batch in keys(none, steps=20) for key in batch):
+        still, window, mixed = (dataset[key] for dataset in (every, none, some))
+        assert torch.equal(still["lr"], window["lr"][2].expand(5, -1, -1, -1))
+        assert torch.equal(still["gt"], window["gt"])  # same crop, same flips
+        repeated = torch.equal(mixed["lr"], still["lr"])
+        assert repeated or torch.equal(mixed["lr"], window["lr"])
+        single += repeated
+    assert 0.35 < single / 80 < 0.65
+
+
 def test_draws_depend_on_seed_step_and_slot_only():
     dataset = WindowDataset([pair(7), pair(5, name="b")], 2, patch=8)
     full = keys(dataset, steps=6, batch=4)
