@@ -18,7 +18,9 @@ from errors import InputError
 
 WINDOWS = os.name == "nt"
 REPOSITORY = Path(__file__).resolve().parents[1]
-UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.\w+)?")  # digits: earlier releases
+UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.[^.]+)?")  # digits: earlier releases
+LONGEST_NAME = 255  # bytes, on most file systems
+LONGEST_SUFFIX = 16  # bytes of a suffix that temporary names keep
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 
 
@@ -46,7 +48,46 @@ def named_errors(path: str | Path, kind: str) -> Iterator[None]:
 
 def temporary_path(path: Path) -> Path:
     """A random temporary name for `path`: hidden, in the same folder, with the same suffix."""
-    return path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    stem, suffix = _stem_and_suffix(path)
+    return path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{suffix}")
+
+
+def _stem_and_suffix(path: Path) -> tuple[str, str]:
+    """Stem, shortened so that the temporary name is not too long, and suffix of a temporary name."""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
+    stem = path.stem if suffix else path.name
+    return shortened(stem, LONGEST_NAME - len("..0123456789abcdef.tmp") - len(os.fsencode(suffix))), suffix
+
+
+def hidden_path(path: Path, ending: str) -> Path:
+    """The path `.NAME.ENDING` next to `path`, for a work folder or a lock."""
+    name = shortened(path.name, LONGEST_NAME - len("..") - len(ending))
+    return path.with_name(f".{name}.{ending}")
+
+
+def shortened(name: str, room: int) -> str:
+    """A name of at most `room` bytes: its beginning and a checksum of the full name if it is longer."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= room:
+        return name
+    return f"{encoded[: room - 9].decode(errors='ignore')}~{hashlib.sha256(encoded).hexdigest()[:8]}"
+
+
+def check_names(folder: Path, names: Iterable[str]) -> None:
+    """InputError for files in a folder whose names are longer than file systems take."""
+    for name in names:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise InputError(
+                f"'{folder / name}': its name has more than {LONGEST_NAME} bytes: give the input a shorter name"
+            )
+
+
+def is_file(path: Path) -> bool:
+    """Like `Path.is_file`; False for a name that is too long."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -133,7 +174,8 @@ def remove_unfinished(place: Path) -> None:
         found = [path for path in place.rglob(".*") if UNFINISHED.fullmatch(path.name)]
     else:
         names = ((path, UNFINISHED.fullmatch(path.name)) for path in place.parent.glob(".*"))
-        found = [p for p, m in names if m and m["stem"] == place.stem and (m["suffix"] or "") == place.suffix]
+        expected = _stem_and_suffix(place)
+        found = [path for path, match in names if match and (match["stem"], match["suffix"] or "") == expected]
     for path in found:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from data.files import hidden_path
 from errors import InputError
 
 try:
@@ -36,7 +37,7 @@ def lock(path: str | Path) -> Iterator[None]:
     or loses power. Raises InputError that names the holder (process, host, start time), or if no lock can be created.
     """
     path = Path(path).resolve()
-    place = path.with_name(f".{path.name}.lock")
+    place = hidden_path(path, "lock")
     if place in _held:
         raise InputError(f"'{path}' is being written by this process already: wait for it or name another output")
     handle = _take(place, path)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data import tiff, world_file
+from data.files import is_file
 from errors import InputError
 
 SPARSE = 2**28  # pixels; a larger image must have at least one byte per 2,000 pixels, or its header counts as damaged
@@ -198,10 +199,10 @@ def _is_categorical(file: Any, place: dict[str, Any], path: Path, has_palette: b
 
 def _has_class_table(path: Path) -> bool:
     """Whether a value attribute table (Esri's .vat.dbf) or names of categories in `.aux.xml` are next to the file."""
-    if path.with_name(path.name + ".vat.dbf").is_file():
+    if is_file(path.with_name(path.name + ".vat.dbf")):
         return True
     sidecar = path.with_name(path.name + ".aux.xml")
-    return sidecar.is_file() and b"<CategoryNames>" in sidecar.read_bytes()
+    return is_file(sidecar) and b"<CategoryNames>" in sidecar.read_bytes()
 
 
 def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.ndarray, path: Path) -> RasterInfo:

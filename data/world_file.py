@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.files import is_file
 from data.geo_tags import GeoTags
 from errors import InputError
 
@@ -24,15 +25,7 @@ def suffix(image: str) -> str:
 
 def find(path: Path) -> Path | None:
     """The world file of a picture, or None."""
-    return next((place for place in _candidates(path) if _is_file(place)), None)
-
-
-def _is_file(path: Path) -> bool:
-    """Like `Path.is_file`; False for a name that is too long."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return next((place for place in _candidates(path) if is_file(place)), None)
 
 
 def _candidates(path: Path) -> Iterator[Path]:
@@ -47,7 +40,7 @@ def reference(path: Path) -> bytes | None:
     if find(path) is None:
         return None
     places = (path.with_suffix(ending) for ending in (REFERENCE, REFERENCE.upper()))
-    return next((place.read_bytes() for place in places if _is_file(place)), None)
+    return next((place.read_bytes() for place in places if is_file(place)), None)
 
 
 def read(path: Path) -> GeoTags | None:

@@ -13,7 +13,7 @@ import numpy as np
 from data import frame_writer
 from data.clips import Clip
 from data.details import Details
-from data.files import holds
+from data.files import check_names, holds
 from data.frame_writer import check_free
 from data.geo_tags import GeoTags
 from engine.upscale import comparison, pictures
@@ -166,6 +166,7 @@ class ClipOutput:
             self.target.check(self.size, self.timeline)
         if self.compare:
             self.compare.check((height, 2 * width), self.timeline)
+        check_names(self.out, sorted(self.made))
         if self.kind in ("frames", "image"):
             frame_writer.check_image_size(self.image_suffix, self.size)
             frame_writer.check_image_depth(self.image_suffix, self.dtype)

@@ -121,9 +121,8 @@ class ClipJob(ClipOutput):
         if self.compare:
             bicubic = Bicubic(deepcopy(self.clip), self.size)  # a copy: this runs in the writer's thread
             left = (from_tensor(bicubic(*self.place(index)), np.dtype(np.uint8)) for index in indices)
-            shown = (
-                array[..., : self.clip.channels] for array in self.stored(indices)
-            )  # the first bands, without alpha
+            # without alpha and the bands of other parts
+            shown: Iterator[np.ndarray] = (array[..., : self.clip.channels] for array in self.stored(indices))
             shown = map(self.bands.stretch, shown) if self.bands else shown
             both = comparison.pairs(left, (from_tensor(to_tensor(array), np.dtype(np.uint8)) for array in shown))
             join.write_piece(self.comparison_piece(number), both, self.compare.encoding, self.timeline.fps)

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from data.files import check_apart, holds, temporary_path
+from data.files import check_apart, hidden_path, holds, is_file, temporary_path
 from data.locks import lock
 from errors import InputError
 
@@ -39,7 +39,7 @@ def check_places(places: Sequence[Path], inputs: Sequence[Path]) -> None:
 def _check_name(place: Path) -> None:
     """Check that the file system takes the name, and the longer names of its temporary files."""
     folder = _existing_parent(place)  # a missing folder would hide that the name is too long
-    for name in (place.name, temporary_path(place).name, f".{place.name}.upscaling") if place.name else ("",):
+    for name in (place.name, temporary_path(place).name, hidden_path(place, "upscaling").name) if place.name else ("",):
         try:
             os.lstat(folder / name)
         except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def remove_stale_files(out: Path) -> None:
 
 def _gdal_files(out: Path) -> list[Path]:
     found = [out.with_name(out.name + ending) for ending in (".aux.xml", ".msk", ".ovr")]
-    return [path for path in found if path.is_file()]
+    return [path for path in found if is_file(path)]
 
 
 def _existing_parent(place: Path) -> Path:

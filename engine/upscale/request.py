@@ -11,7 +11,7 @@ from data.clips import Clip, FolderClip, VideoClip, WebPClip
 from data.clips.animation import is_animated_webp
 from data.clips.files import TiffStackClip, image_files
 from data.clips.scene import SceneClip, join_series, open_scene
-from data.files import resolved, sha256
+from data.files import is_file, resolved, sha256
 from data.media import (
     IMAGE_SUFFIXES,
     RASTER_SUFFIXES,
@@ -276,7 +276,7 @@ def open_files(path: Path, request: Request) -> Clip:
 def is_envi(path: Path) -> bool:
     """Whether a file has the name of an ENVI raster: any suffix or none, with a header `.hdr` next to it."""
     known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    return path.suffix.lower() not in known and path.suffix != ".hdr" and path.with_suffix(".hdr").is_file()
+    return path.suffix.lower() not in known and path.suffix != ".hdr" and is_file(path.with_suffix(".hdr"))
 
 
 def remedy(path: Path) -> str:

@@ -22,6 +22,7 @@ import metrics
 from data.clips import Clip, SubClip
 from data.clips.derived import Derived
 from data.degrade import imresize
+from data.files import check_names
 from data.frame_writer import check_free, write_frame
 from data.media import to_uint8
 from engine.compare.measure import agreement
@@ -83,6 +84,7 @@ def check_trust(job: ClipJob, request: Request) -> None:
     names = {
         f"{job.clip.frame_names[index]}_doubt{suffix}" for index in range(len(job.clip)) for suffix in (".tif", ".png")
     }
+    check_names(trust_folder(job.out), sorted(names))
     check_free(trust_folder(job.out), "frames", request.overwrite, names | {"trust.csv", "trust.html"})
 
 

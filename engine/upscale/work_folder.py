@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.files import is_own_folder, make_own_folder, remove_own_folder, replacing
+from data.files import hidden_path, is_own_folder, make_own_folder, remove_own_folder, replacing
 from errors import InputError
 
 
 def work_folder(out: Path) -> Path:
     """The work folder of the output `out`."""
-    return out.with_name(f".{out.name}.upscaling")
+    return hidden_path(out, "upscaling")
 
 
 def check_work_folder(folder: Path, resume: bool, overwrite: bool) -> None:

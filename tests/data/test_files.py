@@ -42,6 +42,18 @@ def left_behind(path: Path) -> Path:
     return half
 
 
+@pytest.mark.parametrize(
+    "name", [f"{'x' * 251}.png", f"{'é' * 125}.tiff", "a." + "b" * 253, "y" * 255, "z" * 233 + ".a-b"]
+)
+def test_temporary_names_of_long_names(tmp_path: Path, name: str):
+    path, other = tmp_path / name, tmp_path / f"{name[:100]}{name[101:]}"
+    halves, kept = [left_behind(path), left_behind(path)], left_behind(other)
+    path.write_bytes(b"complete")
+    assert all(len(half.name.encode()) <= 255 for half in halves) and len({*halves, kept, path}) == 4
+    remove_unfinished(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, kept])
+
+
 def test_only_unfinished_files_are_removed(tmp_path: Path):
     names = ["a.png", ".hidden.png", "a.tmp.png", ".a.tmp.png", ".a.b.12.png", "deep/c.12.tmp.png"]
     for name in names:

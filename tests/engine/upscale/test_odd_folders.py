@@ -54,13 +54,34 @@ def test_unusual_names_of_pictures(weight, tmp_path):
     assert sorted(listed(tmp_path / "out")) == sorted(f"{Path(name).stem}.png" for name in NAMES)
 
 
-def test_picture_with_a_name_too_long_does_not_stop_the_others(weight, tmp_path):
-    """255 bytes leave no room for the names of temporary files."""
+LONG = ["x" * 251, "x" * 230, "\u00e9" * 125, "\U0001f600" * 62]  # 251, 230, 250 and 248 bytes
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".mp4"])
+def test_names_up_to_255_bytes(weight, tmp_path, name, suffix):
+    frames(tmp_path / "in", 2)
+    out = tmp_path / f"{name}{suffix}"
+    make(tmp_path / "in" / "000.png" if suffix == ".png" else tmp_path / "in", out, weight)
+    assert out.stat().st_size and listed(tmp_path) == sorted(["in/000.png", "in/001.png", out.name])
+
+
+def test_long_names_in_folders(weight, tmp_path):
     photograph(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / f"{'x' * 251}.png").write_bytes((tmp_path / "in" / "a.png").read_bytes())
-    with pytest.raises(InputError, match=r"1 of 2 clips were not upscaled.*File name too long"):
-        make(tmp_path / "in", tmp_path / "out", weight, stills=True)
-    assert listed(tmp_path / "out") == ["a.png"]
+    for name in LONG:
+        photograph(tmp_path / "in" / "b.jpg", seed=len(name))
+        (tmp_path / "in" / "b.jpg").rename(tmp_path / "in" / f"{name}.jpg")
+    make(tmp_path / "in", tmp_path / "out", weight, stills=True)
+    assert listed(tmp_path / "out") == sorted(f"{name}.png" for name in ("a", *LONG))
+    with pytest.raises(InputError, match=r"1 of 5 clips were not upscaled.*File name too long"):
+        make(tmp_path / "in", tmp_path / "webp", weight, stills=True, image_format="webp")  # 256 bytes
+    (tmp_path / "one").mkdir()
+    for number in range(2):
+        photograph(tmp_path / "one" / f"{number}.png")
+        (tmp_path / "one" / f"{number}.png").rename(tmp_path / "one" / f"{'x' * 250}{number}.png")
+    with pytest.raises(InputError, match="its name has more than 255 bytes"):
+        make(tmp_path / "one", tmp_path / "frames", weight, image_format="webp")
+    assert not (tmp_path / "frames").exists()
 
 
 def test_folder_that_cannot_be_listed_does_not_stop_the_others(weight, tmp_path, monkeypatch):
