@@ -25,10 +25,11 @@ def suffix(image: str) -> str:
 
 def find(path: Path) -> Path | None:
     """The world file of a picture, or None."""
-    return next((place for place in _candidates(path) if is_file(place)), None)
+    return next((place for place in candidates(path) if is_file(place)), None)
 
 
-def _candidates(path: Path) -> Iterator[Path]:
+def candidates(path: Path) -> Iterator[Path]:
+    """The names that the world file of a picture can have."""
     known = (suffix(path.suffix), f"{path.suffix}w") if len(path.suffix) > 1 else ()
     for ending in dict.fromkeys((*known, ".wld")):
         yield path.with_suffix(ending.lower())

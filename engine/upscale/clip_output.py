@@ -17,7 +17,7 @@ from data.files import check_names, holds
 from data.frame_writer import check_free
 from data.geo_tags import GeoTags
 from engine.upscale import comparison, pictures
-from engine.upscale.output_paths import check_no_stale_files
+from engine.upscale.output_paths import check_no_foreign_place, check_no_stale_files, stale_files
 from engine.upscale.timeline import Timeline
 from engine.upscale.video_target import VideoTarget
 from engine.upscale.work_folder import work_folder
@@ -155,6 +155,10 @@ class ClipOutput:
     def notes(self) -> list[str]:
         """Notes for the user on the written files."""
         notes = [f"'{self.target.path}': {note}" for note in self.target.notes] if self.target else []
+        if self.overwrite and self.kind in ("image", "stack", "scene"):
+            notes += [
+                f"'{path}' belongs to the earlier '{self.out.name}' and is deleted" for path in stale_files(self.out)
+            ]
         if self.kind == "video":
             return notes + pictures.losses_of_video(self.clip)
         return notes + pictures.losses(self.clip, self.geo(0), self.suffix)
@@ -178,8 +182,16 @@ class ClipOutput:
             check_free(self.comparison_path, "video", self.overwrite)
         for path in self.image_side_files:
             check_free(path, "side file", self.overwrite)
-        if self.kind in ("image", "stack", "scene") and not self.overwrite:
-            check_no_stale_files(self.out, self.gdal_sidecar)
+        if self.kind in ("image", "stack", "scene"):
+            check_no_foreign_place(self.out, self.placed)
+            if not self.overwrite:
+                check_no_stale_files(self.out, self.gdal_sidecar)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the result has a transform to the ground, in the file or in its world file."""
+        geo = self.geo(0)
+        return geo is not None and geo.affine is not None
 
     @property
     def gdal_sidecar(self) -> str | None:

@@ -8,10 +8,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from data import world_file
 from data.files import check_apart, hidden_path, holds, is_file, temporary_path
+from data.frame_writer import STACK_SUFFIXES
 from data.locks import lock
 from errors import InputError
 
+TABLES = (".tab", ".TAB")  # of MapInfo
+RPCS = ("_RPC.TXT", "_rpc.txt", ".RPB", ".rpb")
 MOST_LOCKS = 200  # the number of open files is limited; with more outputs, the common folder is locked instead
 
 
@@ -62,7 +66,7 @@ def check_no_stale_files(out: Path, own: str | None) -> None:
     """Raises InputError if GDAL's files of an earlier image (statistics and nodata, masks, overviews) are at the path of `out`.
     own: the content of the `.aux.xml` that belongs to the output.
     """
-    for path in _gdal_files(out):
+    for path in stale_files(out):
         if own is None or not holds(path, own.encode()):
             raise InputError(
                 f"'{path}' belongs to an earlier '{out.name}' and would change how the new one is read: move it away, or use "
@@ -70,12 +74,28 @@ def check_no_stale_files(out: Path, own: str | None) -> None:
             )
 
 
+def check_no_foreign_place(out: Path, placed: bool) -> None:
+    """Raises InputError for files at the path of `out` from which GDAL would take a georeference that is not the result's: world
+    files and MapInfo tables, unless the result has a transform of its own (`placed`), and RPCs, which replace those of a TIFF.
+    """
+    found = [] if placed else [*world_file.candidates(out), *(out.with_suffix(ending) for ending in TABLES)]
+    if out.suffix.lower() in STACK_SUFFIXES:
+        found += [out.with_name(out.stem + ending) for ending in RPCS]
+    for path in found:
+        if is_file(path):
+            raise InputError(
+                f"'{path}' gives a georeference to every '{out.name}', and the new one has another or none: move it away, or name "
+                "another output"
+            )
+
+
 def remove_stale_files(out: Path) -> None:
-    for path in _gdal_files(out):
+    for path in stale_files(out):
         path.unlink()
 
 
-def _gdal_files(out: Path) -> list[Path]:
+def stale_files(out: Path) -> list[Path]:
+    """GDAL's files of an earlier image of this name."""
     found = [out.with_name(out.name + ending) for ending in (".aux.xml", ".msk", ".ovr")]
     return [path for path in found if is_file(path)]
 

@@ -106,6 +106,10 @@ class SceneJob(ClipJob):
         return sidecar(self.scene.info)
 
     @property
+    def placed(self) -> bool:
+        return self.scene.info.place.get("transform") is not None
+
+    @property
     def places(self) -> list[Path]:
         return [self.out, self.work, *([self.sidecar] if self.gdal_sidecar else [])]
 

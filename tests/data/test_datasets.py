@@ -70,9 +70,7 @@ def test_switches_turn_augmentation_off():
 
 def test_share_of_windows_with_the_centre_frame_only():
     clips = [pair(9)]
-    every, some, none = (
-        WindowDataset(clips, 2, frames=5, patch=8, single_frame=share) for share in (1.0, 0.5, 0.0)
-    )
+    every, some, none = (WindowDataset(clips, 2, frames=5, patch=8, single_frame=share) for share in (1.0, 0.5, 0.0))
     single = 0
     for key in (key for batch in keys(none, steps=20) for key in batch):
         still, window, mixed = (dataset[key] for dataset in (every, none, some))

@@ -252,3 +252,47 @@ def test_full_disk_at_the_start_leaves_nothing(frames, weight, tmp_path, monkeyp
         upscale(Request(frames, tmp_path / "out", weight, precision="fp32", overwrite=True))
     assert [path.name for path in tmp_path.iterdir() if "upscaling" in path.name] == []
     assert (tmp_path / "out" / "0000.png").read_bytes() == b"precious"
+
+
+PLACE = "10\n0\n0\n-10\n500005\n4999995\n"
+BESIDE = [
+    ("out.tif", name) for name in ("out.tfw", "out.TFW", "out.tifw", "out.wld", "out.tab", "out_RPC.TXT", "out.RPB")
+]
+BESIDE += [("out.png", "out.pgw"), ("out.png", "out.wld"), ("out.jpg", "out.jgw"), ("out.tiff", "out.tfw")]
+
+
+@pytest.mark.parametrize(("out", "beside"), BESIDE)
+def test_georeference_of_an_earlier_result_is_not_applied(frames, weight, tmp_path, out, beside):
+    """GDAL reads the place of a picture from files with the same name."""
+    (tmp_path / beside).write_text(PLACE)
+    before = tree(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=rf"{beside}' gives a georeference to every '{out}'.*move it away"):
+            make(frames / "0000.png", tmp_path / out, weight, overwrite=overwrite)
+        assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["out.tif", "out.png"])
+def test_results_with_a_georeference_of_their_own(frames, weight, tmp_path, out):
+    (frames / "0000.pgw").write_text(PLACE)
+    (tmp_path / "out.wld").write_text(PLACE.replace("500005", "1"))
+    make(frames / "0000.png", tmp_path / out, weight)
+    rasterio = pytest.importorskip("rasterio")
+    with rasterio.open(tmp_path / out) as file:
+        assert tuple(file.transform)[:6] == (5, 0, 500000, 0, -5, 5000000)
+    assert (tmp_path / "out.wld").read_text() == PLACE.replace("500005", "1")
+
+
+def test_scene_without_a_place_next_to_a_world_file(weight, tmp_path):
+    write_image(tmp_path / "in.tif", moving_clip(1, 16, 24).array(0))
+    (tmp_path / "out.tfw").write_text(PLACE)
+    with pytest.raises(InputError, match=r"out.tfw' gives a georeference"):
+        make(tmp_path / "in.tif", tmp_path / "out.tif", weight, overwrite=True)
+    assert sorted(tree(tmp_path)) == ["in.tif", "out.tfw"]
+
+
+def test_files_of_the_replaced_result_that_are_deleted_are_named(frames, weight, tmp_path, capsys):
+    for _ in range(2):
+        make(frames / "0000.png", tmp_path / "out.tif", weight, overwrite=True)
+        (tmp_path / "out.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    assert "out.tif.aux.xml' belongs to the earlier 'out.tif' and is deleted" in capsys.readouterr().out
