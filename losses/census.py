@@ -9,10 +9,11 @@ from torch import Tensor
 from formulas import LUMA
 
 SOFTNESS = 0.9 / 255  # brightness difference (range 1) at which the ternary value reaches 0.71
+RADIUS = 3  # pixels; a descriptor compares a pixel with those of a square of 7 around it
 TOLERANCE = 0.1  # squared difference of two ternary values at which the distance is one half
 
 
-def ternary(frames: Tensor, radius: int = 3) -> Tensor:
+def ternary(frames: Tensor, radius: int = RADIUS) -> Tensor:
     """Soft ternary descriptor (N, (2r+1)^2 - 1, h - 2r, w - 2r) of frames (N, 3, h, w) in [0, 1].
 
     Each value is d / sqrt(d^2 + s^2) for the brightness difference d between a neighbour and the centre: a smooth value near
@@ -28,7 +29,7 @@ def ternary(frames: Tensor, radius: int = 3) -> Tensor:
     return difference / (difference.square() + SOFTNESS**2).sqrt()
 
 
-def census(pred: Tensor, target: Tensor, radius: int = 3) -> Tensor:
+def census(pred: Tensor, target: Tensor, radius: int = RADIUS) -> Tensor:
     """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1].
 
     Returns a value in [0, 1].

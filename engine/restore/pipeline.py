@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data.clips import Clip
+from data.clips import Clip, SubClip
 from engine.restore import precision, tiles
 from engine.restore.graphs import LARGEST, Graphed
 from engine.restore.jobs import Job, Runner, WindowRunner, batched
@@ -93,6 +93,8 @@ def restore(
                 clock=clock, progress=progress,
             )  # fmt: skip
             return
+        if len(clip) == 1 and not any(times):
+            clip = SubClip(clip, [0, 0])  # such a network takes two key frames
         restored_keys = _of_keys(keys, clip, device, options, note, clock) if keys else None
         work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
     else:

@@ -143,6 +143,15 @@ def build_objective(network: Network, config: Config) -> Objective:
                 raise InputError(
                     f"config key 'loss.{key}': '{name}' makes no flows and intermediate frames: set it to 0"
                 )
+    patch, needed = (
+        min(stage.patch or config.data.patch for stage in config.train.all_stages),
+        2 * losses.CENSUS_RADIUS + 1,
+    )
+    if config.space_time and loss.lr_census and patch < needed:
+        raise InputError(
+            f"config key 'data.patch': loss.lr_census compares squares of {needed} pixels, got patches of {patch}: use larger "
+            "patches or set loss.lr_census to 0"
+        )
     return SpaceTimeObjective(network, loss) if config.space_time else SpaceObjective(network, loss)
 
 

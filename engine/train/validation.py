@@ -35,15 +35,12 @@ def validate(run: Run, log: Logger) -> dict[str, Any]:
 
 def validate_final(run: Run) -> dict[str, Any]:
     """Write the final weights (averaged if averages are kept) and evaluate them, with the report's pictures."""
-    main = distributed.is_main()
     with run.averaged() as network:
-        if main:
-            save_weights(run.folder / FINAL, network, step=run.step)
-        distributed.barrier()
+        distributed.on_main(lambda: save_weights(run.folder / FINAL, network, step=run.step))
         weights = run.folder / FINAL
         report = evaluate(network, run.val, run.config, device=run.device, folder=run.folder, weights=weights)
         _keep_best(run, report)
-    log = Logger(run.folder, start=run.step + 1, total=run.step, active=main, bar=False)
+    log = Logger(run.folder, start=run.step + 1, total=run.step, active=distributed.is_main(), bar=False)
     _log_report(log, run.step, report)
     log.close()
     return report
@@ -54,8 +51,7 @@ def _keep_best(run: Run, report: dict[str, Any]) -> None:
     psnr_y = report["mean"]["psnr_y"]
     if psnr_y > run.best:
         run.best = psnr_y
-        if distributed.is_main():
-            save_weights(run.folder / BEST, run.network, step=run.step, psnr_y=psnr_y)
+        distributed.on_main(lambda: save_weights(run.folder / BEST, run.network, step=run.step, psnr_y=psnr_y))
 
 
 def _log_report(log: Logger, step: int, report: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -57,21 +58,26 @@ def measured(
     """The precision for a job, measured on a sample of its clip."""
     down, across = (out / side for out, side in zip(job.network_size, job.clip.size, strict=True))
     size = round(down * sample.size[0]), round(across * sample.size[1])
-    prepared: dict[str, Network] = {}  # cached: the conversion of the weights is not part of the measured time
+    keys = key_network(network, sample.size, size, job.settings["temporal_filter"])
+    times = [0.5] if any(time for _, time in job.timeline.places) else []
+    used = [*([network] if times or not keys else []), *([keys] if keys else [])]
+
+    @cache  # the conversion of the weights is not part of the measured time
+    def prepared(name: str) -> list[Network]:
+        return [precision.prepare(each, name) for each in used]
 
     def restore_sample(name: str) -> Tensor:
-        if name not in prepared:
-            prepared[name] = precision.prepare(network, name)
+        how: dict[str, Any] = {
+            "device": device,
+            "temporal_filter": "none",
+            "frames": frames,
+            "times": times,
+            "size": size,
+        }
         options = Options(precision=name, workers=workers)
-        restored = list(
-            restore(
-                prepared[name], sample, device=device, temporal_filter="none", frames=frames, size=size, options=options
-            )
+        return torch.stack(
+            [frame for each in prepared(name) for frame in restore(each, sample, **how, options=options)]
         )
-        keys = key_network(network, sample.size, size, job.settings["temporal_filter"])
-        if keys:
-            restored += restore(keys, sample, device=device, temporal_filter="none", frames=frames, options=options)
-        return torch.stack(restored)
 
     name, reason = precision.choose(restore_sample, device)
     say(reason)

@@ -23,10 +23,13 @@ SMALLEST_VARIANCE = 1e-30  # keeps the gradient of the square root finite for co
 def coordinate_grid(height: int, width: int, like: Tensor, symbolic: bool = False) -> Tensor:
     """Token coordinates (height * width, 2) as (x, y), each running linearly from -1 to 1 over the map.
 
-    symbolic: without `linspace`, which the ONNX exporter writes for one size only; equal to rounding.
+    symbolic: without `linspace`, which the ONNX exporter writes for one size only; equal to rounding. A side that is a symbol
+    has at least two tokens.
     """
     if symbolic:
-        ys, xs = (2 * torch.arange(side, device=like.device).to(like) / (side - 1) - 1 for side in (height, width))
+        steps = [max(side - 1, 1) if isinstance(side, int) else side - 1 for side in (height, width)]
+        sides = zip((height, width), steps, strict=True)
+        ys, xs = (2 * torch.arange(side, device=like.device).to(like) / step - 1 for side, step in sides)
     else:
         ys = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)
         xs = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device)

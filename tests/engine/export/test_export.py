@@ -70,11 +70,21 @@ def test_symbolic_form_equals_the_network_on_white_noise():
     ],
 )
 def test_symbolic_form_equals_the_network(size, times, changes):
-    network, frames = small_stno(**changes), moving_clip(3, 32, 16).window(1, 3)[None]
+    equals_the_network(size, times, changes, (32, 16))
+
+
+@pytest.mark.parametrize("frame", [(8, 8), (5, 19)])
+def test_symbolic_form_equals_the_network_on_tiny_frames(frame):
+    """The coarsest level of the operator has a side of one token."""
+    equals_the_network((16, 24), [0.5], {}, frame)
+
+
+def equals_the_network(size, times, changes, frame):
+    network, frames = small_stno(**changes), moving_clip(3, *frame).window(1, 3)[None]
     torch.nn.init.normal_(network.query.colour.weight, std=0.1)
     with torch.no_grad():
         expected = network(frames, times=times, size=size)
-        restored = FreeGraph(network.exportable(True, (32, 16)))(frames, torch.tensor(times), torch.tensor(size))
+        restored = FreeGraph(network.exportable(True, frame))(frames, torch.tensor(times), torch.tensor(size))
         assert (restored - expected).abs().max() < 1e-5
         assert torch.equal(network(frames, times=times, size=size), expected)  # the network itself is unchanged
 

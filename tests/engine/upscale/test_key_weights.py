@@ -44,6 +44,14 @@ def test_upscaling_with_new_frames(request_: Request, capsys: pytest.CaptureFixt
     assert np.abs(middle[0] - middle[1]).max() > 2
 
 
+@pytest.mark.parametrize(("scale", "preview"), [(4, None), (3, None), (3, 0)])
+def test_one_picture(request_: Request, scale: int, preview: int | None) -> None:
+    """Restored by the window network of its scale, or by the space-time network, also where the precision is measured."""
+    source, out = request_.source / "0000.png", request_.out.with_name("one.png")
+    upscale(replace(request_, source=source, out=out, fps=None, scale=scale, preview=preview, precision="auto"))
+    assert read_image(out).shape == (24 * scale, 32 * scale * (1 if preview is None else 2), 3)
+
+
 @pytest.mark.parametrize(
     ("lossy", "chosen", "names"),
     [
