@@ -1,9 +1,10 @@
-"""Errors of single clips of a folder: the other clips are finished, then the failed ones are reported."""
+"""Errors of single clips of a folder, and of single frames of a clip: the others are finished, then the failed ones are reported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from engine.distributed import say
 from errors import InputError
@@ -15,6 +16,7 @@ class Failures:
     def __init__(self, several: bool) -> None:
         self.several = several
         self.errors: dict[str, str] = {}
+        self.frames: dict[Path, str] = {}
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -24,15 +26,33 @@ class Failures:
         except InputError as error:
             if not self.several:
                 raise
+            if name not in self.errors:
+                say(f"skipped: {error}")
             self.errors.setdefault(name, str(error))
-            say(f"skipped: {error}")
+
+    def leave_out(self, frames: Mapping[Path, str]) -> None:
+        """Record frames that cannot be read, with the reasons; their clip is upscaled without them."""
+        self.frames.update(frames)
+        for reason in frames.values():
+            say(f"skipped: {reason}")
 
     def close(self, total: int) -> None:
-        """Raises InputError with the failed clips of `total`, if there are any."""
-        if not self.errors:
-            return
-        first = next(iter(self.errors.values()))
-        if len(self.errors) == total == 1:
-            raise InputError(first)
-        names = ", ".join(f"'{name}'" for name in list(self.errors)[:5]) + (" ..." if len(self.errors) > 5 else "")
-        raise InputError(f"{len(self.errors)} of {total} clips were not upscaled ({names}); the first: {first}")
+        """Raises InputError with the failed clips of `total` and the frames that were left out, if there are any."""
+        lines = []
+        if self.errors:
+            first = next(iter(self.errors.values()))
+            if len(self.errors) < total or total > 1:
+                first = (
+                    f"{len(self.errors)} of {total} clips were not upscaled ({_some(self.errors)}); the first: {first}"
+                )
+            lines.append(first)
+        if self.frames:
+            names = _some([path.name for path in self.frames])
+            first = next(iter(self.frames.values()))
+            lines.append(f"{len(self.frames)} unreadable frame(s) were left out ({names}); the first: {first}")
+        if lines:
+            raise InputError("; ".join(lines))
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(f"'{name}'" for name in list(names)[:5]) + (" ..." if len(names) > 5 else "")

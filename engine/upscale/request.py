@@ -6,21 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data import frame_writer, tiff
-from data.clips import Clip, FolderClip, VideoClip, WebPClip
-from data.clips.animation import is_animated_webp
-from data.clips.files import TiffStackClip, image_files
+from data import frame_writer
+from data.clips import Clip
+from data.clips.files import image_files
 from data.clips.scene import SceneClip, join_series, open_scene
-from data.files import is_file, resolved, sha256
+from data.files import resolved, sha256
 from data.media import (
     IMAGE_SUFFIXES,
-    RASTER_SUFFIXES,
-    UNREAD_SUFFIXES,
     WRITTEN_SUFFIXES,
-    is_image,
     probe,
 )
-from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000, is_scene
+from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
 from engine.checkpoint import for_lossy, load_key_networks_, load_network, released_for, set_setting
@@ -30,17 +26,14 @@ from engine.restore.work import key_network
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
-from engine.upscale.members import Member, clips_below, find_members, is_single, split_pictures
+from engine.upscale.members import Member, clips_below, find_members, is_single
+from engine.upscale.opening import NO_FOLDERS, image_suffix, is_folder_name, open_clip, open_frames, stretched
 from engine.upscale.options import Request
 from engine.upscale.output_paths import check_places
 from engine.upscale.scene import SceneJob
 from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork
-
-# Suffixes of files that are not written here: nobody names a folder of frames so.
-NO_FOLDERS = UNREAD_SUFFIXES | {".m4a", ".mp3", ".wav", ".zip", *JPEG_2000_SUFFIXES}
-LARGE_VIDEO = 200_000_000  # bytes of a source from which one decoding is slow enough to be announced
 
 
 def open_network(request: Request, lr: tuple[int, int] | None = None, lossy: bool = False) -> tuple[Network, Path]:
@@ -106,7 +99,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
     if series := open_series_for(pictures, out, request, failures):
         return series
     if members is None:
-        return [open_scene_for(source, out, request) or (open_clip(source, out, request), out)]
+        return [open_scene_for(source, out, request) or (open_clip(source, out, request, failures), out)]
     if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
         raise InputError(
             f"'{source}' is a folder of clips ({len(members)}): name an output folder, or one clip as the input of '{out.name}'"
@@ -120,7 +113,9 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
             if series := open_series_for(member.frames, place, request, failures):
                 clips += series
                 continue
-            clips.append(open_scene_for(member.path, place, request) or (open_member(member, place, request), place))
+            clips.append(
+                open_scene_for(member.path, place, request) or (open_member(member, place, request, failures), place)
+            )
     return clips
 
 
@@ -130,14 +125,12 @@ def needs_one_clip(request: Request) -> bool:
     return bool(parts or request.fps or request.times or request.input_fps) or is_single(request.out)
 
 
-def open_member(member: Member, out: Path, request: Request) -> Clip:
+def open_member(member: Member, out: Path, request: Request, failures: Failures) -> Clip:
     if member.problem:
         raise InputError(member.problem)
     if not member.frames:
-        return open_clip(member.path, out, request)
-    clip = FolderClip(member.frames, Path(member.output).name, fps=request.input_fps, bands=request.stretch())
-    clip.examine()
-    return stretched(clip, out, request)
+        return open_clip(member.path, out, request, failures)
+    return stretched(open_frames(member.frames, Path(member.output).name, out, request, failures), out, request)
 
 
 def inputs(request: Request) -> list[Path]:
@@ -211,81 +204,6 @@ def check_members(source: Path, members: Sequence[Member], compare: bool) -> Non
             owners[written] = member.path
 
 
-def open_clip(path: Path, out: Path, request: Request) -> Clip:
-    """The clip in a file or a folder of frames for the output `out`, in [0, 1]. InputError for one that cannot be used."""
-    return stretched(open_files(path, request), out, request)
-
-
-def stretched(clip: Clip, out: Path, request: Request) -> Clip:
-    """The clip with its values in [0, 1]. InputError for more bands than colours, unless the request chooses some or the output
-    `out` is TIFF, which holds all.
-    """
-    if not isinstance(clip, FolderClip | TiffStackClip):
-        return clip
-    if (count := clip.colourless_bands) and request.bands is None:
-        into_tiff = is_folder_name(out) and image_suffix(clip, request) == ".tif"
-        if not (into_tiff or out.suffix.lower() in frame_writer.STACK_SUFFIXES):
-            raise InputError(
-                f"{clip.source(0)}: has {count} bands, and a picture or video shows one or three: choose them, for example --bands "
-                f"{'3,2,1' if count > 2 else '1'}, or write .tif, which holds all"
-            )
-        clip.take_all_bands()
-    if clip.from_tiff and (path := clip.file(0)) is not None and tiff.has_palette(path):
-        say(f"'{path.name}': its palette is converted to RGB")
-    if message := clip.stretch_by_default():
-        say(message)
-    return clip
-
-
-def open_files(path: Path, request: Request) -> Clip:
-    """The clip in a file or a folder of frames, as stored."""
-    if path.is_dir():
-        try:
-            pictures, _ = split_pictures(path, stills=False)
-            clip = FolderClip(pictures or path, fps=request.input_fps, bands=request.stretch())
-            clip.examine()
-            return clip
-        except InputError as error:
-            advice = " (single pictures: --stills)"
-            raise InputError(str(error).replace(", or set allow_gaps", "") + advice) from None
-    if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
-        stack = TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
-        stack.examine()
-        return stack
-    if is_jpeg_2000(path):
-        raise InputError(
-            f"'{path}': JPEG 2000 is read with rasterio (pip install -r requirements-geo.txt) and becomes a GeoTIFF: name the "
-            "output .tif or a folder"
-        )
-    if path.suffix.lower() in UNREAD_SUFFIXES or is_envi(path):
-        raise InputError(f"'{path}': {path.suffix or 'such'} files are not read; {remedy(path)}")
-    named = path.suffix.lower() in IMAGE_SUFFIXES
-    if (named or (path.suffix.lower() not in VIDEO_SUFFIXES and is_image(path))) and probe(path).pages == 1:
-        clip = FolderClip([path], name=path.stem, fps=request.input_fps, bands=request.stretch())
-        clip.examine()
-        return clip
-    if request.stretch():
-        raise InputError(f"'{path}' is a video: --bands, --limits and --percentiles are for TIFF and other images")
-    if is_animated_webp(path):
-        return WebPClip(path, fps=request.input_fps)
-    if path.is_file() and path.stat().st_size > LARGE_VIDEO:
-        say(f"'{path.name}': scanning the video once for frames, damage and scene cuts")
-    return VideoClip(path, fps=request.input_fps, deinterlace=request.deinterlace)
-
-
-def is_envi(path: Path) -> bool:
-    """Whether a file has the name of an ENVI raster: any suffix or none, with a header `.hdr` next to it."""
-    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    return path.suffix.lower() not in known and path.suffix != ".hdr" and is_file(path.with_suffix(".hdr"))
-
-
-def remedy(path: Path) -> str:
-    """How to convert a file of a kind that is not read."""
-    if path.suffix.lower() in RASTER_SUFFIXES or is_envi(path):
-        return f"convert it to GeoTIFF first: gdal_translate '{path.name}' '{path.stem}.tif'"
-    return "convert it first, for example to PNG or TIFF"
-
-
 def make_job(
     clip: Clip, out: Path, request: Request, network: Network, weights: Path, cuts: Sequence[int] = ()
 ) -> ClipJob:
@@ -344,22 +262,6 @@ def kind_of(suffix: str, clip: Clip) -> str:
     if len(clip) > 1:
         raise InputError(f"clip '{clip.name}' has {len(clip)} frames, a {suffix} holds one: name a folder or a video")
     return "image"
-
-
-def is_folder_name(out: Path) -> bool:
-    """Whether an output is a folder of frames by its name: `large`, but also `large.v2`."""
-    known = (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES, *VIDEO_SUFFIXES, *NO_FOLDERS)
-    return str(out) != "-" and out.suffix.lower() not in known
-
-
-def image_suffix(clip: Clip, request: Request) -> str:
-    """Suffix of single frames: the requested one; TIFF if the source is TIFF or has floats; else PNG."""
-    if request.image_format:
-        return f".{request.image_format}"
-    base = targets.base_of(clip)
-    first = base.paths[0].suffix.lower() if isinstance(base, FolderClip) else ""
-    tiff = first in frame_writer.STACK_SUFFIXES or isinstance(base, TiffStackClip) or clip.bit_depth == 32
-    return ".tif" if tiff else ".png"
 
 
 def complete(out: Path, request: Request) -> bool:
