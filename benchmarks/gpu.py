@@ -1,7 +1,7 @@
 """All measurements that need a GPU, unattended in at most five minutes: python benchmarks/gpu.py [--out FOLDER] [--budget 300].
 
-The steps (benchmarks/gpu_steps.py) run in the order of their importance. Each is guarded: an error or a step that takes too long is
-recorded, and the next one runs. `gpu.json` and `gpu.md` are written after every step, so an interruption loses nothing. An error of
+The steps (gpu_steps.py and gpu_training.py) run in the order of their importance. Each is guarded: an error or a step that takes too
+long is recorded, and the next one runs. `gpu.json` and `gpu.md` are written after every step, so an interruption loses nothing. An error of
 the CUDA context would make every later step fail, so the work continues in a new process. A step that may exceed the remaining budget
 is skipped. Exit code 0: every step ran and found nothing wrong; 1: otherwise.
 
@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 import cli
-from benchmarks.gpu_steps import STEPS, Context, Step
+from benchmarks.gpu_context import Context
+from benchmarks.gpu_steps import STEPS, Step
 from data.files import replacing
 from errors import InputError
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
-import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,70 +17,16 @@ from torch import Tensor
 import dcn
 import models
 from benchmarks import dcn as operator_benchmark
-from benchmarks.train_step import batch_for
+from benchmarks.gpu_context import ROOT, TARGETS, Context, Result, config_of
+from benchmarks.gpu_training import exact_resume, loss_curves, training_speed
 from data.clips import ArrayClip
 from dcn import verify
-from engine.config import Config, StageConfig, load_config
-from engine.report.cost import gmac, gmac_per_frame
+from engine.report.cost import gmac_per_frame
 from engine.restore import Options, memory, pipeline, restore
-from engine.train.ahead import on_device
-from engine.train.loop import Trainer
 from tests import parity
 from tests.dcn import cuda_source
 
-ROOT = Path(__file__).parents[1]
-# The trainer opens its data; these benchmarks use synthetic batches
-SIMULATED = [
-    f"data.{part}={{kind: simulated, simulate: {{clips: 1, frames: 4, size: [64, 64]}}}}" for part in ("train", "val")
-]
-TINY = {
-    "mtdo": ["network.channels=8", "network.feature_blocks=1", "network.reconstruction=residual", "network.reconstruction_blocks=1"],
-    "stno": ["network.channels=8", "network.blocks=1", "network.query_width=16", "network.embedding=16", "network.heads=2"],
-}  # fmt: skip
 PARITY = 1e-4  # of the largest output; the CPU's difference is about 1e-6, and other kernels round elsewhere
-TARGETS = {"operator": 1.5, "training": 4.0, "inference": 4.0}
-Result = dict[str, Any]
-
-
-@dataclass
-class Context:
-    """Device and sizes of the steps."""
-
-    device: torch.device
-    quick: bool
-
-    @property
-    def cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    def wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
-
-    def clean(self) -> None:
-        """Release memory and restore settings that a step may have changed."""
-        dcn.set_backend(None)
-        torch.use_deterministic_algorithms(False)
-        torch._dynamo.reset()
-        gc.collect()
-        if self.cuda:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-
-    def memory_gb(self) -> float | None:
-        return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.cuda else None
-
-    def seconds(self, run: Callable[[], object], rounds: int = 3, warm: int = 1) -> float:
-        """Median seconds of a synchronised call."""
-        taken = []
-        for number in range(warm + rounds):
-            self.wait()
-            start = time.perf_counter()
-            run()
-            self.wait()
-            if number >= warm:
-                taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
 
 
 @dataclass(frozen=True)
@@ -192,126 +134,6 @@ def published_outputs(context: Context) -> Result:
     return {"rows": rows, "wrong": wrong}
 
 
-def config_of(name: str, context: Context, *overrides: str) -> Config:
-    tiny = [*TINY[name.split("_")[0]], "data.patch=16"] if context.quick else []
-    fixed = ["train.stages=[]"] if name.startswith("stno") else []
-    return load_config(
-        ROOT / "configs" / f"{name}.yaml", [*SIMULATED, *fixed, *tiny, f"device={context.device}", *overrides]
-    )
-
-
-def trainer_of(config: Config) -> Trainer:
-    return Trainer(config, Path(tempfile.mkdtemp()), torch.device(config.device))
-
-
-def random_batches(config: Config, batch: int, count: int) -> list[dict[str, Any]]:
-    """The same for every device."""
-    made = []
-    for seed in range(count):
-        torch.manual_seed(seed)
-        made.append(batch_for(config, StageConfig(1), batch))
-    return made
-
-
-def losses_of(config: Config, batch: int, steps: int) -> list[float]:
-    """The loss of each step on seeded random batches."""
-    config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
-    trainer, curve = trainer_of(config), []
-    with trainer.arithmetic():
-        for each in on_device(iter(random_batches(config, batch, steps)), trainer.device):
-            trainer.update(each)
-            trainer.step += 1
-            trainer.settle()
-            curve.append(sum(trainer.latest[0].values()))
-    return curve
-
-
-def seconds_of(config: Config, batch: int, steps: int, context: Context, plain: bool = False) -> tuple[float, Trainer]:
-    """Seconds of a step, from the start of the fourth to the end of the last one. plain: synchronise after each step."""
-    config = replace(config, train=replace(config.train, steps=10**6, batch_size=batch, accumulate=1))
-    trainer, warm, start = trainer_of(config), min(3, steps - 1), 0.0
-    trainer.ahead = trainer.ahead and not plain
-    batches = random_batches(config, batch, warm + 1)
-    with trainer.arithmetic():
-        for number, each in enumerate(on_device((batches[i % len(batches)] for i in range(steps)), trainer.device)):
-            if number == warm:
-                trainer.settle()
-                context.wait()
-                start = time.perf_counter()
-            trainer.update(each)
-            trainer.step += 1
-        trainer.settle()
-        context.wait()
-    return (time.perf_counter() - start) / (steps - warm), trainer
-
-
-def loss_curves(context: Context) -> Result:
-    """Fifty steps in fp32, bf16 and compiled: the fp32 curve is the CPU's."""
-    steps, rows, wrong = 3 if context.quick else 50, [], []
-    for name in ("mtdo_s", "stno_s"):
-        patch = "data.patch=16"
-        on_cpu = replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu")
-        cpu = losses_of(on_cpu, 2, min(steps, 20))
-        for label, overrides in {
-            "fp32": [],
-            "bf16": ["train.precision=bf16"],
-            "compiled": ["train.compile=true"],
-        }.items():
-            if context.quick and label == "compiled":
-                continue
-            overrides = overrides if label == "bf16" else [*overrides, "train.precision=fp32"]
-            curve = losses_of(config_of(name, context, patch, *overrides), 2, steps)
-            apart = max(abs(a - b) / abs(b) for a, b in zip(curve, cpu, strict=False))
-            bound = 0.1 if label == "bf16" else 0.01
-            rows.append(
-                {"config": name, "run": label, "first loss": curve[0], "last loss": curve[-1], "from the CPU's": apart}
-            )
-            if not apart <= bound:
-                wrong.append(f"{name} {label}: the losses differ from the CPU's by {100 * apart:.2f} %")
-    return {"rows": rows, "wrong": wrong}
-
-
-def training_speed(context: Context) -> Result:
-    """Samples a second, compared with an eager fp32 loop without fused optimizer, and share of the card's bf16 matrix rate."""
-    rows, notes = [], []
-    rate = matrix_rate(context)
-    batches = {"mtdo_s": 8, "stno_s": 4, "mtdo_jilin": 4, "stno_vimeo": 4}
-    for name, batch in list(batches.items())[: 2 if context.quick else 4]:
-        batch, steps = (1, 2) if context.quick else (batch, 12)
-        eager = None
-        for label, overrides in {
-            "eager fp32": ["train.precision=fp32", "train.compile=false"],
-            "bf16": ["train.precision=bf16"],
-            "bf16 compiled": ["train.precision=bf16", "train.compile=true"],
-        }.items():
-            if context.quick and "compiled" in label:
-                continue
-            if label == "eager fp32" and name.startswith("stno"):
-                overrides = [*overrides, "train.channels_last=false"]
-            context.clean()
-            seconds, trainer = seconds_of(
-                config_of(name, context, *overrides), batch, steps, context, label == "eager fp32"
-            )
-            eager = eager or seconds
-            row = {"config": name, "run": label, "batch": batch, "samples/s": batch / seconds}
-            if "compiled" not in label:
-                data = batch_for(trainer.config, StageConfig(1), batch)
-                operations = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
-            row |= {"times eager fp32": eager / seconds, "share of bf16 rate": operations / seconds / rate}
-            rows.append(row | {"memory GiB": context.memory_gb()})
-        best = max(row["times eager fp32"] for row in rows if row["config"] == name)
-        if context.cuda and best < TARGETS["training"]:
-            notes.append(f"{name}: {best:.1f} times eager fp32, target {TARGETS['training']}")
-    return {"rows": rows, "notes": [f"bf16 matrix products: {rate / 1e12:.1f} TFLOP/s", *notes]}
-
-
-def matrix_rate(context: Context) -> float:
-    """bf16 FLOP/s of a large matrix product."""
-    side = 256 if context.quick else 8192
-    a, b = (torch.randn(side, side, device=context.device, dtype=torch.bfloat16) for _ in range(2))
-    return 2 * side**3 / context.seconds(lambda: a @ b, rounds=5, warm=2)
-
-
 def moving(frames: int, height: int, width: int) -> ArrayClip:
     """A pattern that moves by one pixel a frame."""
     picture = np.random.default_rng(0).integers(0, 255, (height // 4 + 2, width // 4 + frames + 2, 3), dtype=np.uint8)
@@ -366,30 +188,6 @@ def restoring(network: Any, clip: ArrayClip, precision: str, context: Context) -
         produced = sum(1 for _ in restore(network, clip, device=context.device, options=Options(precision=precision)))
         seconds = (time.perf_counter() - start) / produced
     return seconds
-
-
-def exact_resume(context: Context) -> Result:
-    """Six steps, and a run resumed after three, must give the same weights, bit for bit, in deterministic mode."""
-    overrides = ["data.patch=16", "train.precision=fp32", "train.steps=1000", "train.batch_size=2"]
-    config = config_of("mtdo_s", context, *overrides, "train.deterministic=true")
-    batches, results = random_batches(config, 2, 6), []
-
-    def work_off(trainer: Trainer, some: list[dict[str, Any]]) -> None:
-        with trainer.arithmetic():
-            for each in on_device(iter(some), trainer.device):
-                trainer.update(each)
-                trainer.step += 1
-            trainer.settle()
-
-    full, first, second = (trainer_of(config) for _ in range(3))
-    work_off(full, batches)
-    work_off(first, batches[:3])
-    first.save()
-    second.load(first.folder)
-    work_off(second, batches[3:])
-    results = [full.network.state_dict(), second.network.state_dict()]
-    differ = [name for name in results[0] if not torch.equal(results[0][name], results[1][name])]
-    return {"wrong": [f"{len(differ)} of {len(results[0])} tensors differ after a resume"] if differ else []}
 
 
 def sanitizer(context: Context) -> Result:
