@@ -139,8 +139,7 @@ class Trainer(Updates):
     def _stopped(self, error: Exception | Interrupted) -> Exception | Interrupted:
         """Save the state if possible, and return the exception with the reason of the end and the way to resume."""
         self.signals.ending = True
-        if self.updating:
-            self.undo.restore()
+        self.undo_unfinished()
         if isinstance(error, InputError) and self.step == self.origin[0]:
             return error  # no step was trained yet
         line = self._save_at_end(str(error))

@@ -43,6 +43,7 @@ class Run:
         self.network = self._new_network(fresh)
         self.optimizer = build_optimizer(self.network, config.train)
         self.average = EMA(self.network, config.train.ema) if config.train.ema else None
+        self.trained: dict[str, Tensor] | None = None  # the trained weights while the network has the averaged ones
         self.scaler = torch.amp.GradScaler(device.type, enabled=fp16)
         self.guard = Guard(config.train.spike)
         self.step = 0
@@ -90,15 +91,17 @@ class Run:
     @contextmanager
     def averaged(self) -> Iterator[Network]:
         """The network with its averaged weights in eval mode; the trained weights are restored afterwards."""
-        trained = None
         if self.average:
-            trained = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            self.network.load_state_dict(self.average.state)
+            self.trained = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        # A signal may interrupt either exchange of weights: a state that is saved then takes `trained`.
         try:
+            if self.average:
+                self.network.load_state_dict(self.average.state)
             yield self.network.eval()
         finally:
-            if trained is not None:
-                self.network.load_state_dict(trained)
+            if self.trained is not None:
+                self.network.load_state_dict(self.trained)
+                self.trained = None
 
     # --- states on disk -------------------------------------------------------------------------------------------
 
@@ -128,7 +131,7 @@ class Run:
     def _tensors(self) -> dict[str, Tensor]:
         averaged = self.average.state if self.average else {}
         return {
-            **{f"network.{name}": tensor for name, tensor in self.network.state_dict().items()},
+            **{f"network.{name}": tensor for name, tensor in (self.trained or self.network.state_dict()).items()},
             **{f"ema.{name}": tensor for name, tensor in averaged.items()},
             **optimizer_tensors(self.optimizer),
         }

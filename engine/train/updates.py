@@ -46,7 +46,6 @@ class Updates(Run):
         self.latest: tuple[dict[str, float], float] = {}, 0.0  # loss terms and gradient norm of the newest checked step
         self.usual_loss = 0.0  # of the newest step that was neither skipped nor ended the run
         self.unusual: int | None = None  # first step of the current series of unusual steps
-        self.updating = False  # whether an update is half done
         self.signals = Signals()
 
     def update(self, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
@@ -92,16 +91,14 @@ class Updates(Run):
         return self.model.no_sync() if wanted and isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _take_step(self) -> list[torch.Tensor]:
-        """Apply the update; `updating` stays set if it is interrupted. Returns the norms of gradient, update and weights."""
+        """Apply the update. Returns the norms of gradient, update and weights."""
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip_grad or math.inf)
         self.undo.keep(self.step)
-        self.updating = True
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:
             self.average.update(self.network, self.step)
-        self.updating = False
         return [norm, *self.undo.update_norms()]
 
     # --- the check ------------------------------------------------------------------------------------------------
@@ -187,6 +184,12 @@ class Updates(Run):
         except InputError as problem:
             return f"the last good state is not saved ({problem}); {self.newest_on_disk()}"
         return f"the last good state is '{self.folder / STATE}' (step {self.step})"
+
+    def undo_unfinished(self) -> None:
+        """Undo the update of the present step, if an error or a signal interrupted it before the step was counted."""
+        if self.undo.kept and self.undo.kept[-1].step == self.step:
+            self.pending = None
+            self.undo.restore()
 
     def newest_on_disk(self, reason: str = "") -> str:
         """The newest state on disk, for messages. reason: why there is no newer one."""

@@ -26,6 +26,7 @@ def test_auto_chooses_the_faster_precision_only_if_accurate():
     assert precision.choose(sample(1e-2, 0.001), CPU)[0] == "fp32"
     assert precision.choose(sample(1e-4, 0.06), CPU)[0] == "fp32"
     assert precision.choose(sample(float("nan"), 0.001), CPU)[0] == "fp32"
+    assert precision.choose(lambda name: torch.full((1, 3, 8, 8), float("nan")), CPU)[0] == "fp32"
 
 
 def test_largest_error_changes_psnr_by_the_stated_amount():

@@ -79,3 +79,59 @@ def test_signal_interrupts_the_preparation_of_data(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sources, "cache_pairs", lambda *arguments: press(signal.SIGTERM))
     with pytest.raises(Interrupted, match="saved at step 0; continue with"):
         trainer.fit()
+
+
+def network_of(state: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in load_tensors(state)[0].items() if not name.startswith("ema.")}
+
+
+def interrupted(*_: object) -> None:
+    raise Interrupted("interrupted", 130)
+
+
+@pytest.mark.parametrize("place", ["update_norms", "settle"])
+def test_interrupted_step_is_undone_until_it_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """A second Ctrl-C, or the death of another process, after the update and before the next step."""
+    config = config_from_mapping(tiny_mapping(tmp_path, steps=3, save_every=2))
+    trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
+    original = trainer.undo.update_norms if place == "update_norms" else trainer.settle
+
+    def stop(*arguments: object, **how: object) -> object:
+        if trainer.step == 2 and trainer.saved == 2 and not trainer.signals.ending:
+            trainer.saved = None  # so that the state is written again
+            interrupted()
+        return original(*arguments, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer.undo if place == "update_norms" else trainer, place, stop)
+    with pytest.raises(Interrupted, match="saved at step 2; continue with"):
+        trainer.fit()
+    newest, before = (network_of(tmp_path / "run" / name) for name in (STATE, "last-1.safetensors"))
+    assert newest.keys() == before.keys() and all(torch.equal(newest[name], before[name]) for name in newest)
+
+
+@pytest.mark.parametrize("exchange", [1, 2])
+def test_state_has_the_trained_weights_if_a_validation_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: int
+) -> None:
+    """A signal may arrive while the averaged weights are loaded, or the trained ones are loaded again."""
+    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path)), tmp_path / "run", torch.device("cpu"))
+    trained = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    assert trainer.average
+    trainer.average.state = {name: tensor + 1 for name, tensor in trained.items()}
+    load, calls = trainer.network.load_state_dict, []
+
+    def stop(state: dict[str, torch.Tensor]) -> None:
+        calls.append(1)
+        if len(calls) >= exchange:
+            load(dict(list(state.items())[:5]), strict=False)
+            interrupted()
+        load(state)
+
+    monkeypatch.setattr(trainer.network, "load_state_dict", stop)
+    with pytest.raises(Interrupted), trainer.averaged():
+        pass
+    trainer.save()
+    tensors = load_tensors(tmp_path / "run" / STATE)[0]
+    assert all(torch.equal(tensors[f"network.{name}"], tensor) for name, tensor in trained.items())
