@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -76,6 +77,15 @@ class Details:
         """The colours that the ICC profile describes: gray, RGB, CMYK, Lab ..."""
         space = (self.profile or b"")[16:20].decode("latin-1").strip()
         return {"GRAY": "gray"}.get(space, space or "no known colours")
+
+    @property
+    def profile_name(self) -> str:
+        """The description in the ICC profile, such as "Display P3"; empty for none or a damaged one."""
+        with suppress(Exception):  # littlecms is optional in Pillow
+            from PIL import ImageCms
+
+            return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(self.profile or b""))).strip()
+        return ""
 
     def holdable(self, suffix: str) -> Details:
         """The part that a file with this suffix can hold. Texts are left to the writers."""

@@ -16,6 +16,10 @@ from data.details import Details
 from data.frame_writer import STACK_SUFFIXES
 from data.geo_tags import GeoTags
 from data.media import ALPHA_SUFFIXES, LEVELS
+from data.video.colour import Colour
+
+PRIMARIES, TRANSFERS = (1, *range(4, 13), 22), (1, *range(4, 19))  # known code points
+DISPLAY_P3 = Colour(primaries=12, transfer=13)
 
 
 def enlarged_alpha(clip: Clip, place: tuple[int, float], size: tuple[int, int], dtype: np.dtype) -> np.ndarray:
@@ -69,9 +73,28 @@ def side_files(clip: Clip, index: int, geo: GeoTags | None, suffix: str) -> dict
     return files
 
 
+def colour_tags(clip: Clip) -> Colour:
+    """Tags for a video of pictures (code points of ITU-T H.273): those of PNG's cICP chunk, or of a Display P3 profile;
+    unspecified for others, which players take for sRGB.
+    """
+    details = clip.details(0)
+    for kind, content in details.colours:
+        if kind == b"cICP" and len(content) == 4 and content[0] in PRIMARIES and content[1] in TRANSFERS:
+            return Colour(content[0], content[1])
+    return DISPLAY_P3 if "P3" in details.profile_name else Colour()
+
+
 def losses_of_video(clip: Clip) -> list[str]:
-    """A note on transparent frames that become a video."""
-    return [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
+    """Notes on transparency and colours of pictures that a video does not hold."""
+    notes = [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
+    details, name = clip.details(0), clip.details(0).profile_name
+    known = "sRGB" in name or "61966-2" in name or colour_tags(clip) != Colour()
+    if details.profile_colours == "RGB" and not known:
+        notes.append(
+            f"clip '{clip.name}': its ICC profile ({name or 'without a name'}) is left out, because a video holds none: players show "
+            "its colours as sRGB (convert the pictures to sRGB or Display P3 first)"
+        )
+    return notes
 
 
 def losses(clip: Clip, geo: GeoTags | None, suffix: str) -> list[str]:

@@ -12,10 +12,11 @@ import cli
 from data.clips import Clip, SubClip, VideoClip, WebPClip
 from data.clips.derived import Derived
 from data.video import VideoFile, join, track_plan
+from data.video.colour import Colour
 from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
-from engine.upscale import comparison
+from engine.upscale import comparison, pictures
 from engine.upscale.options import Request
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from engine.upscale.video_target import VideoTarget
@@ -218,7 +219,9 @@ def video_target(clip: Clip, out: Path, request: Request, size: tuple[int, int],
             b_frames=not container_of(out).constant,
         )
     if not isinstance(base, VideoClip) or video is None:
-        return VideoTarget(path, encoding)
+        colour = Colour() if compare else pictures.colour_tags(clip)
+        matrix = {9: 9, 12: 1}.get(colour.primaries)  # BT.2020's own, BT.709's for P3; else as the size implies
+        return VideoTarget(path, replace(encoding, colour=colour, matrix=matrix))
     plan = track_plan.plan(video.path, video.info.stream, path, video.start, sound=not base.retimed)
     begin, end = _window(clip, base)
     encoding = replace(encoding.like(video), aspect=pixel_shape(video, size))
