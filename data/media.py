@@ -104,13 +104,15 @@ def read_image(path: str | Path) -> np.ndarray:
         return array[..., None] if array.ndim == 2 else array
 
 
-def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image as in `read_image`, and where its values are measured, (H, W, C) bool; None: everywhere. Missing values are
-    declared by TIFF files only; they are returned as stored.
+def read_measured(
+    path: str | Path, page: int | None = None, exact: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image as in `read_image`, or with `exact` in the type of the file, and where its values are measured, (H, W, C) bool;
+    None: everywhere. Missing values are declared by TIFF files only; they are returned as stored.
     """
     with _naming(path), Path(path).open("rb") as file:
         if is_tiff(file.read(4)):
-            return tiff.read_measured(path, page)
+            return tiff.read_measured(path, page, exact)
     return read_image(path), None
 
 

@@ -27,7 +27,7 @@ from data.tiff_pages import (
     stored_orientation,
     value_type,
 )
-from data.tiff_pixels import decode, measured
+from data.tiff_pixels import decode, decode_exact, measured
 
 PROFILE, XMP = 34675, 700
 RESOLUTION = (282, 283)
@@ -102,20 +102,26 @@ def read(path: str | Path, page: int | None = None) -> np.ndarray:
         return _finite(decode(file.pages[page], file.filehandle.size))
 
 
-def read_measured(path: str | Path, page: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A page as in `read`, and where its values are measured, (H, W, C) bool, by nodata, a mask and NaN; None: everywhere.
+def read_measured(
+    path: str | Path, page: int | None = None, exact: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A page as in `read`, or with `exact` in the type of the file, and where its values are measured, (H, W, C) bool, by nodata,
+    a mask, NaN and infinity; None: everywhere.
 
     Only grey and RGB are looked at: in palettes and inverted grey, nodata is no value of the array that is returned.
     """
     with opened(path) as file:
         number = image_pages(file)[0] if page is None else page
-        array, header = decode(file.pages[number], file.filehandle.size), file.pages[number].aspage()
+        array, header = decode_exact(file.pages[number], file.filehandle.size), file.pages[number].aspage()
         valid = None
         if (
             header.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
             and header.bitspersample > 1
         ):
             valid = measured(file, number, array)
+    if not exact and array.dtype not in (np.uint8, np.uint16):
+        with np.errstate(over="ignore"):  # nodata of float64
+            array = array.astype(np.float32)
     if array.dtype.kind == "f" and not (known := np.isfinite(array)).all():
         valid = known if valid is None else known & valid
     return array, None if valid is None or valid.all() else valid

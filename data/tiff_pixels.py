@@ -12,6 +12,13 @@ from data.tiff_pages import applied_orientation, value_type
 
 
 def decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.ndarray:
+    """(H, W, C) of uint8, uint16 or float32, to which other types are converted."""
+    array = decode_exact(frame, file_size)
+    return array if array.dtype in (np.uint8, np.uint16) else array.astype(np.float32)
+
+
+def decode_exact(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.ndarray:
+    """(H, W, C) in the type of the file; 1 bit becomes uint8."""
     page = frame.aspage()
     dtype = value_type(page)
     _check_segments(page, dtype.itemsize, file_size)
@@ -25,9 +32,7 @@ def decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.
     array = upright(_straight(_plain_colours(array, page), page), applied_orientation(page))
     if dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
-    if dtype in (np.uint8, np.uint16):
-        return array.astype(dtype.newbyteorder("="), copy=False)
-    return array.astype(np.float32)
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -88,7 +93,7 @@ def measured(file: tifffile.TiffFile, number: int, array: np.ndarray) -> np.ndar
     except ValueError:
         nodata = None
     if nodata is not None:
-        valid = np.isfinite(array) & (array != np.float32(nodata) if array.dtype.kind == "f" else array != nodata)
+        valid = np.isfinite(array) & (array != array.dtype.type(nodata) if array.dtype.kind == "f" else array != nodata)
     if number + 1 < len(file.pages) and file.pages[number + 1].aspage().subfiletype & 0b100:
         mask = upright(file.pages[number + 1].aspage().asarray()[..., None], applied_orientation(page)) != 0
         if mask.shape[:2] == array.shape[:2]:

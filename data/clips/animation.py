@@ -65,7 +65,7 @@ class WebPClip(StoredClip):
     def _headers(self) -> list[ImageInfo]:
         return [self._info]  # all frames have the size of the canvas
 
-    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         frame = self._decoder.frame(index)
         return frame[..., :3] if self._opaque else frame, None
 

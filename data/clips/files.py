@@ -75,8 +75,8 @@ class FolderClip(StoredClip):
     def from_tiff(self) -> bool:
         return self.paths[0].suffix.lower() in (".tif", ".tiff")
 
-    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        return read_measured(self.paths[index])
+    def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_measured(self.paths[index], exact=exact)
 
     def geo(self, index: int) -> GeoTags | None:
         return self._of_chosen(read_geo(self.paths[index]))
@@ -120,8 +120,8 @@ class TiffStackClip(StoredClip):
     def from_tiff(self) -> bool:
         return True
 
-    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        return read_measured(self.path, self._pages[index])
+    def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_measured(self.path, self._pages[index], exact)
 
     def geo(self, index: int) -> GeoTags | None:
         return self._of_chosen(read_geo(self.path, self._pages[index]) or read_geo(self.path))

@@ -39,8 +39,8 @@ class StoredClip(Clip):
         """The headers of all frames."""
 
     @abstractmethod
-    def _measured(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """(H, W, bands) of the file, and where they are measured (None: everywhere)."""
+    def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+        """(H, W, bands) of the file, with `exact` in its type, and where they are measured (None: everywhere)."""
 
     def _stored(self, index: int) -> np.ndarray:
         """(H, W, bands) of the file; missing values and colours of invisible pixels are those of the nearest other pixel."""
@@ -72,7 +72,7 @@ class StoredClip(Clip):
         return array[..., -1:] if self._has_alpha(array) else None
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
-        array, valid = self._measured(self.check_index(index))
+        array, valid = self._measured(self.check_index(index), exact=True)
         if valid is None:
             return None
         chosen = self.band_map.choice if self.band_map else None

@@ -89,9 +89,10 @@ def test_every_group_is_restored_with_its_neighbouring_frames(weight, tmp_path):
                 assert np.abs(after.read(numbers) - expected.clip(0)).max() < 2
 
 
-@pytest.mark.parametrize(
-    ("dtype", "nodata"), [("uint16", 0), ("int16", -9999), ("float32", float("nan")), ("uint8", 255)]
-)
+@pytest.mark.parametrize(("dtype", "nodata"), [
+    ("uint16", 0), ("int16", -9999), ("float32", float("nan")), ("uint8", 255), ("uint32", 4294967295), ("int32", -2147483648),
+    ("float64", -1.7976931348623157e308),
+])  # fmt: skip
 def test_nodata_of_every_band(scene_weight, tmp_path, dtype, nodata):
     data = stored(dtype, 5)
     data[:, :, :10] = nodata
