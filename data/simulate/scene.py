@@ -17,6 +17,7 @@ import psutil
 from data.simulate import sensor, world
 from data.simulate.motion import Field, Platform, draw
 from data.simulate.objects import Part, Traffic, crossing, outline
+from data.simulate.paint import fill, paste
 from data.simulate.settings import SimulatorSettings
 from data.simulate.sky import Sky
 from data.simulate.sprites import GRAIN
@@ -25,7 +26,6 @@ from errors import InputError
 SPLITS = ("train", "test")
 
 Pose = tuple[np.ndarray, float]
-Patch = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of a picture, coverage there
 
 
 SHADOW = np.array([0, 0, 0, 0.4], np.float32)  # factor on a sprite (RGBA): black with an opacity of 0.4
@@ -163,8 +163,8 @@ class Scene:
         forward = np.array([np.cos(heading), np.sin(heading)])
         linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
         shade = world.SUN * max(mover.height, 0.7)
-        _paste(view.light, part.sprite * SHADOW, linear, self._fine(centre + shade))
-        covered = _paste(view.light, part.sprite, linear, self._fine(centre))
+        paste(view.light, part.sprite * SHADOW, linear, self._fine(centre + shade))
+        covered = paste(view.light, part.sprite, linear, self._fine(centre))
         if covered is not None:
             where, alpha = covered
             view.owner[where][alpha > 0.5] = number + 1
@@ -180,7 +180,7 @@ class Scene:
         sprite[..., 3] = foam
         forward = np.array([np.cos(heading), np.sin(heading)])
         linear = np.stack([forward, [-forward[1], forward[0]]], axis=1) / GRAIN
-        _paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.2))
+        paste(view.light, sprite, linear, self._fine(centre - forward * part.length * 1.2))
 
     def _raise(self, view: SceneView, building: world.Building, time: float) -> None:
         """Visible walls, then the roof, shifted by height times tilt."""
@@ -192,7 +192,7 @@ class Scene:
             if outward @ rise >= 0:
                 continue
             lit = 0.55 + 0.45 * max(float(outward @ -world.SUN) / (np.hypot(*outward) * np.hypot(*world.SUN)), 0)
-            wall = _fill(view.light, np.stack([a, b, b + rise, a + rise]), building.wall * lit)
+            wall = fill(view.light, np.stack([a, b, b + rise, a + rise]), building.wall * lit)
             if wall is not None:
                 where, alpha = wall
                 rows, columns = np.mgrid[where].astype(np.float32)
@@ -202,7 +202,7 @@ class Scene:
         top = foot + rise
         linear = np.stack([top[1] - top[0], top[3] - top[0]], axis=1)
         inner = np.array([building.roof.shape[1] - 4, building.roof.shape[0] - 4])
-        covered = _paste(view.light, building.roof, linear / inner, top.mean(axis=0))
+        covered = paste(view.light, building.roof, linear / inner, top.mean(axis=0))
         if covered is not None:
             where, alpha = covered
             view.height[where][alpha > 0.5] = building.height
@@ -268,45 +268,3 @@ class Scene:
             carried = self.platform.to_ground(image[hidden], start) + self.sky.wind * (end - start)
             flow[hidden] = self.platform.to_image(carried, end) - image[hidden]
         return flow.astype(np.float32)
-
-
-def _paste(light: np.ndarray, sprite: np.ndarray, linear: np.ndarray, centre: np.ndarray) -> Patch | None:
-    """Draw a sprite over the picture: its pixel p goes to centre + linear (p - middle).
-
-    Returns (slices, alpha), or None if it is outside the picture.
-    """
-    middle = (np.array(sprite.shape[1::-1]) - 1) / 2
-    reach = np.abs(linear) @ (middle + 0.5)
-    where = _window(centre - reach, centre + reach, light.shape)
-    if where is None:
-        return None
-    rows, columns = where
-    shift = centre - linear @ middle - [columns.start, rows.start]
-    matrix = np.concatenate([linear, shift[:, None]], axis=1)
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    drawn = cv2.warpAffine(sprite, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    alpha = drawn[..., 3]
-    light[where] *= 1 - alpha[..., None]
-    light[where] += drawn[..., :3]
-    return where, alpha
-
-
-def _fill(light: np.ndarray, polygon: np.ndarray, colour: np.ndarray) -> Patch | None:
-    """Fill a convex polygon (points in picture pixels). Returns (slices, alpha) or None."""
-    where = _window(polygon.min(axis=0), polygon.max(axis=0), light.shape)
-    if where is None:
-        return None
-    rows, columns = where
-    mask = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
-    points = np.rint((polygon - [columns.start, rows.start]) * 64).astype(np.int32)
-    cv2.fillConvexPoly(mask, points, 255, cv2.LINE_AA, shift=6)
-    alpha = mask.astype(np.float32) / 255
-    light[where] += (colour.astype(np.float32) - light[where]) * alpha[..., None]
-    return where, alpha
-
-
-def _window(low: np.ndarray, high: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice] | None:
-    """The pixels between two corners plus one on every side, inside the picture; None if there are none."""
-    left, top = np.maximum(np.floor(low).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(high).astype(int) + 2, [shape[1], shape[0]])
-    return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None

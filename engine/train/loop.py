@@ -105,11 +105,18 @@ class Trainer(Updates):
         if self._due(config.val_every) and not last:
             with self.signals.raising():
                 validate(self, self.log)
-        # A state with which the loss is far off must not replace a good one.
-        usual = self.unusual is None and not self.guard.far_off(self.usual_loss)
-        if last or (self._due(config.save_every) and usual):
+        if last or (self._due(config.save_every) and self._is_good()):
             self.log.flush()  # a resumed run does not log these steps again
             self.save()
+
+    def _is_good(self) -> bool:
+        """Whether the present state may replace a good one on disk."""
+        if self.guard.far_off(self.usual_loss):
+            self.log.say(
+                f"step {self.step} is not saved: its loss of {self.usual_loss:.3g} is far above the running median"
+            )
+            return False
+        return self.unusual is None
 
     def _due(self, every: int) -> bool:
         """Whether this step ends a period of `every` steps; 0: never."""

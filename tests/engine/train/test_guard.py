@@ -125,9 +125,11 @@ def test_diverged_state_does_not_replace_a_good_one_without_detection(trainer: T
     trainer.guard.factor = 0.0
     trainer.config = replace(trainer.config, train=replace(trainer.config.train, steps=100))
     trainer.save()
+    assert trainer._is_good()
     for value in (1e4, 1e6):
         trainer.update(batch(value))
         trainer.step += 1
+        assert not trainer._is_good()
     with pytest.raises(
         Diverged, match=r"step 4 has diverged \(its loss is .*\); the last state on disk is that of step 3"
     ):
