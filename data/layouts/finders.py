@@ -99,17 +99,17 @@ def find_inside(root: Path, query: ClipQuery) -> Found:
 
 
 def find_file(root: Path, query: ClipQuery) -> Found:
-    """A root that is a video, a TIFF stack or an image; or a folder of videos or of TIFF stacks, one clip each."""
+    """A root that is a video, an animation, a TIFF stack or an image; or a folder of videos or of TIFF stacks, one clip each."""
     if root.is_file():
         kind = root.suffix.lower()
         if kind not in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
             raise InputError(f"{root}: unknown kind of file; expected a video, an image or a folder")
         if kind in VIDEO_SUFFIXES:
             return [ClipFiles(root.stem, root)], "one video"
-        pages = probe(root).pages
-        return [
-            ClipFiles(root.stem, root if pages > 1 else [root])
-        ], f"a TIFF of {pages} pages" if pages > 1 else "one image"
+        pages, stack = probe(root).pages, kind in (".tif", ".tiff")
+        if pages == 1:
+            return [ClipFiles(root.stem, [root])], "one image"
+        return [ClipFiles(root.stem, root)], f"a TIFF of {pages} pages" if stack else f"an animation of {pages} frames"
     videos = files_with(root, VIDEO_SUFFIXES)
     images = image_files(root)
     if videos and images:

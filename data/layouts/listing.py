@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.bands import Bands
-from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
+from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, WebPClip, image_files
+from data.clips.animation import is_animated_webp
+from data.files import named_errors
 from data.naming import natural_key
-from data.video.opening import VIDEO_SUFFIXES
+from data.tiff_pages import is_tiff
 from errors import InputError
 
 Source = Path | Sequence[Path]  # a folder of frames, a video, or a list of files
@@ -53,9 +55,13 @@ class ClipFiles:
 
     def _open(self, source: Source, allow_gaps: bool, bands: Bands | None) -> Clip:
         if isinstance(source, Path) and source.is_file():
-            if source.suffix.lower() in VIDEO_SUFFIXES:
-                return VideoClip(source, name=self.name, quick=True, strict=True)
-            return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
+            if is_animated_webp(source):
+                return WebPClip(source, name=self.name)
+            with named_errors(source, "a video or a TIFF stack"), source.open("rb") as file:
+                stack = is_tiff(file.read(4)) or source.suffix.lower() in (".tif", ".tiff")
+            if stack:
+                return TiffStackClip(source, name=self.name, fps=self.fps, bands=bands)
+            return VideoClip(source, name=self.name, quick=True, strict=True)
         return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from data.clips import WebPClip
+from data.layouts import open_layout
 from data.media import read_image
 from engine.upscale.quality import loss
 from engine.upscale.request import Request
@@ -94,3 +95,14 @@ def test_animations_cut_short_are_refused_before_the_work(weight, tmp_path, part
     with pytest.raises(InputError, match=r"cut.webp.*damaged"):
         upscale(Request(tmp_path / "cut.webp", tmp_path / "out.mp4", weight, precision="fp32"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.webp", "in.webp"]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".png", ".gif"])
+def test_animation_as_a_data_set(tmp_path, suffix):
+    layout = open_layout(save(tmp_path / f"in{suffix}", frames(), **({"lossless": True} if suffix == ".webp" else {})))
+    clip = layout[0].gt
+    assert layout.reason == "an animation of 6 frames" and len(clip) == 6
+    assert clip.times == pytest.approx([start / 1000 for start in STARTS])
+    assert np.abs(clip.array(4)[..., :3].astype(int) - frames()[4]).max() <= (
+        40 if suffix == ".gif" else 0
+    )  # a palette of 256 colours
