@@ -67,6 +67,16 @@ def mtdo_s_x2() -> Network:
     return api.load_network("mtdo_s_x2")
 
 
+def mtdo_s_x3() -> Network:
+    """Small MTDO for x3, released weights: (B, N, 3, h, w) RGB in [0, 1], N = config.frames -> the centre frame (B, 3, 3h, 3w)."""
+    return api.load_network("mtdo_s_x3")
+
+
+def mtdo_s_free() -> Network:
+    """Small MTDO for x4, released weights trained on data of permissive licences only: as `mtdo_s`."""
+    return api.load_network("mtdo_s_free")
+
+
 def stno_s() -> Network:
     """Small STNO, released weights: (B, T, 3, h, w) RGB in [0, 1], `times`, `size=(H, W)` -> all frames in time order."""
     return api.load_network("stno_s")

@@ -51,7 +51,7 @@ def _add_result(add: Callable[..., Any]) -> None:
     add(
         "--scale",
         type=_positive,
-        help="magnification (default: that of the MTDO weights, else 4). Without --weight the released MTDO weights for x2 and x4 "
+        help="magnification (default: that of the MTDO weights, else 4). Without --weight the released MTDO weights for x2, x3 and x4 "
         "are used and the result is resized to other scales; with --fps or --times STNO is used",
     )
     add(

@@ -25,10 +25,15 @@ __all__ = ["load_network", "load_state", "load_tensors", "released", "save_tenso
 
 DEFAULT_SCALE = 4.0  # if no scale is requested
 RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any) -> file; the first that fits is taken
-    "mtdo": {2.0: "checkpoints/mtdo_s_x2.safetensors", DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors"},
+    "mtdo": {
+        2.0: "checkpoints/mtdo_s_x2.safetensors",
+        3.0: "checkpoints/mtdo_s_x3.safetensors",
+        DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors",
+    },
     "stno": {None: "checkpoints/stno_s.safetensors"},
 }
 RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale -> weights for lossy sources
+LOSSY_ABOVE = 2.0  # at this scale and below, mtdo_s_x2 is better for lossy sources too
 
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **header: Any) -> None:
@@ -46,14 +51,16 @@ def released_for(scale: float | None = None, *, space_time: bool | None = None, 
 
     scale: output size relative to the input; None: 4.
     space_time: weights of a space-time network or of a window network. None: those of a window network of this scale, else of the next
-    larger scale, else of the largest. Its frames are then resized, which is more accurate than STNO (experiments/scales.py).
+    larger scale, else of the largest (for lossy sources: of those for lossy sources). Its frames are then resized, which is more accurate than STNO (experiments/scales.py).
     lossy: prefer weights trained on compressed video, if they exist for this scale and kind.
 
     Raises `InputError` if there are none.
     """
     scale = DEFAULT_SCALE if scale is None else scale
     if space_time is None:
-        known = sorted(own for files in RELEASED.values() for own in files if own is not None)
+        lossy = lossy and scale > LOSSY_ABOVE
+        clean = (own for files in RELEASED.values() for own in files if own is not None)
+        known = sorted(RELEASED_LOSSY if lossy else clean)
         scale = next((own for own in known if own >= scale), known[-1])
     if lossy and not space_time and scale in RELEASED_LOSSY:
         return _shipped(RELEASED_LOSSY[scale])
@@ -75,7 +82,7 @@ def released(network: str, scale: float | None = None) -> Path:
     """The small released weights of "mtdo" (at certain scales) or "stno" (any scale). Raises `InputError` if there are none."""
     scale, files = DEFAULT_SCALE if scale is None else scale, RELEASED.get(network, {})
     if scale not in files and None not in files:
-        known = " and ".join(f"{known:g}" for known in files if known) or "none"
+        known = ", ".join(f"{known:g}" for known in files if known) or "none"
         raise InputError(
             f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: use STNO weights"
         )

@@ -127,6 +127,7 @@ def test_partial_loading_takes_tensors_that_fit() -> None:
         ("mtdo", None, "mtdo_s"),
         ("mtdo", 4, "mtdo_s"),
         ("mtdo", 2.0, "mtdo_s_x2"),
+        ("mtdo", 3, "mtdo_s_x3"),
         ("stno", None, "stno_s"),
         ("stno", 3.3, "stno_s"),
     ],
@@ -146,8 +147,8 @@ def test_released_weights_are_found_from_anywhere(
 
 
 def test_missing_released_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no MTDO weights of scale 3 come with the repository, only of 2 and 4"):
-        released("mtdo", 3)
+    with pytest.raises(InputError, match="no MTDO weights of scale 5 come with the repository, only of 2, 3, 4"):
+        released("mtdo", 5)
     monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     with pytest.raises(
         InputError, match=r"weights file '.*mtdo_s\.safetensors' does not exist: name a file with --weight"
@@ -159,7 +160,7 @@ def test_missing_released_weights_are_named(tmp_path: Path, monkeypatch: pytest.
     ("scale", "space_time", "name"),
     [
         (None, False, "mtdo_s"), (2.0, None, "mtdo_s_x2"), (3.3, None, "mtdo_s"), (4.0, True, "stno_s"),
-        (1.0, None, "mtdo_s_x2"), (8.0, None, "mtdo_s"), (3.3, True, "stno_s"),
+        (1.0, None, "mtdo_s_x2"), (8.0, None, "mtdo_s"), (3.0, None, "mtdo_s_x3"), (3.3, True, "stno_s"),
         (None, None, "mtdo_s"),
     ],
 )  # fmt: skip
@@ -168,8 +169,8 @@ def test_released_weights_for_a_job(scale: float | None, space_time: bool | None
 
 
 def test_scales_without_released_window_weights_are_refused() -> None:
-    with pytest.raises(InputError, match="no weights of scale 3 come with the repository"):
-        released_for(3, space_time=False)
+    with pytest.raises(InputError, match="no weights of scale 5 come with the repository"):
+        released_for(5, space_time=False)
 
 
 def test_spacing_is_stored_in_the_header_outside_the_config(tmp_path: Path) -> None:

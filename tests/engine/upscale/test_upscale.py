@@ -242,12 +242,14 @@ def test_several_clips_into_one_file_are_refused(weights, tmp_path, first, secon
         ({}, "mtdo_s"),
         ({"scale": 4.0}, "mtdo_s"),
         ({"scale": 2.0}, "mtdo_s_x2"),
-        ({"scale": 3.0}, "mtdo_s"),
+        ({"scale": 3.0}, "mtdo_s_x3"),
+        ({"scale": 2.5}, "mtdo_s_x3"),
+        ({"scale": 3.5}, "mtdo_s"),
         ({"scale": 1.5}, "mtdo_s_x2"),
         ({"scale": 6.0}, "mtdo_s"),
         ({"scale": 3.0, "fps": "x2"}, "stno_s"),
         ({"size": "80x"}, "mtdo_s_x2"),
-        ({"size": "90x40"}, "mtdo_s"),
+        ({"size": "90x40"}, "mtdo_s_x3"),
         ({"size": "200x40"}, "mtdo_s"),
         ({"fps": "x2"}, "stno_s"),
         ({"scale": 2.0, "times": (0.5,)}, "stno_s"),
@@ -260,8 +262,8 @@ def test_several_clips_into_one_file_are_refused(weights, tmp_path, first, secon
 def test_released_weights_are_chosen_by_scale(tmp_path, monkeypatch, asked, name):
     asked = dict(asked)
     (tmp_path / "checkpoints").mkdir()
-    for file in ("mtdo_s", "mtdo_s_x2", "mtdo_s_real", "stno_s"):
-        network = small_stno() if file == "stno_s" else small_mtdo(scale=2 if file.endswith("x2") else 4)
+    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2), ("mtdo_s_x3", 3), ("mtdo_s_real", 4), ("stno_s", None)):
+        network = small_mtdo(scale=own) if own else small_stno()
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
     monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     lossy = asked.pop("lossy", False)
@@ -269,10 +271,10 @@ def test_released_weights_are_chosen_by_scale(tmp_path, monkeypatch, asked, name
     assert open_network(request, (20, 40), lossy=lossy)[1].stem == name
 
 
-@pytest.mark.parametrize(("scale", "weights_of"), [(3.0, "x4"), (1.5, "x2"), (6.0, "x4")])
+@pytest.mark.parametrize(("scale", "weights_of"), [(2.5, "x3"), (1.5, "x2"), (6.0, "x4")])
 def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, scale, weights_of):
     (tmp_path / "checkpoints").mkdir()
-    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2)):
+    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2), ("mtdo_s_x3", 3)):
         save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", small_mtdo(scale=own))
     monkeypatch.setattr(files, "REPOSITORY", tmp_path)
     source, out = folder(tmp_path / "in", frames=1), tmp_path / "out"
