@@ -117,7 +117,7 @@ def test_space_time_networks_need_two_frames(stno: torch.nn.Module) -> None:
 
 
 def test_weights_by_name_or_path(mtdo: torch.nn.Module) -> None:
-    assert {"mtdo_s", "mtdo_s_x2", "stno_s"} <= set(api.released())
+    assert {"mtdo_s", "mtdo_s_free", "mtdo_s_x2", "mtdo_s_x3", "stno_s"} <= set(api.released())
     again = api.load_network(ROOT / "checkpoints" / "mtdo_s.safetensors")
     assert again.config == mtdo.config and not again.training
     with pytest.raises(InputError, match=r"weights 'nothing': expected a file or one of .*mtdo_s"):
