@@ -1,6 +1,6 @@
 """Compare ways to reach a scale without weights for it: python experiments/scales.py --datapath CLIPS [--scales 2.5 3] [key.sub=value ...].
 
-stno_s at the scale itself, mtdo_s (x4) and mtdo_s_x2 resized to it with antialiased bicubic, as
+stno_s without key networks at the scale itself, mtdo_s (x4), mtdo_s_x3 and mtdo_s_x2 resized to it with antialiased bicubic, as
 `upscale.py --size` does. Y PSNR in dB, protocol `standard`, of the first frames of every clip; low resolution is made from the ground
 truth, cropped to complete LR pixels. Other options as for eval.py.
 """
@@ -49,7 +49,7 @@ def resized(scale: float) -> Way:
 
 
 def direct() -> Way:
-    network = load_network(released("stno")).eval()
+    network = load_network(released("stno"), key_networks=False).eval()
     return lambda low, size, frames: restore(network, low, device=CPU, frames=range(len(frames)), times=(), size=size)
 
 
@@ -71,6 +71,7 @@ def main() -> None:
         "bicubic": bicubic,
         "stno_s": direct(),
         "mtdo_s, resized": resized(4),
+        "mtdo_s_x3, resized": resized(3),
         "mtdo_s_x2, resized": resized(2),
     }
     print("| clip | scale | " + " | ".join(ways) + " |\n|---|---|" + "---|" * len(ways))
