@@ -81,7 +81,7 @@ def upscale_array(
         frames: (T, H, W, 3) RGB, or (T, H, W) grey with `channel_axis=None`: uint8, uint16 (full range), or float32 or
             float64 in [0, 1]. STNO needs at least two frames for new ones.
         network: a network (`load_network`), a released name or a weights file. Pass a network to load it only once.
-        scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one scale (mtdo_s 4, mtdo_s_x2 2, mtdo_s_x3 3),
+        scale: output size relative to the input. None: the network's own (STNO: 4). MTDO has one (mtdo_s 4, mtdo_s_x2 2, mtdo_s_x3 3),
             STNO takes any.
         times: STNO only: ascending times in (0, 1) of new frames in each gap between two frames; 0.5 doubles the frame rate.
         channel_axis: axis of the colours; None: grey frames.

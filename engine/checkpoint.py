@@ -51,7 +51,8 @@ def released_for(scale: float | None = None, *, space_time: bool | None = None, 
 
     scale: output size relative to the input; None: 4.
     space_time: weights of a space-time network or of a window network. None: those of a window network of this scale, else of the next
-    larger scale, else of the largest (for lossy sources: of those for lossy sources). Its frames are then resized, which is more accurate than STNO (experiments/scales.py).
+    larger scale, else of the largest (lossy sources: of those for them). Its frames are then resized, which is more accurate than STNO
+    (experiments/scales.py).
     lossy: prefer weights trained on compressed video, if they exist for this scale and kind.
 
     Raises `InputError` if there are none.
