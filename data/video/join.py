@@ -29,6 +29,7 @@ from data.video.tracks import Tracks
 from errors import InputError
 
 PIECE_TICK = Fraction(1, 100)  # pieces count frames; Matroska's milliseconds would merge frames of high rates
+MOST_DELAYED = 16  # frames by which an H.264 or H.265 picture is decoded before it is shown, at most
 NOTHING = TrackPlan()
 EXACT = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv, so that output is reproducible
 
@@ -68,7 +69,7 @@ class _Piece:
     def __init__(self, path: Path, encoding: Encoding, fps: Fraction) -> None:
         self._path, self._encoding, self._fps = path, encoding, fps
         self._container: Any = None
-        self._count = 0
+        self._count = self._muxed = 0
 
     def __enter__(self) -> _Piece:
         return self
@@ -87,6 +88,8 @@ class _Piece:
     def _mux(self, packets: Iterable[Any]) -> None:
         for packet in packets:
             packet.time_base = PIECE_TICK  # the encoder counts frames
+            packet.dts = self._muxed - MOST_DELAYED  # x265's own are random in pieces shorter than its delay
+            self._muxed += 1
             self._container.mux(packet)
 
     def __exit__(self, kind: Any, *_: object) -> None:
