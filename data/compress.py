@@ -154,6 +154,8 @@ def through_codec(frames: np.ndarray, codec: str, crf: float) -> np.ndarray:
         stream: Any = container.add_stream(encoder, rate=25, options=options | {"crf": f"{crf:.1f}", "threads": "1"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
+        if len(frames) < 3:  # x265 gives random decoding times to streams shorter than its delay
+            stream.codec_context.max_b_frames = 0
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))

@@ -114,10 +114,16 @@ class VideoWriter:
             with suppress(OSError):
                 self._temporary.unlink()
 
+    def _last_packets(self) -> list[Any]:
+        packets = self._stream.encode(None)
+        for packet in packets if self._count < 3 else ():
+            packet.dts = packet.pts  # x265's own are random in streams shorter than its delay
+        return list(packets)
+
     def _finish(self) -> None:
         if self._file is None:
             raise InputError(f"{self.path}: no frames to write")
-        self._guarded(lambda: self._file.mux(self._stream.encode(None)))
+        self._guarded(lambda: self._file.mux(self._last_packets()))
         if self._tracks:
             self._tracks.copy(float("inf"))
         self._guarded(self._file.close)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,6 +47,19 @@ def write(
         join.write_piece(piece, part, encoding, rate)
     join.join(out, pieces, encoding, shown, origin)
     return out
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_short_pieces_do_not_depend_on_the_encoders_decoding_times(tmp_path, count):
+    with join._Piece(tmp_path / "a.mkv", Encoding("h265"), Fraction(25)) as piece:
+        for _ in range(count):
+            piece.write(np.full((64, 96, 3), 80, np.uint8))
+        packets = piece._stream.encode(None)
+        for packet in packets:
+            packet.dts = 2**60  # x265: uninitialised memory
+        piece._stream = SimpleNamespace(encode=lambda _: packets)  # the end of the piece writes them
+    seen = [(packet.pts, packet.dts) for packet in packets]
+    assert [pts for pts, _ in seen] == [10 * number for number in range(count)] and all(dts < pts for pts, dts in seen)
 
 
 def test_rounded_times_of_a_constant_rate_become_exact():
