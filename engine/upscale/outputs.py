@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.clips import Clip, SubClip
+from data.clips import SubClip
 from data.degrade import imresize
 from engine.distributed import say
 from engine.restore import Options, restore
@@ -65,19 +65,6 @@ def restored_keys(
     """Restore consecutive key frames of one scene; yields each with the intermediate frames after it: (3, H, W), or of a clip
     with several parts (3 * parts, H, W).
     """
-    parts = [_restored_part(job, part, run, network, request, device, progress) for part in job.parts]
-    return parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-
-
-def _restored_part(
-    job: ClipJob,
-    part: Clip,
-    run: list[int],
-    network: Network,
-    request: Request,
-    device: torch.device,
-    progress: Callable[[int, int], None] | None,
-) -> Iterator[Tensor]:
     settings, line, scene = job.settings, job.timeline, job.timeline.scene(run[0])
     options = Options(
         settings["precision"],
@@ -86,15 +73,17 @@ def _restored_part(
         context=request.context,
         workers=settings["workers"],
     )
-    # a space-time network needs two key frames: pass the same one twice
-    single = len(scene) == 1 and network.space_time
-    clip = SubClip(part, [scene[0], scene[0]] if single else scene) if line.cuts or single else part
-    times: Sequence[Any] = [line.steps(key) for key in scene[: len(clip) - 1]]
-    times = times[0] if not single and all(steps == times[0] for steps in times[1:]) and times else times
-    return restore(
-        network, clip, device=device, padding=request.padding, frames=range(run[0] - scene[0], run[-1] + 1 - scene[0]),
-        times=() if single else times, size=job.network_size, options=options, note=say, progress=progress,
-    )  # fmt: skip
+    times: Sequence[Any] = [line.steps(key) for key in scene[:-1]]
+    times = times[0] if times and all(steps == times[0] for steps in times[1:]) else times
+    parts = [
+        restore(
+            network, SubClip(part, scene) if line.cuts else part, device=device, padding=request.padding,
+            frames=range(run[0] - scene[0], run[-1] + 1 - scene[0]), times=times, size=job.network_size, options=options,
+            note=say, progress=progress,
+        )
+        for part in job.parts
+    ]  # fmt: skip
+    return parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
 
 
 def fitted(frame: Tensor, size: tuple[int, int]) -> Tensor:

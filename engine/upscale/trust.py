@@ -129,13 +129,12 @@ def eight_versions(job: ClipJob, network: Network, request: Request, device: tor
     start = 0
     while start < len(job.clip):
         scene = job.timeline.scene(start)
-        numbers = [scene[0], scene[0]] if len(scene) == 1 and network.space_time else list(scene)
-        clip = SubClip(job.clip, numbers)
+        clip = SubClip(job.clip, scene)
         versions = [
             _restored(TransformedClip(deepcopy(clip), orientation), orientation, job, network, request, device)
             for orientation in range(TRANSFORMS)
         ]
-        for _, frames in zip(scene, zip(*versions, strict=True), strict=False):
+        for frames in zip(*versions, strict=True):
             yield torch.stack(
                 [fitted(inverse_transform(frame, orientation), job.size) for orientation, frame in enumerate(frames)]
             )

@@ -29,12 +29,12 @@ def test_memory_of_key_networks_counts_where_they_are_used():
     """Key frames of an output at x4 with a temporal filter are restored by the network for x4, and without new ones all frames."""
     network, large = small_stno(), small_mtdo(scale=4, channels=32)
     network.key_networks = [small_mtdo(scale=2), large]
-    alone, of_keys = memory.bytes_per_pixel(network, 16, 1), memory.bytes_per_pixel(large)
+    own, of_keys = memory.bytes_per_pixel(network, 16, 1), memory.bytes_per_pixel(large)
     for out, form, expected in (((64, 96), "clean", large), ((48, 72), "clean", None), ((64, 96), "none", None)):
         used = key_network(network, (16, 24), out, form)
         assert used is expected
-        assert memory.bytes_per_pixel(network, 16, 1, used) == alone + (of_keys if used else 0)
-        assert memory.bytes_per_pixel(network, 16, 0, used) == (of_keys if used else alone)
+        assert memory.bytes_per_pixel(network, 16, 1, used) == own + (of_keys if used else 0)
+        assert memory.bytes_per_pixel(network, 16, 0, used) == (of_keys if used else own)
 
 
 def test_out_of_memory_is_recognised():

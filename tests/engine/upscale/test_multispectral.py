@@ -149,7 +149,7 @@ def test_part_of_a_stack_keeps_all_bands(scene_weight, tmp_path):
 
 def test_interrupted_run_gives_the_same_bytes(scene_weight, tmp_path, monkeypatch):
     source = stack(tmp_path / "in.tif", stored("uint16", 5))
-    whole = make(source, scene_weight, "whole.tif").read_bytes()
+    complete = make(source, scene_weight, "complete.tif").read_bytes()
     kept, keep = [], ClipJob.keep
 
     def stop(job: ClipJob, index: int, frame: torch.Tensor) -> None:
@@ -162,7 +162,7 @@ def test_interrupted_run_gives_the_same_bytes(scene_weight, tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         make(source, scene_weight, "part.tif")
     monkeypatch.undo()
-    assert make(source, scene_weight, "part.tif", resume=True).read_bytes() == whole
+    assert make(source, scene_weight, "part.tif", resume=True).read_bytes() == complete
 
 
 @pytest.mark.parametrize("out", ["out.png", "out.mp4", "out.webp"])

@@ -255,19 +255,19 @@ def test_full_disk_at_the_start_leaves_nothing(frames, weight, tmp_path, monkeyp
 
 
 PLACE = "10\n0\n0\n-10\n500005\n4999995\n"
-BESIDE = [
+STALE = [
     ("out.tif", name) for name in ("out.tfw", "out.TFW", "out.tifw", "out.wld", "out.tab", "out_RPC.TXT", "out.RPB")
 ]
-BESIDE += [("out.png", "out.pgw"), ("out.png", "out.wld"), ("out.jpg", "out.jgw"), ("out.tiff", "out.tfw")]
+STALE += [("out.png", "out.pgw"), ("out.png", "out.wld"), ("out.jpg", "out.jgw"), ("out.tiff", "out.tfw")]
 
 
-@pytest.mark.parametrize(("out", "beside"), BESIDE)
-def test_georeference_of_an_earlier_result_is_not_applied(frames, weight, tmp_path, out, beside):
+@pytest.mark.parametrize(("out", "stale"), STALE)
+def test_georeference_of_an_earlier_result_is_not_applied(frames, weight, tmp_path, out, stale):
     """GDAL reads the place of a picture from files with the same name."""
-    (tmp_path / beside).write_text(PLACE)
+    (tmp_path / stale).write_text(PLACE)
     before = tree(tmp_path)
     for overwrite in (False, True):
-        with pytest.raises(InputError, match=rf"{beside}' gives a georeference to every '{out}'.*move it away"):
+        with pytest.raises(InputError, match=rf"{stale}' gives a georeference to every '{out}'.*move it away"):
             make(frames / "0000.png", tmp_path / out, weight, overwrite=overwrite)
         assert tree(tmp_path) == before
 
