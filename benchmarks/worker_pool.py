@@ -1,6 +1,6 @@
 """Time restoring small frames with several workers: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
 
-mtdo_s on clips of noise: seconds a frame with one worker that has all threads, and with the number of workers that restore() would
+Released MTDO weights (--scale 2, 3 or 4) on clips of noise: seconds a frame with one worker that has all threads, and with the number of workers that restore() would
 choose, which share the threads. Alternating in one process; medians.
 """
 
@@ -48,11 +48,12 @@ def main() -> None:
         "--sizes", nargs="+", default=["84x32", "64x64", "160x160", "320x180"], help="width x height of LR frames"
     )
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--scale", type=float, default=4.0, help="of the released weights")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sizes = [tuple(map(int, each.split("x"))) for each in options.sizes]
     dcn.ensure_built()
-    network = load_network(released("mtdo"))
+    network = load_network(released("mtdo", options.scale))
     print("| LR size | precision | s a frame, one worker | workers | s a frame | ratio |\n|---|---|---|---|---|---|")
     for precision in options.precision:
         for width, height in sizes:
