@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -37,10 +38,9 @@ def find_cuda() -> Cuda:
     """nvcc and the architectures to build for: TORCH_CUDA_ARCH_LIST, else those of the cards present."""
     if torch.version.cuda is None:
         return Cuda(why_not="this PyTorch is a CPU build")
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
-    nvcc = shutil.which("nvcc", path=str(Path(home, "bin"))) or shutil.which("nvcc")
+    nvcc = _find_nvcc(torch.version.cuda)
     if nvcc is None:
-        return Cuda(why_not="nvcc was not found (install the CUDA toolkit or set CUDA_HOME)")
+        return Cuda(why_not="nvcc was not found (install the CUDA toolkit, set CUDA_HOME, or see docs/gpu.md for pip)")
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if not listed:
         cards = range(torch.cuda.device_count())
@@ -48,6 +48,15 @@ def find_cuda() -> Cuda:
     if not listed:
         return Cuda(why_not="no CUDA device is visible (set TORCH_CUDA_ARCH_LIST to build for one that is not)")
     return Cuda(nvcc, listed)
+
+
+def _find_nvcc(version: str) -> str | None:
+    """nvcc of CUDA_HOME, of PATH, or of the pip package nvidia-cuda-nvcc, which exists from CUDA 13 on."""
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    packages = importlib.util.find_spec("nvidia")
+    folders = packages.submodule_search_locations if packages and packages.submodule_search_locations else []
+    pip = os.pathsep.join(str(Path(folder, f"cu{version.split('.')[0]}", "bin")) for folder in folders)
+    return shutil.which("nvcc", path=str(Path(home, "bin"))) or shutil.which("nvcc") or shutil.which("nvcc", path=pip)
 
 
 def find_compiler() -> str:
@@ -131,6 +140,9 @@ def _libraries(cuda: Cuda) -> list[str]:
         return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-lc10"]
     toolkit = Path(cuda.nvcc).resolve().parent.parent
     runtime = [f"-L{toolkit / 'lib64'}", f"-L{toolkit / 'lib'}", "-lcudart"]
+    versioned = sorted((toolkit / "lib").glob("libcudart.so.*"))
+    if versioned and not (toolkit / "lib" / "libcudart.so").exists():  # as pip installs it
+        runtime = [str(versioned[0])]
     return [f"-L{folder}", "-ltorch", "-ltorch_cpu", "-ltorch_cuda", "-lc10", "-lc10_cuda", *runtime]
 
 

@@ -246,6 +246,26 @@ def test_reasons_for_building_without_cuda(monkeypatch):
     assert "-gencode=arch=compute_90,code=compute_90" in toolchain.cuda_flags(["8.0", "9.0+PTX"])
 
 
+def test_nvcc_of_pip_is_found_and_its_runtime_linked(monkeypatch, tmp_path):
+    """pip installs nvidia/cu13/bin/nvcc and lib/libcudart.so.13, without the name libcudart.so."""
+    toolkit = tmp_path / "nvidia" / "cu13"
+    for name in ("bin/nvcc", "lib/libcudart.so.13"):
+        (toolkit / name).parent.mkdir(parents=True, exist_ok=True)
+        (toolkit / name).write_text("")
+        (toolkit / name).chmod(0o755)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cuda = toolchain.find_cuda()
+    assert cuda.nvcc == str(toolkit / "bin" / "nvcc")
+    libraries = toolchain._libraries(cuda)
+    assert str(toolkit / "lib" / "libcudart.so.13") in libraries and "-lcudart" not in libraries
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert "nvcc was not found" in toolchain.find_cuda().why_not
+
+
 def test_windows_error_says_that_nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain.platform, "system", lambda: "Windows")
     with pytest.raises(build.BuildError, match="built on Linux and macOS only"):
