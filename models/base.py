@@ -261,10 +261,10 @@ class SpaceTimeNetwork(Network):
         times: Sequence[float] | Tensor = (0.5,),
         size: tuple[int, int] | None = None,
         *,
-        keep: tuple[int, int] | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> Tensor:
-        """times: K ascending numbers in (0, 1).   size: (H, W), None: four times (h, w).   keep: only the outputs between
-        these two key frames, both included.
+        """times: K ascending numbers in (0, 1).   size: (H, W), None: four times (h, w).   outputs: only these of the T + (T-1) * K
+        frames, ascending numbers from 0.
         """
         raise NotImplementedError
 

@@ -60,15 +60,14 @@ class Blend(SpaceTimeNetwork):
         times: Sequence[float] | Tensor = (0.5,),
         size: tuple[int, int] | None = None,
         *,
-        keep: tuple[int, int] | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> Tensor:
         batch, gaps = len(frames), frames.shape[1] - 1
         weights = torch.as_tensor(times, dtype=frames.dtype, device=frames.device).expand(batch, -1)
         steps = torch.cat([weights.new_zeros(batch, 1), weights], 1)[:, :, None, None, None]  # the key frame first
         blends = [torch.lerp(frames[:, k : k + 1], frames[:, k + 1 : k + 2], steps) for k in range(gaps)]
         images = torch.cat([*blends, frames[:, -1:]], 1)
-        first, last = keep or (0, gaps)
-        images = images[:, first * steps.shape[1] : last * steps.shape[1] + 1]
+        images = images if outputs is None else images[:, list(outputs)]
         out = images + self.convolution(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         out = F.interpolate(out.flatten(0, 1).float(), size=self.output_size(frames.shape[-2:], size), mode="bicubic")
         return out.unflatten(0, images.shape[:2])

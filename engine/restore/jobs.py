@@ -5,6 +5,7 @@ successive jobs on one tile of the frames, in one of the eight flips and rotatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -83,42 +84,57 @@ class ChunkRunner:
     """Runs chunks of key frames."""
 
     def __init__(
-        self, network: SpaceTimeNetwork, device: torch.device, times: Sequence[float], tile: Tile, orientation: int
+        self,
+        network: SpaceTimeNetwork,
+        device: torch.device,
+        times: Sequence[float],
+        with_keys: bool,
+        tile: Tile,
+        orientation: int,
     ) -> None:
-        """times: in each gap, for jobs without times of their own; empty: key frames only."""
+        """times: in each gap, for jobs without times of their own.   with_keys: False: return intermediate frames only."""
         self.network, self.device, self.tile, self.orientation = network, device, tile, orientation
-        self.times, self.keys_only, self.target = list(times) or [0.5], not times, CPU
+        self.times, self.with_keys, self.target = list(times), with_keys, CPU
 
     def __call__(self, job: ChunkJob) -> Tensor:
         """-> (n, 3, H, W), float32 on `target`."""
-        keys = upload(transform(self.tile.crop(job.keys), self.orientation), self.device)
         height, width = self.tile.out_size
+        gaps = job.times or [self.times] * (len(job.keys) - 1)
+        wanted = wanted_outputs(gaps, job.keep, self.with_keys, job.with_last)
+        if not wanted:
+            return torch.empty(0, 3, height, width, device=self.target)
+        times = padded_times(gaps) if job.times else self.times or [0.5]  # the network takes at least one time
+        keys = upload(transform(self.tile.crop(job.keys), self.orientation), self.device)
         size = (width, height) if self.orientation % 2 else (height, width)
-        times, wanted = (self.times, None) if job.times is None else padded_times(job.times, job.keep)
-        frames = self.network(keys[None], times=times, size=size, keep=job.keep)[0]
-        frames = frames if wanted is None else frames[wanted]
-        frames = frames if job.with_last else frames[:-1]
-        frames = frames[:: 1 + len(self.times)] if self.keys_only and wanted is None else frames
+        frames = self.network(keys[None], times=times, size=size, outputs=wanted)[0]
         return inverse_transform(frames, self.orientation).float().to(self.target)
 
 
-def padded_times(times: list[list[float]], keep: tuple[int, int]) -> tuple[Tensor, list[int]]:
-    """Convert times that differ between gaps to the network's form, with the same number of times in each gap.
+def wanted_outputs(
+    times: Sequence[Sequence[float]], keep: tuple[int, int], with_keys: bool, with_last: bool
+) -> list[int]:
+    """Numbers of the network's outputs for a chunk with these times in its gaps, of which some may be padded (`padded_times`).
 
-    Returns: times (1, K, gaps), padded with extra times; indices of the requested outputs between the two key frames of
-    `keep`.
+    keep, with_last: see `ChunkJob`.   with_keys: whether the key frames are wanted.
+    """
+    count = 1 + max(1, *map(len, times))
+    numbers: list[int] = []
+    for gap in range(*keep):
+        numbers += range(gap * count + (not with_keys), gap * count + 1 + len(times[gap]))
+    return [*numbers, keep[1] * count] if with_keys and with_last else numbers
+
+
+def padded_times(times: Sequence[Sequence[float]]) -> Tensor:
+    """Times that differ between gaps in the network's form (1, K, gaps), with extra times in gaps that have fewer than K.
+
+    The network needs ascending times in (0, 1): the extra ones divide the rest of the gap evenly.
     """
     count = max(1, *map(len, times))
     padded: list[list[float]] = []
-    wanted: list[int] = []
-    for gap, requested in enumerate(times):
-        # The network needs ascending times in (0, 1): the extra ones divide the rest of the gap evenly.
+    for requested in times:
         end, spare = requested[-1] if requested else 0.0, count - len(requested)
         padded.append([*requested, *(end + (1 - end) * (k + 1) / (spare + 1) for k in range(spare))])
-        if keep[0] <= gap < keep[1]:
-            base = (gap - keep[0]) * (count + 1)
-            wanted += range(base, base + 1 + len(requested))
-    return torch.tensor(padded, dtype=torch.float64).T[None], [*wanted, (keep[1] - keep[0]) * (count + 1)]
+    return torch.tensor(padded, dtype=torch.float64).T[None]
 
 
 def windows(clip: Clip, chooser: WindowChooser, frames: Sequence[int]) -> Iterator[WindowJob]:
@@ -157,24 +173,28 @@ def _batch(group: Sequence[WindowJob]) -> BatchJob:
     return BatchJob([job.numbers for job in group], {number: compact(frame) for number, frame in frames.items()})
 
 
-def chunks(
-    clip: Clip, frames: Sequence[int], length: int, context: int, times: Sequence[Sequence[float]] | None = None
-) -> Iterator[ChunkJob]:
-    """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, if they differ.
+def chunk_ranges(frames: Sequence[int], length: int) -> list[range]:
+    """Divide consecutive key frames into the chunks of `length` gaps to which they belong.
 
     Chunks begin at multiples of `length` for any `frames`, so the result does not depend on the first frame of the work.
     """
+    start, end = frames[0], frames[-1] + 1
+    bounds = [start, *range((start // length + 1) * length, end, length), end]
+    return [range(first, stop) for first, stop in pairwise(bounds)]
+
+
+def chunks(
+    clip: Clip, frames: Sequence[int], length: int, context: int, times: Sequence[Sequence[float]] | None = None
+) -> Iterator[ChunkJob]:
+    """Chunks of `length` gaps, each with `context` more key frames on both sides. times: of each gap, if they differ."""
     last = len(clip) - 1
     if last < 1:
         raise InputError(f"clip '{clip.name}' has {len(clip)} frame(s): intermediate frames need at least 2 key frames")
-    start, end = frames[0], frames[-1] + 1
     held: dict[int, Tensor] = {}
-    while start < end:
+    for start, stop in ((part.start, part.stop) for part in chunk_ranges(frames, length)):
         base = start // length * length
-        stop = min(base + length, end)
         seen = range(min(max(base - context, 0), last - 1), min(base + length + context, last) + 1)
         held = {number: held[number] if number in held else clip.frame(number) for number in seen}
         keep = (start - seen[0], min(stop, last) - seen[0])
         of_gaps = None if times is None else [list(times[gap]) for gap in seen[:-1]]
         yield ChunkJob(torch.stack(list(held.values())), keep, stop > last, of_gaps)
-        start = stop

@@ -127,7 +127,7 @@ def _of_keys(
     the worker pool would take threads from the other network."""
     return partial(
         restore, network, deepcopy(clip), device=device, temporal_filter="none", options=replace(options, workers=1),
-        note=note, clock=clock.of_inputs() if clock else None,
+        note=note, clock=clock,
     )  # fmt: skip
 
 

@@ -18,13 +18,6 @@ class Clock:
 
     def __init__(self) -> None:
         self._spans: list[tuple[float, float, int]] = []  # begin, end, frames; appending is safe from several threads
-        self._counts = True
-
-    def of_inputs(self) -> Clock:
-        """A clock for work whose frames are inputs of the watched workers: its time is added to this one's, its frames are not."""
-        other = Clock()
-        other._spans, other._counts = self._spans, False
-        return other
 
     def watch(self, work: Callable[[Job], Tensor]) -> Callable[[Job], Tensor]:
         """The same function, timed."""
@@ -34,7 +27,7 @@ class Clock:
             frames = work(job)
             if frames.is_cuda:
                 torch.cuda.synchronize(frames.device)  # CUDA calls return before the work is done
-            self._spans.append((begin, time.perf_counter(), len(frames) if self._counts else 0))
+            self._spans.append((begin, time.perf_counter(), len(frames)))
             return frames
 
         return watched

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.clips import Clip
-from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunks, windows
+from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunk_ranges, chunks, windows
 from engine.restore.options import Options
 from engine.restore.spacing import WindowChooser
 from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, key_frames, key_positions
@@ -19,29 +19,27 @@ from engine.restore.tiles import Tile
 from engine.restore.timing import Clock
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
-Filter = Callable[[Iterator[Tensor]], Iterator[Tensor]]  # restored frames (3, H, W) -> frames of the result
+# Restored frames (n, 3, H, W) of the jobs -> frames of the result (3, H, W)
+Filter = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 
 
 class Work(NamedTuple):
     """The work on one clip.
 
     jobs: in order.   start: a new runner for a tile and one of the eight flips and rotations.   needed: number of restored frames
-    that the result depends on.
-    surplus: number of frames that the first job restores before these.   filter: None: no temporal filter.
+    that the result depends on.   filter: None: no temporal filter.
     """
 
     jobs: Iterator[Job]
     start: Callable[[Tile, int], Runner]
     needed: int
-    surplus: int = 0
     filter: Filter | None = None
 
     def result(self, restored: Iterator[Tensor]) -> Iterator[Tensor]:
         """Restored frames (n, 3, H, W) of the jobs, in order -> frames of the result (m, 3, H, W)."""
         if self.filter is None:
             return restored
-        needed = islice(chain.from_iterable(restored), self.surplus, self.surplus + self.needed)
-        return (frame[None] for frame in self.filter(needed))
+        return (frame[None] for frame in self.filter(restored))
 
 
 def key_network(
@@ -72,7 +70,7 @@ def window_work(
     temporal = TemporalFilter(filter_form, len(clip), clip.size, clock)
     needed = temporal.needed(frames)
     jobs = temporal.recorded(windows(clip, chooser, needed))
-    return Work(jobs, start, len(needed), filter=partial(temporal, frames))
+    return Work(jobs, start, len(needed), lambda restored: temporal(frames, chain.from_iterable(restored)))
 
 
 def chunk_work(
@@ -88,10 +86,10 @@ def chunk_work(
 ) -> Work:
     """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`.
 
-    restored_keys(frames=...): key frames by a window network; None: the space-time network's are kept.
+    restored_keys(frames=...): key frames by a window network; None: by the space-time network.
     """
     per_gap, every_gap = split_times(times)
-    start = partial(ChunkRunner, network, device, every_gap)
+    start = partial(ChunkRunner, network, device, every_gap, not restored_keys)
     starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
     outputs = range(starts[frames[0]], starts[frames[-1] + 1])
     if filter_form == "none":
@@ -103,25 +101,38 @@ def chunk_work(
     keys = key_frames(needed, starts)
     jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
     jobs = temporal.recorded_chunks(jobs, keys[0], starts, needed)
-    filtered: Filter = partial(temporal, outputs)
-    if restored_keys:
-        filtered = partial(_with_keys, filtered, restored_keys, needed, {starts[key]: key for key in keys})
-    return Work(jobs, start, len(needed), needed[0] - starts[keys[0]], filtered)
+    of_chunks = chunk_ranges(keys, options.chunk)
+    better = restored_keys(frames=[key for key in keys if starts[key] in needed]) if restored_keys else None
+
+    def filtered(restored: Iterator[Tensor]) -> Iterator[Tensor]:
+        return temporal(outputs, _in_order(restored, of_chunks, starts, needed, better))
+
+    return Work(jobs, start, len(needed), filtered)
 
 
-def _with_keys(
-    filtered: Filter,
-    restored_keys: Callable[..., Iterator[Tensor]],
-    needed: Sequence[int],
-    keys: Mapping[int, int],
+def _in_order(
     restored: Iterator[Tensor],
+    of_chunks: Sequence[range],
+    starts: Sequence[int],
+    needed: Sequence[int],
+    keys: Iterator[Tensor] | None,
 ) -> Iterator[Tensor]:
-    """The result of a filter of the frames `needed` after `restored_keys` have taken the place of the key frames.
+    """The consecutive outputs `needed` (3, H, W), in order, on the device of `restored`.
 
-    keys: key frame of each output frame that shows one.   restored: frames (3, H, W) of the space-time network.
+    restored: frames (n, 3, H, W) of each chunk.   of_chunks: the key frames of each.   starts: see `key_positions`.   keys: the restored
+    key frames of `needed`; None: they are among `restored`.
     """
-    better = restored_keys(frames=[keys[number] for number in needed if number in keys])
-    return filtered(next(better) if number in keys else frame for number, frame in zip(needed, restored, strict=True))
+    needed = range(needed[0], needed[-1] + 1)
+    for part, frames in zip(of_chunks, restored, strict=True):
+        of_chunk = iter(frames)
+        for key in part:
+            for number in range(starts[key], starts[key + 1]):
+                if keys is None or number > starts[key]:
+                    frame = next(of_chunk)
+                elif number in needed:
+                    frame = next(keys).to(frames.device)
+                if number in needed:
+                    yield frame
 
 
 def split_times(

@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from errors import InputError
-from models.base import LARGEST_SCALE, SpaceTimeNetwork, SpaceTimeOutput
+from models.base import SpaceTimeNetwork, SpaceTimeOutput
 from models.flow import Flows
 from models.layers import add_
 from models.stno import symbolic
+from models.stno.arguments import check_frames, checked_outputs, checked_times, nearest_half, on_device
 from models.stno.config import STNOConfig
 from models.stno.initialise import initialise
 from models.stno.interpolation import InterpolationOperator
-from models.stno.propagation import Propagation
+from models.stno.propagation import Needed, Propagation
 from models.stno.query import Query
 
 MULTIPLE = 8  # the coarsest level of the operator is 1/8
@@ -32,8 +33,8 @@ MAPS_PER_KEY, MAPS_PER_CHUNK = 5, 20
 class Features(NamedTuple):
     """A clip's features before the query; images and flows without padding."""
 
-    keys: Tensor  # (T, B, C, h, w)
-    inserted: Tensor  # (T-1, K, B, C, h, w)
+    keys: Tensor  # (T, B, C, h, w), or only those needed, see `Propagation.forward`
+    inserted: Tensor  # (T-1, K, B, C, h, w), or only those needed
     intermediate: Tensor  # (T-1, K, B, 3, h, w)
     flows: Flows  # each (T-1, K, B, 2, h, w)
 
@@ -63,7 +64,7 @@ class STNO(SpaceTimeNetwork):
         *,
         times_mode: str | None = None,
         key_time: int | None = None,
-        keep: tuple[int, int] | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> Tensor:
         """Key frames (B, T, 3, h, w) in [0, 1], T >= 2 -> (B, T + (T-1) * K, 3, H, W) in time order, not clamped.
 
@@ -76,12 +77,14 @@ class STNO(SpaceTimeNetwork):
             times_mode: "exact" or "shared" (`STNOConfig.times_mode`); None: the config's.
             key_time: with "exact" and several times, the number of the time whose key frames are returned; None: of the time
                 nearest to 0.5.
-            keep: only the outputs between these two key frames, both included, for clips in overlapping chunks.
+            outputs: only these of the frames, ascending numbers from 0: (B, len(outputs), 3, H, W). Work for the others alone is
+                left out, for example for key frames that another network restores and for the overlap of chunks.
 
         Raises InputError for anything else.
         """
-        arguments = self._checked(frames, times, size, times_mode, key_time, keep)
-        return self._super_resolve(frames, *arguments, keep, clamp=True).frames
+        arguments = self._checked(frames, times, size, times_mode, key_time)
+        numbers = checked_outputs(outputs, frames.shape[1], arguments[0].shape[1])
+        return self._super_resolve(frames, *arguments, numbers, clamp=True).frames
 
     def forward_training(
         self,
@@ -92,13 +95,14 @@ class STNO(SpaceTimeNetwork):
         times_mode: str | None = None,
     ) -> SpaceTimeOutput:
         """As `forward`, with the intermediate LR frames and the flows, and without the clamp, which would block gradients."""
-        arguments = self._checked(frames, times, size, times_mode, None, None)
-        return self._super_resolve(frames, *arguments, None, clamp=False)
+        arguments = self._checked(frames, times, size, times_mode, None)
+        numbers = checked_outputs(None, frames.shape[1], arguments[0].shape[1])
+        return self._super_resolve(frames, *arguments, numbers, clamp=False)
 
     def forward_traced(self, frames: Tensor, times: Tensor, size: tuple[int, int]) -> Tensor:
-        return self._super_resolve(
-            frames, times.unsqueeze(-1), size, self.config.times_mode, None, None, clamp=True
-        ).frames
+        numbers = checked_outputs(None, frames.shape[1], times.shape[1])
+        mode = self.config.times_mode
+        return self._super_resolve(frames, times.unsqueeze(-1), size, mode, None, numbers, clamp=True).frames
 
     def interpolate(self, frames: Tensor, times: Sequence[float] | Tensor = (0.5,)) -> tuple[Tensor, Flows]:
         """Only the operator: frames (B, T, 3, h, w) -> intermediate LR frames (B, (T-1) * K, 3, h, w), not clamped, and flows.
@@ -106,7 +110,7 @@ class STNO(SpaceTimeNetwork):
         Equal to those of `forward_training`, at a fraction of the cost.
         """
         height, width = frames.shape[-2:]
-        times, *_ = self._checked(frames, times, (height, width), None, None, None)
+        times, *_ = self._checked(frames, times, (height, width), None, None)
         padded = pad_to_multiple(frames).transpose(0, 1)
         intermediate, flows = self._interpolate(padded, times, clamp=False)
         images, *fields = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (intermediate, *flows))
@@ -119,19 +123,18 @@ class STNO(SpaceTimeNetwork):
         size: tuple[int, int],
         mode: str,
         key_time: int | None,
-        keep: tuple[int, int] | None,
+        outputs: Sequence[int],
         clamp: bool,
     ) -> SpaceTimeOutput:
         """The forward pass of inference, training and export: frames (B, T, 3, h, w), times (B, K, 1 or T-1); all arguments are valid."""
-        features = self.features(frames, times, mode, key_time, clamp)
-        first, last = keep or (0, frames.shape[1] - 1)
         count = times.shape[1] + 1
-        wanted = slice(first * count, last * count + 1)
-        in_time = _interleave(features.keys, features.inserted)[wanted]
+        needed = _needed(outputs, count)
+        features = self.features(frames, times, mode, key_time, clamp, needed)
+        in_time = _in_time_order(features.keys, features.inserted, outputs, needed.gaps.start)
         out = self.query(in_time.flatten(0, 1), size, self.config.slab_pixels or None)
         if self.config.residual == "bicubic":
-            images = _interleave(frames.transpose(0, 1), features.intermediate)[wanted].flatten(0, 1)
-            out = add_(out, self._upscale(images.to(out.dtype), size))
+            images = _in_time_order(frames.transpose(0, 1), features.intermediate, outputs)
+            out = add_(out, self._upscale(images.flatten(0, 1).to(out.dtype), size))
         return SpaceTimeOutput(
             out.unflatten(0, in_time.shape[:2]).transpose(0, 1),
             features.intermediate.flatten(0, 1).transpose(0, 1),
@@ -144,30 +147,45 @@ class STNO(SpaceTimeNetwork):
             return symbolic.bicubic(images, size)
         return F.interpolate(images, size=size, mode="bicubic", align_corners=False)
 
-    def features(self, frames: Tensor, times: Tensor, mode: str, key_time: int | None, clamp: bool) -> Features:
-        """Operator and propagation: frames (B, T, 3, h, w), times (B, K, 1 or T-1)."""
+    def features(
+        self,
+        frames: Tensor,
+        times: Tensor,
+        mode: str,
+        key_time: int | None,
+        clamp: bool,
+        needed: Needed | None = None,
+    ) -> Features:
+        """Operator and propagation: frames (B, T, 3, h, w), times (B, K, 1 or T-1). needed: None: all."""
         height, width = frames.shape[-2:]
         padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
         intermediate, flows = self._interpolate(padded, times, clamp)
         if mode == "shared" or times.shape[1] == 1:
-            keys, inserted = self.propagation(padded, intermediate, flows)
+            keys, inserted = self.propagation(padded, intermediate, flows, needed)
         else:
-            keys, inserted = self._propagate_each(padded, intermediate, flows, times, key_time)
+            keys, inserted = self._propagate_each(padded, intermediate, flows, times, key_time, needed)
         crop = (..., slice(height), slice(width))
         return Features(keys[crop], inserted[crop], intermediate[crop], Flows(*(flow[crop] for flow in flows)))
 
     def _propagate_each(
-        self, frames: Tensor, intermediate: Tensor, flows: Flows, times: Tensor, key_time: int | None
+        self,
+        frames: Tensor,
+        intermediate: Tensor,
+        flows: Flows,
+        times: Tensor,
+        key_time: int | None,
+        needed: Needed | None,
     ) -> tuple[Tensor, Tensor]:
         """`times_mode: exact`: a propagation for each time. The key frames are those of `key_time`, None: nearest to 0.5."""
         keys, inserted = torch.zeros(()), []
         for k in range(times.shape[1]):
             one = slice(k, k + 1)
-            keys_k, inserted_k = self.propagation(frames, intermediate[:, one], Flows(*(x[:, one] for x in flows)))
+            of_time = intermediate[:, one], Flows(*(x[:, one] for x in flows))
+            keys_k, inserted_k = self.propagation(frames, *of_time, needed)
             if k == 0 or key_time == k:
                 keys = keys_k
             elif key_time is None:  # in an exported graph, times are an input
-                keys = torch.where(_nearest_half(times) == k, keys_k, keys)
+                keys = torch.where(nearest_half(times) == k, keys_k, keys)
             inserted.append(inserted_k)
         return keys, torch.cat(inserted, dim=1)
 
@@ -195,20 +213,17 @@ class STNO(SpaceTimeNetwork):
         size: tuple[int, int] | None,
         times_mode: str | None,
         key_time: int | None,
-        keep: tuple[int, int] | None,
     ) -> tuple[Tensor, tuple[int, int], str, int]:
         """Times (B, K, 1 or T-1) on the device of `frames`, output size, mode and key time. Raises `InputError` for bad arguments."""
         height, width = frames.shape[-2:] if frames.dim() == 5 else (0, 0)
         size = self.output_size((height, width), size)
         size, mode = (int(size[0]), int(size[1])), times_mode or self.config.times_mode
-        _check(frames, size, mode)
-        rows = _checked_times(times, frames)
+        check_frames(frames, size, mode)
+        rows = checked_times(times, frames)
         if key_time is not None and not 0 <= key_time < rows.shape[1]:
             raise InputError(f"key_time is {key_time}, expected the number of one of the {rows.shape[1]} times, from 0")
-        if keep is not None and not 0 <= keep[0] <= keep[1] < frames.shape[1]:
-            raise InputError(f"keep is {keep}, expected two key frame numbers between 0 and {frames.shape[1] - 1}")
-        chosen = int(_nearest_half(rows)) if key_time is None else key_time
-        return _on_device(rows, times, frames), size, mode, chosen
+        chosen = int(nearest_half(rows)) if key_time is None else key_time
+        return on_device(rows, times, frames), size, mode, chosen
 
     # --- for the engine: see models/base.py ---------------------------------------------------------------------------
 
@@ -239,55 +254,16 @@ def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
     return maps.unflatten(0, frames.shape[:2])
 
 
-def _interleave(keys: Tensor, inserted: Tensor) -> Tensor:
-    """(T, B, ..) and (T-1, K, B, ..) -> (T + (T-1) * K, B, ..) in time order."""
-    steps = torch.cat([keys[:-1].unsqueeze(1), inserted.to(keys.dtype)], dim=1).flatten(0, 1)
-    return torch.cat([steps, keys[-1:]])
+def _needed(outputs: Sequence[int], count: int) -> Needed:
+    """The features from which these outputs are made. count: outputs from a key frame to the next."""
+    gaps = [number // count for number in outputs if number % count]
+    return Needed(range(gaps[0], gaps[-1] + 1) if gaps else range(0), -(-outputs[-1] // count))
 
 
-def _nearest_half(times: Tensor) -> Tensor:
-    return (times.mean((0, 2)) - 0.5).abs().argmin()
-
-
-def _checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times (B, K, 1 or T-1) on the CPU with the dtype of `frames`, checked."""
-    rows = torch.as_tensor(times, dtype=torch.float64).cpu()
-    rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
-    rows = rows.unsqueeze(-1) if rows.dim() == 2 else rows
-    columns = (1, frames.shape[1] - 1)
-    if rows.dim() != 3 or len(rows) != len(frames) or not rows.shape[1] or rows.shape[2] not in columns:
-        raise InputError(
-            f"times have shape {tuple(rows.shape)}; expected a list of numbers, or one row for each of the "
-            f"{len(frames)} samples, with one column or one for each of the {columns[1]} gaps"
-        )
-    if not bool(((rows > 0) & (rows < 1)).all()):
-        raise InputError(
-            f"times {rows[0].tolist()} must be between 0 and 1, both excluded: 0 is one key frame, 1 is the next"
-        )
-    if not bool((rows.diff(dim=1) > 0).all()):
-        raise InputError(f"times {rows[0].tolist()} must ascend")
-    return rows.to(frames.dtype)
-
-
-def _on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times on the device of `frames`, without synchronisation: a list becomes constants, which a CUDA graph can contain."""
-    if isinstance(times, Tensor):
-        return rows.to(frames.device, non_blocking=True)
-    return torch.stack([frames.new_full((len(rows), 1), time) for time in rows[0, :, 0].tolist()], dim=1)
-
-
-def _check(frames: Tensor, size: tuple[int, int], mode: str) -> None:
-    if frames.dim() != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
-        raise InputError(
-            f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, T, 3, h, w) in [0, 1]"
-        )
-    if frames.shape[1] < 2:
-        raise InputError(f"the clip has {frames.shape[1]} key frame(s), STNO needs at least 2 to interpolate")
-    for out, side in zip(size, frames.shape[-2:], strict=True):
-        if not 1 <= out <= LARGEST_SCALE * side:
-            raise InputError(
-                f"output size {size} from frames of {tuple(frames.shape[-2:])}: each side must be between 1 and "
-                f"{LARGEST_SCALE} times the frame's"
-            )
-    if mode not in ("exact", "shared"):
-        raise InputError(f"times_mode is {mode!r}, expected exact or shared")
+def _in_time_order(keys: Tensor, inserted: Tensor, outputs: Sequence[int], first_gap: int = 0) -> Tensor:
+    """Key frames (T, B, ..) and the intermediate frames of the gaps from `first_gap` (gaps, K, B, ..) -> (len(outputs), B, ..)."""
+    count = inserted.shape[1] + 1
+    steps = [divmod(number, count) for number in outputs]
+    return torch.stack(
+        [inserted[gap - first_gap, step - 1].to(keys.dtype) if step else keys[gap] for gap, step in steps]
+    )

@@ -7,6 +7,8 @@ the key frame and the intermediate frames of a step depend on the same state, an
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,6 +30,17 @@ def prelu_(x: Tensor, act: nn.PReLU) -> Tensor:
 def warp_for_all(state: Tensor, flows: Tensor) -> Tensor:
     """Warp the state (B, C, h, w) of a key frame with the flow of each image of a step ((1 + K) * B, 2, h, w)."""
     return warp(state.repeat(len(flows) // len(state), 1, 1, 1), flows)
+
+
+class Needed(NamedTuple):
+    """The part of a clip for which features are needed.
+
+    gaps: between key frames; features of the intermediate frames of these gaps.   last: of the key frames from 0 to this one, at
+    least `gaps.stop`.
+    """
+
+    gaps: range
+    last: int
 
 
 class ResidualBlock(nn.Module):
@@ -66,38 +79,49 @@ class Propagation(nn.Module):
         self.backward_branch = Branch(3 + channels, channels, blocks)
         self.forward_branch = Branch(3 + 2 * channels, channels, blocks)
 
-    def forward(self, frames: Tensor, intermediate: Tensor, flows: Flows) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, frames: Tensor, intermediate: Tensor, flows: Flows, needed: Needed | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Time is the first dimension, so that one step is one slice.
 
         frames (T, B, 3, h, w); intermediate (T-1, K, B, 3, h, w); flows with the same leading dimensions, where the flows from
-        key frame to key frame are those of the first time. Returns features (T, B, C, h, w) and (T-1, K, B, C, h, w).
+        key frame to key frame are those of the first time. needed: None: all. Returns features (T, B, C, h, w) and
+        (T-1, K, B, C, h, w), or with `needed` (last + 1, ...) and (len(gaps), ...).
         """
-        backward = self._backward_pass(frames, intermediate, flows)
-        return self._forward_pass(frames, intermediate, flows, backward)
+        needed = needed or Needed(range(len(frames) - 1), len(frames) - 1)
+        backward = self._backward_pass(frames, intermediate, flows, needed)
+        return self._forward_pass(frames, intermediate, flows, backward, needed)
 
-    def _backward_pass(self, frames: Tensor, intermediate: Tensor, flows: Flows) -> list[Tensor]:
-        """States of each key frame i: ((1 + K) * B, C, h, w), its own first, then those of the intermediate frames after it."""
+    def _backward_pass(self, frames: Tensor, intermediate: Tensor, flows: Flows, needed: Needed) -> list[Tensor]:
+        """States of each key frame i: (B, C, h, w), or for the gaps needed ((1 + K) * B, C, h, w): its own first, then those of the
+        intermediate frames after it.
+        """
         last, batch = frames[-1], frames.shape[1]
         zeros = last.new_zeros(batch, self.channels, *last.shape[-2:])
         states = [self.backward_branch(torch.cat([last, zeros], dim=1))]
         for i in reversed(range(len(frames) - 1)):
-            images = torch.cat([frames[i], intermediate[i].flatten(0, 1)])
-            flow = torch.cat([flows.zero_1[i, 0], flows.t_1[i].flatten(0, 1)])
+            images, flow = frames[i], flows.zero_1[i, 0]
+            if i in needed.gaps:
+                images = torch.cat([images, intermediate[i].flatten(0, 1)])
+                flow = torch.cat([flow, flows.t_1[i].flatten(0, 1)])
             states.append(self.backward_branch(torch.cat([images, warp_for_all(states[-1][:batch], flow)], dim=1)))
         return states[::-1]
 
     def _forward_pass(
-        self, frames: Tensor, intermediate: Tensor, flows: Flows, backward: list[Tensor]
+        self, frames: Tensor, intermediate: Tensor, flows: Flows, backward: list[Tensor], needed: Needed
     ) -> tuple[Tensor, Tensor]:
         batch = frames.shape[1]
         zeros = torch.zeros_like(backward[0][:batch])
         state = self.forward_branch(torch.cat([frames[0], backward[0][:batch], zeros], dim=1))
-        keys, inserted = [state], []
-        for i in range(1, len(frames)):
-            images = torch.cat([frames[i], intermediate[i - 1].flatten(0, 1)])
-            flow = torch.cat([flows.one_0[i - 1, 0], flows.t_0[i - 1].flatten(0, 1)])
-            seen = torch.cat([backward[i][:batch], backward[i - 1][batch:]])
+        keys, inserted = [state], [state.new_zeros(0, *intermediate.shape[1:3], *state.shape[1:])]
+        for i in range(1, needed.last + 1):
+            images, flow, seen = frames[i], flows.one_0[i - 1, 0], backward[i][:batch]
+            if i - 1 in needed.gaps:
+                images = torch.cat([images, intermediate[i - 1].flatten(0, 1)])
+                flow = torch.cat([flow, flows.t_0[i - 1].flatten(0, 1)])
+                seen = torch.cat([seen, backward[i - 1][batch:]])
             state = self.forward_branch(torch.cat([images, seen, warp_for_all(state[:batch], flow)], dim=1))
             keys.append(state[:batch])
-            inserted.append(state[batch:].unflatten(0, (-1, batch)))
-        return torch.stack(keys), torch.stack(inserted)
+            if i - 1 in needed.gaps:
+                inserted.append(state[batch:].unflatten(0, (1, -1, batch)))
+        return torch.stack(keys), torch.cat(inserted)

@@ -166,10 +166,41 @@ def test_bicubic_residual_is_added():
     assert max_difference(actual, output.frames + upscaled) < 1e-6
 
 
-def test_keep_returns_a_slice_of_the_output():
-    network, frames = make(), clip(5)
-    full = network(frames, [0.5], (20, 20))
-    assert max_difference(network(frames, [0.5], (20, 20), keep=(1, 3)), full[:, 2:7]) < 1e-6
+@pytest.mark.parametrize("times", [[0.5], [0.2, 0.6]])
+@pytest.mark.parametrize("wanted", ["all", "one gap", "keys", "first", "last", "intermediate", "between others"])
+def test_selected_outputs_equal_those_of_the_full_clip(times, wanted):
+    network, frames, count = make(residual="bicubic"), clip(5, batch=2), len(times) + 1
+    full = network(frames, times, (20, 20))
+    every = list(range(full.shape[1]))
+    numbers = {
+        "all": every,
+        "one gap": every[count : 2 * count + 1],
+        "keys": every[::count],
+        "first": every[:1],
+        "last": every[-1:],
+        "intermediate": [number for number in every if number % count],
+        "between others": [count + 1, 3 * count],
+    }[wanted]
+    found = network(frames, times, (20, 20), outputs=numbers)
+    assert found.shape[1] == len(numbers)
+    assert max_difference(found, full[:, numbers]) < 1e-6
+
+
+def test_only_selected_outputs_are_computed(monkeypatch):
+    """Forward pass up to the last output; intermediate frames only of the gaps between the first and the last output."""
+    network, frames, images = make(), clip(6), {"queried": 0, "backward": 0, "forward": 0}
+
+    def counted(module, name):
+        def count(_, arguments):
+            images[name] += len(arguments[0])
+
+        monkeypatch.setattr(module, "_forward_pre_hooks", {0: count})
+
+    counted(network.query, "queried")
+    counted(network.propagation.backward_branch, "backward")
+    counted(network.propagation.forward_branch, "forward")
+    network(frames, [0.5], (20, 20), outputs=[3, 5])  # intermediate frames of the gaps 1 and 2
+    assert images == {"queried": 2, "backward": 6 + 2, "forward": 4 + 2}
 
 
 def test_result_does_not_depend_on_slab_size(monkeypatch):
@@ -238,7 +269,10 @@ def test_training_after_inference_mode_has_gradient():
         {"size": (8, 8000)},
         {"times_mode": "other"},
         {"times": [0.2, 0.8], "key_time": 2},
-        {"keep": (1, 2)},
+        {"outputs": []},
+        {"outputs": [1, 3]},
+        {"outputs": [1, 0]},
+        {"outputs": [-1]},
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments):

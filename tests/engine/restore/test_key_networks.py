@@ -16,6 +16,7 @@ from engine.config import config_from_mapping
 from engine.restore import Options, restore
 from engine.restore.temporal_filter import TemporalFilter
 from engine.restore.timing import Clock
+from engine.restore.work import _in_order
 from errors import InputError
 from models.base import SpaceTimeNetwork
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -55,6 +56,42 @@ def test_key_frames_are_those_of_the_window_network(tmp_path: Path, times: Any, 
     )
     expected = torch.stack(list(method(range(len(frames)), iter(frames))))
     torch.testing.assert_close(torch.stack(list(restore(network, clip, times=times))), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "times"),
+    [(2, (0.5,)), (9, (0.25, 0.5)), (5, [[0.5], [], [0.3, 0.6], []]), (5, [[], [], [], [0.5]]), (3, [[], []])],
+)
+def test_the_space_time_network_queries_only_intermediate_frames(tmp_path: Path, frames: int, times: Any) -> None:
+    """9 frames: the second chunk has the last key frame only."""
+    network, clip, queried = opened(tmp_path), moving_clip(frames=frames, height=24, width=32), []
+    network.query.register_forward_pre_hook(lambda _, arguments: queried.append(len(arguments[0])))
+    count = sum(map(len, times)) if isinstance(times, list) else (frames - 1) * len(times)
+    clock = Clock()
+    assert len(list(restore(network, clip, times=times, clock=clock))) == frames + count
+    assert sum(queried) == count and clock.reading()[1] == frames + count
+    queried.clear()
+    network.key_networks = []
+    list(restore(network, clip, times=times))
+    assert sum(queried) == frames + count
+
+
+def test_key_frames_follow_the_device_of_the_space_time_network() -> None:
+    """On a GPU the frames of the space-time network are still there, those of the key network are on the CPU."""
+    parts = [torch.empty(1, 3, 4, 4, device="meta"), torch.empty(0, 3, 4, 4, device="meta")]
+    keys = iter(torch.zeros(3, 3, 4, 4))
+    found = list(_in_order(iter(parts), [range(2), range(2, 3)], [0, 2, 3, 4], range(4), keys))
+    assert [frame.device.type for frame in found] == ["meta"] * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tile", [None, 64])
+def test_restoring_on_a_gpu_follows_the_cpu(tmp_path: Path, tile: int | None) -> None:
+    clip, options = moving_clip(12, 48, 96), Options(tile=tile, overlap=16)
+    expected = torch.stack(list(restore(opened(tmp_path), clip, device="cpu", options=options)))
+    found = torch.stack(list(restore(opened(tmp_path), clip, device="cuda", options=options)))
+    assert float((found - expected).abs().max()) < 5e-3  # TF32 in convolutions
 
 
 def test_without_new_frames_the_window_network_does_all(tmp_path: Path) -> None:
