@@ -113,7 +113,7 @@ class Propagation(nn.Module):
         batch = frames.shape[1]
         zeros = torch.zeros_like(backward[0][:batch])
         state = self.forward_branch(torch.cat([frames[0], backward[0][:batch], zeros], dim=1))
-        keys, inserted = [state], [state.new_zeros(0, *intermediate.shape[1:3], *state.shape[1:])]
+        keys, inserted = [state], []
         for i in range(1, needed.last + 1):
             images, flow, seen = frames[i], flows.one_0[i - 1, 0], backward[i][:batch]
             if i - 1 in needed.gaps:
@@ -123,5 +123,6 @@ class Propagation(nn.Module):
             state = self.forward_branch(torch.cat([images, seen, warp_for_all(state[:batch], flow)], dim=1))
             keys.append(state[:batch])
             if i - 1 in needed.gaps:
-                inserted.append(state[batch:].unflatten(0, (1, -1, batch)))
-        return torch.stack(keys), torch.cat(inserted)
+                inserted.append(state[batch:].unflatten(0, (-1, batch)))
+        none = state.new_empty(0, *intermediate.shape[1:3], *state.shape[1:])
+        return torch.stack(keys), torch.stack(inserted) if inserted else none
