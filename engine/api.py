@@ -23,6 +23,7 @@ import dcn
 from data.clips import ArrayClip, Clip
 from data.files import REPOSITORY
 from engine import checkpoint
+from engine.distributed import choose_device
 from engine.restore import DEFAULT, Options, restore
 from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
@@ -93,7 +94,7 @@ def upscale_array(
     Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for grey frames, in the
         type of `frames`, clipped to its range.
 
-    Raises InputError for frames, scales or times that the network cannot take.
+    Raises InputError for frames, scales or times that the network cannot take, and for a device that is not available.
     """
     stack = _checked(frames, channel_axis)
     if isinstance(network, str | Path):
@@ -101,7 +102,7 @@ def upscale_array(
     _check_times(network, times)
     clip = ArrayClip("frames", stack)
     size = _wanted_size(network, clip.size, scale)
-    place = torch.device(device) if device is not None else next(network.parameters()).device
+    place = choose_device(str(device)) if device is not None else next(network.parameters()).device
     check_precision(precision, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
@@ -123,6 +124,8 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
             f"frames: expected {expected}, got shape {frames.shape}: a single image needs a first axis (image[None]), "
             "grey frames channel_axis=None"
         )
+    if channel_axis is not None and not -4 <= channel_axis < 4:
+        raise InputError(f"channel_axis: expected the axis of the colours, -4 to 3, got {channel_axis}")
     stack = frames[..., None] if channel_axis is None else np.moveaxis(frames, channel_axis, -1)
     if channel_axis is not None and stack.shape[-1] != 3:
         raise InputError(f"frames: expected 3 colours along axis {channel_axis}, got {stack.shape[-1]}: pass RGB only")

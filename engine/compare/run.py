@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -139,7 +140,11 @@ def comparison_config(options: argparse.Namespace, overrides: Sequence[str]) -> 
     default: dict[str, Any] = {"name": "comparison", "data": {"val": {"kind": "auto"}}}
     mapping = read_yaml(options.config) if options.config else default
     scale = SCALE if options.scale is None else options.scale
-    stride = (mapping.get("eval") or {}).get("stride") or any(word.startswith("eval.stride=") for word in overrides)
+    if not math.isfinite(scale):
+        raise InputError(f"--scale {scale:g}: expected a magnification, such as 4")
+    group = mapping.get("eval")
+    stride = isinstance(group, dict) and group.get("stride")  # `config_from_mapping` refuses other types
+    stride = stride or any(word.startswith("eval.stride=") for word in overrides)
     mapping["network"] = network_allowing(scale, bool(stride))
     space_time = "scale" not in mapping["network"]
     given = [

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -28,7 +28,7 @@ import dcn
 from data.files import replacing
 from engine.checkpoint import load_network
 from errors import InputError
-from models.base import Network, SpaceTimeNetwork
+from models.base import LARGEST_SCALE, Network, SpaceTimeNetwork
 
 OPSET = 20
 TOLERANCE = 1e-4  # largest difference to PyTorch, of values in [0, 1]
@@ -95,6 +95,7 @@ def export(
         raise InputError(f"--size {size[0]} {size[1]}: with --free, trace at {2 * step} {2 * step} or more")
     network = network.eval()
     if isinstance(network, SpaceTimeNetwork):
+        check_space_time(keys, times, scale)
         traced = space_time(network, size, keys, list(times), scale, free)
     else:
         samples = [{"frames": each} for each in noise(network.config.frames, size, step if free else None)]
@@ -117,6 +118,18 @@ def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     random = torch.Generator().manual_seed(0)
     coarse = [torch.rand(count, 3, -(-height // 4), -(-width // 4), generator=random) for height, width in sizes]
     return [F.interpolate(x, size=each, mode="bilinear")[None] for x, each in zip(coarse, sizes, strict=True)]
+
+
+def check_space_time(keys: int, times: Sequence[float], scale: float) -> None:
+    """Raise `InputError` for arguments that a space-time network does not take: the graph itself has no checks."""
+    if keys < 2:
+        raise InputError(f"--keys {keys}: expected at least 2 key frames")
+    if list(times) != sorted(set(times)) or not times or not all(0 < time < 1 for time in times):
+        raise InputError(
+            f"--times {' '.join(f'{time:g}' for time in times)}: expected ascending numbers between 0 and 1"
+        )
+    if not 0 < scale <= LARGEST_SCALE:
+        raise InputError(f"--scale {scale:g}: expected a magnification of at most {LARGEST_SCALE}, such as 4")
 
 
 def space_time(

@@ -28,7 +28,7 @@ from engine.restore.transfer import downloaded
 from engine.restore.work import chunk_work, key_network, window_work
 from engine.restore.worker_pool import group_size, share_out
 from errors import InputError
-from models.base import Network, SpaceTimeNetwork, WindowNetwork
+from models.base import Network, SpaceTimeNetwork, WindowNetwork, check_setting
 
 ON_DEVICE = 0.1  # share of a GPU's free memory for finished tiles before they are joined
 
@@ -78,13 +78,16 @@ def restore(
 
     A space-time network with `key_networks` leaves key frames to the one of the output's scale, if a temporal filter is used.
 
-    Raises InputError for a clip that is too short, and if memory is too small even for small tiles.
+    Raises InputError for a clip that is too short, an unknown temporal filter, and if memory is too small even for small tiles.
     """
     device = torch.device(device or next(network.parameters()).device)
     network = precision.prepare(network.to(device).eval(), options.precision)
     shape = Shape(clip.size, network.output_size(clip.size, size))
     frames = range(len(clip)) if frames is None else frames
+    if not len(frames):
+        return
     filter_form, workers = temporal_filter or network.temporal_filter, 1
+    check_setting("temporal_filter", filter_form)
     if isinstance(network, SpaceTimeNetwork):
         keys = key_network(network, clip.size, shape.out, filter_form)
         if keys and not any(times):  # all frames are key frames

@@ -97,6 +97,8 @@ def test_any_scale_and_new_frames() -> None:
         (frames(), {"scale": float("nan")}, r"is too small"),
         (frames(), {"times": [0.5]}, r"no intermediate frames"),
         (frames(), {"precision": "fp8"}, r"precision 'fp8' is unknown"),
+        (frames(), {"channel_axis": 4}, r"-4 to 3, got 4"),
+        (frames(), {"device": "gpu"}, r"device 'gpu' is unknown"),
     ],
 )
 def test_wrong_frames_are_refused(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:

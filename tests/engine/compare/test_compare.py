@@ -16,7 +16,7 @@ import cli
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
 from engine.compare import compare
-from engine.compare.run import add_arguments, check_unused
+from engine.compare.run import add_arguments, check_unused, comparison_config
 from engine.evaluate import scripts
 from errors import InputError
 from settings import from_mapping
@@ -192,3 +192,15 @@ def test_bad_options_are_refused_before_work_starts(world: Path, words: list[str
     with pytest.raises(InputError, match=message):
         compare(asked)
     assert not (world / "unused").exists()
+
+
+@pytest.mark.parametrize("scale", ["nan", "inf"])
+def test_scales_that_are_no_number_are_refused(scale):
+    with pytest.raises(InputError, match=f"--scale {scale}: expected a magnification"):
+        comparison_config(options("--scale", scale), [])
+
+
+def test_a_config_with_a_wrong_group_is_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("eval: 3\n", encoding="utf-8")
+    with pytest.raises(InputError, match="config key 'eval': expected a group of keys"):
+        comparison_config(options("--config", str(tmp_path / "config.yaml")), [])

@@ -101,6 +101,22 @@ def test_sizes_that_do_not_fit(tmp_path):
             export(small_stno(), tmp_path / "model.onnx", (12, 16))
 
 
+@pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"keys": 1}, "at least 2 key frames"),
+        ({"times": (1.5,)}, "between 0 and 1"),
+        ({"times": (0.5, 0.2)}, "ascending"),
+        ({"scale": 0.0}, "--scale 0"),
+        ({"scale": float("nan")}, "--scale nan"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_export(tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        export(small_stno(), tmp_path / "model.onnx", (16, 16), **arguments)
+
+
 def test_missing_packages_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(engine.export.to_onnx, "PACKAGES", ("no_such_package",))
     with pytest.raises(InputError, match="pip install no_such_package"):

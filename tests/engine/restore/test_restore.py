@@ -123,6 +123,13 @@ def test_stno_needs_two_frames():
         all_frames(small_stno(), moving_clip(1, 16, 16))
 
 
+def test_unknown_filters_are_refused_and_no_frames_are_nothing():
+    with pytest.raises(InputError, match="'temporal_filter' is 'strong'"):
+        all_frames(small_mtdo(), moving_clip(3, 16, 16), temporal_filter="strong")
+    for network in (small_mtdo(), small_stno()):
+        assert list(restore(network, moving_clip(3, 16, 16), frames=range(0))) == []
+
+
 def test_restore_in_training_mode_needs_no_gradients():
     network = small_mtdo().train()
     assert not next(restore(network, moving_clip(3, 16, 16))).requires_grad
