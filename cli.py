@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -98,11 +99,12 @@ def frame_rate(text: str) -> Fraction:
 
 
 def complain(line: str, *, cause: bool = True) -> None:
-    """Print one line to stderr. Under torchrun only rank 0 prints. Every rank passes its line to torchrun, whose report ends
-    with the line of the earliest failure.
+    """Print one line to stderr, with control characters of file names escaped. Under torchrun only rank 0 prints. Every rank
+    passes its line to torchrun, whose report ends with the line of the earliest failure.
 
     cause: False for a rank that stopped only because another rank failed.
     """
+    line = re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], line)
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")

@@ -47,7 +47,8 @@ class Bands:
 class BandMap:
     """Map stored values to [0, 1] and back. Values beyond the limits map outside [0, 1] and are restored unchanged.
 
-    low, high: (C,) limits per chosen band, None without a stretch.   dtype: of the file, to which `invert` returns.
+    low, high: (C,) float64 limits per chosen band, None without a stretch.   dtype: of the file, to which `invert` returns.
+    Values are stretched in float64: 32-bit integers and dates lie close together far from zero.
     """
 
     choice: tuple[int, ...]
@@ -67,7 +68,7 @@ class BandMap:
             return cls(picked, dtype)
         if bands.percentiles is None:
             assert bands.limits is not None
-            low, high = (np.full(len(picked), limit, np.float32) for limit in bands.limits)
+            low, high = (np.full(len(picked), limit, np.float64) for limit in bands.limits)
         else:
             values = np.concatenate([frame[..., picked].reshape(-1, len(picked)) for frame in frames])
             low, high = _percentiles(values, bands.percentiles)
@@ -81,30 +82,31 @@ class BandMap:
         """The same for (H, W, 1 or 3) with only the chosen bands, as `invert` returns them."""
         if self.low is None or self.high is None:
             return chosen
-        return (chosen.astype(np.float32) - self.low) / (self.high - self.low)
+        return ((chosen.astype(np.float64) - self.low) / (self.high - self.low)).astype(np.float32)
 
     def invert(self, array: np.ndarray) -> np.ndarray:
         """(H, W, 1 or 3) float in [0, 1] -> stored units and type, rounded and clamped to the range of the type."""
         kind = self.dtype.kind
         if self.low is not None and self.high is not None:
-            array = array * (self.high - self.low) + self.low
+            array = array.astype(np.float64) * (self.high - self.low) + self.low
         elif kind in "ui":
             array = array * np.float32(np.iinfo(self.dtype).max)
         if kind not in "ui":
             return array.astype(self.dtype)
         limits = np.iinfo(self.dtype)
-        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(self.dtype)
+        top = float(limits.max) if limits.max <= 2**53 else np.nextafter(float(limits.max), 0)  # 64 bits: rounded up
+        return np.clip(np.rint(array.astype(np.float64)), float(limits.min), top).astype(self.dtype)
 
 
 def _percentiles(values: np.ndarray, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Limits of (values, bands), float32. For a constant band the upper limit is one unit above the value."""
+    """Limits of (values, bands), float64. For a constant band the upper limit is one unit above the value."""
     empty = np.isnan(values).all(axis=0) if values.dtype.kind == "f" else np.zeros(values.shape[1], bool)
-    low, high = np.nanpercentile(np.where(empty, 0, values), share, axis=0).astype(np.float32)
+    low, high = np.nanpercentile(np.where(empty, 0, values).astype(np.float64), share, axis=0)
     constant = ~(high > low)
     if constant.any():
         known = np.where(empty, 0, values)
         low, high = (np.where(constant, end(known, axis=0), now) for end, now in ((np.nanmin, low), (np.nanmax, high)))
-    return low.astype(np.float32), np.where(high > low, high, low + 1).astype(np.float32)
+    return low, np.where(high > low, high, low + 1)
 
 
 def hint(array: np.ndarray) -> str | None:

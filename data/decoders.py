@@ -17,8 +17,9 @@ from data.details import ORIENTATION
 
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
-# Kind (5: grey, 6: colour), width, height and white; comments may be between them.
-PPM_HEADER = re.compile(rb"P([56])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
+HEAD = 512  # bytes of a file that hold its header
+# Kind (5: grey, 6: colour, 3: colour as text), width, height and white; comments may be between them.
+PPM_HEADER = re.compile(rb"P([356])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s")
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,8 @@ def read_pillow(path: str | Path) -> np.ndarray:
 
 
 def levels_of_ppm(head: bytes) -> int:
-    """The value of white in a PGM or PPM (P5, P6); 0 for other files."""
-    fields = PPM_HEADER.match(head)
+    """The value of white in a PGM or PPM (P3, P5, P6); 0 for other files."""
+    fields = PPM_HEADER.match(head[:HEAD])
     return int(fields[4]) if fields else 0
 
 
@@ -127,5 +128,9 @@ def read_deep_ppm(content: bytes) -> np.ndarray:
     assert fields is not None  # as in `levels_of_ppm`
     bands, width, height, white = 1 if fields[1] == b"5" else 3, int(fields[2]), int(fields[3]), int(fields[4])
     _check_pixels(height, width)
-    values = np.frombuffer(content, ">u2", height * width * bands, fields.end()).reshape(height, width, bands)
+    if fields[1] == b"3":
+        words = re.sub(rb"#[^\n]*", b"", content[fields.end() - 1 :]).split()
+        values = np.array(words[: height * width * bands], np.int64).clip(0, white).reshape(height, width, bands)
+    else:
+        values = np.frombuffer(content, ">u2", height * width * bands, fields.end()).reshape(height, width, bands)
     return np.rint(values.astype(np.float64) * (65535 / white)).astype(np.uint16)

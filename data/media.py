@@ -23,6 +23,7 @@ import formulas
 from data import details as picture_details
 from data import tiff, world_file
 from data.decoders import (
+    HEAD,
     ImageInfo,
     levels_of_ppm,
     open_pillow,
@@ -61,7 +62,7 @@ NO_DETAILS = Details()
 def probe(path: str | Path) -> ImageInfo:
     """Read only the header of a file. InputError names the file if it is not an image or cannot be opened."""
     with _naming(path), Path(path).open("rb") as file:
-        head = file.read(512)
+        head = file.read(HEAD)
         if not head:
             raise ValueError("the file is empty")
         if head.startswith(PNG_MAGIC):
@@ -97,7 +98,7 @@ def read_image(path: str | Path) -> np.ndarray:
             array = upright(read_png(content), picture_details.png_orientation(io.BytesIO(content)))
         elif is_tiff(content):
             array = tiff.read(path)
-        elif content[:2] in (b"P5", b"P6") and levels_of_ppm(content[:64]) > 255:
+        elif levels_of_ppm(content) > 255:
             array = read_deep_ppm(content)
         else:
             array = read_pillow(path)

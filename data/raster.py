@@ -68,6 +68,7 @@ def gdal(path: str | Path) -> Iterator[Any]:
         "GDAL_NUM_THREADS": 1,
         "GDAL_ERROR_ON_LIBJPEG_WARNING": True,
     }
+    check_name(Path(path))
     try:
         with warnings.catch_warnings(), rasterio.Env(**options):
             warnings.simplefilter("ignore")
@@ -75,6 +76,14 @@ def gdal(path: str | Path) -> Iterator[Any]:
     except (RasterioError, rasterio._err.CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).split("\n")[0]
         raise InputError(f"{path}: cannot be read or written as a GeoTIFF ({reason})") from None
+
+
+def check_name(path: Path) -> None:
+    """InputError for a path that GDAL cannot open, because its bytes are not UTF-8."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"'{path}': its name is not valid UTF-8, which GDAL needs for GeoTIFF: rename it") from None
 
 
 class Block(NamedTuple):

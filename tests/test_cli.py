@@ -10,6 +10,7 @@ import pytest
 
 import cli
 from engine.evaluate import scripts
+from errors import InputError
 
 FULL = Path("/dev/full")
 
@@ -38,3 +39,11 @@ def test_empty_values_do_not_mean_the_default(option: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as caught:
         cli.parse(arguments, [option, ""])
     assert caught.value.code == 2 and f"{option}: the name is empty" in capsys.readouterr().err
+
+
+def test_errors_are_one_line_whatever_the_file_name(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise InputError("'new\nline\x1b[2J.mp4': no such file")
+
+    assert cli.exit_code(main) == 2
+    assert capsys.readouterr().err == "error: 'new line\\x1b[2J.mp4': no such file\n"

@@ -11,6 +11,7 @@ import numpy as np
 from data import tiff
 from data.bands import DARK, LEAST_RANGE, USUAL, Bands
 from data.clips.base import Clip
+from data.clips.stored import file_identity
 from data.raster import Block, Raster
 from data.raster_info import RasterInfo
 from data.validity import filled
@@ -161,9 +162,8 @@ class SceneClip(Clip):
         return str(self.path)
 
     def identity(self, index: int) -> str:
-        status = self.path.stat()
-        others = f"|{len(self.series)} scenes from {self.series[0].path.name}" if len(self.series) > 1 else ""
-        return f"{self.path.resolve()}|{status.st_mtime_ns}|{status.st_size}|{self.bands}{others}"
+        paths = [self.path, *(scene.path for scene in self.series if scene is not self)]
+        return f"{'|'.join(map(file_identity, paths))}|{self.bands}"
 
 
 def _percentiles(block: Block, share: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:

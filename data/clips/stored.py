@@ -43,8 +43,12 @@ class StoredClip(Clip):
         """(H, W, bands) of the file, with `exact` in its type, and where they are measured (None: everywhere)."""
 
     def _stored(self, index: int) -> np.ndarray:
-        """(H, W, bands) of the file; missing values and colours of invisible pixels are those of the nearest other pixel."""
-        array, valid = self._measured(index)
+        """(H, W, bands) of the file; missing values and colours of invisible pixels are those of the nearest other pixel.
+
+        Integers of 32 and 64 bits and float64 stay exact if they are stretched.
+        """
+        stretched = self.bands is not None and self.bands != Bands(self.bands.choice)
+        array, valid = self._measured(index, exact=stretched)
         if self._has_alpha(array) and not (visible := array[..., -1:] > 0).all() and visible.any():
             seen = np.concatenate([np.broadcast_to(visible, array[..., :-1].shape), np.ones_like(visible)], axis=-1)
             valid = seen if valid is None else seen & valid
@@ -201,7 +205,7 @@ class StoredClip(Clip):
                 f"{source}: {array.shape[1]}x{array.shape[0]} pixels, the clip's first frame has {width}x{height}; all "
                 "frames of a clip must have one size"
             )
-        bits = {1: 8, 2: 16}.get(array.dtype.itemsize, 32)
+        bits = replace(info, dtype=array.dtype).bits
         if bits != info.bits:
             raise InputError(
                 f"{source}: {bits} bits per value, the clip's first frame has {info.bits}; convert one of them"

@@ -14,6 +14,14 @@ from av.filter import Graph
 
 BITS_PER_CHANNEL = {"aac": 128_000, "libopus": 96_000, "libmp3lame": 128_000}  # bits per second
 STEREO_AT_MOST = ("libmp3lame",)
+# Layouts that Opus and AAC cannot name -> the smallest one that has their loudspeakers. Opus: RFC 7845, section 5.1.1.2.
+LARGER = {
+    "downmix": "stereo", "2.1": "5.1", "3.0(back)": "quad", "3.1": "5.1", "4.1": "5.1", "6.0": "7.1", "6.0(front)": "7.1",
+    "hexagonal": "7.1", "6.1(back)": "7.1", "6.1(front)": "7.1", "7.0": "7.1", "7.0(front)": "7.1", "7.1(wide)": "7.1",
+    "7.1(wide-side)": "7.1", "7.1(top)": "7.1", "octagonal": "7.1", "cube": "7.1", "5.1.2": "7.1", "5.1.2(back)": "7.1",
+    "3.1.2": "5.1",
+}  # fmt: skip
+USUAL_LAYOUTS = {"libopus": LARGER | {"4.0": "5.0"}, "aac": LARGER | {"6.1": "7.1"}}
 GAP = 0.008  # seconds: a longer gap becomes silence; shorter ones are jitter of the times (FFmpeg's default lets 0.1 s add up)
 PRIMING = {"libmp3lame": 1105}  # priming samples of the decoder if no header gives their number
 ASS_HEADER = b"""[Script Info]
@@ -48,6 +56,8 @@ class SoundConverter:
             self.output.bit_rate = BITS_PER_CHANNEL[encoder] * len(self.output.codec_context.layout.channels)
         self.output.time_base = self.output.codec_context.time_base = Fraction(1, self.rate)
         self._graph: Any = None
+        self._shape: tuple[str, str, int] | None = None  # sample format, layout and rate of the first frame
+        self._resampler: tuple[tuple[str, str, int], Any] | None = None
 
     def __call__(self, packet: Any, shift: float) -> Iterator[Any]:
         try:
@@ -80,13 +90,29 @@ class SoundConverter:
         if frame is not None:
             if self._graph is None:
                 self._graph = self._filter(frame)
-            self._graph.push(frame)
+            for each in self._uniform(frame):
+                self._graph.push(each)
         while True:
             try:
                 ready = self._graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             yield from self.output.encode(ready)
+
+    def _uniform(self, frame: Any) -> list[Any]:
+        """The frame in the sample format, layout and rate of the first one: broadcasts change these, the filter cannot."""
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        self._shape = self._shape or shape
+        if shape == self._shape:
+            self._resampler = None
+            return [frame]
+        if self._resampler is None or self._resampler[0] != shape:
+            self._resampler = shape, av.AudioResampler(*self._shape)
+        made = self._resampler[1].resample(frame)
+        for each in made:
+            base = Fraction(1, each.sample_rate)
+            each.pts, each.time_base = round(each.pts * each.time_base / base), base
+        return list(made)
 
     def _filter(self, frame: Any) -> Any:
         context = self.output.codec_context
@@ -113,11 +139,13 @@ def _rate(encoder: str, rate: int) -> int:
 
 
 def _layout(encoder: str, layout: Any) -> str:
-    channels = len(layout.channels)
+    """The layout to encode: the source's if the encoder and its players know it, else one that has all its loudspeakers."""
+    channels, name = len(layout.channels), layout.name.replace("(side)", "")
     if channels > 2 and (encoder in STEREO_AT_MOST or channels > 8):
         return "stereo"
-    name = layout.name.replace("(side)", "")
-    return name if "channels" not in name else {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, "stereo")
+    if "channels" in name:  # without loudspeakers
+        return {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}.get(channels, "stereo")
+    return name if encoder not in USUAL_LAYOUTS else USUAL_LAYOUTS[encoder].get(name, name)
 
 
 def _plain(event: str) -> str:

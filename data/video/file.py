@@ -21,7 +21,7 @@ from typing import Any
 import av
 import numpy as np
 
-from data.video import clock, colour, frames
+from data.video import clock, colour, frames, metadata
 from data.video.colour import Colour
 from data.video.damage import differences
 from data.video.decoder import Decoder
@@ -42,7 +42,7 @@ class VideoInfo:
 
     size: (H, W).   bits: per value.   channels: 1 or 3.   fps: mean rate.   matrix: number of the YUV matrix to decode
     with.   colour: tags as stored.   light: HDR side data.   sample_aspect: width of a pixel over its height.
-    time_base: seconds per unit of time in the file.   stream: index of the video stream.
+    time_base: seconds per unit of time in the file.   stream: index of the video stream.   timecode: of the first frame.
     """
 
     size: tuple[int, int]
@@ -59,6 +59,7 @@ class VideoInfo:
     codec: str
     container: str
     stream: int
+    timecode: str | None
 
 
 class VideoFile:
@@ -250,15 +251,16 @@ class VideoFile:
         frame = self._find(0)
         container, stream = self._open()
         self._turn = colour.orientation(frame)
-        self.transparent = stream.metadata.get("alpha_mode") == "1" or colour.is_transparent(frame)
+        hidden = stream.metadata.get("alpha_mode") == "1"  # WebM: FFmpeg's own VP9 decoder leaves it out
+        self.transparent = hidden or self.table.transparent or colour.is_transparent(frame)
         size = (frame.height, frame.width)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         if self._turn[0]:
             size, aspect = size[::-1], 1 / aspect
         return VideoInfo(
             size=size,
-            bits=colour.bits_of(frame),
-            channels=colour.channels_of(frame),
+            bits=max(self.table.bits, colour.bits_of(frame)),
+            channels=max(self.table.channels, colour.channels_of(frame)),
             fps=self._rate(stream),
             matrix=colour.matrix_of(frame),
             full_range=colour.full_range(frame),
@@ -270,6 +272,7 @@ class VideoFile:
             codec=stream.codec_context.name,
             container=container.format.name,
             stream=stream.index,
+            timecode=metadata.timecode(stream.metadata, container.metadata),
         )
 
     def _rate(self, stream: Any) -> Fraction:

@@ -16,6 +16,7 @@ from typing import Any
 
 import av
 
+from data.video import colour
 from data.video.clock import Stretch, container_jumps, joined, rate_of, seconds_of, shown_at
 from data.video.decoder import Decoder
 from data.video.ending import breaks_off
@@ -38,7 +39,7 @@ class FrameTable:
     file is shorter than its header states.   gaps: (seconds, frames) where frames of a constant rate are missing.   absent:
     number of frames that an AVI's index or header counts but the file lacks.   broken_off: the last packet is incomplete.
     others_corrupt: number of damaged packets of sound and subtitles.   sizes: (H, W) as stored, and the number of the first
-    frame of that size.
+    frame of that size.   bits, channels: the most of any frame (0: not known).   transparent: whether any frame is.
     """
 
     stamps: list[int | None]
@@ -58,6 +59,9 @@ class FrameTable:
     broken_off: bool = False
     others_corrupt: int = 0
     sizes: list[tuple[tuple[int, int], int]] = field(default_factory=list)
+    bits: int = 0
+    channels: int = 0
+    transparent: bool = False
 
     @property
     def is_damaged(self) -> bool:
@@ -97,7 +101,8 @@ def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable
     dts: list[int | None] = []
     keys, damaged, errors_before = [], [], 0
     sizes: list[tuple[tuple[int, int], int]] = []
-    interlaced, duration = 0, None
+    interlaced, transparent, duration = 0, False, None
+    kinds: dict[str, tuple[int, int]] = {}  # pixel format -> bits and channels; cameras change to grey at night
     for frame in decoder.frames(tuple(s for s in container.streams if s.type in ("video", "audio", "subtitle"))):
         if not pts:
             errors_before = len(decoder.errors)
@@ -105,6 +110,9 @@ def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable
         interlaced += frame.interlaced_frame
         if not sizes or sizes[-1][0] != (frame.height, frame.width):
             sizes.append(((frame.height, frame.width), len(pts)))
+        if frame.format.name not in kinds:
+            kinds[frame.format.name] = colour.bits_of(frame), colour.channels_of(frame)
+        transparent = transparent or colour.is_transparent(frame)
         pts.append(frame.pts)
         dts.append(frame.dts)
         keys.append(bool(frame.key_frame))
@@ -115,7 +123,8 @@ def decoded(path: Path, container: Any, stream: Any, threads: int) -> FrameTable
     stamps = shown_at(pts, dts, decoder.first, step)
     table = _table(stamps, keys, stream, threads)
     errors = decoder.errors[errors_before:]
-    table.damaged, table.interlaced, table.sizes = damaged, interlaced, sizes
+    table.damaged, table.interlaced, table.sizes, table.transparent = damaged, interlaced, sizes, transparent
+    table.bits, table.channels = (max(values) for values in zip(*kinds.values(), strict=True))
     table.lost = _lost(errors, stream, table)
     table.skipped = decoder.before(pts[0])
     table.seekable = table.seekable and pts == stamps and not errors and not damaged and not decoder.corrupt

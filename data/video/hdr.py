@@ -14,6 +14,7 @@ DYNAMIC = {
     "DYNAMIC_HDR_VIVID": "HDR Vivid metadata",
     "A53_CC": "closed captions inside the pictures",
 }
+STEREO, SPHERICAL = "the 3D layout", "the spherical projection"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Mastering:
 @dataclass(frozen=True)
 class Light:
     """content: greatest level of a pixel and of a frame's mean, cd/m^2.   dynamic: kinds of metadata that change from frame
-    to frame; they are not carried."""
+    to frame, 3D layout and projection, which are not carried."""
 
     mastering: Mastering | None = None
     content: tuple[int, int] | None = None
@@ -40,6 +41,8 @@ class Light:
         mastering = _mastering(sides.get("MASTERING_DISPLAY_METADATA", b""))
         content = sides.get("CONTENT_LIGHT_LEVEL", b"")
         dynamic = dict.fromkeys(DYNAMIC[name] for name in sides if name in DYNAMIC)
+        dynamic |= {STEREO: None} if any(sides.get("STEREO3D", b"")[:4]) else {}  # type 0: one picture
+        dynamic |= {SPHERICAL: None} if "SPHERICAL" in sides else {}
         return cls(mastering, struct.unpack("II", content[:8]) if len(content) >= 8 else None, tuple(dynamic))
 
 

@@ -30,6 +30,7 @@ from errors import InputError
 
 PIECE_TICK = Fraction(1, 100)  # pieces count frames; Matroska's milliseconds would merge frames of high rates
 MOST_DELAYED = 16  # frames by which an H.264 or H.265 picture is decoded before it is shown, at most
+SAME_RATE = 1e-3  # relative difference up to which two frame rates count as equal
 NOTHING = TrackPlan()
 EXACT = {"fflags": "+bitexact"}  # no random numbers in the headers of .mkv, so that output is reproducible
 
@@ -47,6 +48,13 @@ class Source:
     def lead(self) -> float:
         """Seconds of sound before the first frame of the output."""
         return self.plan.lead if self.begin == 0 else 0.0
+
+    def timecode(self, fps: Fraction) -> str | None:
+        """The timecode of the first frame of an output at `fps`; None if there is none, or if it counts frames of another rate."""
+        info = self.video.info
+        if info.timecode is None or abs(fps / info.fps - 1) > SAME_RATE:
+            return None
+        return metadata.later_timecode(info.timecode, round(self.begin * info.fps), info.fps)
 
     @property
     def placement(self) -> Placement:
@@ -155,6 +163,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 if source and original:
                     metadata.copy_tags(original, file, container.format)
                     metadata.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
+                    metadata.set_timecode(source.timecode(timing.fps), file.metadata, stream.metadata)
                     carried = Tracks(source.video.path, source.plan, file, out, source.placement)
                     if source.plan.chapters:
                         length = float((timing.stamps[-1] + timing.last) * timing.tick)

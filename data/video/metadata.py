@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,11 +12,20 @@ import av
 
 from data.video.clock import Stretch
 
-TECHNICAL = ("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "number_of_frames")
+TECHNICAL = (
+    "major_brand",
+    "minor_version",
+    "compatible_brands",
+    "encoder",
+    "duration",
+    "number_of_frames",
+    "alpha_mode",
+)
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
 HANDLER = re.compile(
     r"(?i)(\W*(video|sound|subtitle|text|audio|data)?\s*(media)?\s*handler|core media|apple |gpac|iso media|l-smash|mainconcept)"
 )
+TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")  # SMPTE ST 12-1; with ; or . numbers are dropped
 # MOV has a table of languages; FFmpeg knows it under these names.
 MOV_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",
@@ -79,6 +88,38 @@ def copy_stream_tags(source: Any, output: Any, format: str) -> None:
         found["language"] = MOV_LANGUAGES.get(found["language"], found["language"])
     output.metadata.update(found)
     output.disposition = int(source.disposition)
+
+
+def timecode(*tags: Mapping[str, str]) -> str | None:
+    """The first timecode in the metadata of a stream and its file."""
+    return next((value for each in tags for key, value in each.items() if key.lower() == "timecode"), None)
+
+
+def set_timecode(code: str | None, *tags: dict[str, str]) -> None:
+    """Replace the timecode in copied metadata, or remove it."""
+    for each in tags:
+        for key in [key for key in each if key.lower() == "timecode"]:
+            del each[key]
+            if code is not None:
+                each[key] = code
+
+
+def later_timecode(code: str, frames: int, fps: Fraction) -> str | None:
+    """The timecode `frames` frames after `code` at `fps` frames per second; None for text that is no timecode.
+
+    Drop-frame timecode leaves out the first two numbers (four at 60) of every minute but each tenth.
+    """
+    match = TIMECODE.fullmatch(code.strip())
+    if match is None:
+        return None
+    hours, minutes, seconds, frame = (int(match[group]) for group in (1, 2, 3, 5))
+    rate, minutes = round(fps), minutes + 60 * hours
+    dropped = 0 if match[4] == ":" else 2 * rate // 30
+    number = (60 * minutes + seconds) * rate + frame - dropped * (minutes - minutes // 10) + frames
+    tens, rest = divmod(number, 600 * rate - 9 * dropped)
+    later = (rest - 60 * rate) // (60 * rate - dropped) + 1 if rest >= 60 * rate else 0
+    seconds, frame = divmod(number + dropped * (9 * tens + later), rate)
+    return f"{seconds // 3600 % 24:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{match[4]}{frame:02}"
 
 
 def chapters(source: Any, place: Placement, length: float) -> list[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from data.video.opening import open_input
 
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
+TRIED = 50  # packets of a sound stream that are decoded to see whether it can be converted
 EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
 FLAGS = {
     name: av.stream.Disposition[name]
@@ -57,6 +60,9 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
                 continue
             timed = stream.type != "attachment" and not is_cover(stream)
             track = _track(stream, container, start) if sound or not timed else None
+            if track is not None and track.kind == "audio" and track.to and not _decodable(path, stream.index):
+                notes.append(f"{describe(stream)} is left out: it cannot be decoded")
+                continue
             if track is None and stream.type == "video" and timed:
                 notes.append(
                     f"{describe(stream)} is left out: one video stream is upscaled, the one that players choose"
@@ -128,7 +134,7 @@ def _track(stream: Any, container: Container, start: float) -> Track | None:
         if codec in container.sound and not (container.constant and abs(begin) > EARLY):
             return Track(stream.index, "audio")
         exact = container.exact if codec.startswith(LOSSLESS) else None
-        return Track(stream.index, "audio", exact or container.encoder) if _decodable(stream) else None
+        return Track(stream.index, "audio", exact or container.encoder) if stream.codec_context.sample_rate else None
     if stream.type == "subtitle" and codec:
         if codec in container.subtitles:
             return Track(stream.index, "subtitle")
@@ -154,8 +160,15 @@ def _family(codec: str) -> str:
     return names.get(codec, codec)
 
 
-def _decodable(stream: Any) -> bool:
-    return bool(stream.codec_context.sample_rate)
+def _decodable(path: Path, index: int) -> bool:
+    """Whether one of the first packets of a stream can be decoded, or it has none."""
+    with open_input(path) as source:
+        packets = [packet for packet in islice(source.demux(source.streams[index]), TRIED) if packet.size]
+        for packet in packets:
+            with suppress(av.error.FFmpegError):
+                if packet.decode():
+                    return True
+        return not packets
 
 
 def _has_chapters(stream: Any, source: Any) -> bool:

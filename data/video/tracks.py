@@ -133,13 +133,31 @@ class Tracks:
                 return
             length = float((packet.duration or 0) * packet.time_base)
             lane = self._lanes[packet.stream_index]
+            if lane.source.type == "subtitle" and length and not self._within(packet, shift):
+                continue
             hidden = packet.is_discard and lane.copied and begin + length < -PRIMING  # before the start of an edit list
-            if hidden or (begin + length / 2 < 0 and self._place.begin > 0) or self._late(begin):
+            before = lane.source.type != "subtitle" and begin + length / 2 < 0 and self._place.begin > 0
+            if hidden or before or self._late(begin):
                 continue
             self._mux(lane, lane.send(packet, shift))
         if until == float("inf"):
             for lane in self._lanes.values():
                 self._mux(lane, lane.finish())
+
+    def _within(self, packet: Any, shift: float) -> bool:
+        """Cut a subtitle to the time of the output; False if it is shown before or after it only. A negative time would delay
+        the pictures.
+        """
+        base, stop = packet.time_base, float("inf")
+        if self._place.end is not None:
+            stop = self._place.end - self._place.begin
+        begin = _seconds(packet) + shift
+        end = min(begin + float(packet.duration * base), stop)
+        if begin < 0 or end == stop:
+            begin = max(begin, 0.0)
+            packet.pts = packet.dts = round((begin - shift) / float(base))
+            packet.duration = max(round((end - begin) / float(base)), 0)
+        return end > begin
 
     def _late(self, begin: float) -> bool:
         return self._place.end is not None and begin >= self._place.end - self._place.begin

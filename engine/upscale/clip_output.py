@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +137,7 @@ class ClipOutput:
         """Settings that must match for finished frames to be reused."""
         timeline = repr((self.timeline.places, self.timeline.times, self.timeline.cuts))
         identity = {
-            "source": [self.clip.identity(0), self.clip.identity(len(self.clip) - 1), len(self.clip)],
+            "source": self._source_identity(),
             "size": list(self.size),
             "timeline": hashlib.sha256(timeline.encode()).hexdigest(),
             "kind": self.kind,
@@ -151,10 +152,19 @@ class ClipOutput:
             identity["image-format"] = self.image_suffix
         return identity
 
+    def _source_identity(self) -> list[str | int]:
+        """Changes whenever a frame of the source may have changed."""
+        clip = self.clip
+        ends = [clip.identity(0), clip.identity(len(clip) - 1), len(clip)]
+        if clip.file(0) is None:  # one file holds all frames
+            return ends
+        every = "\n".join(clip.identity(index) for index in range(len(clip)))
+        return [*ends, hashlib.sha256(os.fsencode(every)).hexdigest()]
+
     @property
     def notes(self) -> list[str]:
         """Notes for the user on the written files."""
-        notes = [f"'{self.target.path}': {note}" for note in self.target.notes] if self.target else []
+        notes = [f"'{self.target.path}': {note}" for note in self.target.notes(self.timeline)] if self.target else []
         if self.overwrite and self.kind in ("image", "stack", "scene"):
             notes += [
                 f"'{path}' belongs to the earlier '{self.out.name}' and is deleted" for path in stale_files(self.out)

@@ -21,6 +21,7 @@ from data.clips import ArrayClip
 from data.clips.scene import SceneClip
 from data.degrade import imresize
 from data.files import holds, remove_own_folder, replacing
+from data.raster import check_name
 from data.raster_writer import RasterWriter, sidecar
 from data.validity import keep_apart, nearest
 from engine.restore import Options, restore, tiles
@@ -124,6 +125,10 @@ class SceneJob(ClipJob):
                     self.load(number)
                 except Exception:  # the decoder of a truncated file may raise any exception
                     self.piece(number).unlink()
+
+    def check_formats(self) -> None:
+        super().check_formats()
+        check_name(self.work)
 
     # --- pieces ---
 

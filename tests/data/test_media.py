@@ -289,3 +289,19 @@ def test_pgm_as_text_of_16_bits(tmp_path: Path) -> None:
     (tmp_path / "a.pgm").write_text("P2\n3 1\n1000\n0 500 1000\n")
     assert probe(tmp_path / "a.pgm").bits == 16
     assert read_image(tmp_path / "a.pgm")[..., 0].tolist() == [[0, 32768, 65535]]
+
+
+@pytest.mark.parametrize("white", [1000, 65535])
+def test_ppm_of_more_than_8_bits(tmp_path: Path, white: int) -> None:
+    """As text, and with a long comment before the size."""
+    values = np.linspace(0, white, 6).round().astype(int)
+    rows = " ".join(map(str, values[:3])) + " # red, green, blue\n" + " ".join(map(str, values[3:]))
+    (tmp_path / "text.ppm").write_text(f"P3\n2 1\n{white}\n{rows}\n")
+    head = b"P6\n# " + b"a program and its version " * 8 + b"\n2 1\n%d\n" % white
+    (tmp_path / "bytes.ppm").write_bytes(head + values.astype(">u2").tobytes())
+    for name in ("text.ppm", "bytes.ppm"):
+        assert probe(tmp_path / name).bits == 16
+        assert read_image(tmp_path / name).ravel().tolist() == np.rint(values * (65535 / white)).tolist()
+    (tmp_path / "short.ppm").write_text(f"P3\n2 2\n{white}\n{rows}\n")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        read_image(tmp_path / "short.ppm")

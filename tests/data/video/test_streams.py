@@ -14,6 +14,7 @@ import pytest
 from data.video import VideoFile, join, track_plan
 from data.video.containers import CONTAINERS, timing
 from data.video.encoding import Encoding
+from engine.upscale.timeline import by_steps
 from engine.upscale.video_target import VideoTarget
 from tests.data.video.make import pictures, video
 from tests.data.video.test_join import write
@@ -195,7 +196,8 @@ def test_pixel_shape_is_kept_or_named(tmp_path, suffix, codec):
     lost = (f"left out ({codec} cannot carry it): the pixel shape 16:15",)
     is_lost = suffix == ".avi" and codec != "h264"
     assert (found.aspect == pytest.approx(16 / 15, abs=1e-3)) is not is_lost
-    assert VideoTarget(out, encoding, join.Source(source)).notes == (lost if is_lost else ())
+    line = by_steps(source.times, (), 0.04, Fraction(25))
+    assert VideoTarget(out, encoding, join.Source(source)).notes(line) == (lost if is_lost else ())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,8 @@ def test_pixel_shape_is_kept_or_named(tmp_path, suffix, codec):
 )
 def test_depth_that_is_lost_is_named(tmp_path, pixels, bits, expected):
     source = VideoFile(video(tmp_path / "a.mkv", TIMES[:2], codec="ffv1", pixels=pixels, options={"strict": "-2"}))
-    notes = VideoTarget(tmp_path / "a.mp4", Encoding("h265", bits=bits), join.Source(source)).notes
+    line = by_steps(source.times, (), 0.04, Fraction(25))
+    notes = VideoTarget(tmp_path / "a.mp4", Encoding("h265", bits=bits), join.Source(source)).notes(line)
     assert notes == ((f"{expected} bits of each value become {bits}",) if expected else ())
 
 

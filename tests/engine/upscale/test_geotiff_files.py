@@ -114,6 +114,19 @@ def stack(path: Path, pages: list[np.ndarray], **more) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("dtype", "base"), [("uint32", 4_000_000_000), ("int32", -2_000_000_000), ("float64", 2_459_000.25)]
+)
+def test_stacks_of_values_close_together_far_from_zero(tmp_path, weight, dtype, base):
+    """float32 has steps of 256 there."""
+    pages = [(gray(k).astype(float) / 4 + base).astype(dtype) for k in range(2)]
+    with tifffile.TiffFile(make(stack(tmp_path / "in.tif", pages), weight)) as out:
+        large = out.asarray()
+    assert large.dtype == dtype
+    for page, before in zip(large.astype(float) - base, pages, strict=True):
+        assert abs(page.mean() - (before.astype(float) - base).mean()) < 1 and np.ptp(page) < 70
+
+
 @pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float32"])
 def test_stacks_of_measured_values_need_no_limits(tmp_path, weight, capsys, dtype):
     pages = [(gray(k).astype(float) * 40 - (0 if dtype[0] == "u" else 3000)).astype(dtype) for k in range(3)]

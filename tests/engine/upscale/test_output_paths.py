@@ -164,6 +164,15 @@ def test_damaged_stored_frames_are_restored_again(frames, weight, tmp_path, monk
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
+@pytest.mark.parametrize("changed", ["0002", "0000"])
+def test_source_that_changed_meanwhile_is_not_resumed(frames, weight, tmp_path, monkeypatch, changed):
+    """Frames of two sources would be mixed."""
+    interrupted(frames, tmp_path / "large", weight, monkeypatch)
+    write_image(frames / f"{changed}.png", np.full((16, 24, 3), 9, np.uint8))
+    with pytest.raises(InputError, match="was started with another source"):
+        make(frames, tmp_path / "large", weight, resume=True)
+
+
 @pytest.mark.parametrize("content", ["[]", "{half", "", '"text"', "null"])
 def test_damaged_job_file_is_refused(frames, weight, tmp_path, monkeypatch, content):
     work = interrupted(frames, tmp_path / "large", weight, monkeypatch)

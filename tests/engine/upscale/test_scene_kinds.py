@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import tifffile
 
 from errors import InputError
-from tests.engine.upscale.geotiff import PLACE, halves, make, picture, write
+from tests.engine.upscale.geotiff import PLACE, halves, make, picture, stored, write
 
 rasterio = pytest.importorskip("rasterio")
 from rasterio.enums import ColorInterp, Resampling  # noqa: E402
@@ -196,3 +198,15 @@ def test_layers_of_classes_and_flags_are_not_interpolated(tmp_path, scene_weight
         exact = np.array_equal(out.read(), np.kron(data, np.ones((1, 2, 2), np.uint16)))
         assert out.nodata == 1 and exact == (name != "scale.tif")
     assert ("classes or flags" in capsys.readouterr().out) == (name != "scale.tif")
+
+
+@pytest.mark.parametrize(("source", "out"), [(b"caf\xe9.tif", b"out.tif"), (b"in.tif", b"caf\xe9.tif")])
+def test_names_that_gdal_cannot_open_are_refused_before_the_work(tmp_path, scene_weight, source, out):
+    path = tmp_path / os.fsdecode(source)
+    try:
+        write(tmp_path / "plain.tif", stored("uint16")).rename(path)
+    except OSError:
+        pytest.skip("a file system of UTF-8 names")
+    with pytest.raises(InputError, match="not valid UTF-8, which GDAL needs for GeoTIFF: rename it"):
+        make(path, scene_weight, os.fsdecode(out))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
