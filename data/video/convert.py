@@ -111,7 +111,7 @@ class SoundConverter:
         made = self._resampler[1].resample(frame)
         for each in made:
             base = Fraction(1, each.sample_rate)
-            each.pts, each.time_base = round(each.pts * each.time_base / base), base
+            each.pts, each.time_base = round((each.pts or 0) * Fraction(each.time_base or base) / base), base
         return list(made)
 
     def _filter(self, frame: Any) -> Any:

@@ -155,7 +155,7 @@ class ClipOutput:
     def _source_identity(self) -> list[str | int]:
         """Changes whenever a frame of the source may have changed."""
         clip = self.clip
-        ends = [clip.identity(0), clip.identity(len(clip) - 1), len(clip)]
+        ends: list[str | int] = [clip.identity(0), clip.identity(len(clip) - 1), len(clip)]
         if clip.file(0) is None:  # one file holds all frames
             return ends
         every = "\n".join(clip.identity(index) for index in range(len(clip)))
