@@ -35,7 +35,7 @@ from engine.restore.jobs import ChunkJob, WindowJob
 from engine.restore.motion import motions
 from engine.restore.spacing import widest
 from engine.restore.timing import Clock
-from models.base import Network, SpaceTimeNetwork, WindowNetwork
+from models.base import Network, WindowNetwork
 
 # Distances of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others.
 DISTANCES = (1, 2, 3, 4)
@@ -71,13 +71,13 @@ def ascending_runs(wanted: Sequence[int]) -> list[list[int]]:
 def reach(network: Network, form: str, context: int) -> int:
     """Maximum number of frames before and after a frame that its result with the filter `form` depends on.
 
-    context: key frames that space-time networks see on either side.
+    network: that of all frames, such as a key network without intermediate frames.   context: key frames that space-time networks see
+    on either side.
     """
     filtered = form != "none"
     if isinstance(network, WindowNetwork):
         return network.config.frames // 2 * widest(network.spacing) + REACH * filtered
-    keys = network.key_networks if filtered and isinstance(network, SpaceTimeNetwork) else ()
-    return max([context, *(reach(each, "none", 0) for each in keys)]) + REACH * filtered
+    return context + REACH * filtered
 
 
 def key_positions(times_per_gap: Sequence[int]) -> list[int]:

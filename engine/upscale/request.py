@@ -241,7 +241,8 @@ def make_job(
         job.multiple = network.multiple
         # One frame of a scene is restored at a time, so that a filter over nine frames would take nine times as long.
         job.settings["temporal_filter"] = request.temporal_filter or "none"
-        job.reach = reach(network, job.settings["temporal_filter"], request.context)
+        form = job.settings["temporal_filter"]
+        job.reach = reach(key_network(network, clip.size, network_size, form) or network, form, request.context)
     if name := key_weights_of(job, network):
         job.settings["key_weights"] = sha256(weights.parent / name)
     return job

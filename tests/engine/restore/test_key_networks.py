@@ -14,9 +14,9 @@ from data.clips import VideoClip
 from engine.checkpoint import load_network, save_weights
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import TemporalFilter
+from engine.restore.temporal_filter import REACH, TemporalFilter, reach
 from engine.restore.timing import Clock
-from engine.restore.work import _in_order
+from engine.restore.work import _in_order, key_network
 from errors import InputError
 from models.base import SpaceTimeNetwork
 from tests.engine.small import moving_clip, small_mtdo, small_stno
@@ -112,6 +112,12 @@ def test_the_two_networks_read_a_video_separately(tmp_path: Path) -> None:
     frames = torch.stack(list(restore(network, VideoClip(tmp_path / "clip.mkv"), clock=clock)))
     torch.testing.assert_close(frames, torch.stack(list(restore(network, clip))), atol=1e-5, rtol=0)
     assert clock.reading()[1] == len(frames)
+
+
+def test_reach_is_that_of_the_network_in_use(tmp_path: Path) -> None:
+    network = opened(tmp_path)
+    used = [key_network(network, (24, 32), out, "clean") or network for out in ((96, 128), (48, 64))]
+    assert [reach(each, "clean", 4) for each in used] == [1 + REACH, 4 + REACH]
 
 
 def test_turned_off(tmp_path: Path) -> None:
