@@ -34,6 +34,7 @@ def candidates(path: Path) -> Iterator[Path]:
     for ending in dict.fromkeys((*known, ".wld")):
         yield path.with_suffix(ending.lower())
         yield path.with_suffix(ending.upper())
+        yield path.with_suffix(f".{ending[1:].capitalize()}")  # .Tfw, as some programs on Windows write
 
 
 def reference(path: Path) -> bytes | None:

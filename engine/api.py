@@ -12,12 +12,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import dcn
 from data.clips import ArrayClip, Clip
@@ -94,7 +95,8 @@ def upscale_array(
     Returns: (T + (T - 1) * len(times), scale*H, scale*W, 3) in time order, without the channel axis for grey frames, in the
         type of `frames`, clipped to its range.
 
-    Raises InputError for frames, scales or times that the network cannot take, and for a device that is not available.
+    Raises InputError for frames, scales or times that the network cannot take, for a device that is not available, and for output
+    that is not finite.
     """
     stack = _checked(frames, channel_axis)
     if isinstance(network, str | Path):
@@ -107,9 +109,16 @@ def upscale_array(
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
     restored = restore(network, clip, device=place, padding=padding, times=times, size=size, options=options)
-    result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in restored])
+    result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in _finite(restored)])
     result = result[..., 0] if channel_axis is None else np.moveaxis(result, -1, channel_axis)
     return result.astype(frames.dtype, copy=False)
+
+
+def _finite(frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    for number, frame in enumerate(frames):
+        if not torch.isfinite(frame).all():
+            raise InputError(f"output frame {number} is not finite: check the weights, or try precision='fp32'")
+        yield frame
 
 
 def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:

@@ -197,7 +197,7 @@ def test_names_of_world_files():
     ]
 
 
-@pytest.mark.parametrize("name", ["a.pgw", "a.PGW", "a.pngw", "a.wld"])
+@pytest.mark.parametrize("name", ["a.pgw", "a.PGW", "a.Pgw", "a.pngw", "a.wld"])
 @pytest.mark.parametrize("numbers", [(10, 0, 0, -10, 500005, 4999995), (3.0, 0.4, 0.5, -3.0, 500.0, 900.0)])
 def test_world_files_scale_about_the_corner(tmp_path, name, numbers):
     write_image(tmp_path / "a.png", PICTURE)

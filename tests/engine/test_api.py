@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def test_any_scale_and_new_frames() -> None:
 def test_wrong_frames_are_refused(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         api.upscale_array(array, mtdo, **keywords)
+
+
+def test_output_that_is_not_finite_is_refused(mtdo: torch.nn.Module) -> None:
+    broken = deepcopy(mtdo)
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match="output frame 0 is not finite: check the weights"):
+        api.upscale_array(np.zeros((1, 16, 16, 3), np.uint8), broken)
 
 
 @pytest.mark.parametrize("times", [[0.5, 0.25], [0.5, 0.5], [0.0], [1.0]])
