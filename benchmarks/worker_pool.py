@@ -1,7 +1,7 @@
 """Time restoring small frames with several workers: python benchmarks/worker_pool.py [--sizes 84x32 160x160] [--precision fp32 bf16].
 
-Released MTDO weights (--scale 2, 3 or 4) on clips of noise: seconds a frame with one worker that has all threads, and with the number of workers that restore() would
-choose, which share the threads. Alternating in one process; medians.
+Released MTDO weights (--scale 2, 3 or 4) on clips of noise: seconds a frame with one worker that has all threads, and with the
+number of workers that restore() would choose, which share the threads. Alternating in one process; medians.
 """
 
 from __future__ import annotations
