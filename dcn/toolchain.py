@@ -55,8 +55,10 @@ def _find_nvcc(version: str) -> str | None:
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     packages = importlib.util.find_spec("nvidia")
     folders = packages.submodule_search_locations if packages and packages.submodule_search_locations else []
-    pip = os.pathsep.join(str(Path(folder, f"cu{version.split('.')[0]}", "bin")) for folder in folders)
-    return shutil.which("nvcc", path=str(Path(home, "bin"))) or shutil.which("nvcc") or shutil.which("nvcc", path=pip)
+    pip = [str(Path(folder, f"cu{version.split('.')[0]}", "bin")) for folder in folders]
+    return shutil.which(
+        "nvcc", path=os.pathsep.join([str(Path(home, "bin")), os.environ.get("PATH", os.defpath), *pip])
+    )
 
 
 def find_compiler() -> str:

@@ -16,6 +16,7 @@ import cli
 from data.files import sha256
 from data.frame_writer import check_free
 from engine.checkpoint import load_network, save_weights
+from engine.release import mean_state
 from errors import InputError
 
 
@@ -33,16 +34,15 @@ def main() -> None:
     check_free(options.out, "file", options.overwrite)
     network = load_network(options.weights)
     before, after = (load_network(path).state_dict() for path in (options.before, options.after))
-    state, changed = network.state_dict(), 0
-    for name, tensor in state.items():
+    changed = 0
+    for name, tensor in network.state_dict().items():
         found = [each[name].shape for each in (before, after) if name in each]
         if tensor.is_floating_point() and found == [tensor.shape] * 2:
             tensor.add_(options.share * (after[name] - before[name]))
             changed += 1
     if not changed:
         raise InputError(f"'{options.before}' and '{options.weights}' have no tensors in common: name related weights")
-    state = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    save_weights(options.out, network, state)
+    save_weights(options.out, network, mean_state([network], [1.0]))
     print(f"{options.out}: SHA-256 {sha256(options.out)}")
 
 

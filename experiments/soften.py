@@ -18,6 +18,7 @@ import cli
 from data.files import sha256
 from data.frame_writer import check_free
 from engine.checkpoint import load_network, save_weights
+from engine.release import mean_state
 from errors import InputError
 from models.mtdo import MTDO
 
@@ -38,10 +39,7 @@ def main() -> None:
         for layer in filter(None, layers):
             layer.weight.mul_(options.factor)
             layer.bias.mul_(options.factor)
-    state = {
-        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
-    }
-    save_weights(options.out, network, state)
+    save_weights(options.out, network, mean_state([network], [1.0]))
     print(f"{options.out}: SHA-256 {sha256(options.out)}")
 
 

@@ -133,7 +133,7 @@ class Tracks:
                 return
             length = float((packet.duration or 0) * packet.time_base)
             lane = self._lanes[packet.stream_index]
-            if lane.source.type == "subtitle" and length and not self._within(packet, shift):
+            if lane.source.type == "subtitle" and length and not self._cut(packet, shift):
                 continue
             hidden = packet.is_discard and lane.copied and begin + length < -PRIMING  # before the start of an edit list
             before = lane.source.type != "subtitle" and begin + length / 2 < 0 and self._place.begin > 0
@@ -144,7 +144,7 @@ class Tracks:
             for lane in self._lanes.values():
                 self._mux(lane, lane.finish())
 
-    def _within(self, packet: Any, shift: float) -> bool:
+    def _cut(self, packet: Any, shift: float) -> bool:
         """Cut a subtitle to the time of the output; False if it is shown before or after it only. A negative time would delay
         the pictures.
         """

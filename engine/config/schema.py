@@ -155,9 +155,7 @@ class TrainConfig:
     val_every: StepsOrNone = 0  # 0: only at the end
     save_every: Steps = 500
     keep: Annotated[int, Between(1, 1000)] = 2  # number of states kept on disk
-    spike: Annotated[float, Between(0, 1e9)] = (
-        30.0  # unusual: so many times the running median; 0: only updates larger than the weights
-    )
+    spike: Annotated[float, Between(0, 1e9)] = 30.0  # unusual: times the running median; 0: only beyond the weights
     on_spike: Literal["skip", "stop"] = "skip"  # skip an unusual step, or stop the run
 
     def __post_init__(self) -> None:
