@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import difflib
 import errno
 import io
 import json
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from errors import InputError
+from settings import nearest
 
 # glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -129,14 +131,26 @@ def tune_allocator() -> None:
     mallopt(M_TOP_PAD, 200_000_000)
 
 
-def parser(description: str, example: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Reports wrong usage in one line, with the nearest option, instead of the usage of all options. Options are not abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.fullmatch(r"unrecognized arguments: .*?(--[^\s=]+).*", message, re.DOTALL)
+        if unknown:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            close = difflib.get_close_matches(unknown[1], options, n=1)
+            message = f"unknown option '{unknown[1]}'" + (f": did you mean '{close[0]}'?" if close else "")
+        program = self.prog if self.prog.startswith("python ") else f"python {self.prog}"
+        complain(f"error: {message} ({program} --help lists the options)")
+        self.exit(2)
+
+
+def parser(description: str, example: str) -> Parser:
     """An argument parser whose --help ends with an example, and which takes `key.sub=value` overrides."""
-    result = argparse.ArgumentParser(
-        description=description,
-        epilog=f"example:\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    result = Parser(description=description, epilog=f"example:\n{example}")
     result.add_argument("overrides", nargs="*", metavar="key.sub=value", help="set any key of the config")
     return result
 
@@ -151,6 +165,17 @@ def filled(text: str) -> str:
 def path(text: str) -> Path:
     """Parse a file name, which may not be empty."""
     return Path(filled(text))
+
+
+def weights(text: str) -> Path:
+    """Parse the name of a weights file, or of released weights such as mtdo_s. Files come first."""
+    given = path(text)
+    if given.suffix or given.name != text or given.exists():
+        return given
+    files = {file.stem: file for file in (Path(__file__).resolve().parent / "checkpoints").glob("*.safetensors")}
+    if text not in files:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a file nor released weights{nearest(text, files)}")
+    return files[text]
 
 
 def spacing(text: str) -> int | str:

@@ -21,11 +21,9 @@ EXAMPLE = """example:
 
 def arguments() -> argparse.ArgumentParser:
     """All options. Defaults are those of `engine.upscale.Request`."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         description="Upscale a video, a folder of frames, a TIFF stack, or a folder of these.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
@@ -47,7 +45,12 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def _add_result(add: Callable[..., Any]) -> None:
-    add("--weight", type=cli.path, help="weights of MTDO or STNO (default: the small released ones)")
+    add(
+        "--weight",
+        type=cli.weights,
+        metavar="FILE",
+        help="weights of MTDO or STNO: a file, or a released name such as mtdo_s_free (default: by scale and source)",
+    )
     add(
         "--scale",
         type=_positive,

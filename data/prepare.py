@@ -6,7 +6,6 @@ incomplete clip. The same command continues an interrupted run.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import multiprocessing
@@ -235,11 +234,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m data.prepare",
         description="Write a data set or videos as training_set, validation_set and test_set with GT, LR and Bicubic.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("root", help="data set, folder of videos, or one video")
     parser.add_argument("out", help="output folder: a new one, or that of an interrupted run")

@@ -85,8 +85,9 @@ def part(text: str) -> tuple[Path, float]:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(
-        description="Write weights for distribution: the weighted mean of weights of one network, in half precision."
+    arguments = cli.Parser(
+        prog="python -m engine.release",
+        description="Write weights for distribution: the weighted mean of weights of one network, in half precision.",
     )
     arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")
     arguments.add_argument(

@@ -121,7 +121,9 @@ def _regular(path: str | Path) -> Path:
         missing = not path.exists()
     except (OSError, ValueError) as error:  # the name is too long or has a null byte
         raise InputError(f"weights file '{str(path)[:80]}': {error}") from None
-    raise InputError(f"weights file '{path}' {'does not exist' if missing else 'is not a regular file'}")
+    raise InputError(
+        f"weights file '{path}' {'does not exist' if missing else 'is not a regular file'}: check its path"
+    )
 
 
 def _check_archive(path: Path, size: int) -> None:

@@ -1,9 +1,11 @@
 """Temporal consistency: motion and flicker of a restored clip, compared with the ground truth.
 
 Both measures compare two successive frames and use the dense optical flow of Farneback (OpenCV), with the settings of
-TecoGAN's tOF; docs/metrics.md reports its error on shifts of known size, next to that of DIS (benchmarks/metrics.py).
+TecoGAN's tOF; benchmarks/metrics.py prints its error on shifts of known size, next to that of DIS.
 
-tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) - flow(gt_t, gt_t+1)|, in pixels.
+tOF            mean over pixels and both components of |flow(pred_t, pred_t+1) - flow(gt_t, gt_t+1)|, in pixels. TecoGAN (Chu et
+               al., 2020) takes the Euclidean length of the difference, sqrt(2) to 2 times the mean of both components, and leaves
+               out a border.
 warping error  100 * mean over visible pixels and RGB of |pred_t+1 (p + f(p)) - pred_t (p)|, f = flow(gt_t, gt_t+1).
                A pixel is visible if p + f(p) is in the frame and the backward flow b of the ground truth leads back:
                |f(p) + b(p + f(p))|^2 <= 0.01 (|f(p)|^2 + |b(p + f(p))|^2) + 0.5 (Sundaram et al., ECCV 2010).

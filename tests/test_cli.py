@@ -47,3 +47,31 @@ def test_errors_are_one_line_whatever_the_file_name(capsys: pytest.CaptureFixtur
 
     assert cli.exit_code(main) == 2
     assert capsys.readouterr().err == "error: 'new line\\x1b[2J.mp4': no such file\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocl", "standard"], "unknown option '--protocl': did you mean '--protocol'?"),
+        (["--proto", "standard"], "unknown option '--proto': did you mean '--protocol'?"),
+        (["--xyz"], "unknown option '--xyz'"),
+        (["--protocol", "mtdo"], "argument --protocol: invalid choice: 'mtdo'"),
+        (["--weight", "mtdo_x"], "argument --weight: 'mtdo_x' is neither a file nor released weights: did you mean"),
+    ],
+)
+def test_wrong_usage_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.parse(scripts.parser("", "", "out"), words)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        caught.value.code == 2 and line.startswith(f"error: {message}") and line.endswith("--help lists the options)")
+    )
+
+
+def test_weights_by_released_name_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    released = Path(cli.__file__).parent / "checkpoints" / "stno_s.safetensors"
+    assert cli.weights("stno_s") == released
+    assert cli.weights("./stno_s") == Path("stno_s") and cli.weights("a.pth") == Path("a.pth")
+    Path("stno_s").touch()
+    assert cli.weights("stno_s") == Path("stno_s")

@@ -42,8 +42,9 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
     result = cli.parser(description, example)
     result.add_argument(
         "--weight",
-        type=cli.filled,
-        help="weights: .safetensors of a run, or a published .pth (default: the small released ones)",
+        type=cli.weights,
+        metavar="FILE",
+        help="weights: .safetensors of a run, a published .pth, or a released name such as mtdo_s_x2 (default: mtdo_s or stno_s)",
     )
     result.add_argument("--config", type=cli.filled, help="experiment file for the data and eval settings (optional)")
     result.add_argument(
@@ -83,7 +84,7 @@ def prepare(
     options: argparse.Namespace, *, space_time: bool, defaults: Sequence[str] = ()
 ) -> tuple[Network, Config, Path]:
     """The network, the config from weights, --config and options, and the path of the weights."""
-    weights = Path(options.weight) if options.weight else released_for(space_time=space_time)
+    weights = options.weight or released_for(space_time=space_time)
     model = load_network(weights, key_networks=False)
     if model.space_time != space_time:
         scripts = "test_vid4.py or test_contin.py" if model.space_time else "eval.py or eval_VISO.py"

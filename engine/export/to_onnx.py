@@ -12,7 +12,6 @@ of `Network.multiple` (the attention window). Space-time networks (STNO): `frame
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import cli
 import dcn
 from data.files import replacing
 from engine.checkpoint import load_network
@@ -195,8 +195,8 @@ def compare(reference: Callable[..., Tensor], path: Path, inputs: dict[str, Tens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m engine.export", description="Export a network to ONNX.")
-    parser.add_argument("--weight", type=Path, required=True, help="weights of a network")
+    parser = cli.Parser(prog="python -m engine.export", description="Export a network to ONNX.")
+    parser.add_argument("--weight", type=cli.weights, required=True, metavar="FILE", help="weights, or a released name")
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
