@@ -6,7 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from metrics.detection import DetectionCount, detect, detection_count
-from metrics.fidelity import MS_SSIM_SIDE, PSNR_CEILING, fidelity, mean, ms_ssim, psnr, similarity_map, ssim
+from metrics.fidelity import MS_SSIM_SIDE, PSNR_CEILING, fidelity, gain, mean, ms_ssim, psnr, similarity_map, ssim
 from metrics.measured import consistency, detail_shares, doubt, ndvi, ndvi_change
 from metrics.objects import ObjectMeter, box_region, size_of, summarise
 from metrics.perceptual import PERCEPTUAL, Perceptual, PerceptualFlicker
@@ -40,6 +40,7 @@ __all__ = [
     "detection_count",
     "doubt",
     "fidelity",
+    "gain",
     "mean",
     "ms_ssim",
     "ndvi",

@@ -93,6 +93,11 @@ def mean(values: Iterable[float | None]) -> float | None:
     return math.fsum(kept) / len(kept) if kept else None
 
 
+def gain(ours: float, baseline: float) -> float:
+    """Difference of two PSNRs in dB. Identical frames (inf) count as 100 dB, as in `mean`."""
+    return min(ours, PSNR_CEILING) - min(baseline, PSNR_CEILING)
+
+
 def ms_ssim(pred: Tensor, gt: Tensor, crop: int = 0, channel: str = "y") -> Tensor:
     """Multi-scale SSIM of each frame (Wang et al., Asilomar 2003), protocol `standard`; 1 for identical frames.
 

@@ -57,7 +57,7 @@ class WindowDataset(Samples):
                 )
             if min(height, width) < patch:
                 raise InputError(
-                    f"{pair.lr.source(0)}: {width}x{height} is smaller than the patch of {patch}; lower it"
+                    f"{pair.lr.source(0)}: {width}x{height} is smaller than the patch of {patch}: lower data.patch"
                 )
         self.items = [(i, n) for i, pair in enumerate(self.pairs) for n in pair.listed or range(len(pair))]
 

@@ -210,7 +210,7 @@ class ClipMeter:
         for prefix, picture in (("", restored.ours), ("bicubic_", restored.baseline)):
             values = metrics.fidelity(picture, restored.gt, settings.protocol, self.crop)
             row |= {prefix + key: value.item() for key, value in values.items()}
-        row["gain_psnr_y"] = row["psnr_y"] - row["bicubic_psnr_y"]
+        row["gain_psnr_y"] = metrics.gain(row["psnr_y"], row["bicubic_psnr_y"])
         if self.temporal:
             row |= self.temporal.add(restored.ours, restored.gt, restored.baseline) or {}
         self.rows.append(row)

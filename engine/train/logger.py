@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +22,18 @@ LABEL = 14  # pixels of the strip with names above pictures
 class Logger:
     """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) all calls are no-ops."""
 
-    def __init__(self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True, trained: bool = False
+    ) -> None:
+        """start: step of the last record to keep.   trained: without its validation, which is logged next."""
         self.active, self.failed = active, False
         if not active:
             return
         self.lines = folder / "log.jsonl"
-        _cut_log(self.lines, start)
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)  # hides this step and later ones
+        _cut_log(self.lines, start, trained)
+        self.board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=start + 1 + trained
+        )  # hides from this step on
         self.bar = tqdm(
             total=total,
             initial=start,
@@ -97,13 +103,16 @@ def labelled(pictures: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([label, row], dim=-2)
 
 
-def _cut_log(path: Path, start: int) -> None:
-    """Drop records after step `start`: a resumed run writes them again. A file with other lines than records is copied first."""
+def _cut_log(path: Path, start: int, trained: bool) -> None:
+    """Drop records that a resumed run writes again: those after step `start`, and with `trained` the validation of this step.
+
+    A file with other lines than records is copied first.
+    """
     if not path.exists():
         return
     lines = path.read_bytes().splitlines()
-    steps = [_step(line) for line in lines]
-    foreign = sum(step is None for step in steps[:-1])  # a kill may have truncated the last line
+    records = [_record(line) for line in lines]
+    foreign = sum(record is None for record in records[:-1])  # a kill may have truncated the last line
     if foreign:
         copy = path.with_name("log-damaged.jsonl")
         print(
@@ -112,16 +121,21 @@ def _cut_log(path: Path, start: int) -> None:
         )
         with replacing(copy) as temporary:
             temporary.write_bytes(path.read_bytes())
-    kept = [line for line, step in zip(lines, steps, strict=True) if step is not None and step <= start]
+    kept = [
+        line
+        for line, record in zip(lines, records, strict=True)
+        if record is not None
+        and record["step"] <= start
+        and not (trained and record["step"] == start and any(key.startswith("val/") for key in record))
+    ]
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
-def _step(line: bytes) -> int | None:
-    """The step of a record, None for anything else."""
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A record, which has a step; None for anything else."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    step = record.get("step") if isinstance(record, dict) else None
-    return step if isinstance(step, int) else None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

@@ -40,7 +40,7 @@ def validate_final(run: Run) -> dict[str, Any]:
         weights = run.folder / FINAL
         report = evaluate(network, run.val, run.config, device=run.device, folder=run.folder, weights=weights)
         _keep_best(run, report)
-    log = Logger(run.folder, start=run.step + 1, total=run.step, active=distributed.is_main(), bar=False)
+    log = Logger(run.folder, start=run.step, total=run.step, active=distributed.is_main(), bar=False, trained=True)
     _log_report(log, run.step, report)
     log.close()
     return report

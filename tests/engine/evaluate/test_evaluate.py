@@ -13,9 +13,10 @@ import metrics
 import models
 from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
+from data.layouts import Pair
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
-from engine.evaluate.measure import Blend, evaluate, measured_frames
+from engine.evaluate.measure import Blend, ClipMeter, RestoredFrame, evaluate, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
@@ -175,3 +176,17 @@ def test_means_skip_missing_values() -> None:
         {"frame": "b", "time": 2.0, "psnr_y": 32.0, "tof": 1.0},
     ]
     assert means(rows) == {"psnr_y": 31.0, "tof": 1.0}
+
+
+@pytest.mark.parametrize(("offset", "gain"), [(0.0, 0.0), (0.02, None)])
+def test_identical_frames_do_not_make_the_gain_infinite(tiny: Config, offset: float, gain: float | None) -> None:
+    """Bicubic restores a constant frame exactly: its PSNR is infinite, and so was the gain of all frames."""
+    black = ArrayClip("black", np.zeros((3, 64, 64, 3), np.uint8))
+    low = ArrayClip("black", np.zeros((3, 16, 16, 3), np.uint8))
+    meter = ClipMeter(tiny, Pair("black", black, low), None)
+    for index in range(3):
+        truth = black.frame(index)
+        meter.add(RestoredFrame(index, truth + offset, truth, truth))
+    mean = meter.result()
+    assert mean["bicubic_psnr_y"] == 100
+    assert mean["gain_psnr_y"] == (mean["psnr_y"] - 100 if gain is None else gain)

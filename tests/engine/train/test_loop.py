@@ -119,6 +119,10 @@ def test_training_writes_report_weights_and_log(tiny: Config, tmp_path: Path) ->
     assert all("loss/l1" in line or "val/psnr_y" in line for line in lines)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
+    train(replace(tiny, train=replace(tiny.train, val_every=2, log_every=2)), tmp_path / "run", tmp_path / "run")
+    resumed = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert resumed == lines  # a finished run is evaluated again, but its validation is not logged twice
+
 
 def test_tensorboard_pictures_are_labelled() -> None:
     left, right = torch.zeros(3, 20, 60), torch.full((3, 20, 40), 0.5)
