@@ -42,13 +42,14 @@ CARRIED = {
     ".tif": {"profile", "xmp", "dpi"},
 }
 NAMES = {"profile": "ICC profile", "exif": "EXIF", "xmp": "XMP", "dpi": "resolution", "texts": "texts",
-         "colours": "gamma and colour chunks"}  # fmt: skip
+         "colours": "gamma and colour chunks", "further": "further pictures (previews, gain map, depth)"}  # fmt: skip
+GAIN_MAP = rb"\s+(?:hdrgm|HDRGainMap):\w+\s*=\s*(?:\"[^\"]*\"|'[^']*')"  # attributes of XMP on the HDR rendition
 
 
 @dataclass(frozen=True)
 class Details:
     """profile: ICC.   exif: without the header "Exif".   dpi: pixels per inch (x, y).   texts: by keyword.
-    colours: chunks of a PNG by kind.
+    colours: chunks of a PNG by kind.   further: number of other pictures in the file (JPEG), which no output has.
     """
 
     profile: bytes | None = None
@@ -57,6 +58,7 @@ class Details:
     dpi: tuple[float, float] | None = None
     texts: tuple[tuple[str, str], ...] = ()
     colours: tuple[tuple[bytes, bytes], ...] = ()
+    further: int = 0
 
     def enlarged(self, size: tuple[int, int], scale: tuple[float, float]) -> Details:
         """For the upright picture of `size` (H, W) that has `scale` (y, x) times as many pixels: the resolution grows, so that the
@@ -169,7 +171,8 @@ def _changed_exif(found: Image.Exif, size: tuple[int, int], scale: tuple[float, 
 
 
 def _upright_xmp(xmp: bytes) -> bytes:
-    """XMP with tiff:Orientation 1."""
+    """XMP with tiff:Orientation 1, and without the description of a gain map, which the output does not have."""
+    xmp = re.sub(GAIN_MAP, b"", xmp)
     return re.sub(rb"(tiff:Orientation(?:\s*=\s*[\"']|>\s*))[2-8]", rb"\g<1>1", xmp)
 
 
@@ -211,7 +214,14 @@ def of_pillow(image: Image.Image) -> Details:
         xmp=info.get("xmp") or None,
         dpi=dpi,
         texts=(("Comment", comment),) if comment else (),
+        further=_further_pictures(image),
     )
+
+
+def _further_pictures(image: Image.Image) -> int:
+    """Number of pictures in a JPEG after the first: of its index (MPF), or the gain map that only XMP describes."""
+    listed = getattr(image, "n_frames", 1) - 1 if image.format == "MPO" else 0
+    return listed or int(image.format in ("JPEG", "MPO") and b"hdrgm:Version" in (image.info.get("xmp") or b""))
 
 
 def png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:

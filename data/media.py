@@ -16,7 +16,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 import formulas
@@ -35,6 +35,7 @@ from data.decoders import (
 )
 from data.details import PNG_MAGIC, Details
 from data.files import named_errors, replacing
+from data.foreign import kind_of
 from data.geo_tags import GeoTags
 from data.tiff_pages import is_tiff
 from data.tiff_pixels import upright
@@ -74,6 +75,12 @@ def probe(path: str | Path) -> ImageInfo:
         return probe_pillow(file, head)
 
 
+def holds_tiff(path: str | Path) -> bool:
+    """Whether a file of any name is a TIFF. InputError if it cannot be opened."""
+    with _naming(path), Path(path).open("rb") as file:
+        return is_tiff(file.read(4))
+
+
 def is_image(path: str | Path) -> bool:
     """Whether a file of any name has the header of an image."""
     try:
@@ -111,8 +118,8 @@ def read_measured(
     """An image as in `read_image`, or with `exact` in the type of the file, and where its values are measured, (H, W, C) bool;
     None: everywhere. Missing values are declared by TIFF files only; they are returned as stored.
     """
-    with _naming(path), Path(path).open("rb") as file:
-        if is_tiff(file.read(4)):
+    if holds_tiff(path):
+        with _naming(path):
             return tiff.read_measured(path, page, exact)
     return read_image(path), None
 
@@ -133,7 +140,7 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """The georeference of an image file: of a TIFF or a page of it, or from a world file next to the image; else None."""
     path = Path(path)
     with _naming(path):
-        found = tiff.read_geo(path, page) if path.suffix.lower() in (".tif", ".tiff") else None
+        found = tiff.read_geo(path, page) if holds_tiff(path) else None
         return world_file.read(path) if found is None else found
 
 
@@ -162,8 +169,21 @@ def _naming(path: str | Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error).split("\n")[0] or type(error).__name__
+        if kind := _kind_of_file(path):
+            raise InputError(
+                f"{path}: cannot be read as an image: its content is of another kind ({kind}); convert or replace it"
+            ) from None
+        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
+        reason = reason or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error
+
+
+def _kind_of_file(path: str | Path) -> str | None:
+    try:
+        with Path(path).open("rb") as file:
+            return kind_of(file.read(HEAD))
+    except OSError:
+        return None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import numpy as np
 
 from data.raster import gdal
 from data.raster_info import EXACT, RasterInfo
+from data.raster_place import GEOLOCATION, gcp_error, moved_gcps, scaled_geolocation, scaled_place
 
 BLOCK = 256  # pixels a side of a written tile
 PIXEL_INTERLEAVED = 4  # bands; files with more bands are written band by band
@@ -119,8 +120,19 @@ class RasterWriter:
             options["SOURCE_ICC_PROFILE"] = base64.b64encode(info.profile).decode()
         if info.nodata[0] is not None and sidecar(info) is None:
             options["nodata"] = info.nodata[0]
-        y, x = height / info.size[0], width / info.size[1]
-        return options | _scaled_place(info.place, y, x)
+        return options | self._place()
+
+    @property
+    def _scale(self) -> tuple[float, float]:
+        """Pixels of the result per pixel of the source, (y, x)."""
+        return self.size[0] / self.info.size[0], self.size[1] / self.info.size[1]
+
+    def _place(self) -> dict[str, Any]:
+        """The place of the result, so that GDAL reads it correctly."""
+        place = scaled_place(self.info.place, *self._scale)
+        if "gcps" in place and self.info.tags.get(None, {}).get("AREA_OR_POINT") == "Point":
+            place["gcps"] = moved_gcps(place["gcps"], -gcp_error())
+        return place
 
     def _describe(self) -> None:
         from rasterio.enums import ColorInterp
@@ -132,7 +144,8 @@ class RasterWriter:
         elif ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()
         for space, tags in info.tags.items():
-            file.update_tags(**({"ns": space} if space else {}), **self._enlarged(tags))
+            changed = scaled_geolocation(tags, *self._scale) if space == GEOLOCATION else self._enlarged(tags)
+            file.update_tags(**({"ns": space} if space else {}), **changed)
         alpha = info.alpha_info if info.alpha is not None else {}
         if alpha:
             numbers = info.numbers
@@ -185,27 +198,6 @@ class RasterWriter:
             **options,
         )
         plain.unlink()
-
-
-def _scaled_place(place: dict[str, Any], scale_y: float, scale_x: float) -> dict[str, Any]:
-    """Metadata of the same area with `scale_y` x `scale_x` as many pixels. GCPs refer to pixel edges, RPCs to pixel centres."""
-    from affine import Affine
-    from rasterio.control import GroundControlPoint
-
-    scaled = {key: value for key, value in place.items() if value is not None}
-    if "transform" in scaled:
-        scaled["transform"] = scaled["transform"] * Affine.scale(1 / scale_x, 1 / scale_y)
-    if "gcps" in scaled:
-        scaled["gcps"] = [
-            GroundControlPoint(p.row * scale_y, p.col * scale_x, p.x, p.y, p.z, p.id, p.info) for p in scaled["gcps"]
-        ]
-    if "rpcs" in scaled:
-        rpcs = scaled["rpcs"].to_dict()
-        for axis, scale in (("line", scale_y), ("samp", scale_x)):
-            rpcs[f"{axis}_off"] = (rpcs[f"{axis}_off"] + 0.5) * scale - 0.5
-            rpcs[f"{axis}_scale"] *= scale
-        scaled["rpcs"] = type(scaled["rpcs"])(**rpcs)
-    return scaled
 
 
 def sidecar(info: RasterInfo) -> str | None:

@@ -69,6 +69,8 @@ def image_pages(file: tifffile.TiffFile) -> list[int]:
         if page.offset in offsets:
             raise ValueError(f"its chain of pages is cyclic at page {number}")
         offsets.add(page.offset)
+        if page.imagedepth > 1:
+            raise ValueError(f"page {number} is a volume of {page.imagedepth} slices; save each slice as a page first")
         if not page.subfiletype & 0b101:
             numbers.append(number)
     _check_imagej(file, len(numbers))

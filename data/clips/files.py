@@ -18,6 +18,7 @@ from data.geo_tags import GeoTags
 from data.media import (
     IMAGE_SUFFIXES,
     ImageInfo,
+    holds_tiff,
     page_numbers,
     probe,
     probe_pages,
@@ -73,7 +74,7 @@ class FolderClip(StoredClip):
 
     @property
     def from_tiff(self) -> bool:
-        return self.paths[0].suffix.lower() in (".tif", ".tiff")
+        return holds_tiff(self.paths[0])
 
     def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.paths[index], exact=exact)

@@ -10,7 +10,7 @@ from data.clips import Clip, FolderClip, VideoClip, WebPClip
 from data.clips.animation import is_animated_webp
 from data.clips.files import TiffStackClip
 from data.files import is_file
-from data.media import IMAGE_SUFFIXES, RASTER_SUFFIXES, UNREAD_SUFFIXES, is_image, probe, read_measured
+from data.media import IMAGE_SUFFIXES, RASTER_SUFFIXES, UNREAD_SUFFIXES, holds_tiff, is_image, probe, read_measured
 from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
@@ -96,7 +96,7 @@ def stretched(clip: Clip, out: Path, request: Request) -> Clip:
 
 def open_file(path: Path, request: Request) -> Clip:
     """The clip in a file, as stored."""
-    if path.suffix.lower() in frame_writer.STACK_SUFFIXES:
+    if path.suffix.lower() in frame_writer.STACK_SUFFIXES and (holds_tiff(path) or not is_image(path)):
         stack = TiffStackClip(path, fps=request.input_fps, bands=request.stretch())
         stack.examine()
         return stack

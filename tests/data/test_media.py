@@ -225,6 +225,25 @@ def test_damaged_files_are_named_in_one_line(tmp_path):
         assert message.startswith(str(path)) and "\n" not in message and len(message) < 400, (what, message)
 
 
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1", "HEIC"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x20ftypisom\0\0\0\0", "MP4 or QuickTime"),
+        (b"\xff\x0a\0\0", "JPEG XL"),
+        (b"\n <!DOCTYPE HTML><title>404</title>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer, not downloaded"),
+    ],
+)
+def test_other_kinds_of_content_are_named(tmp_path, content, kind):
+    (tmp_path / "a.jpg").write_bytes(content + bytes(100))
+    for read in (probe, read_image):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / "a.jpg")
+        assert f"of another kind ({kind})" in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_very_wide_images(tmp_path):
     array = pixels(1, size=(2, 65536))
     for suffix in (".png", ".tif", ".bmp"):

@@ -199,6 +199,13 @@ def test_overviews_between_pages_are_not_frames(tmp_path):
     assert len(clip) == 5 and all(clip.array(index).shape == (20, 30, 1) for index in range(5))
 
 
+def test_volumes_of_slices_are_refused(tmp_path):
+    """GDAL and others would read the first slice only."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((5, 16, 16), np.uint8), volumetric=True, tile=(1, 16, 16))
+    with pytest.raises(InputError, match="volume of 5 slices"):
+        TiffStackClip(tmp_path / "a.tif")
+
+
 def test_broken_page_chain_is_refused(tmp_path, caplog):
     content = stack(tmp_path / "a.tif").read_bytes()
     (tmp_path / "cut.tif").write_bytes(content[: len(content) * 2 // 3])

@@ -54,6 +54,19 @@ def test_unusual_names_of_pictures(weight, tmp_path):
     assert sorted(listed(tmp_path / "out")) == sorted(f"{Path(name).stem}.png" for name in NAMES)
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "here"])
+def test_folders_of_the_operating_system_are_not_clips(weight, tmp_path, name):
+    """Nor is a link to the folder itself."""
+    frames(tmp_path / "in", 2)
+    if name == "here":
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in")
+    else:
+        frames(tmp_path / "in" / name, 2)
+        frames(tmp_path / "in" / name / "001.jpg", 1)  # thumbnails of a network storage
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert listed(tmp_path / "out") == ["000.png", "001.png"]
+
+
 LONG = ["x" * 251, "x" * 230, "\u00e9" * 125, "\U0001f600" * 62]  # 251, 230, 250 and 248 bytes
 
 

@@ -139,6 +139,51 @@ def test_omitted_metadata_is_named_in_one_line(weight, tmp_path, capsys):
     assert lines == ["'in.png': left out, because .bmp cannot hold it: EXIF, texts (Title)"]
 
 
+@pytest.mark.parametrize("kind", ["gain map", "gain map after the file", "previews"])
+def test_further_pictures_of_a_jpeg_are_named(weight, tmp_path, capsys, kind):
+    """Ultra HDR photographs: without its gain map, a picture is not described as one that has it."""
+    picture, second = (Image.fromarray(moving_clip(2, 16, 24).array(index)) for index in range(2))
+    described = (
+        b"<x xmlns:hdrgm='http://ns.adobe.com/hdr-gain-map/1.0/' a='1' hdrgm:Version=\"1.0\" hdrgm:GainMapMax='3'/>"
+    )
+    xmp = {} if kind == "previews" else {"xmp": described}
+    if kind == "gain map after the file":
+        picture.save(tmp_path / "in.jpg", quality=98, **xmp)
+        second.save(tmp_path / "second.jpg")
+        with (tmp_path / "in.jpg").open("ab") as file:
+            file.write((tmp_path / "second.jpg").read_bytes())
+    else:
+        picture.save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[second], quality=98, **xmp)
+    make(tmp_path / "in.jpg", tmp_path / "out.jpg", weight)
+    assert "further pictures" in capsys.readouterr().out
+    with Image.open(tmp_path / "out.jpg") as image:
+        assert image.format == "JPEG" and image.size == (48, 32)
+        expected = None if kind == "previews" else b"<x xmlns:hdrgm='http://ns.adobe.com/hdr-gain-map/1.0/' a='1'/>"
+        assert image.info.get("xmp") == expected
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"), [("PNG", "png", "tif"), ("JPEG", "jpg", "tiff"), ("TIFF", "tif", "png")]
+)
+def test_wrong_suffixes_do_not_change_the_result(weight, tmp_path, folder, kind, right, wrong):
+    for suffix in (right, wrong):
+        for name in ("000", "001") if folder else ("000",):
+            (tmp_path / suffix).mkdir(exist_ok=True)
+            Image.fromarray(moving_clip(1, 16, 24).array(0)).save(tmp_path / suffix / f"{name}.{suffix}", kind)
+        source = tmp_path / suffix if folder else tmp_path / suffix / f"000.{suffix}"
+        make(source, tmp_path / f"out of {suffix}", weight, image_format="png")
+    results = [read_image(min((tmp_path / f"out of {suffix}").iterdir())) for suffix in (right, wrong)]
+    assert results[0].shape == (32, 48, 3) and (results[0] == results[1]).all()
+
+
+def test_georeference_of_a_tiff_with_another_suffix(weight, tmp_path):
+    tags = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 5e5, 5e6, 0.0), True)]
+    tifffile.imwrite(tmp_path / "in.png", moving_clip(1, 16, 24).array(0), photometric="rgb", extratags=tags)
+    make(tmp_path / "in.png", tmp_path / "out.png", weight)
+    assert numbers(tmp_path / "out.pgw") == LARGE
+
+
 # --- world files ------------------------------------------------------------------------------------------------------
 
 WORLD = "10\n0\n0\n-10\n500005\n4999995\n"

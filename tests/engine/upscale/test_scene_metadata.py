@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from data.raster_writer import _scaled_place
+from data.raster_place import scaled_place
 from errors import InputError
 from tests.engine.upscale.geotiff import PLACE, make, picture, write
 
 rasterio = pytest.importorskip("rasterio")
+from rasterio import shutil as raster_files  # noqa: E402
 from rasterio.control import GroundControlPoint  # noqa: E402
 from rasterio.enums import ColorInterp, Resampling  # noqa: E402
 from rasterio.rpc import RPC  # noqa: E402
@@ -99,6 +101,40 @@ def test_georeference_is_preserved(tmp_path, scene_weight, place):
             assert (out.crs is None) == (place == "none")
 
 
+@pytest.mark.parametrize("driver", ["GTiff", "COG"])
+@pytest.mark.parametrize("kind", ["Area", "Point"])
+def test_ground_control_points_by_the_kind_of_pixels(tmp_path, scene_weight, kind, driver):
+    """The tie points in the file: of pixel edges, or of pixel centres (half a pixel less) if pixels are points."""
+    source, half = tmp_path / "in.tif", 0.5 if kind == "Point" else 0.0
+    places = [(0, 0), (0, 56), (40, 0), (39.25, 55.5)]
+    ties = np.array([[c - half, r - half, 0, 7 + c / 100, 45 - r / 100, 0] for r, c in places])
+    keys = (1, 1, 0, 3, 1024, 0, 1, 2, 1025, 0, 1, 2 if half else 1, 2048, 0, 1, 4326)
+    data = (picture()[0] * 250).astype(np.uint8)
+    tifffile.imwrite(source, data, extratags=[(33922, 12, 24, ties.ravel(), True), (34735, 3, 16, keys, True)])
+    if driver == "COG":
+        raster_files.copy(source, tmp_path / "cog.tif", driver="COG")
+        source = tmp_path / "cog.tif"
+        with rasterio.open(source) as file:  # GDAL may have moved them
+            ties[:, :2] = [(p.col - half, p.row - half) for p in file.gcps[0]]
+    with tifffile.TiffFile(make(source, scene_weight)) as out:
+        written = np.reshape(out.pages[0].tags[33922].value, (4, 6))
+    np.testing.assert_allclose(written[:, :2], (ties[:, :2] + half) * 2 - half, atol=1e-9)
+    np.testing.assert_allclose(written[:, 2:], ties[:, 2:])
+
+
+@pytest.mark.parametrize(("convention", "offset"), [("TOP_LEFT_CORNER", "6"), ("PIXEL_CENTER", "6.5")])
+def test_geolocation_arrays(tmp_path, scene_weight, convention, offset):
+    """An array value for every second pixel from the fourth on is one for every fourth pixel of the result."""
+    source = write(tmp_path / "in.tif", (picture() * 250).astype(np.uint8), crs=None, transform=None)
+    tags = {"X_DATASET": "x.tif", "PIXEL_OFFSET": "3", "PIXEL_STEP": "2", "GEOREFERENCING_CONVENTION": convention}
+    with rasterio.open(source, "r+") as file:
+        file.update_tags(ns="GEOLOCATION", **tags)
+    with rasterio.open(make(source, scene_weight)) as out:
+        found = out.tags(ns="GEOLOCATION")
+    assert found["X_DATASET"] == "x.tif" and (found["PIXEL_OFFSET"], found["PIXEL_STEP"]) == (offset, "4")
+    assert (found["LINE_OFFSET"], found["LINE_STEP"]) == ("0" if offset == "6" else "0.5", "2")
+
+
 def test_reference_system_without_a_transform(tmp_path, scene_weight):
     source = write(tmp_path / "in.tif", (picture() * 250).astype(np.uint8), transform=None)
     with rasterio.open(make(source, scene_weight)) as out:
@@ -109,7 +145,7 @@ def test_georeference_with_different_scales_of_the_axes():
     """10 rows and 20 columns become 20 rows and 80 columns with the same last corner."""
 
     transform = Affine(0.5, 0.1, 5e5, 0.2, -0.7, 4e6)
-    scaled = _scaled_place({"transform": transform}, 2, 4)["transform"]
+    scaled = scaled_place({"transform": transform}, 2, 4)["transform"]
     assert scaled * (80, 20) == pytest.approx(transform * (20, 10))
 
 
