@@ -19,16 +19,33 @@ AT_ONCE = 8  # impulses
 STRIP = 4  # LR pixels from the border that the outermost one depends on, rounded up
 
 
-class FoldedUpsampler:
+class FoldedUpsampler(nn.Module):
     """`last(upsample(x))`, folded when no gradients are needed. It has no weights of its own."""
 
     def __init__(self, upsample: Upsampler, last: nn.Conv2d, scale: int) -> None:
-        self.upsample, self.last, self.scale = upsample, last, scale
+        super().__init__()
+        self.layers, self.scale = (upsample, last), scale  # a tuple: they are submodules of the caller
         self.fold = True  # False: step by step at inference too, as published
         self._known: tuple[object, Tensor, Tensor] | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    @property
+    def upsample(self) -> Upsampler:
+        return self.layers[0]
+
+    @property
+    def last(self) -> nn.Conv2d:
+        return self.layers[1]
+
+    def train(self, mode: bool = True) -> FoldedUpsampler:
+        """Forget the folded kernel at the start of training: fused optimizers do not count their changes of a weight."""
+        if mode:
+            self._known = None
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, scale*h, scale*w), in the precision of the last convolution."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self._known = None  # a step of training may follow
         if not self.fold or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self.stepwise(x)
         height, width = x.shape[-2:]
@@ -55,7 +72,7 @@ class FoldedUpsampler:
         return frame
 
     def kernel(self) -> tuple[Tensor, Tensor]:
-        """Weight (3 * scale^2, C, 5, 5) and bias of the folded convolution; recomputed after a weight has changed."""
+        """Weight (3 * scale^2, C, 5, 5) and bias of the folded convolution; recomputed after training and other changes of a weight."""
         parameters = [*self.upsample.parameters(), *self.last.parameters()]
         state = [(each.data_ptr(), each.dtype, 0 if each.is_inference() else each._version) for each in parameters]
         if self._known is None or self._known[0] != state:

@@ -38,6 +38,27 @@ def test_border_needs_its_own_strips() -> None:
     assert wrong[:3].any() and wrong[:, -3:].any() and not wrong[4:-4, 4:-4].any()
 
 
+@pytest.mark.parametrize("mode", ["train", "gradients"])
+def test_kernel_is_refolded_after_a_fused_optimizer(mode: str) -> None:
+    """Such optimizers, the default on GPUs, do not raise the version of a weight."""
+    layer = folded_upsampler(4, 2, torch.float32)
+    x = torch.rand(1, 4, 40, 40)
+    optimizer = torch.optim.Adam(layer.last.parameters(), lr=0.1, fused=True)
+    layer.eval()
+    with torch.no_grad():
+        before = layer(x)
+    if mode == "train":
+        layer.train()
+        layer.stepwise(x).sum().backward()  # compiled code does not pass `forward`
+        layer.eval()
+    else:
+        layer(x).sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer.stepwise(x), rtol=0, atol=1e-4)
+        assert not torch.allclose(layer(x), before)
+
+
 def test_kernel_is_refolded_when_weights_change() -> None:
     layer = folded_upsampler(4, 2)
     x = torch.randn(1, 4, 64, 64, dtype=torch.float64)
