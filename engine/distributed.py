@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -12,12 +13,15 @@ import torch.distributed as dist
 from errors import InputError
 
 T = TypeVar("T")
+# How long a rank waits for the others, which may evaluate longer clips or decode a long video. PyTorch's 10 minutes (NCCL) and 30 (Gloo)
+# are too short. Nobody waits for a dead rank: its connections close, and torchrun ends the others.
+PATIENCE = timedelta(days=7)
 
 
 def start(device: torch.device) -> None:
     """Join the process group if torchrun started this process; otherwise do nothing."""
     if "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
 
 
 def stop() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from errors import InputError
 __all__ = ["Interrupted", "new_folder", "train_and_report"]
 
 DEMO = "configs/mtdo_demo.yaml"
+STARTED = {"config.yaml", "tensorboard"}  # what a run writes before its first record or state
 BUSY = 1000  # runs of one name after which a failed lock is an error
 
 
@@ -86,7 +88,8 @@ def config_of(state: Path, overrides: Sequence[str]) -> Config:
 @contextmanager
 def new_folder(config: Config) -> Iterator[Path]:
     """Create and lock RUNS/NAME, or RUNS/NAME-2, -3, ... if it exists. Nothing is overwritten, and runs that start at the
-    same time get different folders. An empty folder is removed at the end."""
+    same time get different folders. The folder of a run that ended before its first record is removed, so that the next try has its name.
+    """
     if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", config.name):
         raise InputError(
             f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first"
@@ -107,6 +110,6 @@ def new_folder(config: Config) -> Iterator[Path]:
             try:
                 yield folder
             finally:
-                with suppress(OSError):
-                    folder.rmdir()  # only if the run wrote nothing
+                if {path.name for path in folder.iterdir()} <= STARTED:
+                    shutil.rmtree(folder, ignore_errors=True)
             return

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import cli
+from engine import distributed
 from engine.checkpoint import load_tensors
 from tests.engine.conftest import tiny_mapping
 
@@ -62,6 +65,16 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     mapping["network"] = {**mapping["network"], "ctdm": "off", "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
     one, two = _train(tmp_path, mapping, "weights.safetensors")
     assert all((one[key] - two[key]).abs().max().item() < 1e-5 for key in one)
+
+
+def test_ranks_wait_longer_than_any_clip_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With PyTorch's own limits a rank without clips ended the run after 10 or 30 minutes of evaluation by another."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **more: given.update(more))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    distributed.start(torch.device("cpu"))
+    assert given["timeout"] >= timedelta(days=1)
 
 
 # --- the report of torchrun -------------------------------------------------------------------------------------------

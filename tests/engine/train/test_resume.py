@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from data.media import write_image
 from data.sampling import StepBatches
 from engine.checkpoint import load_tensors, save_tensors
-from engine.config import Config, config_from_mapping
+from engine.config import Config, config_from_mapping, dump_yaml
 from engine.sources import TrainingData
 from engine.train import run, runs, validation
 from engine.train.logger import Logger
@@ -257,10 +257,19 @@ def test_run_names_cannot_leave_the_folder(tiny: Config, name: str) -> None:
 def test_runs_with_the_same_name_get_different_folders(tiny: Config) -> None:
     with runs.new_folder(tiny) as first, runs.new_folder(tiny) as second:
         assert (first.name, second.name) == ("tiny", "tiny-2")
-        (first / "config.yaml").write_text("")
+        (first / "log.jsonl").write_text("")
     assert first.is_dir() and not second.exists()  # it is still empty
     with runs.new_folder(tiny) as third:
         assert third.name == "tiny-2"
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(tiny: Config, tmp_path: Path) -> None:
+    """The patch is found to be too large when the first batch is drawn; the corrected run has the same name."""
+    file = tmp_path / "tiny.yaml"
+    file.write_text(dump_yaml(tiny))
+    with pytest.raises(InputError, match="smaller than the patch"):
+        runs.train_and_report(str(file), ["data.patch=500"], None)
+    assert not list(Path(tiny.runs).glob("*"))
 
 
 def test_foreign_lines_are_removed_from_the_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
