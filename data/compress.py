@@ -21,7 +21,7 @@ import numpy as np
 from data.clips import Clip
 from data.clips.derived import Derived
 from data.media import colours
-from data.video.encoding import SAME_BYTES
+from data.video.encoding import SAME_BYTES, last_packets
 from errors import InputError
 from settings import Between, check_fields
 
@@ -154,12 +154,10 @@ def through_codec(frames: np.ndarray, codec: str, crf: float) -> np.ndarray:
         stream: Any = container.add_stream(encoder, rate=25, options=options | {"crf": f"{crf:.1f}", "threads": "1"})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        if len(frames) < 3:  # x265 gives random decoding times to streams shorter than its delay
-            stream.codec_context.max_b_frames = 0
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
             container.mux(stream.encode(picture))
-        container.mux(stream.encode(None))
+        container.mux(last_packets(stream, len(frames)))
     file.seek(0)
     with av.open(file, "r") as written:
         decoded = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]

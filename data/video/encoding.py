@@ -29,6 +29,7 @@ PARAMS = {"h264": "x264-params", "h265": "x265-params"}  # options that merge ou
 # in every run. The next lower instruction set gives the same results as all other machines.
 SAME_BYTES = "asm=avx2" if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else ""
 X265_SAFE = 64  # pixels a side: with smaller frames x265's SIMD code writes out of bounds
+X265_DELAY = 3  # frames after which x265 knows the decoding times
 NO_TAGS, NO_LIGHT = Colour(), Light()
 
 
@@ -202,6 +203,18 @@ class Encoding:
     @staticmethod
     def _is_rgb(pix_fmt: str) -> bool:
         return _format(pix_fmt).is_rgb
+
+
+def last_packets(stream: Any, frames: int) -> list[Any]:
+    """The packets that an encoder returns at the end of a stream of `frames` frames.
+
+    In streams of one or two frames, which are shorter than its delay, x265's decoding times are uninitialised memory. Such a stream has
+    no B-frames, so each picture is decoded when it is shown.
+    """
+    packets = list(stream.encode(None))
+    for packet in packets if frames < X265_DELAY else ():
+        packet.dts = packet.pts
+    return packets
 
 
 def _format(name: str) -> Any:

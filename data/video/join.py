@@ -96,7 +96,7 @@ class _Piece:
     def _mux(self, packets: Iterable[Any]) -> None:
         for packet in packets:
             packet.time_base = PIECE_TICK  # the encoder counts frames
-            packet.dts = self._muxed - MOST_DELAYED  # x265's own are random in pieces shorter than its delay
+            packet.dts = self._muxed - MOST_DELAYED  # replaces x265's, see `encoding.last_packets`
             self._muxed += 1
             self._container.mux(packet)
 

@@ -15,7 +15,7 @@ from data.files import temporary_path
 from data.media import from_tensor
 from data.video import metadata, track_plan
 from data.video.containers import TICKS, check_codec, check_size, container_of, default_codec
-from data.video.encoding import Encoding
+from data.video.encoding import Encoding, last_packets
 from data.video.file import VideoFile
 from data.video.metadata import Placement
 from data.video.opening import open_input, url
@@ -114,16 +114,10 @@ class VideoWriter:
             with suppress(OSError):
                 self._temporary.unlink()
 
-    def _last_packets(self) -> list[Any]:
-        packets = self._stream.encode(None)
-        for packet in packets if self._count < 3 else ():
-            packet.dts = packet.pts  # x265's own are random in streams shorter than its delay
-        return list(packets)
-
     def _finish(self) -> None:
         if self._file is None:
             raise InputError(f"{self.path}: no frames to write")
-        self._guarded(lambda: self._file.mux(self._last_packets()))
+        self._guarded(lambda: self._file.mux(last_packets(self._stream, self._count)))
         if self._tracks:
             self._tracks.copy(float("inf"))
         self._guarded(self._file.close)
