@@ -142,12 +142,17 @@ class TrainingData:
         cuts = find_cuts(pairs) if config.space_time else None
         pairs, cuts = _repeated(pairs, self.counts), _repeated(cuts, self.counts) if cuts else cuts
         stages = settings.all_stages
+        ends = list(accumulate(stage.steps for stage in stages))
+        # All stages at once: a later one that does not fit the clips must not fail after days
+        datasets = [
+            build_dataset(pairs, config, stage, cuts) if start < end else None
+            for stage, end in zip(stages, ends, strict=True)
+        ]
         rank, world = distributed.rank(), distributed.world()
-        for stage, end in zip(stages, accumulate(stage.steps for stage in stages), strict=True):
+        for stage, dataset, end in zip(stages, datasets, ends, strict=True):
             begin = max(start, end - stage.steps)
-            if begin >= end:
+            if dataset is None:
                 continue
-            dataset = build_dataset(pairs, config, stage, cuts)
             drawn = samples + (begin - start) * settings.batch_size
             share = settings.batch_size // world
             batches = StepBatches(dataset, share, config.seed, begin, end - begin, rank, world, drawn)

@@ -67,12 +67,35 @@ def check_inert(config: Config, overridden: set[str]) -> None:
         given = any(name == key or name.startswith(f"{key}.") for name in overridden)
         if given or (key in foreign and _at(config, key) != _at(default, key)):
             raise InputError(f"config key '{key}' has no effect: {why}: remove it")
+    check_sources_of_crops(config)
     if config.train.schedule.kind == "step" and not config.train.schedule.every:
         raise InputError("config key 'train.schedule.every' is missing: schedule 'step' needs it, such as every=10000")
     for number, stage in enumerate(config.train.stages):
         for key in ("scales", "strides", "times_per_gap"):
             if not config.space_time and getattr(stage, key) is not None:
                 raise InputError(f"config key 'train.stages[{number}].{key}' is for space-time networks: remove it")
+
+
+def check_sources_of_crops(config: Config) -> None:
+    """Raise `InputError` for settings of the low resolution that training at any scale ignores.
+
+    Its low resolution is made from crops by `data.train.degradation`.
+    """
+    data = config.data
+    scales = [stage.scales or data.scales for stage in config.train.all_stages] if config.space_time else []
+    free = next((pair for pair in scales if pair[0] < pair[1] or not float(pair[0]).is_integer()), None)
+    if free is None:
+        return
+    for name, source in [("train", data.train), *((f"also[{i}]", each) for i, each in enumerate(data.also))]:
+        for key, ignored in (
+            ("compression.share", source.compression.share > 0),
+            ("degradation", source.degradation != data.train.degradation),
+        ):
+            if ignored:
+                raise InputError(
+                    f"config key 'data.{name}.{key}' has no effect at scales {list(free)}, where low resolution is made from crops by "
+                    "data.train.degradation: remove it, or use one integer scale"
+                )
 
 
 def _at(config: Any, key: str) -> Any:

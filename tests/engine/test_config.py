@@ -106,6 +106,20 @@ def test_space_time_keys_are_checked_before_a_run(override: str, words: str) -> 
         config_from_mapping({"network": {"name": "stno"}}, [override])
 
 
+@pytest.mark.parametrize("key", ["data.train.compression.share=0.5", "data.also=[{root: a, degradation: {noise: 3}}]"])
+def test_settings_that_training_at_any_scale_ignores_are_refused(key: str) -> None:
+    """Low resolution of any scale is made from crops, by one degradation and without compression."""
+    mapping = {"network": {"name": "stno"}, "eval": {"scale": 4}}
+    config_from_mapping(mapping, [key])
+    for scales in (
+        "data.scales=[2,4]",
+        "data.scales=[2.5,2.5]",
+        "train.stages=[{steps: 1}, {steps: 1, scales: [2, 4]}]",
+    ):
+        with pytest.raises(InputError, match=r"no effect at scales \["):
+            config_from_mapping(mapping, [key, scales])
+
+
 def test_steps_of_stages_add_up() -> None:
     mapping = {"network": {"name": "mtdo"}, "train": {"stages": [{"steps": 3}, {"steps": 4, "patch": 8}]}}
     config = config_from_mapping(mapping)

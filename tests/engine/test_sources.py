@@ -11,7 +11,7 @@ import torch
 
 from data.degrade import imresize
 from data.media import write_image
-from engine.config import Config, config_from_mapping
+from engine.config import Config, StageConfig, config_from_mapping
 from engine.sources import TrainingData, open_source
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
@@ -98,3 +98,14 @@ def test_batch_that_cannot_be_split(clips: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("engine.distributed.world", lambda: 3)
     with pytest.raises(InputError, match="cannot be divided by 3"):
         next(TrainingData(config_for(clips, tmp_path)).batches(0, 0))
+
+
+def test_a_later_stage_is_checked_before_the_first_step(clips: Path, tmp_path: Path) -> None:
+    config = config_for(clips, tmp_path)
+    stages = [StageConfig(2), StageConfig(2, patch=50)]
+    config = replace(config, train=replace(config.train, stages=stages))
+    with pytest.raises(InputError, match="smaller than the patch of 50"):
+        next(TrainingData(config).batches(0, 0))
+    stages.reverse()  # a run that has passed the first stage no longer needs it
+    config = replace(config, train=replace(config.train, stages=stages))
+    assert len(list(TrainingData(config).batches(2, 2 * config.train.batch_size))) == 2
