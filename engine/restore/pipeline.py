@@ -25,7 +25,7 @@ from engine.restore.options import DEFAULT, Options
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
-from engine.restore.work import chunk_work, key_network, window_work
+from engine.restore.work import Work, chunk_work, key_network, window_work
 from engine.restore.worker_pool import group_size, share_out
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork, WindowNetwork, check_setting
@@ -38,6 +38,16 @@ class Shape(NamedTuple):
 
     lr: tuple[int, int]
     out: tuple[int, int]
+
+
+class Call(NamedTuple):
+    """Arguments of `restore` that do not depend on the kind of network."""
+
+    device: torch.device
+    options: Options
+    note: Callable[[str], None] | None
+    clock: Clock | None
+    progress: Callable[[int, int], None] | None
 
 
 def restore(
@@ -86,24 +96,48 @@ def restore(
     frames = range(len(clip)) if frames is None else frames
     if not len(frames):
         return
-    filter_form, workers = temporal_filter or network.temporal_filter, 1
+    filter_form = temporal_filter or network.temporal_filter
     check_setting("temporal_filter", filter_form)
+    call = Call(device, options, note, clock, progress)
     if isinstance(network, SpaceTimeNetwork):
         keys = key_network(network, clip.size, shape.out, filter_form)
         if keys and not any(times):  # all frames are key frames
-            yield from restore(
-                keys, clip, device=device, temporal_filter=filter_form, frames=frames, options=options, note=note,
-                clock=clock, progress=progress,
-            )  # fmt: skip
+            yield from restore(keys, clip, temporal_filter=filter_form, frames=frames, **call._asdict())
             return
-        if len(clip) == 1 and not any(times):
-            clip = SubClip(clip, [0, 0])  # such a network takes two key frames
-        restored_keys = _of_keys(keys, clip, device, options, note, clock) if keys else None
-        work = chunk_work(network, clip, frames, times, filter_form, restored_keys, options, device, clock)
+        work, workers = _chunk_work(network, keys, clip, frames, times, filter_form, call), 1
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         work = window_work(network, clip, frames, padding or network.padding, filter_form, device, clock)
         workers = options.workers or (frames_at_once(network, clip.size, options, device) if work.needed > 1 else 1)
+    yield from _results(work, workers, network, shape, call)
+
+
+def _chunk_work(
+    network: SpaceTimeNetwork,
+    keys: WindowNetwork | None,
+    clip: Clip,
+    frames: Sequence[int],
+    times: Sequence[float] | Sequence[Sequence[float]],
+    filter_form: str,
+    call: Call,
+) -> Work:
+    """The work of a space-time network. keys: the network that restores the key frames; None: the network itself."""
+    if len(clip) == 1 and not any(times):
+        clip = SubClip(clip, [0, 0])  # such a network takes two key frames
+    restored_keys = _of_keys(keys, clip, call) if keys else None
+    return chunk_work(network, clip, frames, times, filter_form, restored_keys, call.options, call.device, call.clock)
+
+
+def _of_keys(network: WindowNetwork, clip: Clip, call: Call) -> Callable[..., Iterator[Tensor]]:
+    """`restore(frames=...)` of key frames while another network works: with a reader of its own, and one worker, because
+    the worker pool would take threads from the other network."""
+    one = call._replace(options=replace(call.options, workers=1), progress=None)
+    return partial(restore, network, deepcopy(clip), temporal_filter="none", **one._asdict())
+
+
+def _results(work: Work, workers: int, network: Network, shape: Shape, call: Call) -> Iterator[Tensor]:
+    """Do the work; yields the frames of the result, (3, H, W) on the CPU."""
+    device, options, note, clock, progress = call
 
     def make_worker() -> Callable[[Job], Tensor]:
         worker = TiledRunner(work.start, shape, network, device, options, note or _to_stderr, progress)
@@ -111,27 +145,11 @@ def restore(
 
     jobs = work.jobs
     if device.type == "cuda":
-        jobs = batched(jobs, windows_at_once(network, clip.size, options, device))
+        jobs = batched(jobs, windows_at_once(network, shape.lr, options, device))
     group = group_size(work.needed, workers, 12 * shape.out[0] * shape.out[1])
     restored = _run(read_ahead(jobs), make_worker, workers, group)
     for frames_of_job in downloaded(work.result(restored)):
         yield from frames_of_job
-
-
-def _of_keys(
-    network: WindowNetwork,
-    clip: Clip,
-    device: torch.device,
-    options: Options,
-    note: Callable[[str], None] | None,
-    clock: Clock | None,
-) -> Callable[..., Iterator[Tensor]]:
-    """`restore(frames=...)` of key frames while another network works: with a reader of its own, and one worker, because
-    the worker pool would take threads from the other network."""
-    return partial(
-        restore, network, deepcopy(clip), device=device, temporal_filter="none", options=replace(options, workers=1),
-        note=note, clock=clock,
-    )  # fmt: skip
 
 
 def _run(
