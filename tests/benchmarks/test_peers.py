@@ -11,7 +11,7 @@ import torch
 
 import metrics
 import models
-from benchmarks import contenders, peers
+from benchmarks import contender_table, contenders
 from data.clips import ArrayClip
 from errors import InputError
 
@@ -27,7 +27,7 @@ def brighter(clip, by):
 
 
 def test_rows_are_means_by_clip_input_and_kind(clip):
-    table = peers.Table(flicker=True)
+    table = contender_table.Table(flicker=True)
     table.measure("same", clip, ["", "", ""], clip.frame)
     table.measure("off", clip, ["", "", ""], brighter(clip, 8))
     table.input = "JPEG 60"
@@ -54,7 +54,7 @@ def test_timing_excludes_the_first_run_of_a_size(clip):
         runs.append(1)
         return map(clip.frame, range(3))
 
-    table = peers.Table()
+    table = contender_table.Table()
     for _ in range(2):
         table.measure_together("ours", clip, ["", "", ""], make)
     assert len(runs) == 3 and len(table.seconds["ours"]) == 6  # the second measurement of a size needs no warm-up
@@ -66,7 +66,7 @@ def test_table_has_a_mean_row_per_input():
         for clip, source, value in (("a", "clean", 20.0), ("a", "JPEG 60", 10.0), ("b", "clean", 30.0))
     ]
     del rows[1]["ours"]
-    lines = peers.markdown(rows, ["bicubic", "ours"], "Y PSNR, dB", 2)
+    lines = contender_table.markdown(rows, ["bicubic", "ours"], "Y PSNR, dB", 2)
     assert lines == [
         "| Y PSNR, dB | input | frames | bicubic | ours |",
         "|---|---|---|---|---|",
@@ -82,8 +82,8 @@ def test_plot_shows_the_first_input(monkeypatch, tmp_path):
     found = {"what": "space", "baseline": "bicubic", "seconds": {"bicubic": 0.1, "ours": 2.0}, "rows": rows}
     (tmp_path / "a.json").write_text(json.dumps(found))
     drawn = []
-    monkeypatch.setattr(peers, "plot", lambda *arguments, **options: drawn.append(arguments[3]))
-    peers.draw(tmp_path / "a.png", [tmp_path / "a.json"])
+    monkeypatch.setattr(contender_table, "plot", lambda *arguments, **options: drawn.append(arguments[3]))
+    contender_table.draw(tmp_path / "a.png", [tmp_path / "a.json"])
     assert drawn == [{"ours (space)": [(2.0, 1)]}]
 
 
