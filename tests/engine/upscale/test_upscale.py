@@ -1,9 +1,8 @@
-"""Upscaling in-process: kinds of input and output, resume, errors."""
+"""Upscaling in-process: kinds of input and output, errors."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
@@ -12,60 +11,19 @@ import tifffile
 import torch
 
 from cli import tune_allocator
-from data import files
-from data.clips import FolderClip
-from data.degrade import imresize
-from data.files import make_own_folder, temporary_path
-from data.media import from_tensor, read_image, to_uint8, write_image
+from data.media import from_tensor, read_image, write_image
 from data.video import join
 from data.video.containers import timing
 from data.video.encoding import Encoding
-from engine.checkpoint import save_weights
 from engine.restore import restore
-from engine.upscale import job as job_module
 from engine.upscale import outputs
 from engine.upscale import run as upscale_module
-from engine.upscale.request import Request, open_network
+from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
-from tests.engine.small import moving_clip, small_mtdo, small_stno
+from tests.engine.small import moving_clip, small_mtdo
+from tests.engine.upscale.sources import folder, make_video, request
 from tests.media_info import sound_packets
-
-
-def make_video(path: Path, frames: int = 5, sound: bool = True) -> Path:
-    clip = moving_clip(frames, 16, 24)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 24, 16, "yuv420p"
-        voice = container.add_stream("aac", rate=48000, layout="stereo") if sound else None
-        container.metadata["title"] = "a video"
-        for index in range(frames):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(clip.array(index), format="rgb24")))
-        container.mux(stream.encode(None))
-        if voice:
-            wave = np.sin(np.arange(48000 * frames // 25) / 20).astype(np.float32)
-            for start in range(0, len(wave), 1024):
-                sound_frame = av.AudioFrame.from_ndarray(np.stack([wave[start : start + 1024]] * 2), "fltp", "stereo")
-                sound_frame.sample_rate, sound_frame.pts = 48000, start
-                container.mux(voice.encode(sound_frame))
-            container.mux(voice.encode(None))
-    return path
-
-
-def folder(path: Path, frames: int = 5, suffix: str = ".png") -> Path:
-    clip = moving_clip(frames, 16, 24)
-    for index in range(frames):
-        write_image(path / f"{index:03d}{suffix}", clip.array(index))
-    return path
-
-
-def request(source: Path, out: Path, weight: Path, **more) -> Request:
-    return Request(source, out, weight, **{"precision": "fp32", **more})
-
-
-def contents(path: Path) -> dict[str, bytes]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files if file.is_file()}
 
 
 @pytest.mark.parametrize(("fps", "frames"), [(None, 5), ("x2", 9)])
@@ -159,54 +117,6 @@ def test_equal_frames_give_equal_bytes(tmp_path):
     assert len(made) == 1
 
 
-@pytest.mark.parametrize(
-    ("network", "out", "fps"), [("mtdo", "out.mp4", None), ("mtdo", "out", None), ("stno", "out", "x2")]
-)
-def test_resumed_run_equals_an_uninterrupted_one(weights, tmp_path, monkeypatch, network, out, fps):
-    monkeypatch.setattr(job_module, "PIECE", 8)
-    source = make_video(tmp_path / "in.mp4", frames=19)
-    common = {"fps": fps, "scale": 2}
-    upscale(request(source, tmp_path / "uninterrupted" / out, weights[network], **common))
-    keep, kept = job_module.ClipJob.keep, []
-
-    def failing_keep(self, index, frame):
-        if len(kept) >= 11:
-            raise KeyboardInterrupt
-        kept.append(index)
-        keep(self, index, frame)
-
-    monkeypatch.setattr(job_module.ClipJob, "keep", failing_keep)
-    broken = request(source, tmp_path / "broken" / out, weights[network], **common)
-    with pytest.raises(KeyboardInterrupt):
-        upscale(broken)
-    monkeypatch.setattr(job_module.ClipJob, "keep", keep)
-    with pytest.raises(InputError, match="--resume"):
-        upscale(broken)
-    made = []
-    monkeypatch.setattr(job_module.ClipJob, "keep", lambda self, i, frame: (made.append(i), keep(self, i, frame))[1])
-    resumed = request(source, tmp_path / "broken" / out, weights[network], resume=True, **common)
-    with pytest.raises(InputError, match="started with another ensemble"):
-        upscale(request(source, tmp_path / "broken" / out, weights[network], resume=True, ensemble=True, **common))
-    for place in (out, f".{out}.upscaling/frames/003.png", f".{out}.upscaling/pieces/000001.mkv"):
-        temporary_path(tmp_path / "broken" / place).write_bytes(b"half")  # as left by a killed process
-    upscale(resumed)
-    assert not set(made) & set(kept)
-    assert contents(tmp_path / "broken" / out) == contents(tmp_path / "uninterrupted" / out)
-    assert [path.name for path in (tmp_path / "broken").iterdir()] == [out]
-    assert upscale(resumed) == []
-
-
-def test_run_killed_before_its_first_file_is_resumed(weights, tmp_path):
-    source = make_video(tmp_path / "in.mp4", frames=3)
-    full = upscale(request(source, tmp_path / "uninterrupted" / "out.mp4", weights["mtdo"]))[0]
-    work = tmp_path / "broken" / ".out.mp4.upscaling"
-    make_own_folder(work)
-    for name in ("raw", "frames"):  # killed before pieces/ and job.json
-        (work / name).mkdir()
-    again = upscale(request(source, tmp_path / "broken" / "out.mp4", weights["mtdo"], resume=True))[0]
-    assert contents(again) == contents(full) and not work.exists()
-
-
 def test_folder_of_clips(weights, tmp_path):
     folder(tmp_path / "in" / "a", frames=2)
     make_video(tmp_path / "in" / "b.mp4", frames=3)
@@ -234,63 +144,6 @@ def test_several_clips_into_one_file_are_refused(weights, tmp_path, first, secon
     with pytest.raises(InputError, match=f"'{first}' and '{second}' would both be written to '{written}'"):
         upscale(asked)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("asked", "name"),
-    [
-        ({}, "mtdo_s"),
-        ({"scale": 4.0}, "mtdo_s"),
-        ({"scale": 2.0}, "mtdo_s_x2"),
-        ({"scale": 3.0}, "mtdo_s_x3"),
-        ({"scale": 2.5}, "mtdo_s_x3"),
-        ({"scale": 3.5}, "mtdo_s"),
-        ({"scale": 1.5}, "mtdo_s_x2"),
-        ({"scale": 6.0}, "mtdo_s"),
-        ({"scale": 3.0, "fps": "x2"}, "stno_s"),
-        ({"size": "80x"}, "mtdo_s_x2"),
-        ({"size": "90x40"}, "mtdo_s_x3"),
-        ({"size": "200x40"}, "mtdo_s"),
-        ({"fps": "x2"}, "stno_s"),
-        ({"scale": 2.0, "times": (0.5,)}, "stno_s"),
-        ({"lossy": True}, "mtdo_s_real"),
-        ({"lossy": True, "scale": 3.0}, "mtdo_s_real"),
-        ({"lossy": True, "scale": 2.0}, "mtdo_s_x2"),
-        ({"lossy": True, "fps": "x2"}, "stno_s"),
-    ],
-)
-def test_released_weights_are_chosen_by_scale(tmp_path, monkeypatch, asked, name):
-    asked = dict(asked)
-    (tmp_path / "checkpoints").mkdir()
-    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2), ("mtdo_s_x3", 3), ("mtdo_s_real", 4), ("stno_s", None)):
-        network = small_mtdo(scale=own) if own else small_stno()
-        save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", network)
-    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
-    lossy = asked.pop("lossy", False)
-    request = Request(tmp_path / "in", tmp_path / "out", **asked)
-    assert open_network(request, (20, 40), lossy=lossy)[1].stem == name
-
-
-@pytest.mark.parametrize(("scale", "weights_of"), [(2.5, "x3"), (1.5, "x2"), (6.0, "x4")])
-def test_other_scales_are_resized_with_a_message(tmp_path, monkeypatch, capsys, scale, weights_of):
-    (tmp_path / "checkpoints").mkdir()
-    for file, own in (("mtdo_s", 4), ("mtdo_s_x2", 2), ("mtdo_s_x3", 3)):
-        save_weights(tmp_path / "checkpoints" / f"{file}.safetensors", small_mtdo(scale=own))
-    monkeypatch.setattr(files, "REPOSITORY", tmp_path)
-    source, out = folder(tmp_path / "in", frames=1), tmp_path / "out"
-    upscale(Request(source, out, scale=scale, quality="clean", precision="fp32"))
-    network = small_mtdo(scale=int(weights_of[1:]))
-    made = next(restore(network, FolderClip(source), frames=[0]))
-    expected = to_uint8(imresize(made, size=(round(16 * scale), round(24 * scale))))
-    np.testing.assert_allclose(read_image(next(out.iterdir())).astype(int), expected, atol=1)
-    assert f"no weights for x{scale:g}: frames are restored at {weights_of}" in "".join(capsys.readouterr())
-
-
-def test_scale_zero_is_refused(weights, tmp_path):
-    source, out = folder(tmp_path / "in", frames=2), tmp_path / "out"
-    for network in ("mtdo", "stno"):
-        with pytest.raises(InputError, match="is too small"):
-            upscale(request(source, out, weights[network], scale=0.0))
 
 
 def test_preview(weights, tmp_path):
