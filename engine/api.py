@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from engine.distributed import choose_device
 from engine.restore import DEFAULT, Options, restore
 from engine.restore.memory import automatic_tile
 from engine.restore.precision import check as check_precision
+from engine.restore.tiles import SMALLEST
 from engine.restore.work import key_network
 from errors import InputError
 from models.base import Network
@@ -88,7 +90,7 @@ def upscale_array(
         times: STNO only: ascending times in (0, 1) of new frames in each gap between two frames; 0.5 doubles the frame rate.
         channel_axis: axis of the colours; None: grey frames.
         padding: frames beyond the ends of the clip for MTDO: "reflect", "replicate", "circular" or "distinct"; None: the weights' own.
-        tile: process tiles of this many input pixels a side; "auto": only if memory requires it; None: full frames.
+        tile: process tiles of this many input pixels a side, from 64; "auto": only if memory requires it; None: full frames.
         precision: "fp32", "bf16" or (on GPUs) "fp16".
         device: None: the network's device; "cuda" moves it to the GPU.
 
@@ -105,7 +107,7 @@ def upscale_array(
     clip = ArrayClip("frames", stack)
     size = _wanted_size(network, clip.size, scale)
     place = choose_device(str(device)) if device is not None else next(network.parameters()).device
-    check_precision(precision, place)
+    _check_how(precision, tile, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
     restored = restore(network, clip, device=place, padding=padding, times=times, size=size, options=options)
@@ -147,7 +149,17 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
     return stack
 
 
+def _check_how(precision: str, tile: int | str | None, device: torch.device) -> None:
+    if precision == "auto":
+        raise InputError("precision: auto is for upscale.py: use fp32, bf16 or (on GPUs) fp16")
+    check_precision(precision, device)
+    if tile not in ("auto", None) and not (type(tile) is int and tile >= SMALLEST):
+        raise InputError(f"tile: expected an integer from {SMALLEST}, auto or None, got {tile!r}")
+
+
 def _check_times(network: Network, times: Sequence[float]) -> None:
+    if not isinstance(times, Sequence | np.ndarray) or not all(isinstance(time, Real) for time in times):
+        raise InputError(f"times: expected a list of numbers, such as [0.5], got {times!r}")
     if len(times) and not network.space_time:
         raise InputError(
             f"times: {network.config.name.upper()} makes no intermediate frames: leave times out, or use STNO weights "
@@ -172,6 +184,8 @@ def _wanted_size(network: Network, size: tuple[int, int], scale: float | None) -
     """(H, W) of the output frames."""
     if scale is None:
         return network.output_size(size)
+    if not isinstance(scale, Real):
+        raise InputError(f"scale: expected a number, got {scale!r}")
     wanted = (round(scale * size[0]), round(scale * size[1])) if 0 < scale < float("inf") else (0, 0)
     if min(wanted) < 1:
         raise InputError(f"scale: {scale:g} is too small for frames of {size[1]}x{size[0]} pixels: use a larger one")

@@ -77,8 +77,8 @@ class STNO(SpaceTimeNetwork):
             times_mode: "exact" or "shared" (`STNOConfig.times_mode`); None: the config's.
             key_time: with "exact" and several times, the number of the time whose key frames are returned; None: of the time
                 nearest to 0.5.
-            outputs: only these of the frames, ascending numbers from 0: (B, len(outputs), 3, H, W). Work for the others alone is
-                left out, for example for key frames that another network restores and for the overlap of chunks.
+            outputs: only these of the frames, ascending numbers from 0: (B, len(outputs), 3, H, W). Others are not computed, such as
+                key frames that another network restores and the overlap of chunks.
 
         Raises InputError for anything else.
         """

@@ -224,7 +224,7 @@ def broken(root: Path, what: str) -> tuple[dict, str]:
         return {}, "000.png: cannot be read as an image"
     if what == "text for a video":
         root.mkdir()
-        (root / "a.mp4").write_text("no film")
+        (root / "a.mp4").write_text("no video")
         return {}, "a.mp4: cannot be read as a video"
     if what == "videos and images":
         video(frames(root) / "a.mkv")
