@@ -78,16 +78,16 @@ class Updates(Run):
         losses = LossTerms()
         dtype = PRECISIONS[config.precision]
         for number, part in enumerate(split_batch(batch, config.accumulate)):
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                terms = self.model(to_device(part, self.device), **mode)
-            values = torch.stack(list(terms.values()))
-            losses.add(terms, values.detach() / config.accumulate)
             with self._gradients_stay_here(number + 1 < config.accumulate):
+                with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                    terms = self.model(to_device(part, self.device), **mode)
+                values = torch.stack(list(terms.values()))
+                losses.add(terms, values.detach() / config.accumulate)
                 self.scaler.scale(values.sum() / config.accumulate).backward()
         return losses
 
     def _gradients_stay_here(self, wanted: bool) -> AbstractContextManager[Any]:
-        """Skip the gradient exchange between ranks, except in the backward pass of the last part."""
+        """Skip the gradient exchange between ranks, except for the last part. The forward pass must be within the block too."""
         return self.model.no_sync() if wanted and isinstance(self.model, DistributedDataParallel) else nullcontext()
 
     def _take_step(self) -> list[torch.Tensor]:

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as distributed
 import yaml
 
 import models
 from data.files import temporary_path
 from engine.checkpoint import load_network, load_tensors, save_weights
 from engine.config import Config, StageConfig, config_from_mapping
+from engine.train.ahead import parallel
 from engine.train.logger import LABEL, labelled
 from engine.train.loop import Trainer, train
 from engine.train.states import STATE
@@ -162,6 +164,34 @@ def test_accumulation_equals_the_full_batch(tmp_path: Path) -> None:
         losses, norm = trainer.update(batch)
         results.append((sum(losses.values()), norm))
     assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+def test_accumulation_exchanges_gradients_once(tmp_path: Path) -> None:
+    """DistributedDataParallel decides in the forward pass whether the backward pass exchanges gradients."""
+    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path, accumulate=2)), tmp_path, torch.device("cpu"))
+    batch = {"lr": torch.rand(2, 3, 3, 12, 12), "gt": torch.rand(2, 3, 24, 24), "source": ["a", "b"]}
+    trainer.update(batch)
+    alone = [parameter.grad.clone() for parameter in trainer.network.parameters() if parameter.grad is not None]
+    trainer.network.load_state_dict(Trainer(trainer.config, tmp_path, torch.device("cpu")).network.state_dict())
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        trainer.model = parallel(trainer.model, trainer.config)
+        exchanged: list[torch.Tensor] = []
+
+        def count(_, bucket):  # PyTorch compares annotations, which are strings here
+            exchanged.append(bucket.buffer())
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        trainer.model.register_comm_hook(None, count)
+        trainer._gradients(batch)
+        parameters = sum(p.numel() for p in trainer.network.parameters() if p.requires_grad)
+        assert sum(buffer.numel() for buffer in exchanged) == parameters
+        found = [parameter.grad for parameter in trainer.network.parameters() if parameter.grad is not None]
+        torch.testing.assert_close(found, alone)
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_split_batch_keeps_every_sample() -> None:
