@@ -170,12 +170,21 @@ def remove_unfinished(place: Path) -> None:
 
     Call it only while no other process is writing.
     """
-    if place.is_dir():
-        found = [path for path in place.rglob(".*") if UNFINISHED.fullmatch(path.name)]
-    else:
-        names = ((path, UNFINISHED.fullmatch(path.name)) for path in place.parent.glob(".*"))
-        expected = _stem_and_suffix(place)
-        found = [path for path, match in names if match and (match["stem"], match["suffix"] or "") == expected]
+    inside = place.is_dir()
+    remove(
+        [path for path in place.rglob(".*") if UNFINISHED.fullmatch(path.name)] if inside else unfinished_next_to(place)
+    )
+
+
+def unfinished_next_to(place: Path) -> list[Path]:
+    """Temporary files and folders of killed processes for the path `place`."""
+    names = ((path, UNFINISHED.fullmatch(path.name)) for path in place.parent.glob(".*"))
+    expected = _stem_and_suffix(place)
+    return [path for path, match in names if match and (match["stem"], match["suffix"] or "") == expected]
+
+
+def remove(found: Iterable[Path]) -> None:
+    """Remove files and folders with their content, as far as possible."""
     for path in found:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

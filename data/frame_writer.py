@@ -12,7 +12,7 @@ import tifffile
 
 from data import tiff
 from data.details import Details
-from data.files import replacing, temporary_path
+from data.files import replacing, temporary_path, unfinished_next_to
 from data.geo_tags import GeoTags
 from data.media import NO_DETAILS, probe, write_image
 from errors import InputError
@@ -152,13 +152,26 @@ def replace_folder(frames: Path, out: Path, overwrite: bool, made: Container[str
     try:
         frames.rename(out)
     except OSError as error:
+        if old.exists() and not out.exists():
+            old.rename(out)
         raise InputError(f"'{out}' was created meanwhile or cannot be written ({error.strerror}): '{frames}' keeps the "
                          "result; move the other away and continue with --resume") from None  # fmt: skip
     if old.exists():
-        for path in old.iterdir():
-            if path.name in made and path.is_file():
-                path.unlink()
-        try:
-            old.rmdir()
-        except OSError:
-            raise InputError(f"'{old}' keeps files that appeared in '{out}' while it was replaced") from None
+        _remove_replaced(old, out, made)
+
+
+def remove_replaced(out: Path, made: Container[str]) -> None:
+    """Remove earlier versions of the folder `out` that `replace_folder` had renamed when it was killed."""
+    for old in unfinished_next_to(out):
+        if old.is_dir():
+            _remove_replaced(old, out, made)
+
+
+def _remove_replaced(old: Path, out: Path, made: Container[str]) -> None:
+    for path in old.iterdir():
+        if path.name in made and path.is_file():
+            path.unlink()
+    try:
+        old.rmdir()
+    except OSError:
+        raise InputError(f"'{old}' keeps files that appeared in '{out}' while it was replaced") from None

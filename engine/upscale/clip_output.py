@@ -21,7 +21,7 @@ from engine.upscale import comparison, pictures
 from engine.upscale.output_paths import check_no_foreign_place, check_no_stale_files, stale_files
 from engine.upscale.timeline import Timeline
 from engine.upscale.video_target import VideoTarget
-from engine.upscale.work_folder import work_folder
+from engine.upscale.work_folder import is_published, work_folder
 
 
 @dataclass
@@ -187,15 +187,21 @@ class ClipOutput:
 
     def check_free(self) -> None:
         """Raises InputError if an existing file must not be replaced. Called before the work and again before the final rename."""
-        check_free(self.out, self.kind, self.overwrite, self.made)
-        if self.compare:
+        if self.compare and not self.is_published(self.comparison_path):
             check_free(self.comparison_path, "video", self.overwrite)
+        if self.is_published(self.out):
+            return
+        check_free(self.out, self.kind, self.overwrite, self.made)
         for path in self.image_side_files:
             check_free(path, "side file", self.overwrite)
         if self.kind in ("image", "stack", "scene"):
             check_no_foreign_place(self.out, self.placed)
             if not self.overwrite:
                 check_no_stale_files(self.out, self.gdal_sidecar)
+
+    def is_published(self, path: Path) -> bool:
+        """Whether an interrupted run has put its result at this path."""
+        return is_published(self.work, path)
 
     @property
     def placed(self) -> bool:

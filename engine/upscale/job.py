@@ -26,7 +26,7 @@ from engine.upscale import comparison, pictures
 from engine.upscale.clip_output import ClipOutput
 from engine.upscale.output_paths import remove_stale_files
 from engine.upscale.video_target import VideoTarget
-from engine.upscale.work_folder import begun_with, check_same, check_work_folder, create, is_filled
+from engine.upscale.work_folder import begun_with, check_same, check_work_folder, create, is_filled, note_publication
 
 PIECE = 48  # key frames of a piece; a multiple of the chunk of space-time networks
 
@@ -67,8 +67,10 @@ class ClipJob(ClipOutput):
 
     def complete(self, number: int) -> bool:
         """Whether a piece is finished."""
-        if self.compare and not is_filled(self.comparison_piece(number)):
+        if self.compare and not (is_filled(self.comparison_piece(number)) or self.is_published(self.comparison_path)):
             return False
+        if self.is_published(self.out):
+            return True
         if self.kind == "video":
             return is_filled(self.piece(number))
         return all(self.has(index) for index in self.frames_of(number))
@@ -152,11 +154,24 @@ class ClipJob(ClipOutput):
         """
         if resume and self._has_begun():
             check_same(self.work, self.identity())
-            for place in (self.work, self.out, self.comparison_path):
-                remove_unfinished(place)
+            self.remove_unfinished()
             self._drop_damaged()
         else:
             create(self.work, {**self.identity(), "overwrite": self.overwrite})
+
+    def remove_unfinished(self) -> None:
+        """Remove temporary files of a killed process. Of an earlier output folder that it replaced, only files that are written again."""
+        for place in (self.work, self.out, self.comparison_path, *self.written_with_result):
+            remove_unfinished(place)
+        if self.kind == "frames":
+            frame_writer.remove_replaced(self.out, self.made)
+
+    @property
+    def written_with_result(self) -> list[Path]:
+        """Files that are written next to the result, directly to their places."""
+        return (
+            [self.out.with_suffix(suffix) for suffix in self.side_files(0)] if self.kind in ("image", "stack") else []
+        )
 
     def _has_begun(self) -> bool:
         """Whether the work folder has anything to resume. A process killed at its start leaves a folder without content."""
@@ -183,9 +198,20 @@ class ClipJob(ClipOutput):
         return begun_with(self.work)
 
     def finish(self) -> list[Path]:
-        """Join the pieces, rename the result into place and remove the work folder. Returns the written paths."""
-        written = [self.out]
+        """Join the pieces and rename the result into place, unless an interrupted run has done so. Returns the written paths."""
         self.check_free()  # again: another program may have created the file meanwhile
+        if not self.is_published(self.out):
+            self._finish_result()
+        if self.compare and not self.is_published(self.comparison_path):
+            self._join(self.compare, [self.comparison_piece(number) for number in self.pieces])
+        return [self.out, *([self.comparison_path] if self.compare else [])]
+
+    def close(self) -> None:
+        """Remove the work folder of a finished job."""
+        if is_own_folder(self.work):
+            remove_own_folder(self.work)
+
+    def _finish_result(self) -> None:
         if self.target:
             self._join(self.target, [self.piece(number) for number in self.pieces])
         elif self.kind == "image":
@@ -199,19 +225,19 @@ class ClipJob(ClipOutput):
             frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha, self.clip.rgb)
             self._move_raster(result)
         else:
+            note_publication(self.work, self.work / "frames", self.out)
             frame_writer.replace_folder(self.work / "frames", self.out, self.overwrite, self.made)
-        if self.compare:
-            self._join(self.compare, [self.comparison_piece(number) for number in self.pieces])
-            written.append(self.comparison_path)
-        remove_own_folder(self.work)
-        return written
 
     def _move_raster(self, result: Path) -> None:
         if self.overwrite:
             remove_stale_files(self.out)
-        move(result, self.out, replace=self.overwrite)
+        self._publish(result, self.out)
+
+    def _publish(self, result: Path, target: Path) -> None:
+        note_publication(self.work, result, target)
+        move(result, target, replace=self.overwrite)
 
     def _join(self, target: VideoTarget, pieces: list[Path]) -> None:
         result = self.work / target.path.name
         join.join(result, pieces, target.encoding, target.timing(self.timeline), target.source)
-        move(result, target.path, replace=self.overwrite)
+        self._publish(result, target.path)

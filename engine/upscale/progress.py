@@ -1,4 +1,4 @@
-"""Progress bar, and interruption by SIGTERM."""
+"""Progress bar, and interruption by signals."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def show_tile(bar: Any, done: int, tiles_of_frame: int) -> None:
 
 @contextmanager
 def patient_exit() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C: write the finished frames, so that the run can be resumed."""
+    """Handle SIGTERM and SIGHUP (a closed terminal; not under nohup) like Ctrl-C: write the finished frames, so that the run can be
+    resumed, and remove temporary files.
+    """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -49,8 +51,13 @@ def patient_exit() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
     try:
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, interrupt)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import dcn
+from data.files import remove, unfinished_next_to
 from engine import distributed
 from engine.distributed import say
 from engine.restore import Options, precision
@@ -29,10 +30,12 @@ from engine.upscale.outputs import missing_frames, runs
 from engine.upscale.plan import choose_settings
 from engine.upscale.preview import preview
 from engine.upscale.progress import patient_exit, progress_bar, show_tile
+from engine.upscale.relations import some
 from engine.upscale.remarks import find_cuts, is_lossy, remarks, tell
 from engine.upscale.request import Request, complete, inputs, key_weights_of, make_job, open_clips, open_network
 from engine.upscale.scene import SceneJob
 from engine.upscale.trust import check_trust, write_trust
+from engine.upscale.work_folder import work_folder
 from errors import InputError
 from models.base import Network
 
@@ -46,7 +49,7 @@ def upscale(request: Request) -> list[Path]:
     precision.check(request.precision, device)
     distributed.start(device)
     dcn.ensure_built(log=say)
-    with pipe.spooled(request) as request:
+    with patient_exit(), pipe.spooled(request) as request:
         return upscale_files(request, device)
 
 
@@ -69,12 +72,20 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     if request.preview is not None:
         return [preview(network, weights, clips[0], request, device)]
     jobs: list[ClipJob] = []
+    kept: list[Path] = []
     for clip, out in clips:
         with failures.of(clip.name):
-            if not complete(out, request):
+            if complete(out, request):
+                remove(unfinished_next_to(work_folder(out)))  # of a process that was killed while it removed the folder
+                kept += [out] if request.overwrite else []
+            else:
                 jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
     if name := next(filter(None, (key_weights_of(job, network) for job in jobs)), None):
         say(f"the frames of the source are restored with '{name}', new frames with '{weights.name}'")
+    if kept:
+        say(
+            f"{some([path.name for path in kept])}: nothing to resume, taken as complete (without --resume, --overwrite makes it again)"
+        )
     if jobs and pipe.is_pipe(request.out):
         choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
@@ -85,7 +96,9 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
         written = make_all(jobs, network, request, device, failures)
         if request.trust and distributed.is_main():
             network = precision.prepare(network, jobs[0].settings["precision"]) if written else network
-            written += [write_trust(job, network, request, device) for job in jobs if job.out in written]
+            for job in [job for job in jobs if job.out in written]:
+                written.append(write_trust(job, network, request, device))
+                job.close()
     if distributed.is_main():
         mark_results(request.source, request.out)
     distributed.stop()
@@ -117,10 +130,9 @@ def make_all(
         precision.compile_parts_(network)
     begin(jobs, request)
     try:
-        with patient_exit():
-            work(jobs, network, request, device, failures)
+        work(jobs, network, request, device, failures)
         distributed.barrier()
-        written = [path for job in jobs for path in finish(job, failures)] if distributed.is_main() else []
+        written = [path for job in jobs for path in finish(job, request, failures)] if distributed.is_main() else []
     except KeyboardInterrupt:
         say("interrupted: finished parts are kept; continue with the same command and --resume")
         leave(jobs)
@@ -130,7 +142,7 @@ def make_all(
     except BaseException:
         leave(jobs)
         raise
-    for remark in leave(jobs):
+    for remark in leave([job for job in jobs if job.out not in written]):
         say(remark)
     return written
 
@@ -153,12 +165,15 @@ def check_job(job: ClipJob, request: Request, failures: Failures) -> bool:
     return False
 
 
-def finish(job: ClipJob, failures: Failures) -> list[Path]:
+def finish(job: ClipJob, request: Request, failures: Failures) -> list[Path]:
     """The finished files, except those of jobs that failed in this or another process."""
     with failures.of(job.clip.name):
         if not all(job.complete(number) for number in job.pieces):
             raise InputError(f"clip '{job.clip.name}' is incomplete: continue with --resume")
-        return job.finish()
+        written = job.finish()
+        if not request.trust:  # whose maps are made from the finished result
+            job.close()
+        return written
     return []
 
 

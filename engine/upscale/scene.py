@@ -20,7 +20,7 @@ import torch
 from data.clips import ArrayClip
 from data.clips.scene import SceneClip
 from data.degrade import imresize
-from data.files import holds, remove_own_folder, replacing
+from data.files import holds, replacing
 from data.raster import check_name
 from data.raster_writer import RasterWriter, sidecar
 from data.validity import keep_apart, nearest
@@ -89,7 +89,7 @@ class SceneJob(ClipJob):
         return range(piece, piece + 1)
 
     def complete(self, number: int) -> bool:
-        return self.piece(number).is_file()
+        return self.piece(number).is_file() or self.is_published(self.out)
 
     def has(self, index: int) -> bool:
         return self.complete(index)
@@ -120,7 +120,7 @@ class SceneJob(ClipJob):
 
     def _drop_damaged(self) -> None:
         for number in self.pieces:
-            if self.complete(number):
+            if self.piece(number).is_file():
                 try:
                     self.load(number)
                 except Exception:  # the decoder of a truncated file may raise any exception
@@ -203,8 +203,20 @@ class SceneJob(ClipJob):
     # --- the file ---
 
     def finish(self) -> list[Path]:
-        """Write the GeoTIFF from the kept rows, rename it into place and remove the work folder."""
+        """Write the GeoTIFF from the kept rows and rename it into place, unless an interrupted run has done so; then its sidecar."""
         self.check_free()
+        if not self.is_published(self.out):
+            self._finish_result()
+        if (text := self.gdal_sidecar) is not None and not holds(self.sidecar, text.encode()):
+            with replacing(self.sidecar, replace=self.overwrite) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return [self.out]
+
+    @property
+    def written_with_result(self) -> list[Path]:
+        return [self.sidecar]
+
+    def _finish_result(self) -> None:
         result = self.work / f"result{self.out.suffix}"
         groups = self.scene.groups
         writer = RasterWriter(result, self.scene.info, self.size)
@@ -225,11 +237,6 @@ class SceneJob(ClipJob):
                 for first, last in self._strips():
                     writer.write_mask(self._valid_anywhere(first, last))
         self._move_raster(result)
-        if (text := self.gdal_sidecar) is not None and not holds(self.sidecar, text.encode()):
-            with replacing(self.sidecar, replace=self.overwrite) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        remove_own_folder(self.work)
-        return [self.out]
 
     def _strips(self) -> list[tuple[int, int]]:
         """Output rows that become final with each row of tiles."""

@@ -22,7 +22,7 @@ import metrics
 from data.clips import Clip, SubClip
 from data.clips.derived import Derived
 from data.degrade import imresize
-from data.files import check_names
+from data.files import UNFINISHED, check_names, remove_unfinished
 from data.frame_writer import check_free, write_frame
 from data.media import to_uint8
 from engine.compare.measure import agreement
@@ -85,7 +85,11 @@ def check_trust(job: ClipJob, request: Request) -> None:
         f"{job.clip.frame_names[index]}_doubt{suffix}" for index in range(len(job.clip)) for suffix in (".tif", ".png")
     }
     check_names(trust_folder(job.out), sorted(names))
-    check_free(trust_folder(job.out), "frames", request.overwrite, names | {"trust.csv", "trust.html"})
+    folder, names = trust_folder(job.out), names | {"trust.csv", "trust.html"}
+    begun = request.resume and job.work.exists()
+    if begun and folder.is_dir():
+        names |= {path.name for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)}
+    check_free(folder, "frames", request.overwrite or begun, names)
 
 
 def write_trust(job: ClipJob, network: Network, request: Request, device: torch.device) -> Path:
@@ -97,6 +101,7 @@ def write_trust(job: ClipJob, network: Network, request: Request, device: torch.
     """
     folder, rows, shown = trust_folder(job.out), list[dict[str, Any]](), dict[str, np.ndarray]()
     middle = len(job.clip) // 2
+    remove_unfinished(folder)
     with tqdm(total=len(job.clip), unit="frame", desc=f"trust of {job.clip.name}", leave=False) as bar:
         for index, versions in enumerate(eight_versions(job, network, request, device)):
             result = versions.mean(0) if request.ensemble else versions[0]

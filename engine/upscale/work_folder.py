@@ -6,13 +6,36 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data.files import hidden_path, is_own_folder, make_own_folder, remove_own_folder, replacing
+from data.files import hidden_path, is_own_folder, make_own_folder, remove_own_folder, replacing, shortened
 from errors import InputError
 
 
 def work_folder(out: Path) -> Path:
     """The work folder of the output `out`."""
     return hidden_path(out, "upscaling")
+
+
+def note_publication(folder: Path, result: Path, target: Path) -> None:
+    """Record in the work folder which file (or folder) is about to be renamed to `target`, so that a resumed run recognises it."""
+    with replacing(_record(folder, target)) as temporary:
+        temporary.write_text(_identity(result), encoding="utf-8")
+
+
+def is_published(folder: Path, target: Path) -> bool:
+    """Whether an interrupted run has already renamed its result to `target`."""
+    try:
+        return _record(folder, target).read_text(encoding="utf-8") == _identity(target)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _record(folder: Path, target: Path) -> Path:
+    return folder / "published" / shortened(target.name, 200)
+
+
+def _identity(path: Path) -> str:
+    status = path.stat(follow_symlinks=False)
+    return f"{status.st_dev} {status.st_ino} {'folder' if path.is_dir() else status.st_size}"
 
 
 def check_work_folder(folder: Path, resume: bool, overwrite: bool) -> None:
