@@ -76,10 +76,10 @@ def mean_state(networks: Sequence[Network], shares: Sequence[float]) -> dict[str
 
 
 def part(text: str) -> tuple[Path, float]:
-    """Parse FILE:SHARE; the default share is 1."""
+    """Parse FILE:SHARE, where FILE may be a released name; the default share is 1."""
     path, colon, share = text.rpartition(":")
     try:
-        return (Path(path), float(share)) if colon else (Path(text), 1.0)
+        return (cli.weights(path), float(share)) if colon else (cli.weights(text), 1.0)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}': expected FILE or FILE:SHARE, such as W1:0.5") from None
 

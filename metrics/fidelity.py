@@ -83,13 +83,12 @@ def fidelity(pred: Tensor, gt: Tensor, protocol: str = "standard", crop: int = 0
     }
 
 
-def mean(values: Iterable[float | None]) -> float | None:
+def mean(values: Iterable[float | None], ceiling: float = PSNR_CEILING) -> float | None:
     """Arithmetic mean for reports; None if there are no values.
 
-    Values above 100 (identical frames: inf) count as 100; NaN and None are ignored. Intended for PSNR in dB; SSIM and the
-    temporal errors stay below 100, so they do not change.
+    Values above `ceiling` count as it; the default is for PSNR in dB (identical frames: inf). NaN and None are ignored.
     """
-    kept = [min(float(value), PSNR_CEILING) for value in values if value is not None and not math.isnan(value)]
+    kept = [min(float(value), ceiling) for value in values if value is not None and not math.isnan(value)]
     return math.fsum(kept) / len(kept) if kept else None
 
 

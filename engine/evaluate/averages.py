@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +11,21 @@ from engine.config import Config
 
 
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Column means of per-frame rows; names, times, kinds and missing values are skipped."""
+    """Column means of per-frame rows; names, times, kinds and missing values are skipped. Decibels count up to 100, see `metrics.mean`."""
     columns = dict.fromkeys(
         key
         for row in rows
         for key, value in row.items()
         if isinstance(value, float) and key not in ("time", "gap_time")
     )
-    return {key: metrics.mean(row.get(key) for row in rows) for key in columns}
+    return {
+        key: metrics.mean((row.get(key) for row in rows), metrics.PSNR_CEILING if _in_decibels(key) else math.inf)
+        for key in columns
+    }
+
+
+def _in_decibels(key: str) -> bool:
+    return "psnr" in key or key == "consistency"
 
 
 def summary(clips: list[dict[str, Any]], config: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,15 @@ def test_means_skip_missing_values() -> None:
         {"frame": "b", "time": 2.0, "psnr_y": 32.0, "tof": 1.0},
     ]
     assert means(rows) == {"psnr_y": 31.0, "tof": 1.0}
+
+
+def test_only_decibels_are_capped_in_means() -> None:
+    """The bias of stretched bands has the units of the files, such as 16-bit counts."""
+    rows = [
+        {"psnr_y": math.inf, "consistency": 120.0, "bias_1": 150.0},
+        {"psnr_y": 40.0, "consistency": 60.0, "bias_1": 250.0},
+    ]
+    assert means(rows) == {"psnr_y": 70.0, "consistency": 80.0, "bias_1": 200.0}
 
 
 @pytest.mark.parametrize(("offset", "gain"), [(0.0, 0.0), (0.02, None)])
