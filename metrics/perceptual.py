@@ -69,6 +69,10 @@ class PerceptualFlicker:
         self._lpips = Perceptual(["lpips"])
         self._last: dict[str, Tensor] | None = None
 
+    def restart(self) -> None:
+        """Forget the last frame: the next one does not follow it."""
+        self._last = None
+
     def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, float] | None:
         """Frames (3, H, W) by method -> the value of the gap before them; None for the first frame of a clip."""
         now = {**shown, "": gt}

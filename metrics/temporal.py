@@ -39,6 +39,10 @@ class MotionMeter:
         self._last: dict[str, _Frame] | None = None
         self._truth: _Frame | None = None
 
+    def restart(self) -> None:
+        """Forget the last frame: the next one does not follow it."""
+        self._last = self._truth = None
+
     def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, dict[str, float]] | None:
         """Frames (3, H, W) in [0, 1] by method -> the values of the gap before them; None for the first frame.
 
@@ -77,6 +81,10 @@ class TemporalMeter:
 
     def __init__(self) -> None:
         self._meter = MotionMeter()
+
+    def restart(self) -> None:
+        """Forget the last frame: the next one does not follow it."""
+        self._meter.restart()
 
     def add(self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None) -> dict[str, float] | None:
         """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.

@@ -15,6 +15,7 @@ import models
 from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
 from data.layouts import Pair
+from engine.compare.measure import FrameMeter, Settings
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
 from engine.evaluate.measure import Blend, ClipMeter, RestoredFrame, evaluate, measured_frames
@@ -200,3 +201,18 @@ def test_identical_frames_do_not_make_the_gain_infinite(tiny: Config, offset: fl
     mean = meter.result()
     assert mean["bicubic_psnr_y"] == 100
     assert mean["gain_psnr_y"] == (mean["psnr_y"] - 100 if gain is None else gain)
+
+
+def test_temporal_values_only_between_successive_frames(tiny: Config) -> None:
+    """Frame 3 follows frame 1 in a list file: the motion of two frames is no flicker."""
+    values = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
+    clip, low = ArrayClip("a", values), ArrayClip("a", values[:, ::4, ::4])
+    meter = ClipMeter(replace(tiny, eval=replace(tiny.eval, temporal=True)), Pair("a", clip, low), None)
+    for index in (0, 1, 3, 4):
+        meter.add(RestoredFrame(index, clip.frame(index), clip.frame(index), clip.frame(index)))
+    assert ["tof" in row for row in meter.rows] == [False, True, False, True]
+
+    settings = Settings.of(tiny.eval, 4, ["tof", "psnr_y"], None)
+    frames = FrameMeter(settings, Pair("a", clip, low), ["bicubic"])
+    rows = [frames.add(index, {"bicubic": clip.frame(index)}, clip.frame(index))["bicubic"] for index in (0, 1, 3, 4)]
+    assert ["tof" in row for row in rows] == [False, True, False, True]
