@@ -17,6 +17,7 @@ def main() -> None:
     arguments = scripts.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
     comparison.add_arguments(arguments)
     options = cli.parse(arguments)
+    cli.keep_working_without_output()
     if options.results:
         comparison.compare(options)
     else:

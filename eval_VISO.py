@@ -15,6 +15,7 @@ def main() -> None:
         scripts.parser("Evaluate MTDO weights on VISO clips with moving objects.", EXAMPLE, "runs/eval_VISO")
     )
     kind = "viso" if options.datapath else "simulated"
+    cli.keep_working_without_output()
     scripts.evaluate_and_report(options, space_time=False, defaults=[f"data.val.kind={kind}", "eval.detect=true"])
 
 

@@ -28,7 +28,9 @@ def main() -> None:
     arguments.add_argument(
         "--grid", action="store_true", help="also write a picture of PSNR over scale and time (grid.png)"
     )
-    scripts.sweep_and_report(cli.parse(arguments))
+    options = cli.parse(arguments)
+    cli.keep_working_without_output()
+    scripts.sweep_and_report(options)
 
 
 if __name__ == "__main__":

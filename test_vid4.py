@@ -19,6 +19,7 @@ def main() -> None:
     arguments.add_argument("--scale", type=float, default=4.0, help="magnification in space (default: 4)")
     options = cli.parse(arguments)
     defaults = [f"eval.scale={options.scale}", "eval.stride=2", "eval.temporal=true"]
+    cli.keep_working_without_output()
     scripts.evaluate_and_report(options, space_time=True, defaults=defaults)
 
 

@@ -315,6 +315,7 @@ def main() -> None:
 
     if pipe.is_pipe(options["out"]):
         pipe.take_stdout()
+    cli.keep_working_without_output()
     for path in upscale(Request(**options)):
         print(path)
 

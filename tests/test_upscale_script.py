@@ -153,6 +153,16 @@ def test_parsing_of_video_options():
         assert upscale.parse(["in", "out", "--input-fps", name])["input_fps"] == exact
 
 
+def test_closed_output_does_not_end_the_work(inputs, tmp_path):
+    """As in `upscale.py IN OUT 2>&1 | head -1`, or in a terminal that was closed under nohup."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = command(inputs, inputs / "clips" / "b", tmp_path / "out", "--precision", "fp32")
+    result = subprocess.run([sys.executable, *arguments], stdout=writing, stderr=writing, cwd=ROOT, timeout=300)
+    os.close(writing)
+    assert result.returncode == 0 and len(frames(tmp_path / "out")) == 3
+
+
 @pytest.mark.slow
 def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     source, options = inputs / "clips", ("--precision", "fp32")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import dcn
+from data.clips import Clip
 from data.files import remove, unfinished_next_to
 from engine import distributed
 from engine.distributed import say
@@ -71,21 +72,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     tell(clips)
     if request.preview is not None:
         return [preview(network, weights, clips[0], request, device)]
-    jobs: list[ClipJob] = []
-    kept: list[Path] = []
-    for clip, out in clips:
-        with failures.of(clip.name):
-            if complete(out, request):
-                remove(unfinished_next_to(work_folder(out)))  # of a process that was killed while it removed the folder
-                kept += [out] if request.overwrite else []
-            else:
-                jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
-    if name := next(filter(None, (key_weights_of(job, network) for job in jobs)), None):
-        say(f"the frames of the source are restored with '{name}', new frames with '{weights.name}'")
-    if kept:
-        say(
-            f"{some([path.name for path in kept])}: nothing to resume, taken as complete (without --resume, --overwrite makes it again)"
-        )
+    jobs = unfinished_jobs(clips, request, network, weights, failures)
     if jobs and pipe.is_pipe(request.out):
         choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
@@ -104,6 +91,26 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     distributed.stop()
     failures.close(total)
     return written
+
+
+def unfinished_jobs(
+    clips: Sequence[tuple[Clip, Path]], request: Request, network: Network, weights: Path, failures: Failures
+) -> list[ClipJob]:
+    """The jobs of clips whose outputs are not complete yet."""
+    jobs: list[ClipJob] = []
+    kept: list[str] = []
+    for clip, out in clips:
+        with failures.of(clip.name):
+            if complete(out, request):
+                remove(unfinished_next_to(work_folder(out)))  # of a process that was killed while it removed the folder
+                kept += [out.name] if request.overwrite else []
+            else:
+                jobs.append(make_job(clip, out, request, network, weights, find_cuts(clip, request)))
+    if name := next(filter(None, (key_weights_of(job, network) for job in jobs)), None):
+        say(f"the frames of the source are restored with '{name}', new frames with '{weights.name}'")
+    if kept:
+        say(f"{some(kept)}: nothing to resume, taken as complete (without --resume, --overwrite makes it again)")
+    return jobs
 
 
 def are_safe(job: ClipJob, sources: Sequence[Path], failures: Failures) -> bool:
