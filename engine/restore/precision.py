@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from math import log10
 from pathlib import Path
 
@@ -39,10 +39,28 @@ def prepare(network: Network, name: str) -> Network:
 
 @contextmanager
 def inference(name: str, device: torch.device, network: Network) -> Iterator[None]:
-    """Inference in the given precision without gradients, for a network returned by `prepare`."""
+    """Inference in the given precision without gradients, for a network returned by `prepare`. On GPUs, too, fp32 is exact."""
     autocast = name != "fp32" and network.uses_autocast
-    with torch.inference_mode(), torch.autocast(device.type, DTYPES[name], enabled=autocast):
+    products = precision_of_products("fp32", device) if name == "fp32" else nullcontext()
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[name], enabled=autocast), products:
         yield
+
+
+@contextmanager
+def precision_of_products(precision: str, device: torch.device) -> Iterator[None]:
+    """On GPUs: use TensorFloat-32 for products in float32, except for `fp32`, which is exact."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    exact = precision == "fp32"
+    torch.set_float32_matmul_precision("highest" if exact else "high")
+    torch.backends.cudnn.allow_tf32 = not exact
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def largest_error(loss: float = LARGEST_LOSS, psnr: float = TYPICAL_PSNR) -> float:

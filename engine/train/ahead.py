@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -125,20 +124,3 @@ def some_unused(config: Config) -> bool:
             }
         torch.stack(list(build_objective(network, config)(batch).values())).sum().backward()
     return any(parameter.grad is None for parameter in network.parameters())
-
-
-@contextmanager
-def precision_of_products(precision: str, device: torch.device) -> Iterator[None]:
-    """On GPUs: use TensorFloat-32 for products in float32, except for `fp32`, which is exact."""
-    if device.type != "cuda":
-        yield
-        return
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    exact = precision == "fp32"
-    torch.set_float32_matmul_precision("highest" if exact else "high")
-    torch.backends.cudnn.allow_tf32 = not exact
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]

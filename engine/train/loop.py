@@ -20,7 +20,8 @@ from data.files import remove_unfinished, replacing
 from engine import distributed
 from engine.config import Config, dump_yaml
 from engine.distributed import say
-from engine.train.ahead import on_device, precision_of_products
+from engine.restore.precision import precision_of_products
+from engine.train.ahead import on_device
 from engine.train.deterministic import deterministic
 from engine.train.logger import Logger
 from engine.train.optim import learning_rate

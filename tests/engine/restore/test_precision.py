@@ -9,6 +9,7 @@ import torch
 
 from engine.restore import precision
 from errors import InputError
+from tests.engine.small import small_mtdo
 
 CPU = torch.device("cpu")
 
@@ -40,3 +41,18 @@ def test_unusable_precisions_are_named():
         precision.check("fp8", CPU)
     with pytest.raises(InputError, match="for GPUs"):
         precision.check("fp16", CPU)
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+def test_fp32_is_exact_on_gpus() -> None:
+    """By default cuDNN rounds the factors of convolutions to 10-bit mantissas (TensorFloat-32)."""
+
+    def settings() -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    before = settings()
+    with precision.inference("fp32", torch.device("cuda"), small_mtdo()):
+        assert settings() == (False, "highest")
+    assert settings() == before
+    with precision.inference("bf16", torch.device("cuda"), small_mtdo()):
+        assert settings() == before
