@@ -1,7 +1,7 @@
-"""Distances of the temporal filter's neighbours: python experiments/temporal_filter.py --datapath CLIPS [--weight FILE].
+"""Steps between the temporal filter's neighbours: python experiments/temporal_filter.py --datapath CLIPS [--weight FILE].
 
-The frames of each clip are restored without the filter and then filtered with neighbours at other distances: gain in dB, Y,
-protocol `standard`, over the unfiltered frames, and flicker (tOF in pixels). Then the time of the filter for one frame of each
+The frames of each clip are restored without the filter and then filtered with smaller steps at most: gain in dB, Y, protocol
+`standard`, over the unfiltered frames, and flicker (tOF in pixels). Then the time of the filter for one frame of each
 clip, with its compiled operator and without, in turn in one process. `--weight`, `--datapath` and overrides as for eval.py.
 """
 
@@ -22,19 +22,19 @@ import dcn
 import metrics
 from engine.evaluate import scripts
 from engine.restore import restore
-from engine.restore.temporal_filter import DISTANCES, TemporalFilter
+from engine.restore.temporal_filter import STEPS, TemporalFilter
 from engine.sources import open_source
 
 EXAMPLE = "  python experiments/temporal_filter.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
-CHOICES = ((1, 2), DISTANCES, (2, 4), (3, 6), (2, 4, 6))
+CHOICES = ((1,), (2, 1), STEPS, (4, *STEPS))
 ROUNDS = 5
 
 
 def filtered(
-    restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, distances: Sequence[int], wanted: Sequence[int]
+    restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, steps: Sequence[int], wanted: Sequence[int]
 ) -> list[Tensor]:
     """The frames `wanted` of `restored`, the frames of a clip."""
-    method = TemporalFilter(form, len(restored), (lows[0].shape[1], lows[0].shape[2]), distances=distances)
+    method = TemporalFilter(form, len(restored), (lows[0].shape[1], lows[0].shape[2]), steps=steps)
     needed = method.needed(wanted)
     method.keep((number, lows[number]) for number in needed)
     return list(method(wanted, iter([restored[number] for number in needed])))
@@ -44,7 +44,7 @@ def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backe
     """Time of filtering the middle frame, its neighbours included."""
     dcn.set_backend(backend)
     started = time.perf_counter()
-    filtered(restored, lows, form, DISTANCES, [len(restored) // 2])
+    filtered(restored, lows, form, STEPS, [len(restored) // 2])
     taken = time.perf_counter() - started
     dcn.set_backend(None)
     return taken
@@ -53,11 +53,11 @@ def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backe
 @torch.no_grad()
 def main() -> None:
     arguments = scripts.parser(
-        "Compare the distances of the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
+        "Compare the steps between the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
     )
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     form = "clean" if network.temporal_filter == "none" else network.temporal_filter
-    print("| clip | distances | gain, dB | tOF, px |\n|---|---|---|---|")
+    print("| clip | largest step | gain, dB | tOF, px |\n|---|---|---|---|")
     for pair in open_source(config, "val").pairs:
         restored = list(restore(network, pair.lr, padding=config.data.padding, temporal_filter="none"))
         lows = [pair.lr.frame(index) for index in range(len(restored))]
@@ -70,9 +70,9 @@ def main() -> None:
 
         plain, flicker = measured(restored)
         print(f"| {pair.name}, {len(restored)} frames | none | | {flicker:.3f} |", flush=True)
-        for distances in CHOICES:
-            psnr, flicker = measured(filtered(restored, lows, form, distances, range(len(restored))))
-            print(f"| | {', '.join(map(str, distances))} | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
+        for steps in CHOICES:
+            psnr, flicker = measured(filtered(restored, lows, form, steps, range(len(restored))))
+            print(f"| | {steps[0]} | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
         rounds = [[seconds(restored, lows, form, backend) for backend in ("compiled", "plain")] for _ in range(ROUNDS)]
         fast, slow = (min(column) for column in zip(*rounds, strict=True))
         height, width = truth.shape[-2:]

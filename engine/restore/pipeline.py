@@ -104,7 +104,7 @@ def restore(
         if keys and not any(times):  # all frames are key frames
             yield from restore(keys, clip, temporal_filter=filter_form, frames=frames, **call._asdict())
             return
-        work, workers = _chunk_work(network, keys, clip, frames, times, filter_form, call), 1
+        work, workers = _chunk_work(network, keys, clip, frames, times, filter_form, shape.out, call), 1
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
         work = window_work(network, clip, frames, padding or network.padding, filter_form, device, clock)
@@ -119,13 +119,17 @@ def _chunk_work(
     frames: Sequence[int],
     times: Sequence[float] | Sequence[Sequence[float]],
     filter_form: str,
+    out: tuple[int, int],
     call: Call,
 ) -> Work:
-    """The work of a space-time network. keys: the network that restores the key frames; None: the network itself."""
+    """The work of a space-time network with outputs of `out` = (H, W). keys: the network that restores the key frames; None: the
+    network itself.
+    """
     if len(clip) == 1 and not any(times):
         clip = SubClip(clip, [0, 0])  # such a network takes two key frames
     restored_keys = _of_keys(keys, clip, call) if keys else None
-    return chunk_work(network, clip, frames, times, filter_form, restored_keys, call.options, call.device, call.clock)
+    of_call = call.options, call.device, call.clock
+    return chunk_work(network, clip, frames, times, filter_form, restored_keys, out, *of_call)
 
 
 def _of_keys(network: WindowNetwork, clip: Clip, call: Call) -> Callable[..., Iterator[Tensor]]:

@@ -18,8 +18,8 @@ from data.clips import neighbours
 from data.media import LUMA
 from models.base import Spacing
 
-WIDEST = 6  # frames
-REACH = 0.6  # LR pixels
+WIDEST = 9  # frames
+REACH = 0.4  # LR pixels
 
 
 def widest(spacing: Spacing | None) -> int:

@@ -1,28 +1,35 @@
 """Motion-compensated temporal filter of restored frames.
 
 A network restores each frame from its own window. Errors caused by noise and compression differ from window to window, so
-they flicker. The filter replaces a restored frame y_t by a weighted mean over the frames from t - 4 to t + 4:
+they flicker. The filter replaces a restored frame y_t by a weighted mean over nine frames:
 
-    out_t = sum_k w_k * M_k(y_k) / sum_k w_k + share * U(x_t - sum_k w_k * M_k(x_k) / sum_k w_k)
+    y = sum_k w_k * M_k(y_k) / sum_k w_k,    x = sum_k w_k * M_k(x_k) / sum_k w_k
+    out_t = y + U(share * (x_t - x) + consistency * (x - D(y)))
     w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1    (intermediate frames: times their `intermediate` weight)
 
-x: LR frames.   M_k: motion compensation from frame k to frame t (motion.py).   |.|^2: mean over the colours and 5x5 LR
-pixels.   U: bicubic upsampling. `share` of the LR frame's own detail is not averaged: "clean" keeps half of it, because noise
-of clean LR frames is also in the ground truth; "compressed" keeps none, so that compression errors of the LR frames are
-averaged too. An intermediate frame has no LR frame: the output, reduced to LR size, takes its place as x, and nothing of it
-is kept.
+x_k: LR frames.   M_k: motion compensation from frame k to frame t (motion.py).   |.|^2: mean over the colours and 5x5 LR
+pixels.   U, D: bicubic up- and downsampling. `share` of the LR frame's own detail is not averaged, because noise of clean LR
+frames is also in the ground truth. `consistency` returns detail of the LR frames that the mean has lost (one step of back
+projection; Irani and Peleg, 1991), with the noise of a mean. For "compressed", neither is done, so that compression errors of
+the LR frames are averaged too. An intermediate frame has no LR frame: the output, reduced to LR size, takes its place as x_k,
+and nothing is returned.
 
-A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. The result for a frame depends
-on these nine frames only, so it is the same for any start of the work. docs/results.md has the gains.
+A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut.
+
+The neighbours of t are the frames t - 4 to t + 4. In slow scenes adjacent frames have much the same errors. There, the
+neighbours are the eight nearest multiples of a step of up to three frames: more errors are averaged, and successive frames
+have the same neighbours, so that the result does not flicker. The choice depends on LR frames only: a frame has the same
+result for any start of the work. docs/results.md has the gains.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 
 import torch
@@ -30,17 +37,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dcn
-from data.media import LUMA
 from engine.restore.jobs import ChunkJob, WindowJob
 from engine.restore.motion import motions
-from engine.restore.spacing import widest
+from engine.restore.spacing import FrameLuma, widest
 from engine.restore.timing import Clock
 from models.base import Network, WindowNetwork
 
-# Distances of the neighbours before and after the centre, in frames; experiments/temporal_filter.py compares others.
-DISTANCES = (1, 2, 3, 4)
-REACH = max(DISTANCES)
-SHARE = {"clean": 0.5, "compressed": 0.0}  # of the LR frame's detail that is not averaged
+NEIGHBOURS = 8
+STEPS = (3, 2, 1)  # frames from one neighbour to the next; experiments/temporal_filter.py compares them
+REACH = NEIGHBOURS * STEPS[0]  # frames: distance of the last neighbour at an end of a clip
+WIDEST = 12  # outputs: largest step in clips with intermediate frames
+SLOW = 0.4  # LR pixels: largest displacement between frames that are one step apart
+HELD = 2e9  # bytes: largest memory for the restored frames that a step above 1 needs
+READ_FIRST = 8  # the neighbours of so few frames are chosen in advance, so that no other frames are restored
+SHARE = {"clean": 0.6, "compressed": 0.0}  # of the LR frame's detail that is not averaged
+CONSISTENCY = 0.75  # share of the difference between the LR frames' mean and the reduced mean that is corrected
 TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frames at which a neighbour's weight is 1/e
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
 INTERMEDIATE = 0.15  # weight of intermediate frames where a more accurate network restores the key frames
@@ -49,10 +60,10 @@ SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
 
 @dataclass
 class _Frame:
-    """One frame: LR (3, h, w), its luma for the flow (h, w), on the CPU, and restored (3, H, W)."""
+    """One frame: LR (3, h, w), its luma, on the CPU, and restored (3, H, W)."""
 
     low: Tensor
-    luma: Tensor
+    luma: FrameLuma
     restored: Tensor
     share: float  # of the detail of `low` that is not averaged
     weight: float  # relative to other frames
@@ -91,6 +102,26 @@ def key_frames(needed: Sequence[int], starts: Sequence[int]) -> range:
     return range(bisect_right(starts, needed[0]) - 1, bisect_right(starts, needed[-1]))
 
 
+def affordable_steps(out: tuple[int, int], period: int = 1) -> list[int]:
+    """The steps for frames of `out` = (H, W), descending: large frames leave memory for small ones only.
+
+    period: of the key frames among the outputs. In slow scenes, key frames are the neighbours.
+    """
+    size = 3 * 4 * out[0] * out[1]
+    steps = [period * step for step in STEPS if period * step <= WIDEST]
+    return [step for step in steps if step > 1 and (NEIGHBOURS * step + 1) * size <= HELD] + [1]
+
+
+def nearest(index: int, step: int, length: int) -> list[int]:
+    """The `NEIGHBOURS` multiples of `step` nearest to `index`, without itself, in a clip of `length` frames; ascending. Fewer if there
+    are fewer.
+    """
+    first = max(index // step - NEIGHBOURS, 0) * step
+    multiples = range(first, min(length, index + NEIGHBOURS * step + 1), step)
+    others = sorted((number for number in multiples if number != index), key=lambda number: abs(number - index))
+    return sorted(others[:NEIGHBOURS])
+
+
 class TemporalFilter:
     """Filters the restored frames of one clip for "clean" or "compressed" sources (`form`).
 
@@ -103,26 +134,60 @@ class TemporalFilter:
         length: int,
         size: tuple[int, int],
         clock: Clock | None = None,
-        distances: Sequence[int] = DISTANCES,
+        steps: Sequence[int] = STEPS,
         intermediate: float = 1.0,
     ) -> None:
-        """size: (h, w) of LR frames.   distances: of the neighbours, ascending.   intermediate: weight of intermediate frames."""
+        """size: (h, w) of LR frames.   steps: descending, see `affordable_steps`.   intermediate: weight of intermediate frames."""
         self.form, self.length, self.size, self.clock, self.intermediate = form, length, size, clock, intermediate
-        self.steps = (*(-distance for distance in reversed(distances)), 0, *distances)
+        self.steps = steps
         # LR frames that are being restored; None for intermediate frames
         self._lows: deque[tuple[int, Tensor | None]] = deque()
+        self._chosen: dict[int, list[int]] = {}
         self._grids: dict[tuple[int, int], Tensor] = {}
 
-    def _around(self, index: int) -> list[int]:
-        return [index + step for step in self.steps if 0 <= index + step < self.length]
+    def _choose(self, index: int, luma: Callable[[int], FrameLuma]) -> list[int]:
+        """The neighbours of `index`, ascending. luma(number): called for frames up to `steps[0]` from `index`."""
+        for step in self.steps:
+            numbers = nearest(index, step, self.length)
+            if len(numbers) == NEIGHBOURS and all(
+                luma(index).displacement(luma(number)) <= SLOW for number in self._compared(index, step)
+            ):
+                return numbers
+        return [number for number in nearest(index, 1, self.length) if abs(number - index) <= NEIGHBOURS // 2]
 
-    def needed(self, wanted: Sequence[int]) -> list[int]:
-        """The frames to restore, in order, for the frames `wanted` of the clip."""
+    def _compared(self, index: int, step: int) -> list[int]:
+        """The frames whose displacement decides on `step`."""
+        return [number for number in (index - step, index + step) if 0 <= number < self.length]
+
+    def needed(self, wanted: Sequence[int], load: Callable[[int], Tensor] | None = None) -> list[int]:
+        """The frames to restore, in order, for the frames `wanted` of the clip.
+
+        load(number) -> LR frame (3, h, w): with it, the neighbours of a few frames are chosen here; otherwise, and of many frames, all
+        that may be chosen are needed.
+        """
+        if load and len(wanted) <= READ_FIRST < self.length:
+            lumas = cache(lambda number: FrameLuma(load(number)))
+            self._chosen = {index: self._choose(index, lumas) for index in wanted}
         return [
             number
             for run in ascending_runs(wanted)
-            for number in sorted({number for index in run for number in self._around(index)})
+            for number in sorted({number for index in run for number in (index, *self._possible(index))})
         ]
+
+    def _possible(self, index: int) -> Iterable[int]:
+        """The frames that the choice depends on and that may be chosen as neighbours."""
+        if index in self._chosen:
+            return self._chosen[index]
+        return {
+            number
+            for step in self.steps
+            for number in (*self._compared(index, step), *nearest(index, step, self.length))
+        }
+
+    def _oldest(self, index: int) -> int:
+        """The first frame that `index` or a frame after it may have as neighbour."""
+        span, step = NEIGHBOURS * self.steps[0], self.steps[0]
+        return min(index - span // 2, self.length - span - step)
 
     def keep(self, lows: Iterable[tuple[int, Tensor | None]]) -> None:
         """Give the LR frames of `needed`, with their numbers and in order; None for intermediate frames."""
@@ -136,13 +201,13 @@ class TemporalFilter:
             yield job
 
     def recorded_chunks(
-        self, jobs: Iterator[ChunkJob], first: int, starts: Sequence[int], needed: Sequence[int]
+        self, jobs: Iterator[ChunkJob], first: int, starts: Sequence[int], needed: range
     ) -> Iterator[ChunkJob]:
         """The same chunks, the first of which begins with key frame `first`; their key frames are kept as in `recorded`.
 
-        starts: see `key_positions`.   needed: consecutive output frames, the result of `self.needed`.
+        starts: see `key_positions`.   needed: output frames, from the first to the last of `self.needed`.
         """
-        key, needed = first, range(needed[0], needed[-1] + 1)
+        key = first
         for job in jobs:
             for low in job.keys[job.keep[0] : job.keep[1] + job.with_last]:
                 outputs = range(starts[key], starts[key + 1])
@@ -153,17 +218,29 @@ class TemporalFilter:
     def __call__(self, wanted: Sequence[int], restored: Iterator[Tensor]) -> Iterator[Tensor]:
         """Filtered frames (3, H, W) for `wanted`. restored: the frames of `needed`, in order."""
         for run in ascending_runs(wanted):
-            held: dict[int, _Frame] = {}
-            newest = -1
-            for index in run:
-                while newest < self._around(index)[-1]:
-                    frame = next(restored)
-                    newest, low = self._lows.popleft()
-                    held[newest] = self._prepare(low, frame)
-                held = {number: frame for number, frame in held.items() if number >= index + self.steps[0]}
-                with self._timed(held[index]):
-                    filtered = self._filtered(index, held)
-                yield filtered
+            yield from self._filter_run(run, restored)
+
+    def _filter_run(self, run: Sequence[int], restored: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same for frame numbers that ascend."""
+        held: dict[int, _Frame] = {}
+
+        def read(last: int) -> None:
+            while not held or max(held) < last:
+                frame = next(restored)
+                number, low = self._lows.popleft()
+                held[number] = self._prepare(low, frame)
+
+        for index in run:
+            others = self._chosen.get(index)
+            if others is None:
+                read(max([index, *self._compared(index, self.steps[0])]))
+                others = self._choose(index, lambda number: held[number].luma)
+            read(max([index, *others]))
+            for number in [number for number in held if number < self._oldest(index)]:
+                del held[number]
+            with self._timed(held[index]):
+                filtered = self._filtered(held[index], [held[number] for number in others])
+            yield filtered
 
     def _timed(self, frame: _Frame) -> AbstractContextManager[None]:
         return self.clock.span(frame.low.device) if self.clock else nullcontext()
@@ -173,20 +250,18 @@ class TemporalFilter:
         share, weight = (0.0, self.intermediate) if low is None else (SHARE[self.form], 1.0)
         if low is None:
             low = F.interpolate(restored[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
-        luma = torch.tensordot(torch.tensor(LUMA), low.float().cpu(), 1)
-        return _Frame(low.to(restored.device), luma, restored, share, weight)
+        return _Frame(low.to(restored.device), FrameLuma(low.float().cpu()), restored, share, weight)
 
     @torch.no_grad()
-    def _filtered(self, index: int, frames: dict[int, _Frame]) -> Tensor:
-        centre = frames[index]
-        tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.std(correction=0)) / CONTRAST)
+    def _filtered(self, centre: _Frame, others: Sequence[_Frame]) -> Tensor:
+        tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.luma.std()) / CONTRAST)
         total, weights = (
             (centre.restored * centre.weight).contiguous(),
             torch.full_like(centre.restored[:1], centre.weight),
         )
         low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
-        others = [frames[number] for number in self._around(index) if number != index]
-        for other, motion in zip(others, motions(centre.luma, [other.luma for other in others]), strict=True):
+        lumas = [torch.from_numpy(frame.luma.luma) for frame in (centre, *others)]
+        for other, motion in zip(others, motions(lumas[0], lumas[1:]), strict=True):
             motion = motion.to(centre.low.device)
             low = self._moved(other.low, motion)
             weight = _likeness(low, centre.low, tolerance).mul_(other.weight)
@@ -195,9 +270,11 @@ class TemporalFilter:
             self._add_moved(total, weights, other.restored, motion, weight)
         filtered = total.div_(weights)
         if centre.share:
-            averaged = (centre.low - low_total.div_(low_weights)) * centre.share
+            mean = low_total.div_(low_weights)
+            reduced = F.interpolate(filtered[None], self.size, mode="bicubic", antialias=True)[0]
+            missing = (centre.low - mean) * centre.share + (mean - reduced) * CONSISTENCY
             still, full = torch.zeros_like(centre.low[:2]), torch.ones_like(centre.low[:1])
-            self._add_moved(filtered, weights, averaged, still, full)
+            self._add_moved(filtered, weights, missing, still, full)
         return filtered
 
     def _add_moved(self, total: Tensor, weights: Tensor, image: Tensor, motion: Tensor, weight: Tensor) -> None:

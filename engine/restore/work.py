@@ -14,7 +14,7 @@ from data.clips import Clip
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunk_ranges, chunks, windows
 from engine.restore.options import Options
 from engine.restore.spacing import WindowChooser
-from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, key_frames, key_positions
+from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, affordable_steps, key_frames, key_positions
 from engine.restore.tiles import Tile
 from engine.restore.timing import Clock
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
@@ -67,8 +67,9 @@ def window_work(
     start = partial(WindowRunner, network, device)
     if filter_form == "none" or len(clip) == 1:
         return Work(windows(clip, chooser, frames), start, len(frames))
-    temporal = TemporalFilter(filter_form, len(clip), clip.size, clock)
-    needed = temporal.needed(frames)
+    steps = affordable_steps(network.output_size(clip.size))
+    temporal = TemporalFilter(filter_form, len(clip), clip.size, clock, steps)
+    needed = temporal.needed(frames, clip.frame)
     jobs = temporal.recorded(windows(clip, chooser, needed))
     return Work(jobs, start, len(needed), lambda restored: temporal(frames, chain.from_iterable(restored)))
 
@@ -80,13 +81,14 @@ def chunk_work(
     times: Sequence[float] | Sequence[Sequence[float]],
     filter_form: str,
     restored_keys: Callable[..., Iterator[Tensor]] | None,
+    out: tuple[int, int],
     options: Options,
     device: torch.device,
     clock: Clock | None,
 ) -> Work:
     """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`.
 
-    restored_keys(frames=...): key frames by a window network; None: by the space-time network.
+    restored_keys(frames=...): key frames by a window network; None: by the space-time network.   out: (H, W) of the frames.
     """
     per_gap, every_gap = split_times(times)
     start = partial(ChunkRunner, network, device, every_gap, not restored_keys)
@@ -96,8 +98,10 @@ def chunk_work(
         return Work(chunks(clip, frames, options.chunk, options.context, per_gap), start, len(outputs))
     most = max((after - before - 1 for before, after in pairwise(starts)), default=0)  # intermediate frames in a gap
     weight = min(1.0, INTERMEDIATE * most) if restored_keys else 1.0
-    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock, intermediate=weight)
-    needed = temporal.needed(outputs)
+    steps = [1] if per_gap else affordable_steps(out, len(every_gap) + 1)
+    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock, steps, weight)
+    possible = temporal.needed(outputs)
+    needed = range(possible[0], possible[-1] + 1)
     keys = key_frames(needed, starts)
     jobs = chunks(clip, keys, options.chunk, options.context, per_gap)
     jobs = temporal.recorded_chunks(jobs, keys[0], starts, needed)
@@ -114,7 +118,7 @@ def _in_order(
     restored: Iterator[Tensor],
     of_chunks: Sequence[range],
     starts: Sequence[int],
-    needed: Sequence[int],
+    needed: range,
     keys: Iterator[Tensor] | None,
 ) -> Iterator[Tensor]:
     """The consecutive outputs `needed` (3, H, W), in order, on the device of `restored`.
@@ -122,7 +126,6 @@ def _in_order(
     restored: frames (n, 3, H, W) of each chunk.   of_chunks: the key frames of each.   starts: see `key_positions`.   keys: the restored
     key frames of `needed`; None: they are among `restored`.
     """
-    needed = range(needed[0], needed[-1] + 1)
     for part, frames in zip(of_chunks, restored, strict=True):
         of_chunk = iter(frames)
         for key in part:

@@ -13,9 +13,8 @@ from torch import Tensor
 import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import REACH, TemporalFilter, ascending_runs, key_positions, reach
+from engine.restore.temporal_filter import REACH, TemporalFilter, affordable_steps, ascending_runs, key_positions, reach
 from errors import InputError
-from models.layers import bicubic_upscale
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 
 
@@ -30,10 +29,17 @@ def filtered(
     lows: Sequence[Tensor], restored: Sequence[Tensor], form: str = "clean", wanted: Sequence[int] = ()
 ) -> list[Tensor]:
     wanted = wanted or range(len(lows))
-    method = TemporalFilter(form, len(lows), lows[0].shape[-2:])
+    height, width = lows[0].shape[-2:]
+    method = TemporalFilter(form, len(lows), (height, width))
     numbers = method.needed(wanted)
     method.keep((number, lows[number]) for number in numbers)
     return list(method(wanted, iter([restored[number] for number in numbers])))
+
+
+def reduced(frame: Tensor) -> Tensor:
+    """(3, H, W) -> (3, H / 2, W / 2)."""
+    height, width = frame.shape[-2:]
+    return F.interpolate(frame[None], (height // 2, width // 2), mode="bicubic", antialias=True)[0]
 
 
 def rms(x: Tensor) -> float:
@@ -61,7 +67,7 @@ def test_moving_object_and_cut_leave_no_ghost() -> None:
     for k, frame in enumerate(truth):
         frame[:, 40:52, 10 + 12 * k : 22 + 12 * k] = 1 - frame[:, 40:52, 10 + 12 * k : 22 + 12 * k]  # 12 pixels a frame
     truth[4] = other
-    lows = [F.avg_pool2d(frame, 2) for frame in truth]
+    lows = [reduced(frame) for frame in truth]
     result = filtered(lows, truth)
     assert (result[4] - other).abs().max() < 0.02
     changed = (result[2] - truth[2]).abs()
@@ -81,13 +87,57 @@ def test_low_contrast_makes_the_filter_stricter() -> None:
     assert max(results) < 0.02
 
 
+def scene(positions: Sequence[float]) -> list[Tensor]:
+    """LR frames (3, 24, 32) of a texture that is displaced by these numbers of pixels."""
+    large = F.interpolate(texture(48, 64)[None], scale_factor=4.0, mode="bicubic")[0]
+    return [F.avg_pool2d(large.roll(round(8 * position), -1), 8) for position in positions]
+
+
+@pytest.mark.parametrize(
+    ("speed", "index", "neighbours"),
+    [
+        (0.0, 15, [3, 6, 9, 12, 18, 21, 24, 27]),
+        (0.0, 16, [6, 9, 12, 15, 18, 21, 24, 27]),
+        (0.0, 1, [0, 3, 6, 9, 12, 15, 18, 21]),  # an end: most are from the other side
+        (0.0625, 14, [3, 6, 9, 12, 15, 18, 21, 24]),
+        (0.125, 15, [8, 10, 12, 14, 16, 18, 20, 22]),
+        (0.25, 29, [21, 22, 23, 24, 25, 26, 27, 28]),
+        (0.75, 29, [25, 26, 27, 28]),
+        (0.75, 15, [11, 12, 13, 14, 16, 17, 18, 19]),
+    ],
+)
+def test_neighbours_in_slow_scenes_are_further_apart(speed: float, index: int, neighbours: list[int]) -> None:
+    lows = scene([speed * number for number in range(30)])
+    in_advance = TemporalFilter("clean", 30, (24, 32))
+    assert in_advance.needed([index], lambda number: lows[number]) == sorted([index, *neighbours])
+    errors = [torch.full((3, 48, 64), 1e-3 * 2.0**-k) for k in range(30)]
+    restored = [F.interpolate(low[None], scale_factor=2.0)[0] for low in lows]
+    in_advance.keep((number, lows[number]) for number in sorted([index, *neighbours]))
+    few = next(in_advance([index], iter([restored[n] + errors[n] for n in sorted([index, *neighbours])])))
+    all_frames = filtered(lows, [frame + error for frame, error in zip(restored, errors, strict=True)])
+    assert torch.equal(few, all_frames[index])
+
+
 def test_needed_frames() -> None:
     method = TemporalFilter("clean", 30, (16, 16))
-    assert method.needed([0]) == [0, 1, 2, 3, 4]
-    assert method.needed([10, 11]) == list(range(6, 16))
-    assert method.needed([0, 29]) == [*range(5), *range(25, 30)]
-    assert method.needed([29, 0]) == [*range(25, 30), *range(5)]
+    assert method.needed([0]) == sorted({*range(9), *range(0, 17, 2), *range(0, 25, 3)})
+    assert method.needed([15]) == sorted({*range(11, 20), *range(8, 23, 2), *range(3, 28, 3)})
+    adjacent = TemporalFilter("clean", 30, (16, 16), steps=[1])
+    assert adjacent.needed([0]) == list(range(9))
+    assert adjacent.needed([10, 11]) == list(range(6, 16))
+    assert adjacent.needed([0, 29]) == [*range(9), *range(21, 30)]
+    assert adjacent.needed([29, 0]) == [*range(21, 30), *range(9)]
     assert ascending_runs([3, 5, 5, 2]) == [[3, 5], [5], [2]]
+
+
+def test_steps_of_large_frames() -> None:
+    """More frames are held for wider steps: 25 frames of 12 bytes a pixel for three."""
+    assert affordable_steps((1440, 2560)) == [3, 2, 1]
+    assert affordable_steps((2160, 3840)) == [2, 1]
+    assert affordable_steps((4320, 7680)) == [1]
+    assert affordable_steps((480, 640), period=2) == [6, 4, 2, 1]  # key frames are every second frame
+    assert affordable_steps((480, 640), period=5) == [10, 5, 1]
+    assert affordable_steps((480, 640), period=20) == [1]
 
 
 def test_result_does_not_depend_on_the_first_frame() -> None:
@@ -128,7 +178,9 @@ def test_space_time_outputs_are_filtered_in_time_order(times: Any) -> None:
         else [len(times)] * 7
     )
     assert starts[-1] == len(plain) == len(complete)
-    method = TemporalFilter("clean", len(plain), clip.size)
+    irregular = isinstance(times, tuple) and times and isinstance(times[0], list)
+    steps = [1] if irregular else affordable_steps(size, len(times) + 1)
+    method = TemporalFilter("clean", len(plain), clip.size, steps=steps)
     lows = {start: clip.frame(key) for key, start in enumerate(starts[:-1])}
     method.keep((number, lows.get(number)) for number in range(len(plain)))
     expected = list(method(range(len(plain)), iter(plain)))
@@ -156,8 +208,17 @@ def test_one_frame_is_not_changed() -> None:
     plain = next(iter(restore(network, clip)))
     network.set_restore_settings({"temporal_filter": "clean"})
     assert torch.equal(next(iter(restore(network, clip))), plain)
-    lows = [torch.rand(3, 8, 8)]
-    assert torch.allclose(filtered(lows, [bicubic_upscale(lows[0], 2)])[0], bicubic_upscale(lows[0], 2), atol=1e-6)
+    frame = texture(32, 32)
+    assert torch.allclose(filtered([reduced(frame)], [frame])[0], frame, atol=1e-6)
+
+
+def test_detail_of_the_lr_frames_is_returned() -> None:
+    """Restored frames that have lost contrast get three quarters of it back where the LR frames have it."""
+    frame = texture(64, 64)
+    lows, dull = [reduced(frame)] * 3, [frame.mean() + 0.8 * (frame - frame.mean())] * 3
+    before = rms(reduced(dull[1]) - lows[1])
+    assert rms(reduced(filtered(lows, dull)[1]) - lows[1]) == pytest.approx(0.25 * before, rel=0.1)
+    assert torch.allclose(filtered(lows, dull, "compressed")[1], dull[1], atol=1e-6)
 
 
 def test_compiled_and_plain_form_agree() -> None:
