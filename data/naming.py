@@ -1,8 +1,18 @@
-"""Natural sort order of file and clip names."""
+"""Natural sort order of file and clip names, and names that are no content of the user."""
 
 from __future__ import annotations
 
 import re
+
+# folders of thumbnails, resource forks and trash that network storage and operating systems make, in lower case
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "__macosx", "$recycle.bin", "#recycle", "lost+found", "system volume information")
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is not counted as content of its folder."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def natural_key(name: str) -> tuple:

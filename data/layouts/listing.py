@@ -12,7 +12,7 @@ from data.bands import Bands
 from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, WebPClip, image_files
 from data.clips.animation import is_animated_webp
 from data.files import named_errors
-from data.naming import natural_key
+from data.naming import is_hidden, natural_key
 from data.tiff_pages import is_tiff
 from errors import InputError
 
@@ -71,7 +71,7 @@ def folders(root: Path) -> list[Path]:
     try:
         with os.scandir(root) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name == "__MACOSX":
+                if is_hidden(entry.name):
                     continue
                 if entry.is_symlink() and not Path(entry.path).exists():
                     raise InputError(f"{entry.path}: a link that leads nowhere; remove or repair it")

@@ -19,7 +19,7 @@ import numpy as np
 from data.bands import BandMap, Bands
 from data.clips import Clip, FolderClip, TiffStackClip, VideoClip, image_files
 from data.media import probe
-from data.naming import natural_key
+from data.naming import is_hidden, natural_key
 from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
@@ -94,7 +94,7 @@ def candidates(root: Path) -> list[Candidate]:
         return _files(root.parent, [root], ())
     found: list[Candidate] = []
     for folder, below, names in os.walk(root, followlinks=True):
-        below[:] = sorted((name for name in below if not name.startswith(".")), key=natural_key)
+        below[:] = sorted((name for name in below if not is_hidden(name)), key=natural_key)
         place = Path(folder)
         parts = place.relative_to(root).parts
         videos = sorted(place / name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)

@@ -14,7 +14,7 @@ from data.clips import frame_numbers, image_files
 from data.files import resolved
 from data.frame_writer import STACK_SUFFIXES
 from data.media import UNREAD_SUFFIXES, probe
-from data.naming import natural_key
+from data.naming import is_hidden, natural_key
 from data.raster import JPEG_2000_SUFFIXES
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
@@ -22,14 +22,6 @@ from engine.upscale.relations import series_in, series_name, some, unrelated
 from errors import InputError
 
 ANIMATED = (".gif", ".apng", ".png", ".webp")  # suffixes of files that may be animations
-SYSTEM_FOLDERS = (
-    "@eadir",
-    "__macosx",
-    "$recycle.bin",
-    "lost+found",
-    "system volume information",
-    "#recycle",
-)  # lower case
 RESULTS = ".upscaled"  # marker in an output folder inside its input folder, so that later runs do not take it for clips
 
 
@@ -203,16 +195,14 @@ def mark_results(source: Path, out: Path) -> None:
 def folders_in(source: Path, out: Path) -> list[Path]:
     """Folders in a folder, in natural order, without hidden ones, results and the output. Links are followed to folders of
     frames only."""
-    found = [path for path in entries(source) if path.is_dir() and not is_hidden(path) and not is_result(path)]
+    found = [path for path in entries(source) if path.is_dir() and not is_ignored(path) and not is_result(path)]
     found = [path for path in found if not path.is_symlink() or is_clip(path)]
     return sorted((path for path in found if resolved(path) != resolved(out)), key=lambda path: natural_key(path.name))
 
 
-def is_hidden(path: Path) -> bool:
-    """Whether users do not count an entry of a folder as content: hidden, a folder of thumbnails or trash that the operating system
-    makes, or a link to a folder that contains it.
-    """
-    if path.name.startswith(".") or path.name.lower() in SYSTEM_FOLDERS:
+def is_ignored(path: Path) -> bool:
+    """Whether an entry of a folder is no content of it: by its name, or because it is a link to a folder that contains it."""
+    if is_hidden(path.name):
         return True
     with suppress(InputError):  # a loop of links
         return path.is_symlink() and resolved(path.parent).is_relative_to(resolved(path))
@@ -237,7 +227,7 @@ def clips_in(source: Path, out: Path) -> list[Path]:
 
 def is_clip(path: Path) -> bool:
     """Whether a folder's entry is a video or a folder of frames."""
-    if is_hidden(path) or is_result(path):
+    if is_ignored(path) or is_result(path):
         return False
     if path.is_dir():
         with suppress(InputError):

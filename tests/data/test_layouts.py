@@ -268,6 +268,13 @@ def test_broken_data_sets_are_refused_in_one_line(tmp_path, what):
     assert re.search(message, str(caught.value)) and "\n" not in str(caught.value), caught.value
 
 
+def test_folders_of_the_operating_system_are_not_clips(tmp_path):
+    for folder in ("a", "b", "b/@eaDir", "__MACOSX", "@eaDir/a", "$RECYCLE.BIN/x"):
+        frames(tmp_path / folder)
+    layout = open_layout(tmp_path)
+    assert names(layout) == ["a", "b"] and [len(pair) for pair in layout] == [3, 3]
+
+
 def test_links_to_parents_do_not_loop(tmp_path):
     frames(tmp_path / "a")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
