@@ -23,6 +23,7 @@ from data.clips import ArrayClip
 from dcn import verify
 from engine.report.cost import gmac_per_frame
 from engine.restore import Options, memory, pipeline, restore
+from engine.restore.precision import precision_of_products
 from tests import parity
 from tests.dcn import cuda_source
 
@@ -102,19 +103,6 @@ def operator_speed(context: Context) -> Result:
     return {"rows": rows, "notes": wrong}
 
 
-@contextmanager
-def exact_float32() -> Any:
-    """Disable TensorFloat-32, which keeps three digits."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
-
-
 def published_outputs(context: Context) -> Result:
     """Compare both networks with seeded weights to the stored outputs of the published code."""
     rows, wrong = [], []
@@ -126,7 +114,7 @@ def published_outputs(context: Context) -> Result:
         kind = name.split("_")[0]
         network = models.load_official(kind, parity.seeded_state(kind)).to(context.device)
         data = {key: value.to(context.device) for key, value in parity.fixture(name).items()}
-        with torch.inference_mode(), exact_float32():
+        with torch.inference_mode(), precision_of_products("fp32", context.device):
             difference = float((call(network, data["in_x"]) - data["out_y"]).abs().max() / data["out_y"].abs().max())
         rows.append({"output": name, "largest difference": difference, "allowed": PARITY})
         if not difference <= PARITY:
