@@ -78,6 +78,14 @@ def gdal(path: str | Path) -> Iterator[Any]:
         raise InputError(f"{path}: cannot be read or written as a GeoTIFF ({reason})") from None
 
 
+def check_written(path: Path) -> None:
+    """InputError if parts of a written GeoTIFF are missing: GDAL does not report a disk that is full when it closes the file."""
+    try:
+        tiff.check_complete(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: cannot be written ({error}); free space or choose another folder") from None
+
+
 def check_name(path: Path) -> None:
     """InputError for a path that GDAL cannot open, because its bytes are not UTF-8."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data.raster import gdal
+from data.raster import check_written, gdal
 from data.raster_info import EXACT, RasterInfo
 from data.raster_place import GEOLOCATION, gcp_error, moved_gcps, scaled_geolocation, scaled_place
 
@@ -43,6 +43,7 @@ class RasterWriter:
     @contextmanager
     def opened(self) -> Iterator[RasterWriter]:
         """The file is complete when the block ends."""
+        self.path.unlink(missing_ok=True)  # GDAL cannot replace a damaged file
         with gdal(self.path) as rasterio:
             with rasterio.open(self.path, "w", **self._options()) as self._file:
                 self._describe()
@@ -59,7 +60,9 @@ class RasterWriter:
                     )
                     file.build_overviews(list(self.info.overviews), how)
             if self.info.cog:
+                check_written(self.path)
                 self._as_cog()
+        check_written(self.path)
 
     def write(self, bands: tuple[int, ...], rows: np.ndarray) -> None:
         """Write the next rows of these bands, (len(bands), rows, W)."""

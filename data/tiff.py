@@ -27,7 +27,7 @@ from data.tiff_pages import (
     stored_orientation,
     value_type,
 )
-from data.tiff_pixels import decode, decode_exact, measured
+from data.tiff_pixels import check_segments, decode, decode_exact, measured
 
 PROFILE, XMP = 34675, 700
 RESOLUTION = (282, 283)
@@ -147,6 +147,13 @@ def read_geo(path: str | Path, page: int | None = None) -> GeoTags | None:
     """
     with opened(path) as file:
         return tags_of(first_page(file) if page is None else file.pages[page].aspage())
+
+
+def check_complete(path: str | Path) -> None:
+    """ValueError if blocks of any page, overviews and masks included, are missing or lie beyond the end of the file."""
+    with opened(path) as file:
+        for frame in file.pages:
+            check_segments(frame.aspage(), file.filehandle.size)
 
 
 def has_palette(path: str | Path) -> bool:

@@ -21,7 +21,11 @@ def decode_exact(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) 
     """(H, W, C) in the type of the file; 1 bit becomes uint8."""
     page = frame.aspage()
     dtype = value_type(page)
-    _check_segments(page, dtype.itemsize, file_size)
+    if math.prod(page.shape) * dtype.itemsize > max(2**26, 2000 * file_size):
+        raise ValueError(
+            f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
+        )
+    check_segments(page, file_size)
     array = page.asarray()
     if page.axes.startswith("S") and array.ndim == 3:  # planes one after the other
         array = np.moveaxis(array, 0, -1)
@@ -74,12 +78,8 @@ def straight(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.rint(colours * (top / np.maximum(alpha.astype(np.float64), 1))).clip(0, top).astype(colours.dtype)
 
 
-def _check_segments(page: tifffile.TiffPage, itemsize: int, file_size: int) -> None:
+def check_segments(page: tifffile.TiffPage, file_size: int) -> None:
     """Reject truncated files: tifffile fills missing strips with zeros, which would look like a dark image."""
-    if math.prod(page.shape) * itemsize > max(2**26, 2000 * file_size):
-        raise ValueError(
-            f"its header claims {page.imagewidth}x{page.imagelength} pixels, the file holds {file_size} bytes"
-        )
     ends = [offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
     if not ends or max(ends) > file_size or not all(page.databytecounts):
         raise ValueError("it is truncated: some strips lie beyond its end or are missing")

@@ -14,6 +14,7 @@ import pytest
 
 from data.files import sha256, temporary_path
 from engine.upscale import scene as scene_module
+from errors import InputError
 from tests.engine.upscale.geotiff import make, picture, write
 
 rasterio = pytest.importorskip("rasterio")
@@ -49,6 +50,45 @@ def test_resumed_scene_equals_an_uninterrupted_one(tmp_path, scene_weight, monke
         and len(made) == len(set(made)) + 1
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.tif", "in.tif", "out.tif"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX has limits of file sizes")
+@pytest.mark.parametrize("layout", ["plain", "mask", "overviews", "COG"])
+@pytest.mark.parametrize("missing", [20, 0.05])
+def test_disk_that_is_full_at_the_end_of_the_file(tmp_path, scene_weight, monkeypatch, layout, missing):
+    """GDAL reports no error when the last bytes of a file cannot be written. missing: bytes, or their share of the file."""
+    import resource
+
+    data = np.random.default_rng(0).integers(0, 255, (1, 140, 150)).astype(np.uint8)
+    blocks = (
+        {"driver": "COG", "blocksize": 128} if layout == "COG" else {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    )
+    source = write(tmp_path / "in.tif", data, mask=data[0] > 50 if layout == "mask" else None, **blocks)
+    if layout == "overviews":
+        with rasterio.open(source, "r+") as file:
+            file.build_overviews([2], rasterio.enums.Resampling.average)
+    expected = make(source, scene_weight, "expected.tif")
+    size = expected.stat().st_size
+    finish, limits = scene_module.SceneJob._finish_result, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def on_a_full_disk(job):
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (size - (missing if missing >= 1 else int(missing * size)), limits[1])
+        )
+        try:
+            finish(job)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(InputError, match=r"(?s)result\.tif: cannot be .*--resume"):
+            patch.setattr(scene_module.SceneJob, "_finish_result", on_a_full_disk)
+            make(source, scene_weight)
+    finally:
+        signal.signal(signal.SIGXFSZ, before)
+    assert not (tmp_path / "out.tif").exists()
+    assert sha256(make(source, scene_weight, resume=True)) == sha256(expected)
 
 
 @pytest.mark.slow
