@@ -205,7 +205,8 @@ def apply_override(mapping: dict[str, Any], override: str) -> None:
     """Set `a.b=value` in nested dicts; the value is YAML. `from_mapping` finds unknown keys."""
     key, separator, text = override.partition("=")
     if not separator or not key:
-        raise InputError(f"override '{shorten(override)}': expected key.sub=value, for example train.steps=200")
+        hint = "; files need their option, such as --config FILE" if override.endswith((".yaml", ".yml")) else ""
+        raise InputError(f"override '{shorten(override)}': expected key.sub=value, for example train.steps=200{hint}")
     value = parse_yaml(text, f"override '{shorten(override)}'") if text else ""
     *groups, last = key.split(".")
     target = mapping

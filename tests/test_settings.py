@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 
 from errors import InputError
-from settings import Between, from_mapping, nearest, to_mapping
+from settings import Between, apply_override, from_mapping, nearest, to_mapping
 from strict_yaml import dump_yaml, parse_yaml
 
 
@@ -176,3 +176,8 @@ class Words:
 def test_off_is_text_where_text_is_expected(text: str, flag: bool) -> None:
     parsed = parse_yaml(f"{{mode: off, name: off, names: [no, on, y], flag: {text}}}", "text")
     assert from_mapping(Words, parsed) == Words("off", "off", flag, ["no", "on", "y"])
+
+
+def test_a_config_file_without_its_option_is_explained() -> None:
+    with pytest.raises(InputError, match=r"override 'configs/a\.yaml': expected key\.sub=value.*--config FILE"):
+        apply_override({}, "configs/a.yaml")
