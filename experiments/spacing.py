@@ -1,6 +1,6 @@
 """Effect of the spacing of MTDO's windows: python experiments/spacing.py --datapath CLIPS [--weight W] [key.sub=value ...].
 
-Restores every clip with frames 1 to 4 apart and with `auto` (engine/restore/spacing.py): gain over bicubic in dB, Y, protocol
+Restores every clip with frames 1 to 9 apart and with `auto` (engine/restore/spacing.py): gain over bicubic in dB, Y, protocol
 `standard`, and the mean gain inside the boxes of moving objects if there are any. Also prints the displacement between
 neighbouring frames in LR pixels, as `auto` measures it (median over the clip), and seconds a frame of one run. Other options as for
 eval.py.
@@ -26,7 +26,7 @@ from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
 
 EXAMPLE = "  python experiments/spacing.py --datapath CLIPS --frames 10"
-SPACINGS: tuple[int | str, ...] = (1, 2, 3, 4, "auto")
+SPACINGS: tuple[int | str, ...] = (1, 3, 6, 9, "auto")
 
 
 def pace(clip: Clip) -> float:
