@@ -233,7 +233,7 @@ class TemporalFilter:
         for index in run:
             others = self._chosen.get(index)
             if others is None:
-                read(max([index, *self._compared(index, self.steps[0])]))
+                read(max([index, *(number for step in self.steps for number in self._compared(index, step))]))
                 others = self._choose(index, lambda number: held[number].luma)
             read(max([index, *others]))
             for number in [number for number in held if number < self._oldest(index)]:

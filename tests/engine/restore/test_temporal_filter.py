@@ -118,6 +118,23 @@ def test_neighbours_in_slow_scenes_are_further_apart(speed: float, index: int, n
     assert torch.equal(few, all_frames[index])
 
 
+@pytest.mark.parametrize("length", [2, 3, 9, 10, 12, 17, 25])
+@pytest.mark.parametrize("steps", [(1,), (3, 2, 1), (6, 4, 2, 1), (8, 1)])
+def test_any_length_and_steps(length: int, steps: Sequence[int]) -> None:
+    """A still scene does not change, all at once or frame by frame."""
+    frame = texture(32, 32)
+    low = reduced(frame)
+
+    def restored(wanted: Sequence[int]) -> list[Tensor]:
+        method = TemporalFilter("clean", length, (16, 16), steps=steps)
+        numbers = method.needed(wanted)
+        method.keep((number, low) for number in numbers)
+        return list(method(wanted, iter([frame] * len(numbers))))
+
+    for wanted in (range(length), *([index] for index in range(length))):
+        assert all(torch.allclose(result, frame, atol=1e-5) for result in restored(wanted))
+
+
 def test_needed_frames() -> None:
     method = TemporalFilter("clean", 30, (16, 16))
     assert method.needed([0]) == sorted({*range(9), *range(0, 17, 2), *range(0, 25, 3)})
