@@ -18,7 +18,7 @@ A pixel keeps y_t if its neighbours do not match: an object with its own motion,
 
 The neighbours of t are the frames t - 4 to t + 4. In slow scenes adjacent frames have much the same errors. There, the
 neighbours are the eight nearest multiples of a step of up to three frames: more errors are averaged, and successive frames
-have the same neighbours, so that the result does not flicker. The choice depends on LR frames only: a frame has the same
+have the same neighbours, so that the result does not flicker. The choice depends on the frames only: a frame has the same
 result for any start of the work. docs/results.md has the gains.
 """
 
