@@ -110,23 +110,21 @@ def test_neighbours_in_slow_scenes_are_further_apart(speed: float, index: int, n
     lows = scene([speed * number for number in range(30)])
     in_advance = TemporalFilter("clean", 30, (24, 32))
     assert in_advance.needed([index], lambda number: lows[number]) == sorted([index, *neighbours])
-    errors = [torch.full((3, 48, 64), 1e-3 * 2.0**-k) for k in range(30)]
-    restored = [F.interpolate(low[None], scale_factor=2.0)[0] for low in lows]
+    restored = [F.interpolate(low[None], scale_factor=2.0)[0] + 1e-3 * 2.0**-k for k, low in enumerate(lows)]
     in_advance.keep((number, lows[number]) for number in sorted([index, *neighbours]))
-    few = next(in_advance([index], iter([restored[n] + errors[n] for n in sorted([index, *neighbours])])))
-    all_frames = filtered(lows, [frame + error for frame, error in zip(restored, errors, strict=True)])
-    assert torch.equal(few, all_frames[index])
+    few = next(in_advance([index], iter([restored[number] for number in sorted([index, *neighbours])])))
+    assert torch.equal(few, filtered(lows, restored, wanted=[index])[0])
 
 
-@pytest.mark.parametrize("length", [2, 3, 9, 10, 12, 17, 25])
+@pytest.mark.parametrize("length", [2, 9, 12, 25])
 @pytest.mark.parametrize("steps", [(1,), (3, 2, 1), (6, 4, 2, 1), (8, 1)])
 def test_any_length_and_steps(length: int, steps: Sequence[int]) -> None:
     """A still scene does not change, all at once or frame by frame."""
-    frame = texture(32, 32)
+    frame = texture(16, 16)
     low = reduced(frame)
 
     def restored(wanted: Sequence[int]) -> list[Tensor]:
-        method = TemporalFilter("clean", length, (16, 16), steps=steps)
+        method = TemporalFilter("clean", length, (8, 8), steps=steps)
         numbers = method.needed(wanted)
         method.keep((number, low) for number in numbers)
         return list(method(wanted, iter([frame] * len(numbers))))
