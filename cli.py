@@ -172,7 +172,9 @@ def weights(text: str) -> Path:
     given = path(text)
     if given.suffix or given.name != text or given.exists():
         return given
-    files = {file.stem: file for file in (Path(__file__).resolve().parent / "checkpoints").glob("*.safetensors")}
+    from data.files import released_weights
+
+    files = released_weights()
     if text not in files:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a file nor released weights{nearest(text, files)}")
     return files[text]

@@ -30,6 +30,11 @@ def in_repository(name: str) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def released_weights() -> dict[str, Path]:
+    """The weights that come with this repository, by name."""
+    return {path.stem: path for path in sorted((REPOSITORY / "checkpoints").glob("*.safetensors"))}
+
+
 @contextmanager
 def named_errors(path: str | Path, kind: str) -> Iterator[None]:
     """Convert the errors of opening `path` to one line. kind: the expected file, such as "an image file"."""

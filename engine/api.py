@@ -23,7 +23,7 @@ from torch import Tensor
 
 import dcn
 from data.clips import ArrayClip, Clip
-from data.files import REPOSITORY
+from data.files import REPOSITORY, released_weights
 from engine import checkpoint
 from engine.distributed import choose_device
 from engine.restore import DEFAULT, Options, restore
@@ -41,7 +41,7 @@ TYPES = (np.uint8, np.uint16, np.float32, np.float64)
 
 def released() -> list[str]:
     """Names of the released weights in the repository."""
-    return sorted(path.stem for path in (REPOSITORY / "checkpoints").glob("*.safetensors"))
+    return list(released_weights())
 
 
 def load_network(weights: str | Path = "mtdo_s") -> Network:
@@ -52,10 +52,11 @@ def load_network(weights: str | Path = "mtdo_s") -> Network:
 
     Raises InputError if the file does not exist or does not contain the weights of a network.
     """
-    if str(weights) in released():
-        return checkpoint.load_network(REPOSITORY / "checkpoints" / f"{weights}.safetensors")
+    files = released_weights()
+    if str(weights) in files:
+        return checkpoint.load_network(files[str(weights)])
     if not Path(weights).is_file():
-        names = ", ".join(released())
+        names = ", ".join(files)
         if not names:
             raise InputError(
                 f"weights '{weights}': no such file, and '{REPOSITORY}' has no released weights: "

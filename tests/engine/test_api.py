@@ -142,7 +142,7 @@ def test_weights_by_name_or_path(mtdo: torch.nn.Module) -> None:
 
 
 def test_an_install_without_the_clone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "REPOSITORY", tmp_path)  # `pip install .` copies the packages without checkpoints/
+    monkeypatch.setattr("data.files.REPOSITORY", tmp_path)  # `pip install .` copies the packages without checkpoints/
     with pytest.raises(InputError, match=r"no released weights: install the clone with `pip install -e \.`"):
         api.load_network("mtdo_s")
 
