@@ -68,16 +68,16 @@ class PerceptualFlicker:
     def __init__(self) -> None:
         self._lpips = Perceptual(["lpips"])
         self._last: dict[str, Tensor] | None = None
+        self._index: int | None = None
 
-    def restart(self) -> None:
-        """Forget the last frame: the next one does not follow it."""
-        self._last = None
+    def add(self, shown: Mapping[str, Tensor], gt: Tensor, index: int | None = None) -> dict[str, float] | None:
+        """Frames (3, H, W) by method -> the value of the gap before them; None for the first frame of a clip.
 
-    def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, float] | None:
-        """Frames (3, H, W) by method -> the value of the gap before them; None for the first frame of a clip."""
-        now = {**shown, "": gt}
-        before, self._last = self._last, now
-        if before is None:
+        index: as in `MotionMeter`.
+        """
+        now, follows = {**shown, "": gt}, index is None or index - 1 == self._index
+        before, self._last, self._index = self._last, now, index
+        if before is None or not follows:
             return None
         change = {name: self._lpips(frame, before[name])["lpips"] for name, frame in now.items()}
         return {name: 100 * abs(change[name] - change[""]) for name in shown}

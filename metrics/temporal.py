@@ -38,14 +38,14 @@ class MotionMeter:
     def __init__(self) -> None:
         self._last: dict[str, _Frame] | None = None
         self._truth: _Frame | None = None
+        self._index: int | None = None
 
-    def restart(self) -> None:
-        """Forget the last frame: the next one does not follow it."""
-        self._last = self._truth = None
-
-    def add(self, shown: Mapping[str, Tensor], gt: Tensor) -> dict[str, dict[str, float]] | None:
+    def add(
+        self, shown: Mapping[str, Tensor], gt: Tensor, index: int | None = None
+    ) -> dict[str, dict[str, float]] | None:
         """Frames (3, H, W) in [0, 1] by method -> the values of the gap before them; None for the first frame.
 
+        index: number in the clip; None too for a frame that does not follow the last one. Without it, every frame does.
         Per method: `tof` in pixels; `warping_error` and, the same for all, `gt_warping_error` in percent of the full
         range, NaN where no pixel is visible (a scene cut).
         """
@@ -55,9 +55,9 @@ class MotionMeter:
             shape = tuple(gt.shape)
             raise InputError(f"metrics: frames {shape}; temporal metrics take (3, H, W), H and W at least {SMALLEST}")
         now, truth = {name: _Frame(frames) for name, frames in shown.items()}, _Frame(gt)
-        before, last_truth = self._last, self._truth
-        self._last, self._truth = now, truth
-        if before is None or last_truth is None:
+        before, last_truth, follows = self._last, self._truth, index is None or index - 1 == self._index
+        self._last, self._truth, self._index = now, truth, index
+        if before is None or last_truth is None or not follows:
             return None
         if truth.gray.shape != last_truth.gray.shape:
             raise InputError(
@@ -82,17 +82,15 @@ class TemporalMeter:
     def __init__(self) -> None:
         self._meter = MotionMeter()
 
-    def restart(self) -> None:
-        """Forget the last frame: the next one does not follow it."""
-        self._meter.restart()
-
-    def add(self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None) -> dict[str, float] | None:
+    def add(
+        self, pred: Tensor, gt: Tensor, baseline: Tensor | None = None, index: int | None = None
+    ) -> dict[str, float] | None:
         """Frames (3, H, W) in [0, 1] -> the values of the gap before them; None for the first frame of a clip.
 
-        `tof`, `warping_error` and `gt_warping_error` as in `MotionMeter`. With `baseline` (bicubic) also
+        index: as in `MotionMeter`.   `tof`, `warping_error` and `gt_warping_error` as in `MotionMeter`. With `baseline` (bicubic) also
         `bicubic_tof` and `bicubic_warping_error`.
         """
-        gap = self._meter.add({"": pred} if baseline is None else {"": pred, "bicubic": baseline}, gt)
+        gap = self._meter.add({"": pred} if baseline is None else {"": pred, "bicubic": baseline}, gt, index)
         if gap is None:
             return None
         values = gap.pop("")

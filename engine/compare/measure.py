@@ -167,19 +167,14 @@ class FrameMeter:
         self.motion = metrics.MotionMeter() if self.requested & set(TEMPORAL) and smallest >= 16 else None
         self.perceptual = metrics.Perceptual(name for name in metrics.PERCEPTUAL if name in self.requested)
         self.flicker = metrics.PerceptualFlicker() if "tlpips" in self.requested else None
-        self.last: int | None = None  # the frame before
 
     def add(self, index: int, frames: Mapping[str, Tensor], gt: Tensor) -> dict[str, Row]:
         rows = {name: self._single(index, frame, frames[BICUBIC], gt) for name, frame in frames.items()}
-        for meter in (self.motion, self.flicker) if self.last != index - 1 else ():
-            if meter:
-                meter.restart()
-        self.last = index
-        gaps = self.motion.add(frames, gt) if self.motion else None
+        gaps = self.motion.add(frames, gt, index) if self.motion else None
         for name, gap in (gaps or {}).items():
             kept = {key: value for key, value in gap.items() if key.removeprefix("gt_") in self.requested}
             rows[name] |= kept
-        for name, change in ((self.flicker.add(frames, gt) if self.flicker else None) or {}).items():
+        for name, change in ((self.flicker.add(frames, gt, index) if self.flicker else None) or {}).items():
             rows[name]["tlpips"] = change
         return rows
 

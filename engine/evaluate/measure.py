@@ -194,7 +194,6 @@ class ClipMeter:
         crop = self.settings.crop
         self.crop = metrics.default_crop(self.settings.protocol, config.scale) if crop is None else crop
         self.temporal = metrics.TemporalMeter() if self.settings.temporal else None
-        self.last: int | None = None  # the frame before
         self.objects = metrics.ObjectMeter(self.settings.protocol) if pair.boxes else None
         self.grays: dict[str, list[Any]] = {}
         self.boxes: list[list[Any]] = []
@@ -213,10 +212,7 @@ class ClipMeter:
             row |= {prefix + key: value.item() for key, value in values.items()}
         row["gain_psnr_y"] = metrics.gain(row["psnr_y"], row["bicubic_psnr_y"])
         if self.temporal:
-            if self.last != restored.index - 1:
-                self.temporal.restart()
-            self.last = restored.index
-            row |= self.temporal.add(restored.ours, restored.gt, restored.baseline) or {}
+            row |= self.temporal.add(restored.ours, restored.gt, restored.baseline, restored.index) or {}
         self.rows.append(row)
         if self.objects and self.pair.boxes:
             self.objects.add(restored.ours, restored.gt, restored.baseline, self.pair.boxes[restored.index], name)
