@@ -1,4 +1,4 @@
-"""The scripts run as subprocesses: help, reports, one-line errors with exit code 2."""
+"""The scripts run as processes: help, reports, one-line errors with exit code 2."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from data.simulate import simulate
 from engine.checkpoint import save_weights
 from tests.engine.conftest import CLIPS, NETWORK, tiny_mapping
 from tests.engine.small import SMALL_STNO
+from tests.processes import ROOT, Script
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = ["main.py", "eval.py", "eval_VISO.py", "test_vid4.py", "test_contin.py", "upscale.py"]
 
 
-def run(script: str, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return Script(script, *arguments).result()
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,15 @@ def test_help_describes_saved_frames() -> None:
 
 
 def test_scripts_run_from_any_folder(clips: Path, tmp_path: Path) -> None:
-    result = run("eval.py", "--datapath", clips, "--frames", 1, "--outputpath", tmp_path / "out", cwd=tmp_path)
+    """Started as users do, so that Python finds the repository from the script's own folder."""
+
+    def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    result = run("eval.py", "--datapath", clips, "--frames", 1, "--outputpath", tmp_path / "out")
     assert result.returncode == 0, result.stderr
-    result = run("main.py", "train.stpes=1", cwd=tmp_path)  # the config of the demo was found
+    result = run("main.py", "train.stpes=1")  # the config of the demo was found
     assert "did you mean 'steps'" in result.stderr
 
 

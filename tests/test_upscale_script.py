@@ -1,4 +1,4 @@
-"""upscale.py run as a subprocess: exit codes, one-line errors, SIGKILL and resume, two processes."""
+"""upscale.py as a process: exit codes, one-line errors, SIGKILL and resume, two processes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import upscale
 from data.media import write_image
 from engine.checkpoint import save_weights
+from engine.upscale import outputs, plan
+from engine.upscale.job import ClipJob
+from engine.upscale.request import Request
+from engine.upscale.run import upscale as run_upscale
 from tests.engine.small import moving_clip, small_mtdo
-
-ROOT = Path(__file__).parent.parent
+from tests.processes import ROOT, Forked, Script, run_ranks
 
 
 @pytest.fixture(scope="module")
@@ -30,38 +33,18 @@ def inputs(tmp_path_factory) -> Path:
     return folder
 
 
-def command(inputs: Path, source: Path, out: Path, *more: str) -> list[str]:
-    return [str(ROOT / "upscale.py"), str(source), str(out), "--weight", str(inputs / "weights.safetensors"), *more]
+def arguments(inputs: Path, source: Path, out: Path, *more: str) -> list[str]:
+    return [str(source), str(out), "--weight", str(inputs / "weights.safetensors"), *more]
 
 
-def run(arguments: list[str], *before: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *before, *arguments], capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment
-    )
+def run(words: list[str]) -> subprocess.CompletedProcess[str]:
+    return Script("upscale.py", *words).result()
 
 
-THREADS = """
-import sys, torch
-from pathlib import Path
-from engine.upscale import job
-from engine.upscale import outputs, plan
-from engine.upscale import run as upscale
-from engine.upscale.request import Request
-
-def keep_two(self, index, frame, keep=job.ClipJob.keep):
-    keep(self, index, frame) if index < 2 else sys.exit("stopped")
-
-threads, restore = [], outputs.restore
-plan.frames_at_once = lambda *a: 1  # one worker, which has all threads
-outputs.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
-if sys.argv[4] == "stop":
-    job.ClipJob.keep = keep_two
-try:
-    upscale.upscale(Request(*map(Path, sys.argv[1:4]), precision="fp32", resume=True))
-finally:
-    print(threads)
-"""
+def start(words: list[str], **more) -> subprocess.CompletedProcess[str]:
+    """Run upscale.py as users do."""
+    command = [sys.executable, str(ROOT / "upscale.py"), *words]
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=300, **more)
 
 
 def frames(folder: Path) -> dict[str, bytes]:
@@ -69,7 +52,7 @@ def frames(folder: Path) -> dict[str, bytes]:
 
 
 def test_bad_input_gives_one_line_and_exit_code_2(inputs, tmp_path):
-    result = run(command(inputs, tmp_path / "missing.mp4", tmp_path / "out.mp4"))
+    result = start(arguments(inputs, tmp_path / "missing.mp4", tmp_path / "out.mp4"), capture_output=True)
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1 and "missing.mp4" in result.stderr
 
@@ -157,42 +140,53 @@ def test_closed_output_does_not_end_the_work(inputs, tmp_path):
     """As in `upscale.py IN OUT 2>&1 | head -1`, or in a terminal that was closed under nohup."""
     reading, writing = os.pipe()
     os.close(reading)
-    arguments = command(inputs, inputs / "clips" / "b", tmp_path / "out", "--precision", "fp32")
-    result = subprocess.run([sys.executable, *arguments], stdout=writing, stderr=writing, cwd=ROOT, timeout=300)
+    words = arguments(inputs, inputs / "clips" / "b", tmp_path / "out", "--precision", "fp32")
+    result = start(words, stdout=writing, stderr=writing)
     os.close(writing)
     assert result.returncode == 0 and len(frames(tmp_path / "out")) == 3
 
 
-@pytest.mark.slow
 def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     source, options = inputs / "clips", ("--precision", "fp32")
-    full = run(command(inputs, source, tmp_path / "full", *options))
+    full = run(arguments(inputs, source, tmp_path / "full", *options))
     assert full.returncode == 0, full.stderr
     assert len(frames(tmp_path / "full")) == 63
-    torchrun = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29533")
-    shared = run(command(inputs, source, tmp_path / "shared", *options), *torchrun)
-    assert shared.returncode == 0, shared.stderr
+    for rank in run_ranks(2, "upscale.py", *arguments(inputs, source, tmp_path / "shared", *options)):
+        assert rank.returncode == 0, rank.stderr
     assert frames(tmp_path / "shared") == frames(tmp_path / "full")
 
-    arguments = command(inputs, source, tmp_path / "killed", *options)
-    process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL)
+    words = arguments(inputs, source, tmp_path / "killed", *options)
+    script = Script("upscale.py", *words)
     work = tmp_path / "killed" / ".a.upscaling" / "frames"
-    while process.poll() is None and not (work.is_dir() and len(list(work.glob("*.png"))) > 10):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert run(arguments).returncode == 2  # the error names --resume
-    assert run([*arguments, "--resume"]).returncode == 0
+    script.wait_until(lambda: len(list(work.glob("*.png"))) > 10)
+    script.send_signal(signal.SIGKILL)
+    assert script.result().returncode == -signal.SIGKILL
+    assert run(words).returncode == 2  # the error names --resume
+    assert run([*words, "--resume"]).returncode == 0
     assert frames(tmp_path / "killed") == frames(tmp_path / "full")
+
+
+def show_threads(paths: list[Path], stop: bool) -> None:
+    """Upscale frames and print the number of threads at each; stop: exit after two frames."""
+    threads, restore, keep = [], outputs.restore, ClipJob.keep
+
+    def keep_two(job: ClipJob, index: int, frame: torch.Tensor) -> None:
+        keep(job, index, frame) if index < 2 else sys.exit("stopped")
+
+    plan.frames_at_once = lambda *_: 1  # one worker, which has all threads
+    outputs.restore = lambda *a, **k: (threads.append(torch.get_num_threads()) or frame for frame in restore(*a, **k))
+    if stop:
+        ClipJob.keep = keep_two
+    try:
+        run_upscale(Request(*paths, precision="fp32", resume=True))
+    finally:
+        print(threads)
 
 
 def test_resumed_run_has_the_threads_of_a_fresh_one(inputs, tmp_path):
     """The writer uses one thread; in a resumed run it starts before the network, which must still get all threads."""
-    paths = [str(path) for path in (inputs / "clips" / "b", tmp_path / "out", inputs / "weights.safetensors")]
-    for how, threads in (("stop", "[2, 2, 2]"), ("go on", "[2]")):
-        result = subprocess.run(
-            [sys.executable, "-c", THREADS, *paths, how],
-            capture_output=True, text=True, timeout=300, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
-        )  # fmt: skip
+    paths = [inputs / "clips" / "b", tmp_path / "out", inputs / "weights.safetensors"]
+    for stop, threads in ((True, "[2, 2, 2]"), (False, "[2]")):
+        result = Forked(show_threads, paths, stop, threads=2).result()
         assert result.stdout.splitlines()[-1] == threads, result.stderr
     assert len(frames(tmp_path / "out")) == 3

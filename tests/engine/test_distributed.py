@@ -1,4 +1,4 @@
-"""Training with two processes under torchrun equals training with one."""
+"""Training with two processes equals training with one; under torchrun, failures are reported."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ import cli
 from engine import distributed
 from engine.checkpoint import load_tensors
 from tests.engine.conftest import tiny_mapping
+from tests.processes import ROOT, run_ranks
 
-ROOT = Path(__file__).parents[2]
 TORCHRUN = [
     sys.executable,
     "-m",
@@ -39,15 +39,12 @@ def _train(folder: Path, mapping: dict[str, Any], state: str) -> list[dict[str, 
     """The tensors of `state` after training with one process and with two."""
     file = folder / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name, start in (("one", [sys.executable, str(ROOT / "main.py")]), ("two", TORCHRUN)):
-        command = [*start, "--config", str(file), f"name={name}"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, done.stderr[-2000:]
+    for count, name in ((1, "one"), (2, "two")):
+        for rank in run_ranks(count, "main.py", "--config", file, f"name={name}", folder=folder):
+            assert rank.returncode == 0, rank.stderr[-2000:]
     return [load_tensors(folder / "runs" / name / state)[0] for name in ("one", "two")]
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=1)
     mapping["network"] = {**mapping["network"], "hat": {**mapping["network"]["hat"], "drop_path": 0.0}}
@@ -58,7 +55,6 @@ def test_two_processes_share_the_batch(tmp_path: Path) -> None:
     assert all((one[name] - two[name]).abs().max().item() < 1e-5 * largest for name in gradients)
 
 
-@pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=3)
     # D_F = -D_B: at the start the gradients of the gate's biases are zero except for rounding errors, which Adam scales to full steps.

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,8 +25,7 @@ from engine.train.updates import split_batch
 from engine.train.validation import FINAL
 from errors import InputError
 from tests.engine.conftest import NETWORK, space_time, tiny_mapping
-
-ROOT = Path(__file__).parents[3]
+from tests.processes import Script
 
 
 def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:
@@ -252,28 +247,19 @@ def test_averaged_swaps_weights_and_restores_them(tiny: Config, tmp_path: Path) 
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
 
 
-@pytest.mark.slow
 def test_resume_after_sigterm_is_exact(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=40, log_every=1)
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the order of sums depends on the number of threads
-    command = [sys.executable, str(ROOT / "main.py"), "--config", str(file)]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    script = Script("main.py", "--config", file, folder=tmp_path)
     log = tmp_path / "runs" / "tiny" / "log.jsonl"
-    deadline = time.monotonic() + 300
-    while not (log.is_file() and log.read_text().count("\n") >= 2):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM and b"--resume" in errors
-    stopped = load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"]
-    assert 2 <= stopped < 40
-    subprocess.run(
-        [*command[:2], "--resume", "runs/tiny"], cwd=tmp_path, env=environment, check=True, capture_output=True
-    )
-    subprocess.run([*command, "name=uninterrupted"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    script.wait_until(lambda: log.is_file() and log.read_text().count("\n") >= 2)
+    script.send_signal(signal.SIGTERM)
+    stopped = script.result()
+    assert stopped.returncode == 128 + signal.SIGTERM and "--resume" in stopped.stderr
+    assert 2 <= load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"] < 40
+    for arguments in (["--resume", "runs/tiny"], ["--config", file, "name=uninterrupted"]):
+        assert Script("main.py", *arguments, folder=tmp_path).result().returncode == 0
     assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "runs" / "uninterrupted" / STATE)
     steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert steps == [*range(1, 41), 40]  # the last one is the final validation

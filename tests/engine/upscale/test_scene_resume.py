@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
+import threading
 
 import numpy as np
 import pytest
 
 from data.files import sha256, temporary_path
 from engine.upscale import scene as scene_module
+from engine.upscale.request import Request
+from engine.upscale.run import upscale
 from errors import InputError
 from tests.engine.upscale.geotiff import make, picture, write
+from tests.processes import Forked
 
 rasterio = pytest.importorskip("rasterio")
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_resumed_scene_equals_an_uninterrupted_one(tmp_path, scene_weight, monkeypatch):
@@ -91,26 +91,33 @@ def test_disk_that_is_full_at_the_end_of_the_file(tmp_path, scene_weight, monkey
     assert sha256(make(source, scene_weight, resume=True)) == sha256(expected)
 
 
-@pytest.mark.slow
+def killed_after_a_piece(request: Request, delay: float) -> None:
+    """Upscale a scene; the process is killed `delay` seconds after its first piece is complete."""
+    make_piece, killer = (
+        scene_module.SceneJob.make_piece,
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)),
+    )
+
+    def make_and_start_timer(job, *rest):
+        make_piece(job, *rest)
+        if not killer.is_alive():
+            killer.start()
+
+    scene_module.SceneJob.make_piece = make_and_start_timer
+    upscale(request)
+
+
 def test_ten_kills_do_not_change_the_result(tmp_path, scene_weight):
-    """Each of 10 processes completes at least one of 147 pieces and is killed; the 11th finishes the file."""
-    source = write(tmp_path / "in.tif", (picture(9, 1600, 64) * 3000 + 9).astype(np.uint16), nodata=0)
-    expected, out, rng = tmp_path / "expected.tif", tmp_path / "out.tif", np.random.default_rng(0)
-    how = ["--weight", scene_weight, "--precision", "fp32", "--tile", "64", "--resume"]
-    quiet = {"cwd": ROOT, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "upscale.py", source, out, *how]
-    # the reference also runs in a subprocess, because this process has another number of threads
-    subprocess.run([sys.executable, "upscale.py", source, expected, *how], check=True, **quiet)
+    """Each of 10 processes completes at least one of 72 pieces and is killed; the 11th finishes the file."""
+    source = write(tmp_path / "in.tif", (picture(9, 800, 64) * 3000 + 9).astype(np.uint16), nodata=0)
+    expected, out, rng = make(source, scene_weight, "expected.tif", tile=64), tmp_path / "out.tif", random.Random(0)
+    request = Request(source, out, scene_weight, precision="fp32", tile=64, resume=True)
     pieces = tmp_path / ".out.tif.upscaling" / "pieces"
     for _ in range(10):
         before = set(pieces.glob("*.zst"))
-        process = subprocess.Popen(command, **quiet)
-        while process.poll() is None and set(pieces.glob("*.zst")) <= before:
-            time.sleep(0.002)
-        time.sleep(rng.random() * 0.03)
-        assert process.poll() is None, "the file was finished before 10 kills"
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL and not out.exists()
-    subprocess.run(command, check=True, **quiet)
+        result = Forked(killed_after_a_piece, request, rng.random() * 0.03).result()
+        assert result.returncode == -signal.SIGKILL and not out.exists(), result.stderr
+        assert set(pieces.glob("*.zst")) > before
+    upscale(request)
     assert sha256(out) == sha256(expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.tif", "in.tif", "out.tif"]

@@ -1,0 +1,103 @@
+"""Processes that fork from one that has imported PyTorch, which saves the seconds of a fresh start.
+
+Signals, exit codes and output are those of a process of its own. `Script` runs a script of the repository; a few tests also start
+scripts as users do.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+SECONDS = 300
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["torch", "engine.upscale.run", "engine.train.run", "engine.evaluate.scripts"])
+
+
+class Forked:
+    """A function that runs in a forked process.
+
+    folder: its current directory. threads: number of threads of PyTorch. environment: variables that it sets.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        folder: Path = ROOT,
+        threads: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._output = tempfile.TemporaryDirectory()
+        self._files = [Path(self._output.name) / name for name in ("stdout", "stderr")]
+        settings = (folder, threads, dict(environment or {}), self._files)
+        self.process = FORKED.Process(target=_enter, args=(settings, function, arguments))
+        self.process.start()
+
+    def running(self) -> bool:
+        return self.process.is_alive()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition is true or the process has ended."""
+        end = time.monotonic() + SECONDS
+        while self.running() and not condition():
+            assert time.monotonic() < end, self._files[1].read_text()
+            time.sleep(0.01)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def result(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the end; a signal that ended the process gives a negative exit code."""
+        self.process.join(SECONDS)
+        if self.running():
+            self.process.kill()
+            raise TimeoutError(f"still running after {SECONDS} s: {self._files[1].read_text()}")
+        out, errors = (path.read_text() if path.is_file() else "" for path in self._files)
+        return subprocess.CompletedProcess([], self.process.exitcode, out, errors)
+
+
+class Script(Forked):
+    """A script of the repository with arguments from the command line."""
+
+    def __init__(self, name: str, *arguments: object, **more: Any) -> None:
+        super().__init__(_run_script, name, [str(argument) for argument in arguments], **more)
+
+
+def run_ranks(count: int, name: str, *arguments: object, **more: Any) -> list[subprocess.CompletedProcess[str]]:
+    """Run a script in `count` processes with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    own = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+    ranks = [Script(name, *arguments, environment=variables, **more) for variables in own]
+    return [rank.result() for rank in ranks]
+
+
+def _enter(
+    settings: tuple[Path, int, dict[str, str], list[Path]], function: Callable[..., object], arguments: tuple
+) -> None:
+    folder, threads, environment, files = settings
+    for stream, path in zip((1, 2), files, strict=True):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    os.chdir(folder)
+    os.environ |= environment
+    torch.set_num_threads(threads)
+    function(*arguments)
+
+
+def _run_script(name: str, arguments: list[str]) -> None:
+    sys.argv = [str(ROOT / name), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
