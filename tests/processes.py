@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -53,7 +53,8 @@ class Forked:
         """Wait until the condition is true or the process has ended."""
         end = time.monotonic() + SECONDS
         while self.running() and not condition():
-            assert time.monotonic() < end, self._files[1].read_text()
+            if time.monotonic() > end:
+                self._give_up()
             time.sleep(0.01)
 
     def send_signal(self, number: int) -> None:
@@ -63,10 +64,13 @@ class Forked:
         """Wait for the end; a signal that ended the process gives a negative exit code."""
         self.process.join(SECONDS)
         if self.running():
-            self.process.kill()
-            raise TimeoutError(f"still running after {SECONDS} s: {self._files[1].read_text()}")
+            self._give_up()
         out, errors = (path.read_text() if path.is_file() else "" for path in self._files)
         return subprocess.CompletedProcess([], self.process.exitcode, out, errors)
+
+    def _give_up(self) -> NoReturn:
+        self.process.kill()
+        raise TimeoutError(f"still running after {SECONDS} s: {self._files[1].read_text()}")
 
 
 class Script(Forked):
