@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from errors import InputError
+from errors import InputError, Interruption
 from settings import nearest
 
 # glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
@@ -31,11 +32,14 @@ TORCHRUN_WAITS = 60  # seconds; torchrun lets the other ranks run for up to 30 s
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` with the allocator tuned and exit with its code."""
     tune_allocator()
-    sys.exit(exit_code(main))
+    code = exit_code(main)
+    end_at_signals()
+    sys.exit(code)
 
 
 def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") -> int:
-    """Exit code of `main`: bad input is printed as one line and gives 2, Ctrl-C prints `interrupted` and gives 130."""
+    """Exit code of `main`: bad input is printed as one line and gives 2, a signal prints `interrupted` and gives 128 and its number
+    (Ctrl-C: 130)."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 -- closed by the caller (`>&-`)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
@@ -49,14 +53,21 @@ def exit_code(main: Callable[[], int | None], interrupted: str = "interrupted") 
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        complain(interrupted)
-        return 130
+    except KeyboardInterrupt as stop:
+        end_at_signals()
+        complain(str(stop) or interrupted)
+        return stop.code if isinstance(stop, Interruption) else 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EDQUOT):
             raise
         complain(f"error: cannot write '{error.filename or ''}': {error.strerror}: free space or choose another folder")
         return 2
+
+
+def end_at_signals() -> None:
+    """From now on Ctrl-C ends the process at once: while Python ends, it would print the traceback of some library."""
+    with suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class LastingStream:

@@ -1,4 +1,4 @@
-"""The exception for bad input. It is in the root folder because every layer raises it and no layer imports from a higher one."""
+"""Exceptions of all layers. They are in the root folder because no layer imports from a higher one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+class Interruption(KeyboardInterrupt):
+    """A signal ended the program. The message is one line, empty for "interrupted"; `code` is the exit code."""
+
+    def __init__(self, message: str, code: int = 130) -> None:
+        super().__init__(" ".join(message.split()))
+        self.code = code
 
 
 def shorten(text: str) -> str:

@@ -16,11 +16,15 @@ def main() -> None:
 
     arguments = scripts.parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
     arguments.add_argument(
-        "--scales", type=float, nargs="+", default=SCALES, help="magnifications in space, any real numbers from 1"
+        "--scales",
+        type=scripts.number,
+        nargs="+",
+        default=SCALES,
+        help="magnifications in space, any real numbers from 1",
     )
     arguments.add_argument(
         "--times",
-        type=float,
+        type=scripts.number,
         nargs="+",
         default=TIMES,
         help="multiples of the frame rate (2 4 8), or intermediate times in (0, 1)",
@@ -29,6 +33,7 @@ def main() -> None:
         "--grid", action="store_true", help="also write a picture of PSNR over scale and time (grid.png)"
     )
     options = cli.parse(arguments)
+    scripts.move_overrides_(options, "scales", "times")
     cli.keep_working_without_output()
     scripts.sweep_and_report(options)
 

@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,15 @@ def replacing(path: str | Path, *, replace: bool = True, sync: bool = True) -> I
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write files in UTF-8 under temporary names, and rename them when all are complete, the first one first."""
+    with ExitStack() as stack:
+        for path in reversed(list(texts)):  # the stack is unwound from its end
+            stack.enter_context(replacing(path)).write_text(
+                texts[path], "utf-8", "backslashreplace"
+            )  # names of any bytes
 
 
 def move(source: Path, target: Path, *, replace: bool) -> None:

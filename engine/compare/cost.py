@@ -15,11 +15,11 @@ import torch
 import dcn
 import models
 from data.clips import ArrayClip
+from data.files import write_texts
 from engine import distributed
 from engine.config import config_from_mapping, config_to_mapping, load_config
 from engine.report import provenance
 from engine.report.cost import gmac_per_frame
-from engine.report.files import write_text
 from engine.report.latex import document
 from engine.report.tables import Table
 from engine.report.text import csv_text, markdown_table, plain_table
@@ -114,7 +114,6 @@ def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table
 def write_cost(rows: Sequence[dict[str, Any]], width: int, height: int, out: Path) -> None:
     """Write cost.md, .tex and .csv to `out` and print the table."""
     table = cost_table(rows, width, height)
-    write_text(out / "cost.md", f"{markdown_table(table)}\n\n{table.note}\n")
-    write_text(out / "cost.tex", document([table]))
-    write_text(out / "cost.csv", csv_text(rows))
+    texts = (f"{markdown_table(table)}\n\n{table.note}\n", document([table]), csv_text(rows))
+    write_texts({out / f"cost{suffix}": text for suffix, text in zip((".md", ".tex", ".csv"), texts, strict=True)})
     print(f"{table.title}\n{plain_table(table)}\nwritten: {out}/cost.md, .tex, .csv")

@@ -122,13 +122,13 @@ def draw_all(
         frame = shown.gt.frame_names[crop.frame]
         if lacking:
             raise InputError(f"--crop: {lacking[0]} has no frame '{frame}' of clip '{crop.clip}'")
-        stem = f"{crop.clip.replace('/', '_')}_{frame}_{crop.x}_{crop.y}_{crop.width}_{crop.height}"
-        files = _draw_crop(crop, shown, methods, settings, out / "figures" / stem)
+        place = out / "figures" / crop.clip / f"{frame}_{crop.x}_{crop.y}_{crop.width}_{crop.height}"
+        files = _draw_crop(crop, shown, methods, settings, place)
         times = clips[crop.clip].indices
         if len(times) >= 3:
-            files += _draw_slices(crop, shown, methods, times, out / "figures" / f"{stem}_xt")
-        place = {"x": crop.x, "y": crop.y, "width": crop.width, "height": crop.height}
-        entries.append({"clip": crop.clip, "frame": frame, **place, "files": [str(path) for path in files]})
+            files += _draw_slices(crop, shown, methods, times, place.with_name(f"{place.name}_xt"))
+        area = {"x": crop.x, "y": crop.y, "width": crop.width, "height": crop.height}
+        entries.append({"clip": crop.clip, "frame": frame, **area, "files": [str(path) for path in files]})
     return entries
 
 

@@ -32,16 +32,18 @@ from engine.compare.measure import (
 )
 from engine.compare.results import Candidate, ResultClip, match_clips, open_result, parse_results
 from engine.compare.statistics import REPLICATES, SEED, differences, summary
-from engine.compare.write import console, write_comparison
+from engine.compare.write import FILES, console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
 from engine.evaluate.averages import means
-from engine.evaluate.scripts import KEYS, override
+from engine.evaluate.output import COMPARISON, output_folder
+from engine.evaluate.scripts import KEYS, inputs, override
 from engine.report import provenance
 from engine.sources import open_source
 from errors import InputError
 
 GROUPS = ("data.", "eval.", "network.", "train.", "loss.")
 OUT = "runs/compare"
+FOLDERS = ("pictures", "figures")  # within the output folder
 SCALE, FIGURES = 4.0, 2  # default without an option
 
 
@@ -91,6 +93,20 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     config = comparison_config(options, overrides)
     settings = Settings.of(config.eval, config.scale, measures, ndvi_bands(options.ndvi))
     layout = open_source(config, "val")
+    out = Path(options.outputpath or OUT)
+    with output_folder(out, COMPARISON, FILES, FOLDERS, [*inputs(options, config), *folders.values()]):
+        return compare_methods(options, config, settings, layout, folders, out)
+
+
+def compare_methods(
+    options: argparse.Namespace,
+    config: Config,
+    settings: Settings,
+    layout: Layout,
+    folders: Mapping[str, Path],
+    out: Path,
+) -> dict[str, Any]:
+    """Measure the methods, write everything to `out`, and return the report."""
     check_ndvi(settings.ndvi, layout.pairs)
     names = [pair.name for pair in layout.pairs]
     matched = {method: match_clips(method, folder, names) for method, folder in folders.items()}
@@ -102,7 +118,6 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with tqdm(total=total, unit="frame", desc="compare", leave=False, dynamic_ncols=True) as bar:
         clips = [measure_clip(pair, opened[pair.name], settings, bar) for pair in layout.pairs]
     report = build_report(config, settings, layout, folders, clips, opened)
-    out = Path(options.outputpath) if options.outputpath != "runs/eval" else Path(OUT)
     crops = crops or figures.most_disputed(clips, FIGURES if options.figures is None else options.figures)
     views = {name: MethodFrames(clip.pair, opened[name], settings.stride) for name, clip in by_name(clips).items()}
     report["pictures"] = [
@@ -239,9 +254,9 @@ def picture(shown: MethodFrames, clip: ClipRows, folders: Mapping[str, Path], ou
     def read(name: str, number: int) -> Any:
         return to_uint8(shown.of(name, number))
 
-    for name in (BICUBIC, *folders, "gt"):
-        stem = f"{clip.pair.name.replace('/', '_')}_{frame}_{safe(name)}"
-        path, slice_path = (out / "pictures" / f"{stem}{suffix}.png" for suffix in ("", "_xt"))
+    for name, stem in safe_names((BICUBIC, *folders, "gt")).items():
+        place = out / "pictures" / clip.pair.name
+        path, slice_path = (place / f"{frame}_{stem}{suffix}.png" for suffix in ("", "_xt"))
         write_image(path, read(name, index))
         write_image(slice_path, slices.over_time(read, name, clip.indices, row))
         entry["files"][name], entry["slices"][name] = str(path), str(slice_path)
@@ -250,6 +265,11 @@ def picture(shown: MethodFrames, clip: ClipRows, folders: Mapping[str, Path], ou
     return entry
 
 
-def safe(name: str) -> str:
-    """A method's name as part of a file name."""
-    return "".join(character if character.isalnum() or character in "-+" else "_" for character in name)
+def safe_names(methods: Sequence[str]) -> dict[str, str]:
+    """Every method's name as part of a file name, all different, also where upper and lower case are the same."""
+    names: dict[str, str] = {}
+    for method in methods:
+        name = "".join(character if character.isalnum() or character in "-+" else "_" for character in method)
+        taken = {other.lower() for other in names.values()}
+        names[method] = name if name.lower() not in taken else f"{name}_{len(names)}"
+    return names

@@ -7,28 +7,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data.files import write_texts
 from engine.compare.page import render_comparison
 from engine.compare.tables import MEANS, tables
-from engine.report.files import tidy, write_text
+from engine.report.files import tidy
 from engine.report.latex import document
 from engine.report.tables import provenance
 from engine.report.text import csv_text, escaped, fenced, markdown_table, plain_table
 
 Report = Mapping[str, Any]
+FILES = ("report.json", "clips.csv", "frames.csv", "differences.csv", "report.tex", "report.md", "report.html")
 
 
 def write_comparison(report: Report, folder: Path) -> None:
-    """Write all files to `folder`, each one atomically. Raises InputError if the folder cannot be written."""
+    """Write all files to `folder`; all are complete before the first one is renamed. Raises InputError if it cannot be written."""
     clean = tidy(report, folder)
     found = tables(clean)
     head = "\n".join([str(clean["title"]), *(f"{label}: {text}" for label, text in provenance(clean))])
-    write_text(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / "clips.csv", csv_text(clip_rows(clean)))
-    write_text(folder / "frames.csv", csv_text(frame_rows(clean)))
-    write_text(folder / "differences.csv", csv_text(clean["differences"]))
-    write_text(folder / "report.tex", document(found, head))
-    write_text(folder / "report.md", markdown(clean))
-    write_text(folder / "report.html", render_comparison(clean, folder))
+    contents = (
+        json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        csv_text(clip_rows(clean)),
+        csv_text(frame_rows(clean)),
+        csv_text(clean["differences"]),
+        document(found, head),
+        markdown(clean),
+        render_comparison(clean, folder),
+    )
+    write_texts({folder / name: text for name, text in zip(FILES, contents, strict=True)})
 
 
 def console(report: Report) -> str:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 import metrics
 from data.baseline import Bicubic
 from data.clips import Clip, SubClip
-from data.files import sha256
+from data.files import remove, sha256
 from data.frame_writer import write_frame
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
@@ -36,6 +36,7 @@ from models.base import Network
 
 DETECTED = 200  # maximum number of frames per clip for object detection, which keeps them in memory
 OnPicture = Callable[[str, str, Tensor, Tensor, Tensor], None]
+FOLDERS = ("frames", "pictures")  # within the output folder
 BASELINES = {False: "bicubic", True: "linear blend + bicubic"}
 
 
@@ -197,6 +198,8 @@ class ClipMeter:
         self.objects = metrics.ObjectMeter(self.settings.protocol) if pair.boxes else None
         self.grays: dict[str, list[Any]] = {}
         self.boxes: list[list[Any]] = []
+        if self.settings.save_frames and folder:
+            remove_frames(folder / "frames" / pair.name)
 
     def add(self, restored: RestoredFrame) -> None:
         gt, settings = self.pair.gt, self.settings
@@ -257,6 +260,12 @@ class ClipMeter:
         return {**means(self.rows), **objects, **detection, "frames": self.rows}
 
 
+def remove_frames(folder: Path) -> None:
+    """Remove the frames of an earlier evaluation: with a part of them replaced, a clip would have frames of two networks."""
+    if folder.is_dir():
+        remove(path for path in folder.iterdir() if path.is_file() and path.suffix in (".png", ".tif"))
+
+
 def show(
     restored: RestoredFrame, pair: Pair, folder: Path | None, on_picture: OnPicture | None
 ) -> list[dict[str, Any]]:
@@ -269,7 +278,7 @@ def show(
         return []
     entry: dict[str, Any] = {"clip": pair.name, "frame": frame}
     for name, picture in (("bicubic", restored.baseline), ("ours", restored.ours), ("gt", restored.gt)):
-        path = folder / "pictures" / f"{pair.name.replace('/', '_')}_{frame}_{name}.png"
+        path = folder / "pictures" / pair.name / f"{frame}_{name}.png"
         write_image(path, to_uint8(picture))
         entry[name] = str(path)
     if pair.boxes:

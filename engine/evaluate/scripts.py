@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 import cli
@@ -17,7 +18,8 @@ from engine import distributed
 from engine.checkpoint import load_key_networks_, load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
-from engine.evaluate.measure import evaluate
+from engine.evaluate.measure import FOLDERS, evaluate
+from engine.evaluate.output import EVALUATION, REPORTS, output_folder
 from engine.report.files import console_table, write_report
 from engine.report.page.grid import write_grid
 from engine.sources import open_source
@@ -52,9 +54,7 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
         type=cli.filled,
         help="folder of test clips in any known layout (default: the samples of the repository)",
     )
-    result.add_argument(
-        "--outputpath", type=cli.filled, default=out, help=f"folder for reports and frames (default: {out})"
-    )
+    result.add_argument("--outputpath", type=cli.filled, help=f"folder for reports and frames (default: {out})")
     result.add_argument("--kind", type=cli.filled, help="layout of the folder (default: detected)")
     result.add_argument("--split", type=cli.filled, help="split of a layout that has several, such as test")
     result.add_argument("--list", type=cli.filled, help="list file of CLIP or CLIP/FRAME lines")
@@ -63,6 +63,7 @@ def parser(description: str, example: str, out: str, *, always_saves: bool = Fal
     )
     result.add_argument("--frames", type=int, help="number of frames of each clip (default: all)")
     result.add_argument("--device", help="auto, cpu, cuda")
+    result.set_defaults(default_output=out)
     if always_saves:
         result.set_defaults(save_frames=True)
     else:
@@ -120,10 +121,25 @@ def run_name(weights: Path) -> str:
     return own or weights.stem
 
 
+def number(text: str) -> float | str:
+    """Parse a number of an option with several; an override that follows them stays text."""
+    return text if "=" in text else float(text)
+
+
+def move_overrides_(options: argparse.Namespace, *names: str) -> None:
+    """Move overrides to their place, in place: argparse gives an option with several values all words that follow it."""
+    for name in names:
+        words = getattr(options, name)
+        setattr(options, name, [word for word in words if not isinstance(word, str)])
+        options.overrides = [*options.overrides, *(word for word in words if isinstance(word, str))]
+        if not getattr(options, name):
+            raise InputError(f"--{name}: expected numbers")
+
+
 def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate a space-time network over scales and times: one table, one report, and a folder of pictures per setting, with the
     restored frames if requested."""
-    folder = Path(options.outputpath)
+    folder = output_of(options)
     columns = [(time, *stride_and_times(time)) for time in options.times]
     for scale in options.scales:
         if not 1 <= scale <= MAX_SCALE:
@@ -131,6 +147,26 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     model, config, weights = prepare(options, space_time=True)
     device = distributed.choose_device(config.device)
     distributed.start(device)
+    settings = [setting_name(scale, time) for scale in options.scales for time in options.times]
+    with output_folder(folder, EVALUATION, (*REPORTS, "grid.png"), settings, [weights, *inputs(options, config)]):
+        report = sweep_settings(model, config, weights, options, columns, device)
+        finish(report, folder)
+        if options.grid and distributed.is_main():
+            write_grid(report, folder / "grid.png")
+            print(f"grid:   {folder / 'grid.png'}")
+    distributed.stop()
+    return report
+
+
+def sweep_settings(
+    model: Network,
+    config: Config,
+    weights: Path,
+    options: argparse.Namespace,
+    columns: Sequence[tuple[float, int, list[float] | None]],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Evaluate every setting of a sweep. columns: time, stride and times of every `--times` value. Returns the report."""
     sweep: dict[str, list[list[float | None]]] = {}
     report: dict[str, Any] = {}
     for scale in options.scales:
@@ -139,7 +175,7 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
         layout = open_source(config, "val")
         for time, stride, times in columns:
             config.eval = replace(config.eval, stride=stride, times=times)
-            place = folder / f"space_x{scale:g}_time_{time:g}"
+            place = output_of(options) / setting_name(scale, time)
             part = evaluate(model, layout, config, device=device, folder=place, weights=weights)
             say(
                 f"space x{scale:g}, time {time:g}: {part['mean']['psnr_y']:.2f} dB, {part['mean']['gain_psnr_y']:+.2f} dB"
@@ -151,12 +187,24 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
             sweep.setdefault(key, []).append(row)
     report |= {"sweep": {"scales": options.scales, "times": options.times, **sweep}}
     report["title"] = f"{report['config']['name']}: scales and times (clips: the first setting)"
-    finish(report, folder)
-    if options.grid and distributed.is_main():
-        write_grid(report, folder / "grid.png")
-        print(f"grid:   {folder / 'grid.png'}")
-    distributed.stop()
     return report
+
+
+def setting_name(scale: float, time: float) -> str:
+    """Folder of one setting of a sweep."""
+    return f"space_x{scale:g}_time_{time:g}"
+
+
+def output_of(options: argparse.Namespace) -> Path:
+    """The folder of `--outputpath`."""
+    return Path(options.outputpath or options.default_output)
+
+
+def inputs(options: argparse.Namespace, config: Config) -> list[Path]:
+    """Files and folders that an evaluation reads, except the weights."""
+    source = config.data.val
+    given = [options.config, source.root, source.list_file, *source.simulate.stills]
+    return [Path(name) for name in given if name]
 
 
 def stride_and_times(time: float) -> tuple[int, list[float] | None]:
@@ -188,12 +236,13 @@ def evaluate_and_report(
     model, config, weights = prepare(options, space_time=space_time, defaults=defaults)
     device = distributed.choose_device(config.device)
     distributed.start(device)
-    folder = Path(options.outputpath)
+    folder = output_of(options)
     layout = open_source(config, "val")
     count = len(layout.pairs)
     say(f"{count} clip{'s' if count > 1 else ''} ({layout.kind}: {layout.reason})")
-    report = evaluate(model, layout, config, device=device, folder=folder, weights=weights)
-    finish(report, folder)
+    with output_folder(folder, EVALUATION, REPORTS, FOLDERS, [weights, *inputs(options, config)]):
+        report = evaluate(model, layout, config, device=device, folder=folder, weights=weights)
+        finish(report, folder)
     distributed.stop()
     return report
 

@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data.files import replacing
+from data.files import write_texts
 from engine.report.page import render_page
 from engine.report.tables import (
     LUMA,
@@ -61,22 +61,20 @@ OBJECT_ROWS = "objects.csv"
 def write_report(report: Mapping[str, Any], folder: str | Path) -> None:
     """Write report.json, .md, .csv and .html to `folder` (and objects.csv if the report lists single objects).
 
-    Each file is written atomically. Raises `InputError` if the folder cannot be written.
+    All files are complete before the first one is renamed. Raises `InputError` if the folder cannot be written.
     """
     folder = Path(folder)
     clean = tidy(report, folder)
     rows = _take_object_rows(clean)
+    texts = {
+        folder / "report.json": json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        folder / "report.csv": csv_text([*_figure_rows(clean), *_sweep_rows(clean)]),
+        folder / "report.md": markdown(clean),
+        folder / "report.html": render_page(clean, folder),
+    }
     if rows:
-        write_text(folder / OBJECT_ROWS, csv_text(rows))
-    write_text(folder / "report.json", json.dumps(clean, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(folder / "report.csv", csv_text([*_figure_rows(clean), *_sweep_rows(clean)]))
-    write_text(folder / "report.md", markdown(clean))
-    write_text(folder / "report.html", render_page(clean, folder))
-
-
-def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        texts[folder / OBJECT_ROWS] = csv_text(rows)
+    write_texts(texts)
 
 
 def console_table(report: Mapping[str, Any]) -> str:

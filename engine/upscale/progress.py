@@ -1,8 +1,7 @@
-"""Progress bar, and interruption by signals."""
+"""Progress bar."""
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,27 +36,3 @@ def progress_bar(total: int, ready: int, quiet: bool) -> Iterator[Any]:
 def show_tile(bar: Any, done: int, tiles_of_frame: int) -> None:
     """Show the number of finished tiles of the current frame after the bar."""
     bar.set_postfix_str(f"tile {done} of {tiles_of_frame}", refresh=True)
-
-
-@contextmanager
-def patient_exit() -> Iterator[None]:
-    """Handle SIGTERM and SIGHUP (a closed terminal; not under nohup) like Ctrl-C: write the finished frames, so that the run can be
-    resumed, and remove temporary files.
-    """
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {number: signal.getsignal(number) for number in numbers}
-    try:
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, interrupt)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -20,6 +20,7 @@ from data.clips import Clip
 from data.files import remove, unfinished_next_to
 from engine import distributed
 from engine.distributed import say
+from engine.interrupts import patient_exit
 from engine.restore import Options, precision
 from engine.restore.threads import WriteBehind
 from engine.upscale import pipe, scene, targets
@@ -30,7 +31,7 @@ from engine.upscale.output_paths import check_places, locked
 from engine.upscale.outputs import missing_frames, runs
 from engine.upscale.plan import choose_settings
 from engine.upscale.preview import preview
-from engine.upscale.progress import patient_exit, progress_bar, show_tile
+from engine.upscale.progress import progress_bar, show_tile
 from engine.upscale.relations import some
 from engine.upscale.remarks import find_cuts, is_lossy, remarks, tell
 from engine.upscale.request import Request, complete, inputs, key_weights_of, make_job, open_clips, open_network

@@ -22,11 +22,10 @@ import metrics
 from data.clips import Clip, SubClip
 from data.clips.derived import Derived
 from data.degrade import imresize
-from data.files import UNFINISHED, check_names, remove_unfinished
+from data.files import UNFINISHED, check_names, remove_unfinished, write_texts
 from data.frame_writer import check_free, write_frame
 from data.media import to_uint8
 from engine.compare.measure import agreement
-from engine.report.files import write_text
 from engine.report.page.document import assemble, html_table
 from engine.report.page.markup import Markup, element, together
 from engine.report.page.pictures import embedded
@@ -118,8 +117,7 @@ def write_trust(job: ClipJob, network: Network, request: Request, device: torch.
             if index == middle:
                 shown = pictures(job.clip.frame(index), result, picture)
             bar.update()
-    write_text(folder / "trust.csv", csv_text(rows))
-    write_text(folder / "trust.html", trust_page(job, rows, shown))
+    write_texts({folder / "trust.csv": csv_text(rows), folder / "trust.html": trust_page(job, rows, shown)})
     return folder
 
 
