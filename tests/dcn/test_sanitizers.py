@@ -10,10 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from dcn import build
+from tests.processes import ROOT, Forked
+
 FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
-@pytest.mark.slow
+def build_library() -> None:
+    print(build.build())
+
+
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ on Linux")
 def test_sanitizers_find_nothing():
     asan = subprocess.run(
@@ -22,21 +28,13 @@ def test_sanitizers_find_nothing():
     if not Path(asan).is_absolute():
         pytest.skip("g++ comes without libasan")
     # torch.* libraries are not instrumented: leaks at exit are theirs, and they load before the runtime unless it is preloaded.
-    environment = os.environ | {"DCN_CXXFLAGS": FLAGS, "CXX": "g++", "DCN_BACKEND": "compiled"}
-    build = "import dcn, sys; sys.exit(not dcn.ensure_built())"
-    root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", build], cwd=root, env=environment, capture_output=True, check=False)
-    where = "from dcn import build; print(build.library_path())"
-    library = subprocess.run(
-        [sys.executable, "-c", where], cwd=root, env=environment, capture_output=True, text=True, check=True
-    )
-    assert b"__asan_report_load" in Path(library.stdout.strip()).read_bytes(), (
-        "the library under test is not instrumented"
-    )
+    environment = {"DCN_CXXFLAGS": FLAGS, "CXX": "g++", "DCN_BACKEND": "compiled"}
+    library = Forked(build_library, environment=environment).result().stdout.splitlines()[-1]
+    assert b"__asan_report_load" in Path(library).read_bytes(), "the library under test is not instrumented"
     environment |= {"LD_PRELOAD": asan, "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0"}
-    stress = Path(__file__).with_name("stress.py")
+    command = [sys.executable, str(ROOT / "tests" / "dcn" / "stress.py")]
     result = subprocess.run(
-        [sys.executable, str(stress)], cwd=root, env=environment, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "ok" in result.stdout
