@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
@@ -149,7 +150,32 @@ class SubClip(Derived):
         return self.clip.identity(self.indices[index])
 
 
-class CroppedClip(Derived):
+class _Crop(Derived):
+    """A clip whose frames are cropped to `region`."""
+
+    @property
+    @abstractmethod
+    def region(self) -> tuple[slice, slice]:
+        """Rows and columns."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        rows, columns = self.region
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def array(self, index: int) -> np.ndarray:
+        return self.clip.array(index)[self.region]
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        alpha = self.clip.alpha(index)
+        return None if alpha is None else alpha[self.region]
+
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        holes = self.clip.holes(index)
+        return None if holes is None else (holes[0][self.region], holes[1][self.region])
+
+
+class CroppedClip(_Crop):
     """A clip cropped at the bottom and right so that height and width are multiples of `multiple` (an integer scale)."""
 
     def __init__(self, clip: Clip, multiple: int) -> None:
@@ -157,43 +183,33 @@ class CroppedClip(Derived):
         self.multiple = multiple
 
     @cached_property
-    def _size(self) -> tuple[int, int]:
+    def region(self) -> tuple[slice, slice]:
         height, width = self.clip.size
         if min(height, width) < self.multiple:
             raise InputError(f"{self.source(0)}: {width}x{height} is too small for scale {self.multiple}")
-        return height - height % self.multiple, width - width % self.multiple
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._size
-
-    def array(self, index: int) -> np.ndarray:
-        return self.clip.array(index)[: self._size[0], : self._size[1]]
+        return slice(0, height - height % self.multiple), slice(0, width - width % self.multiple)
 
     def identity(self, index: int) -> str:
         return f"{self.clip.identity(index)}|multiple of {self.multiple}"
 
 
-class RegionClip(Derived):
+class RegionClip(_Crop):
     """Crop every frame to rows `top` to `bottom` and columns `left` to `right` (pixels, ends excluded)."""
 
     def __init__(self, clip: Clip, top: int, left: int, bottom: int, right: int) -> None:
         super().__init__(clip)
-        self.rows, self.columns = slice(top, bottom), slice(left, right)
+        self._region = slice(top, bottom), slice(left, right)
 
     @property
-    def size(self) -> tuple[int, int]:
-        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
-
-    def array(self, index: int) -> np.ndarray:
-        return self.clip.array(index)[self.rows, self.columns]
+    def region(self) -> tuple[slice, slice]:
+        return self._region
 
     def geo(self, index: int) -> GeoTags | None:
         return None  # the origin of the crop differs
 
     def identity(self, index: int) -> str:
-        region = f"{self.rows.start}:{self.rows.stop},{self.columns.start}:{self.columns.stop}"
-        return f"{self.clip.identity(index)}|{region}"
+        rows, columns = self.region
+        return f"{self.clip.identity(index)}|{rows.start}:{rows.stop},{columns.start}:{columns.stop}"
 
 
 class DegradedClip(Derived):
@@ -231,6 +247,16 @@ class DegradedClip(Derived):
         geo = self.clip.geo(index)
         (height, width), (low_height, low_width) = self.clip.size, self.size
         return geo.scaled(low_height / height, low_width / width) if geo else None
+
+    @property
+    def transparent(self) -> bool:
+        return False
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        return None
+
+    def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
+        return None  # they are filled before the degradation
 
     def source(self, index: int) -> str:
         return f"{self.clip.source(index)} (degraded x{self.scale:g})"

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import PADDINGS, ArrayClip, CroppedClip, DegradedClip, FolderClip, SubClip, frame_numbers, neighbours
+from data.clips import (
+    PADDINGS,
+    ArrayClip,
+    CroppedClip,
+    DegradedClip,
+    FolderClip,
+    RegionClip,
+    SubClip,
+    frame_numbers,
+    neighbours,
+)
 from data.degrade import Degradation
 from data.media import write_image
 from data.naming import natural_key
@@ -155,6 +165,23 @@ def test_derived_clips():
         CroppedClip(clip, 12).array(0)
     with pytest.raises(IndexError):
         clip.array(6)
+
+
+def test_crops_include_opacity_and_holes(monkeypatch):
+    frames = RANDOM.integers(0, 255, (2, 11, 14, 3), np.uint8)
+    clip, opacity = ArrayClip("a", frames), RANDOM.integers(0, 255, (11, 14, 1), np.uint8)
+    monkeypatch.setattr(ArrayClip, "transparent", True)
+    monkeypatch.setattr(ArrayClip, "alpha", lambda *_: opacity)
+    monkeypatch.setattr(ArrayClip, "holes", lambda self, index: (frames[index], opacity > 9))
+    regions = {CroppedClip(clip, 4): np.s_[:8, :12], RegionClip(clip, 3, 2, 7, 11): np.s_[3:7, 2:11]}
+    for crop, region in regions.items():
+        pairs = zip(
+            (crop.array(1), crop.alpha(1), *crop.holes(1)), (frames[1], opacity, frames[1], opacity > 9), strict=True
+        )
+        for found, full in pairs:
+            np.testing.assert_array_equal(found, full[region])
+    low = DegradedClip(clip, Degradation(), 2)
+    assert not low.transparent and low.alpha(1) is None and low.holes(1) is None
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 16), (np.float32, 32)])
