@@ -25,7 +25,7 @@ from engine.restore.options import DEFAULT, Options
 from engine.restore.threads import read_ahead
 from engine.restore.timing import Clock
 from engine.restore.transfer import downloaded
-from engine.restore.work import Work, chunk_work, key_network, window_work
+from engine.restore.work import Call, Wanted, Work, chunk_work, key_network, window_work
 from engine.restore.worker_pool import group_size, share_out
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork, WindowNetwork, check_setting
@@ -38,16 +38,6 @@ class Shape(NamedTuple):
 
     lr: tuple[int, int]
     out: tuple[int, int]
-
-
-class Call(NamedTuple):
-    """Arguments of `restore` that do not depend on the kind of network."""
-
-    device: torch.device
-    options: Options
-    note: Callable[[str], None] | None
-    clock: Clock | None
-    progress: Callable[[int, int], None] | None
 
 
 def restore(
@@ -104,32 +94,16 @@ def restore(
         if keys and not any(times):  # all frames are key frames
             yield from restore(keys, clip, temporal_filter=filter_form, frames=frames, **call._asdict())
             return
-        work, workers = _chunk_work(network, keys, clip, frames, times, filter_form, shape.out, call), 1
+        if len(clip) == 1 and not any(times):
+            clip = SubClip(clip, [0, 0])  # such a network takes two key frames
+        restored_keys = _of_keys(keys, clip, call) if keys else None
+        wanted = Wanted(frames, times, shape.out)
+        work, workers = chunk_work(network, clip, wanted, filter_form, restored_keys, call), 1
     else:
         assert isinstance(network, WindowNetwork)  # the only two kinds of network
-        work = window_work(network, clip, frames, padding or network.padding, filter_form, device, clock)
+        work = window_work(network, clip, frames, padding or network.padding, filter_form, call)
         workers = options.workers or (frames_at_once(network, clip.size, options, device) if work.needed > 1 else 1)
     yield from _results(work, workers, network, shape, call)
-
-
-def _chunk_work(
-    network: SpaceTimeNetwork,
-    keys: WindowNetwork | None,
-    clip: Clip,
-    frames: Sequence[int],
-    times: Sequence[float] | Sequence[Sequence[float]],
-    filter_form: str,
-    out: tuple[int, int],
-    call: Call,
-) -> Work:
-    """The work of a space-time network with outputs of `out` = (H, W). keys: the network that restores the key frames; None: the
-    network itself.
-    """
-    if len(clip) == 1 and not any(times):
-        clip = SubClip(clip, [0, 0])  # such a network takes two key frames
-    restored_keys = _of_keys(keys, clip, call) if keys else None
-    of_call = call.options, call.device, call.clock
-    return chunk_work(network, clip, frames, times, filter_form, restored_keys, out, *of_call)
 
 
 def _of_keys(network: WindowNetwork, clip: Clip, call: Call) -> Callable[..., Iterator[Tensor]]:

@@ -23,6 +23,27 @@ from models.base import Network, SpaceTimeNetwork, WindowNetwork
 Filter = Callable[[Iterator[Tensor]], Iterator[Tensor]]
 
 
+class Call(NamedTuple):
+    """Arguments of `restore` that do not depend on the kind of network."""
+
+    device: torch.device
+    options: Options
+    note: Callable[[str], None] | None
+    clock: Clock | None
+    progress: Callable[[int, int], None] | None
+
+
+class Wanted(NamedTuple):
+    """The wanted output of a space-time network.
+
+    frames: consecutive key frames.   times: as of `restore`.   size: (H, W).
+    """
+
+    frames: Sequence[int]
+    times: Sequence[float] | Sequence[Sequence[float]]
+    size: tuple[int, int]
+
+
 class Work(NamedTuple):
     """The work on one clip.
 
@@ -59,16 +80,15 @@ def window_work(
     frames: Sequence[int],
     padding: str,
     filter_form: str,
-    device: torch.device,
-    clock: Clock | None,
+    call: Call,
 ) -> Work:
     """A window for each of `frames`, and with a temporal filter for each of their neighbours. Arguments as of `restore`."""
     chooser = WindowChooser(network.config.frames, network.spacing, len(clip), padding)
-    start = partial(WindowRunner, network, device)
+    start = partial(WindowRunner, network, call.device)
     if filter_form == "none" or len(clip) == 1:
         return Work(windows(clip, chooser, frames), start, len(frames))
     steps = affordable_steps(network.output_size(clip.size))
-    temporal = TemporalFilter(filter_form, len(clip), clip.size, clock, steps)
+    temporal = TemporalFilter(filter_form, len(clip), clip.size, call.clock, steps)
     needed = temporal.needed(frames, clip.frame)
     jobs = temporal.recorded(windows(clip, chooser, needed))
     return Work(jobs, start, len(needed), lambda restored: temporal(frames, chain.from_iterable(restored)))
@@ -77,29 +97,26 @@ def window_work(
 def chunk_work(
     network: SpaceTimeNetwork,
     clip: Clip,
-    frames: Sequence[int],
-    times: Sequence[float] | Sequence[Sequence[float]],
+    wanted: Wanted,
     filter_form: str,
     restored_keys: Callable[..., Iterator[Tensor]] | None,
-    out: tuple[int, int],
-    options: Options,
-    device: torch.device,
-    clock: Clock | None,
+    call: Call,
 ) -> Work:
-    """Chunks of the key frames `frames`, and with a temporal filter of their neighbours. Arguments as of `restore`.
+    """Chunks of the key frames of `wanted`, and with a temporal filter of their neighbours. Arguments as of `restore`.
 
-    restored_keys(frames=...): key frames by a window network; None: by the space-time network.   out: (H, W) of the frames.
+    restored_keys(frames=...): key frames by a window network; None: by the space-time network.
     """
-    per_gap, every_gap = split_times(times)
-    start = partial(ChunkRunner, network, device, every_gap, not restored_keys)
+    frames, options = wanted.frames, call.options
+    per_gap, every_gap = split_times(wanted.times)
+    start = partial(ChunkRunner, network, call.device, every_gap, not restored_keys)
     starts = key_positions([len(gap) for gap in per_gap or [every_gap] * (len(clip) - 1)])
     outputs = range(starts[frames[0]], starts[frames[-1] + 1])
     if filter_form == "none":
         return Work(chunks(clip, frames, options.chunk, options.context, per_gap), start, len(outputs))
     most = max((after - before - 1 for before, after in pairwise(starts)), default=0)  # intermediate frames in a gap
     weight = min(1.0, INTERMEDIATE * most) if restored_keys else 1.0
-    steps = [1] if per_gap else affordable_steps(out, len(every_gap) + 1)
-    temporal = TemporalFilter(filter_form, starts[-1], clip.size, clock, steps, weight)
+    steps = [1] if per_gap else affordable_steps(wanted.size, len(every_gap) + 1)
+    temporal = TemporalFilter(filter_form, starts[-1], clip.size, call.clock, steps, weight)
     possible = temporal.needed(outputs)
     needed = range(possible[0], possible[-1] + 1)
     keys = key_frames(needed, starts)
