@@ -12,8 +12,8 @@ import imagecodecs
 import numpy as np
 from PIL import Image, ImageOps
 
-from data import details as picture_details
 from data.details import ORIENTATION
+from data.png_details import png_chunks
 
 PILLOW_FORMATS = ("JPEG", "BMP", "WEBP", "GIF", "PPM")
 MAX_PIXELS = 2**29  # larger sizes indicate a damaged or malicious header; tiles of a TIFF are not limited by this
@@ -55,7 +55,7 @@ def probe_png(head: bytes, file: IO[bytes] | None = None) -> ImageInfo:
     width, height, bits, colour_type = struct.unpack(">IIBB", head[16:26])
     _check_pixels(height, width)
     bands, pages = {0: 1, 4: 2, 6: 4}.get(colour_type, 3), 1
-    for kind, content in picture_details.png_chunks(file) if file is not None else ():
+    for kind, content in png_chunks(file) if file is not None else ():
         if kind == b"IDAT":
             break
         bands += kind == b"tRNS" and bands in (1, 3)

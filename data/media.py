@@ -21,7 +21,7 @@ from torch import Tensor
 
 import formulas
 from data import details as picture_details
-from data import tiff, world_file
+from data import png_details, tiff, world_file
 from data.decoders import (
     HEAD,
     ImageInfo,
@@ -33,10 +33,11 @@ from data.decoders import (
     read_pillow,
     read_png,
 )
-from data.details import PNG_MAGIC, Details
+from data.details import Details
 from data.files import named_errors, replacing
 from data.foreign import kind_of
 from data.geo_tags import GeoTags
+from data.png_details import PNG_MAGIC
 from data.tiff_pages import is_tiff
 from data.tiff_pixels import upright
 from errors import InputError
@@ -68,7 +69,7 @@ def probe(path: str | Path) -> ImageInfo:
             raise ValueError("the file is empty")
         if head.startswith(PNG_MAGIC):
             info = probe_png(head, file)
-            return replace(info, size=info.size[::-1]) if picture_details.png_orientation(file) > 4 else info
+            return replace(info, size=info.size[::-1]) if png_details.png_orientation(file) > 4 else info
         if is_tiff(head):
             return ImageInfo(*tiff.probe(path))
         file.seek(0)
@@ -102,7 +103,7 @@ def read_image(path: str | Path) -> np.ndarray:
         if not content:
             raise ValueError("the file is empty")
         if content.startswith(PNG_MAGIC):
-            array = upright(read_png(content), picture_details.png_orientation(io.BytesIO(content)))
+            array = upright(read_png(content), png_details.png_orientation(io.BytesIO(content)))
         elif is_tiff(content):
             array = tiff.read(path)
         elif levels_of_ppm(content) > 255:
@@ -151,7 +152,7 @@ def read_details(path: str | Path, page: int | None = None) -> Details:
         if is_tiff(head):
             return tiff.read_details(path, page)
         if head == PNG_MAGIC:
-            return picture_details.of_png(file)
+            return png_details.of_png(file)
         file.seek(0)
         with open_pillow(file) as image:
             return picture_details.of_pillow(image)
@@ -214,7 +215,7 @@ def write_image(path: str | Path, array: np.ndarray, quality: int = 95, details:
     with replacing(path) as temporary:
         if suffix == ".png":
             content = bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=4))
-            temporary.write_bytes(picture_details.with_chunks(content, details))
+            temporary.write_bytes(png_details.with_chunks(content, details))
         else:
             exact = suffix == ".webp" and quality == 100  # other formats ignore the two
             known = picture_details.pillow_options(details, suffix)

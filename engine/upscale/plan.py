@@ -15,7 +15,7 @@ from engine.distributed import say
 from engine.restore import Options, frames_at_once, precision, restore
 from engine.restore.memory import automatic_tile, free_memory
 from engine.restore.work import key_network
-from engine.upscale import scene
+from engine.upscale import scene_tiles
 from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.scene import SceneJob
@@ -44,7 +44,7 @@ def choose_settings(jobs: list[ClipJob], network: Network, request: Request, dev
 def choose_precision(job: ClipJob, network: Network, request: Request, device: torch.device) -> str:
     """Measure on the centre of the first frames of the first clip, with the number of workers of the actual run."""
     if isinstance(job, SceneJob):
-        return measured(job, scene.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
+        return measured(job, scene_tiles.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
     height, width = (min(precision.SAMPLE, side) for side in job.clip.size)
     workers = frames_at_once(network, (height, width), Options(), device)
     clip = SubClip(job.clip, range(min(len(job.clip), max(3, 2 * workers))))
@@ -99,7 +99,7 @@ def choose_tile(job: ClipJob, network: Network, request: Request, device: torch.
     if request.tile:
         return request.tile
     if isinstance(job, SceneJob):
-        return scene.choose_tile(job, network, free_memory(device))
+        return scene_tiles.choose_tile(job, network, free_memory(device))
     keys = min(Options().chunk + 2 * request.context, len(job.clip))
     times = max((len(job.timeline.steps(key)) for key in range(len(job.clip))), default=0)
     key_frames_by = key_network(network, job.clip.size, job.network_size, job.settings["temporal_filter"])

@@ -23,7 +23,7 @@ from engine.distributed import say
 from engine.interrupts import patient_exit
 from engine.restore import Options, precision
 from engine.restore.threads import WriteBehind
-from engine.upscale import pipe, scene, targets
+from engine.upscale import pipe, scene_tiles, targets
 from engine.upscale.failures import Failures
 from engine.upscale.job import ClipJob
 from engine.upscale.members import mark_results
@@ -224,7 +224,7 @@ def make_pieces(
     """Restore the missing frames of consecutive pieces; a thread converts, writes and encodes them."""
     if isinstance(job, SceneJob):
         options = Options(job.settings["precision"], None, ensemble=request.ensemble, workers=1)
-        return scene.make_pieces(job, numbers, network, options, device, bar)
+        return scene_tiles.make_pieces(job, numbers, network, options, device, bar)
     ends = {job.frames_of(number)[-1]: number for number in numbers}
 
     def write(item: tuple[int, Tensor | None]) -> None:

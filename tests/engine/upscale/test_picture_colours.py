@@ -12,8 +12,9 @@ import pytest
 import tifffile
 from PIL import ImageCms
 
-from data.details import Details, with_chunks
+from data.details import Details
 from data.media import read_details, read_image
+from data.png_details import with_chunks
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from tests.engine.small import moving_clip
