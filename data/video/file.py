@@ -23,6 +23,7 @@ import numpy as np
 
 from data.video import clock, colour, frames, metadata
 from data.video.colour import Colour
+from data.video.cropping import Border, border_of
 from data.video.damage import differences
 from data.video.decoder import Decoder
 from data.video.deinterlace import deinterlaced
@@ -33,7 +34,6 @@ from errors import InputError
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4  # of the decoder, at most
-INTERLACED_SHARE = 0.5  # share of interlaced frames from which a video counts as interlaced
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class VideoFile:
             self.table = self._scan(quick)
             self._number = {stamp: number for number, stamp in enumerate(self.table.stamps)}
             self._turn, self.transparent = (False, False, False), False
-            self.interlaced = self._is_interlaced(quick)
-            self.deinterlace = deinterlace and self.interlaced
+            self._stored, self._border = (0, 0), Border()
+            self.interlaced = self.table.interlaced if self.table.threads else int(self._find(0).interlaced_frame)
+            self.deinterlace = deinterlace and self.interlaced > 0
             self.info = self._describe()
             self._close()  # a data set has thousands of videos: files stay open only while they are read
         self.start, self.times = self.table.stretches[0].start, self.table.times
@@ -125,7 +126,9 @@ class VideoFile:
                 self._kept.move_to_end(index)
                 return self._kept[index]
             with naming(self.path):
-                frame = self._progressive(index) if self.deinterlace else self._find(index)
+                frame = self._find(index)
+                if self.deinterlace and frame.interlaced_frame:
+                    frame = self._progressive(index)
                 array = self._to_array(frame)
             _remember(self._kept, index, array, KEPT_FRAMES)
             return array
@@ -142,7 +145,13 @@ class VideoFile:
         found = differences(self.table)
         if self.interlaced:
             how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
-            found.append(f"interlaced: {how}")
+            part = self.table.threads and self.interlaced < len(self)
+            found.append(f"{f'{self.interlaced} of {len(self)} frames are ' if part else ''}interlaced: {how}")
+        if any(self._border):
+            width, height = self._stored[::-1]
+            found.append(
+                f"the border outside {self.info.size[1]}x{self.info.size[0]} of {width}x{height} pixels is cut off, as its header asks"
+            )
         if self.transparent:
             found.append("transparency is left out: colours are kept as if every pixel was opaque")
         return found
@@ -165,11 +174,6 @@ class VideoFile:
             raise InputError(f"{self.path}: holds no video frames that can be decoded")
         return table
 
-    def _is_interlaced(self, quick: bool) -> bool:
-        if self.table.threads:
-            return self.table.interlaced >= INTERLACED_SHARE * len(self)
-        return bool(self._find(0).interlaced_frame)
-
     def _open(self) -> tuple[Any, Any]:
         if self._handle is None or self._handle[0] != os.getpid():
             _spare_inherited_decoders()
@@ -179,9 +183,10 @@ class VideoFile:
                 raise InputError(f"{self.path}: holds no video stream")
             stream.codec_context.thread_type = "AUTO" if self._threads > 1 else "SLICE"
             stream.codec_context.thread_count = self._threads
-            stream.codec_context.flags |= int(
-                av.codec.context.Flags.output_corrupt
-            )  # `Decoder` drops those at the start
+            flags = (
+                av.codec.context.Flags
+            )  # `Decoder` drops corrupt frames at the start; `unaligned`: exact left borders
+            stream.codec_context.flags |= int(flags.output_corrupt) | int(flags.unaligned)
             self._left += [self._handle, self._decoder] if self._handle else []
             self._handle, self._decoder = (os.getpid(), container, stream), None
         return self._handle[1], self._handle[2]
@@ -253,7 +258,9 @@ class VideoFile:
         self._turn = colour.orientation(frame)
         hidden = stream.metadata.get("alpha_mode") == "1"  # WebM: FFmpeg's own VP9 decoder leaves it out
         self.transparent = hidden or self.table.transparent or colour.is_transparent(frame)
-        size = (frame.height, frame.width)
+        self._stored = (frame.height, frame.width)
+        self._border = border_of(self.path, container, stream)
+        size = self._border.size(self._stored)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         if self._turn[0]:
             size, aspect = size[::-1], 1 / aspect
@@ -287,8 +294,7 @@ class VideoFile:
         return Fraction((len(self) - 1) / span).limit_denominator(1001)
 
     def _to_array(self, frame: Any) -> np.ndarray:
-        size = self.info.size[::-1] if self._turn[0] else self.info.size
-        array = colour.to_rgb(frame, self.info.bits, self.info.channels, size)
+        array = self._border.cut(colour.to_rgb(frame, self.info.bits, self.info.channels, self._stored))
         return np.ascontiguousarray(colour.upright(array, self._turn))
 
 
