@@ -22,6 +22,11 @@ MOST_CLASSES = 64  # colours of a georeferenced palette; one with more is a pict
 CATEGORICAL = re.compile(
     r"(?:^|[_.-])(?:SCL|QA_\w+|BQA|Fmask\d?|udm2?|land_?cover|lulc|cloud_?mask)(?:[_.-]|$)", re.IGNORECASE
 )
+# Names of classes if one band of integers has few values; others may have these names too.
+OFTEN_CATEGORICAL = re.compile(
+    r"(?:^|[_.-])(?:masks?|labels?|class(?:es|ification)?|segmentation|land_?use|world_?cover|corine|clc\d*|nlcd)(?:[_.-]|$|\d)",
+    re.IGNORECASE,
+)
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
 
 
@@ -31,7 +36,8 @@ class RasterInfo:
 
     bands: the data bands.   alpha: the transparency band.   mask: whether a validity mask other than nodata exists.
     palette: (entries, 4) RGBA of the only band, which is then read as three bands.   inverted: 0 is white.
-    categorical: the values are classes or flags, which must not be interpolated.   colormap: their colours.
+    categorical: the values are classes or flags, which must not be interpolated.   colormap: the colours of classes, or
+    for the display of values.
     premultiplied: stored colours are multiplied by alpha.
     """
 
@@ -74,7 +80,7 @@ class RasterInfo:
         described = any((*self.units, *self.names)) or set(self.scales) != {1.0} or set(self.offsets) != {0.0}
         missing = self.mask or any(value is not None for value in self.nodata)
         simple = self.dtype in (np.uint8, np.uint16) and len(self.bands) in (1, 3) and self.alpha is None
-        return simple and not missing and not described and not self.categorical
+        return simple and not missing and not described and not self.categorical and not self.colormap
 
 
 def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterInfo:
@@ -84,7 +90,7 @@ def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterIn
     _check_values(file, path)
     place, palette = _place(file, path), _palette(file, path)
     categorical = choice is None and _is_categorical(file, place, path, palette is not None)
-    if palette is not None and not categorical:
+    if palette is not None and not categorical and not _is_ramp(file, path):
         return _colours_of_palette(file, choice, palette, path)
     dtype, alpha = np.dtype(file.dtypes[0]), _alpha_band(file)
     if choice is not None and max(choice) > file.count:
@@ -174,24 +180,32 @@ def _palette(file: Any, path: Path) -> np.ndarray | None:
 
     if file.count != 1 or file.colorinterp[0] != ColorInterp.palette:
         return None
-    if file.driver == "GTiff" and tiff.describe(path).kind != "PALETTE":
-        return None
+    if file.driver == "GTiff":
+        page = tiff.describe(path)
+        if page.kind not in ("PALETTE", "MINISBLACK") or (page.kind, page.bits) == ("MINISBLACK", 1):
+            return None
     table = np.zeros((2 ** (8 * np.dtype(file.dtypes[0]).itemsize), 4), np.uint8)
     for number, colour in file.colormap(1).items():
         table[number] = colour
     return table
 
 
+def _is_ramp(file: Any, path: Path) -> bool:
+    """Whether a table of colours is for the display of values: so rasterio and GDAL write it to files that are not palettes."""
+    return file.driver == "GTiff" and tiff.describe(path).kind == "MINISBLACK"
+
+
 def _is_categorical(file: Any, place: dict[str, Any], path: Path, has_palette: bool) -> bool:
     """Whether the values are classes or flags (land cover, quality bits): by the name, by a table of classes next to the file, or
-    by a palette of few colours in a georeferenced file.
+    by few different values in a file with a likely name, a palette and a georeference, or a table for the display of values.
     """
     if np.dtype(file.dtypes[0]).kind == "f":
         return False
     if CATEGORICAL.search(path.stem) or _has_class_table(path):
         return True
     georeferenced = any(place.get(key) is not None for key in ("transform", "gcps", "rpcs", "crs"))
-    if not (has_palette and georeferenced):
+    named = file.count == 1 and OFTEN_CATEGORICAL.search(path.stem)
+    if not (named or (has_palette and (georeferenced or _is_ramp(file, path)))):
         return False
     sample = file.read(1, out_shape=(min(file.height, 1024), min(file.width, 1024)))
     return len(np.unique(sample)) <= MOST_CLASSES

@@ -51,11 +51,15 @@ class RasterWriter:
                 for bands in list(self._waiting):
                     self._flush(bands, final=True)
                 self._flush_mask(final=True)
+                if (
+                    self.info.colormap and not self.info.categorical
+                ):  # written earlier, it would make the file a palette
+                    self._file.write_colormap(1, self.info.colormap)
             if self.info.overviews and not self.info.cog:
                 with rasterio.open(self.path, "r+") as file:
                     how = (
                         rasterio.enums.Resampling.nearest
-                        if self.info.categorical
+                        if self.info.categorical or self.info.colormap  # GDAL would average colours, not values
                         else rasterio.enums.Resampling.average
                     )
                     file.build_overviews(list(self.info.overviews), how)
@@ -107,7 +111,8 @@ class RasterWriter:
 
         info, (height, width) = self.info, self.size
         rgb = self._colours()[:3] == [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
-        photometric = "RGB" if rgb else "PALETTE" if info.colormap else "MINISWHITE" if info.inverted else "MINISBLACK"
+        classes = info.categorical and info.colormap
+        photometric = "RGB" if rgb else "PALETTE" if classes else "MINISWHITE" if info.inverted else "MINISBLACK"
         options: dict[str, Any] = {
             "driver": "GTiff", "height": height, "width": width, "count": self.count, "dtype": info.dtype.name,
             "compress": "deflate", "BIGTIFF": "IF_SAFER", "ALPHA": "YES" if info.alpha == self.count else "NO",
@@ -142,7 +147,7 @@ class RasterWriter:
 
         info, file = self.info, self._file
         numbers = info.numbers[: len(info.bands)]
-        if info.colormap:
+        if info.colormap and info.categorical:
             file.write_colormap(1, info.colormap)
         elif ColorInterp.palette not in info.colours:  # GDAL's table for MINISWHITE and for 1 bit
             file.colorinterp = self._colours()

@@ -63,6 +63,9 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
             if track is not None and track.kind == "audio" and track.to and not _decodable(path, stream.index):
                 notes.append(f"{describe(stream)} is left out: it cannot be decoded")
                 continue
+            if sound and stream.type == "audio" and stream.codec_context and not stream.codec_context.sample_rate:
+                notes.append(f"{describe(stream)} is left out: it has no content, or its header is damaged")
+                continue
             if track is None and stream.type == "video" and timed:
                 notes.append(
                     f"{describe(stream)} is left out: one video stream is upscaled, the one that players choose"

@@ -287,3 +287,31 @@ def test_chapter_titles_of_mp4_are_no_lost_stream(tmp_path):
     with av.open(str(path)) as file:
         assert any(stream.type == "data" for stream in file.streams)
     assert track_plan.plan(path, 0, tmp_path / "out.mp4", 0.0).notes == ()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_without_content_is_left_out_and_named(tmp_path, suffix):
+    """A transport stream announces a track of sound whose packets are missing, as recordings of broadcasts do."""
+    source = tmp_path / "a.ts"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        sound_stream = file.add_stream("aac", rate=44100)
+        for number, picture in enumerate(pictures(4)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:48, :64]))
+            frame.pts = number
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        tone.sample_rate, tone.pts = 44100, 0
+        file.mux(sound_stream.encode(tone))
+        file.mux(sound_stream.encode())
+    data = bytearray(source.read_bytes())
+    for packet in range(0, len(data), 188):
+        if (data[packet + 1] & 0x1F, data[packet + 2]) == (1, 1):  # FFmpeg's second stream
+            data[packet + 1 : packet + 3] = b"\x1f\xff"  # padding
+    source.write_bytes(data)
+    video_file = VideoFile(source)
+    found = track_plan.plan(source, video_file.info.stream, tmp_path / f"b{suffix}", video_file.start)
+    assert not found.tracks
+    assert found.notes == ("sound stream 1 (aac) is left out: it has no content, or its header is damaged",)

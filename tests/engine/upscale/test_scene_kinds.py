@@ -123,6 +123,40 @@ def test_classes_are_enlarged_by_nearest_neighbour(tmp_path, scene_weight, capsy
     assert "are taken for classes or flags and enlarged by nearest neighbour" in capsys.readouterr().out
 
 
+def write_with_colours(path, data, colours, place):
+    """As in rasterio's documentation: GDAL then leaves the file a grey one with a table of colours."""
+    options = {"driver": "GTiff", "height": 40, "width": 56, "count": 1, "dtype": data.dtype, **place}
+    with rasterio.open(path, "w", **options) as file:
+        file.write(data)
+        file.write_colormap(1, colours)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].photometric == 1
+    return path
+
+
+@pytest.mark.parametrize("place", [PLACE, {"crs": None, "transform": None}], ids=["georeferenced", "no place"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_classes_written_with_rasterio(tmp_path, scene_weight, place, dtype):
+    data = np.where(np.arange(40)[:, None] % 7 < 3, 10, 80).astype(dtype) * np.ones((1, 1, 56), dtype)
+    source = write_with_colours(tmp_path / "in.tif", data, COLOURS, place)
+    with rasterio.open(make(source, scene_weight)) as out:
+        assert (out.count, out.dtypes, out.colorinterp) == (1, (dtype,), (ColorInterp.palette,))
+        assert np.array_equal(out.read(1), np.kron(data[0], np.ones((2, 2), dtype)))
+        assert [out.colormap(1)[number][:3] for number in (10, 80)] == [(0, 100, 0), (0, 0, 200)]
+
+
+def test_values_keep_their_table_of_colours(tmp_path, scene_weight):
+    """A table for the display of many values, such as of an index of vegetation, does not make them a picture."""
+    data = (picture(1) * 255).astype(np.uint8)
+    colours = {k: (k, 255 - k, 7, 255) for k in range(256)}
+    source = write_with_colours(tmp_path / "in.tif", data, colours, PLACE)
+    with rasterio.open(make(source, scene_weight)) as out:
+        assert (out.count, out.colorinterp, out.colormap(1)[9]) == (1, (ColorInterp.palette,), (9, 246, 7, 255))
+        assert abs(out.read(1).mean() - data.mean()) < 2
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert file.pages[0].photometric == 1
+
+
 def test_palette_of_a_picture_becomes_rgb(tmp_path, scene_weight, capsys):
     """A palette without a georeference, or with many colours, holds the colours of a picture."""
     numbers = np.arange(40 * 56).reshape(1, 40, 56) % 100
@@ -180,6 +214,17 @@ def test_palette_restored_in_memory_is_reported(tmp_path, scene_weight, capsys, 
     monkeypatch.setattr("data.raster.available", lambda: False)
     make(source, scene_weight, out)
     assert "'in.tif': its palette is converted to RGB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["city_mask.tif", "labels.tif", "ESA_WorldCover_10m.tif", "NLCD2019.tif"])
+def test_likely_names_of_classes_with_few_values(tmp_path, scene_weight, name):
+    data = np.where(picture(1) > 0.5, 4, 1).astype(np.uint8)
+    with rasterio.open(make(write(tmp_path / name, data), scene_weight, "a.tif")) as out:
+        assert np.array_equal(out.read(), np.kron(data, np.ones((1, 2, 2), np.uint8)))
+    (tmp_path / "a.tif").unlink()
+    many = (picture(1) * 250).astype(np.uint8)
+    with rasterio.open(make(write(tmp_path / name, many), scene_weight, "a.tif")) as out:
+        assert not np.array_equal(out.read(), np.kron(many, np.ones((1, 2, 2), np.uint8)))
 
 
 CATEGORIES = "<PAMDataset><PAMRasterBand band='1'><CategoryNames><Category>sea</Category></CategoryNames></PAMRasterBand></PAMDataset>"
