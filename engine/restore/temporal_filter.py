@@ -5,16 +5,18 @@ they flicker. The filter replaces a restored frame y_t by a weighted mean over n
 
     y = sum_k w_k * M_k(y_k) / sum_k w_k,    x = sum_k w_k * M_k(x_k) / sum_k w_k
     out_t = y + U(share * (x_t - x) + consistency * (x - D(y)))
-    w_k = exp(-|M_k(x_k) - x_t|^2 / tolerance^2),    w_t = 1    (intermediate frames: times their `intermediate` weight)
+    w_k = exp(-d_k / tolerance^2) * min(1, 2 m / median(d_k)),    w_t = 1    (intermediate frames: times their weight)
+    d_k = |M_k(x_k) - x_t|^2,    m: the second smallest median(d_k)
 
 x_k: LR frames.   M_k: motion compensation from frame k to frame t (motion.py).   |.|^2: mean over the colours and 5x5 LR
-pixels.   U, D: bicubic up- and downsampling. `share` of the LR frame's own detail is not averaged, because noise of clean LR
-frames is also in the ground truth. `consistency` returns detail of the LR frames that the mean has lost (one step of back
-projection; Irani and Peleg, 1991), with the noise of a mean. For "compressed", neither is done, so that compression errors of
-the LR frames are averaged too. An intermediate frame has no LR frame: the output, reduced to LR size, takes its place as x_k,
-and nothing is returned.
+pixels.   median: over the frame.   U, D: bicubic up- and downsampling. `share` of the LR frame's own detail is not averaged,
+because noise of clean LR frames is also in the ground truth. `consistency` returns detail of the LR frames that the mean has
+lost (one step of back projection; Irani and Peleg, 1991), with the noise of a mean. For "compressed", neither is done, so that
+compression errors of the LR frames are averaged too. An intermediate frame has no LR frame: the output, reduced to LR size,
+takes its place as x_k, and nothing is returned.
 
-A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut.
+A pixel keeps y_t if its neighbours do not match: an object with its own motion, a scene cut. Where distant frames match much
+worse than near ones, as with fast motion, they count less (the minimum in w_k).
 
 The neighbours of t are the frames t - 4 to t + 4. In slow scenes adjacent frames have much the same errors. There, the
 neighbours are the eight nearest multiples of a step of up to three frames: more errors are averaged, and successive frames
@@ -56,6 +58,8 @@ TOLERANCE = {"clean": 7 / 255, "compressed": 10 / 255}  # difference of LR frame
 CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma) the tolerance is proportionally smaller
 INTERMEDIATE = 0.15  # weight of intermediate frames where a more accurate network restores the key frames
 SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
+WORSE = 2.0  # times the squared difference of the second best neighbour, above which a neighbour's weight is reduced
+SAME = 0.5 / 255  # difference below which a frame is a repeated one, which does not show how well neighbours can match
 
 
 @dataclass
@@ -255,16 +259,16 @@ class TemporalFilter:
     @torch.no_grad()
     def _filtered(self, centre: _Frame, others: Sequence[_Frame]) -> Tensor:
         tolerance = TOLERANCE[self.form] * min(1.0, float(centre.luma.luma.std()) / CONTRAST)
-        total, weights = (
-            (centre.restored * centre.weight).contiguous(),
-            torch.full_like(centre.restored[:1], centre.weight),
-        )
-        low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
         lumas = [torch.from_numpy(frame.luma.luma) for frame in (centre, *others)]
-        for other, motion in zip(others, motions(lumas[0], lumas[1:]), strict=True):
-            motion = motion.to(centre.low.device)
-            low = self._moved(other.low, motion)
-            weight = _likeness(low, centre.low, tolerance).mul_(other.weight)
+        found = [motion.to(centre.low.device) for motion in motions(lumas[0], lumas[1:])]
+        lows = [self._moved(other.low, motion) for other, motion in zip(others, found, strict=True)]
+        likeness = _likeness(lows, centre.low, tolerance)
+
+        total = (centre.restored * centre.weight).contiguous()
+        weights = torch.full_like(total[:1], centre.weight)
+        low_total, low_weights = centre.low.clone(), torch.ones_like(centre.low[:1])
+        for other, motion, low, like in zip(others, found, lows, likeness, strict=True):
+            weight = like * other.weight
             low_total.addcmul_(low, weight)
             low_weights.add_(weight)
             self._add_moved(total, weights, other.restored, motion, weight)
@@ -301,8 +305,15 @@ class TemporalFilter:
         return F.grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
 
 
-def _likeness(moved: Tensor, low: Tensor, tolerance: float) -> Tensor:
-    """Weights (1, h, w) of an LR frame (3, h, w) that was moved to the LR frame `low` (3, h, w)."""
-    difference = (moved - low).square().mean(0, keepdim=True)[None]
+def _likeness(moved: Sequence[Tensor], low: Tensor, tolerance: float) -> list[Tensor]:
+    """Weights (1, h, w) of LR frames (3, h, w) that were moved to the LR frame `low` (3, h, w)."""
+    if not moved:
+        return []
+    difference = (torch.stack(list(moved)) - low).square().mean(1, keepdim=True)
     difference = F.avg_pool2d(F.pad(difference, (SPOT // 2,) * 4, mode="replicate"), SPOT, 1)
-    return torch.exp(difference[0] / -(max(tolerance, 1e-6) ** 2))
+    of_frame = torch.stack(
+        [each.nanmedian() for each in difference]
+    )  # not over a dimension: that is not deterministic on GPUs
+    second = torch.where(of_frame > SAME**2, of_frame, torch.inf).sort().values[:2][-1]
+    share = (WORSE * second / of_frame.clamp(min=SAME**2)).clamp(max=1)
+    return list(torch.exp(difference / -(max(tolerance, 1e-6) ** 2)) * share.view(-1, 1, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,15 @@ from torch import Tensor
 import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import REACH, TemporalFilter, affordable_steps, ascending_runs, key_positions, reach
+from engine.restore.temporal_filter import (
+    REACH,
+    TemporalFilter,
+    _likeness,
+    affordable_steps,
+    ascending_runs,
+    key_positions,
+    reach,
+)
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 
@@ -73,6 +82,21 @@ def test_moving_object_and_cut_leave_no_ghost() -> None:
     changed = (result[2] - truth[2]).abs()
     assert changed.mean() < 0.005
     assert changed[:, 40:52, 34:46].mean() < 0.03
+
+
+def test_neighbours_that_match_worse_than_two_others_count_less() -> None:
+    """Differences of 2, 3 and 6 levels: squares of 4, 9 and 36. The third has 2 * 9 / 36 of the weight that its difference gives."""
+    low = torch.full((3, 8, 8), 0.5)
+    weights = _likeness([low + levels / 255 for levels in (2, 3, 6)], low, 7 / 255)
+    expected = [math.exp(-4 / 49), math.exp(-9 / 49), math.exp(-36 / 49) / 2]
+    torch.testing.assert_close(torch.stack([each.mean() for each in weights]), torch.tensor(expected))
+
+
+def test_repeated_frames_do_not_weaken_the_other_neighbours() -> None:
+    low = torch.full((3, 8, 8), 0.5)
+    weights = _likeness([low, low, low + 3 / 255, low - 4 / 255], low, 7 / 255)
+    expected = [1, 1, math.exp(-9 / 49), math.exp(-16 / 49)]
+    torch.testing.assert_close(torch.stack([each.mean() for each in weights]), torch.tensor(expected))
 
 
 def test_low_contrast_makes_the_filter_stricter() -> None:
