@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from data.sampling import ENDING
 from engine import distributed
 from errors import InputError
+
+LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 
 class Interrupted(BaseException):
@@ -93,9 +97,12 @@ def explained(error: BaseException) -> tuple[str, int] | None:
         return "out of memory: lower train.batch_size or data.patch, or raise train.accumulate", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return "a data worker was killed (usually because memory or /dev/shm ran out: lower data.workers)", 1
-    if isinstance(error, RuntimeError) and distributed.world() > 1:
-        return (
-            f"the other processes of this run cannot be reached ({text.splitlines()[0][:120] if text else 'ended'})",
-            1,
-        )
+    if distributed.world() > 1 and _is_lost_connection(error):
+        first_line = text.partition("\n")[0][:120]
+        return f"the other processes of this run cannot be reached ({first_line or 'ended'})", 1
     return None
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective operation failed because another rank has ended. Gloo raises plain RuntimeErrors."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and bool(LOST.search(str(error))))

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from data.sampling import ENDING
-from engine import sources
+from engine import distributed, sources
 from engine.checkpoint import load_tensors
 from engine.config import config_from_mapping
 from engine.train.loop import Trainer
 from engine.train.states import STATE
-from engine.train.stops import Interrupted, Signals
+from engine.train.stops import Interrupted, Signals, explained
 from tests.engine.conftest import tiny_mapping
 
 
@@ -135,3 +135,19 @@ def test_state_has_the_trained_weights_if_a_validation_is_interrupted(
     trainer.save()
     tensors = load_tensors(tmp_path / "run" / STATE)[0]
     assert all(torch.equal(tensors[f"network.{name}"], tensor) for name, tensor in trained.items())
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/third_party/gloo/gloo/transport/tcp/pair.cc:538] Read error: Connection reset by peer"), True),
+        (torch.distributed.DistBackendError("watchdog timeout"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (3x4 and 5x6)"), False),
+    ],
+)
+def test_only_lost_connections_are_blamed_on_other_ranks(
+    error: Exception, lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other errors keep their traceback."""
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    assert (explained(error) is not None) == lost
