@@ -81,7 +81,11 @@ def narrowed(pair: Pair, source: SourceConfig, scale: float) -> Pair:
             raise InputError(f"clip '{pair.name}' has {len(pair)} frames: none is within 'frames: [{first}, {stop}]'")
         gt = SubClip(pair.gt, indices) if pair.gt else None
         boxes = [pair.boxes[i] for i in indices] if pair.boxes else None
-        listed = [i - indices[0] for i in pair.listed if i in indices] if pair.listed else None
+        listed = None if pair.listed is None else [i - indices[0] for i in pair.listed if i in indices]
+        if listed == []:
+            raise InputError(
+                f"clip '{pair.name}': none of its listed frames is within 'frames: [{first}, {stop}]': change the list or the range"
+            )
         pair = replace(pair, gt=gt, lr=SubClip(pair.lr, indices), boxes=boxes, listed=listed)
     return pair
 

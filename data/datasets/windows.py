@@ -59,7 +59,7 @@ class WindowDataset(Samples):
                 raise InputError(
                     f"{pair.lr.source(0)}: {width}x{height} is smaller than the patch of {patch}: lower data.patch"
                 )
-        self.items = [(i, n) for i, pair in enumerate(self.pairs) for n in pair.listed or range(len(pair))]
+        self.items = [(i, n) for i, pair in enumerate(self.pairs) for n in pair.wanted()]
 
     def __len__(self) -> int:
         return len(self.items)

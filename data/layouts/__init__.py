@@ -40,6 +40,10 @@ class Pair:
     def __len__(self) -> int:
         return len(self.lr)
 
+    def wanted(self, count: int | None = None) -> Sequence[int]:
+        """The frames to train with or to measure: the first `count` (None: all) of `listed`, or of the clip."""
+        return (range(len(self)) if self.listed is None else self.listed)[:count]
+
 
 @dataclass
 class Layout:

@@ -100,10 +100,10 @@ class MethodFrames:
 def common_frames(pair: Pair, results: Mapping[str, ResultClip], settings: Settings) -> tuple[list[int], list[str]]:
     """The measured frames: selected by the evaluation and present for every method; and a note on missing ones."""
     assert pair.gt is not None
-    count = min(len(pair.gt), settings.frames or len(pair.gt))
-    if settings.stride:
-        count = (count - 1) // settings.stride * settings.stride + 1
-    wanted = [index for index in pair.listed or range(count) if index < count]
+    wanted = pair.wanted(settings.frames)
+    if settings.stride:  # up to the last key frame
+        last = (min(len(pair.gt), settings.frames or len(pair.gt)) - 1) // settings.stride * settings.stride
+        wanted = [index for index in pair.wanted() if index <= last]
     indices = [index for index in wanted if all(index in result.frames for result in results.values())]
     lacking = {name: sum(index not in result.frames for index in wanted) for name, result in results.items()}
     if not indices:

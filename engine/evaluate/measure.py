@@ -105,9 +105,9 @@ def measured_frames(pair: Pair, config: Config) -> list[int]:
     """The ground-truth frames that are restored and measured, in time order; space-time: the last one is a key frame."""
     if pair.gt is None:
         raise InputError(f"clip '{pair.name}' has no ground truth, which evaluation needs; upscale.py does not")
-    count = min(len(pair.gt), config.eval.frames or len(pair.gt))
     if not config.space_time:
-        return [index for index in pair.listed or range(count) if index < count]
+        return list(pair.wanted(config.eval.frames))
+    count = min(len(pair.gt), config.eval.frames or len(pair.gt))
     stride = config.stride
     if count < stride + 1:
         raise InputError(

@@ -44,6 +44,15 @@ def test_only_the_region_and_frames_are_read(clips: Path, tmp_path: Path) -> Non
     torch.testing.assert_close(pair.lr.frame(0), expected, atol=1e-6, rtol=0)
 
 
+def test_listed_frames_outside_the_range_do_not_mean_all_frames(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("a/003.png\na/001.png\nb\n")
+    config = config_for(clips, tmp_path, frames=[1, 3], list_file=str(tmp_path / "list.txt"))
+    assert [list(pair.wanted()) for pair in open_source(config, "train").pairs] == [[0], [0, 1]]
+    config.data.train.frames = (0, 1)
+    with pytest.raises(InputError, match="'a': none of its listed frames is within"):
+        open_source(config, "train")
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

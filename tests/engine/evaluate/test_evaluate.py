@@ -37,6 +37,14 @@ def space_time(frames: int = 7, **evaluation: object) -> Config:
     return config_from_mapping(mapping)
 
 
+def test_a_number_of_frames_is_taken_from_those_of_the_list(tiny: Config) -> None:
+    """Not from the first frames of the clip, of which none may be listed."""
+    clip = ArrayClip("a", np.zeros((9, 8, 8, 3), np.uint8))
+    tiny = replace(tiny, eval=replace(tiny.eval, frames=2))
+    assert measured_frames(Pair("a", clip, clip), tiny) == [0, 1]
+    assert measured_frames(Pair("a", clip, clip, listed=[5, 6, 8]), tiny) == [5, 6]
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_spatial_metrics_equal_a_recomputation(tiny: Config, tmp_path: Path, ensemble: bool) -> None:
     torch.manual_seed(0)
