@@ -143,6 +143,22 @@ class Clip(ABC):
         """(3, H, W) float32 in [0, 1]."""
         return to_tensor(self.array(index))
 
+    def truth(self, index: int) -> Tensor:
+        """The frame as ground truth of metrics: without values beyond the limits of a stretch, which results cannot have either.
+
+        Raises InputError for values outside [0, 1] that were not stretched.
+        """
+        frame = self.frame(index)
+        if self.band_map is not None and self.band_map.low is not None:
+            return frame.clamp(0, 1)
+        low, high = float(frame.amin()), float(frame.amax())
+        if low < -0.01 or high > 1.01:
+            raise InputError(
+                f"{self.source(index)}: its values run from {low:.3g} to {high:.3g}, metrics need 0 to 1: set a stretch "
+                "(bands.percentiles or bands.limits)"
+            )
+        return frame
+
     def stored(self, frame: Tensor) -> np.ndarray:
         """(3, H, W) in [0, 1] of any size -> (H, W, bands) in the type, bands and units of this clip's files."""
         if self.band_map is not None:

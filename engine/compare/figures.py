@@ -133,7 +133,7 @@ def draw_all(
 
 
 def _draw_crop(crop: Crop, shown: MethodFrames, methods: Sequence[str], settings: Settings, path: Path) -> list[Path]:
-    gt = shown.gt.frame(crop.frame)
+    gt = shown.gt.truth(crop.frame)
     area = (..., slice(crop.y, crop.y + crop.height), slice(crop.x, crop.x + crop.width))
     panels = []
     for name in methods:

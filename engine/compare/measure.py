@@ -94,7 +94,7 @@ class MethodFrames:
         """One method's frame, or bicubic's, or `gt`."""
         if name == BICUBIC:
             return self.baseline(index)
-        return self.gt.frame(index) if name == "gt" else to_tensor(self.results[name].array(index))
+        return self.gt.truth(index) if name == "gt" else to_tensor(self.results[name].array(index))
 
 
 def common_frames(pair: Pair, results: Mapping[str, ResultClip], settings: Settings) -> tuple[list[int], list[str]]:
@@ -125,7 +125,7 @@ def measure_clip(pair: Pair, results: Mapping[str, ResultClip], settings: Settin
         clip.objects = {name: metrics.ObjectMeter(settings.protocol) for name in names}
     grays: dict[str, list[Array]] = {name: [] for name in ("LR", *names, "GT")} if pair.boxes else {}
     for index in indices:
-        gt, frames = shown.gt.frame(index), shown(index)
+        gt, frames = shown.gt.truth(index), shown(index)
         for name, values in meter.add(index, frames, gt).items():
             clip.rows[name].append(_head(shown.gt, index, settings) | values)
         clip.disputed.append(most_disputed(index, frames, gt, settings.crop))

@@ -35,6 +35,7 @@ from engine.compare.statistics import REPLICATES, SEED, differences, summary
 from engine.compare.write import FILES, console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
 from engine.evaluate.averages import means
+from engine.evaluate.measure import missing_values
 from engine.evaluate.output import COMPARISON, output_folder
 from engine.evaluate.scripts import KEYS, inputs, override
 from engine.report import provenance
@@ -211,7 +212,7 @@ def build_report(
         "commit": provenance.commit(),
         "machine": provenance.machine(),
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(clips)},
-        "settings": provenance.evaluation_settings(config),
+        "settings": provenance.evaluation_settings(config) | missing_values(layout),
         "measures": list(settings.measures),
         "methods": {name: method(name, of, clips, folders.get(name)) for name, of in rows.items()},
         "differences": differences(rows, settings.measures),

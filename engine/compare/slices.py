@@ -17,7 +17,7 @@ Read = Callable[[str, int], Array]  # method, frame -> (H, W, 3) uint8
 
 def row_of(shown: MethodFrames, index: int) -> int:
     """The row in the inner half of the frame where the ground truth has the largest differences between pixels."""
-    luma = metrics.planes(shown.gt.frame(index))[0].numpy()
+    luma = metrics.planes(shown.gt.truth(index))[0].numpy()
     height = luma.shape[0]
     energy = np.abs(np.diff(luma, axis=1)).mean(axis=1)
     return height // 4 + int(np.argmax(energy[height // 4 : max(height * 3 // 4, height // 4 + 1)]))

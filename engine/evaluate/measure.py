@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -90,7 +91,7 @@ def evaluate(
         **describe(network, config, weights),
         "baseline": BASELINES[config.space_time],
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
-        "settings": provenance.evaluation_settings(config),
+        "settings": provenance.evaluation_settings(config) | missing_values(layout),
         "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
         "pictures": [picture for part in gathered for picture in part[1]],
         **summary(list(clips.values()), config),
@@ -99,6 +100,13 @@ def evaluate(
     report["network"]["seconds_per_frame"] = sum(part[2] for part in gathered) / max(frames_done, 1)
     report["network"]["peak_memory_mb"] = provenance.peak_memory_mb(device)
     return report
+
+
+def missing_values(layout: Layout) -> dict[str, str]:
+    """A line for the report if frames have values that are not measured (nodata, masks): these are filled and count too."""
+    names = [pair.name for pair in layout.pairs if pair.gt is not None and pair.gt.holes(0) is not None]
+    text = f"filled with the nearest measured value, and counted ({len(names)} of {len(layout.pairs)} clips)"
+    return {"missing values": text} if names else {}
 
 
 def measured_frames(pair: Pair, config: Config) -> list[int]:
@@ -147,7 +155,7 @@ def restored_frames(
                 f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"
             )
         kind = "" if not stride else "between" if index % stride else "key"
-        yield RestoredFrame(index, ours, baseline(index), gt.frame(index), kind, times.get(index))
+        yield RestoredFrame(index, ours, baseline(index), gt.truth(index), kind, times.get(index))
 
 
 def intermediate_steps(config: Config) -> list[int]:
@@ -247,12 +255,17 @@ class ClipMeter:
         }
 
     def keep(self, restored: RestoredFrame, path: Path) -> None:
-        """Write a restored frame in the type and units of the ground truth: georeferenced, stretched or float ones as TIFF."""
+        """Write a restored frame in the type and units of the ground truth: georeferenced, stretched or float ones as TIFF, with
+        its missing values.
+        """
         gt = self.pair.gt
         assert gt is not None
         geo = gt.geo(restored.index)
         suffix = ".tif" if geo or gt.band_map or gt.bit_depth == 32 else ".png"
-        write_frame(path.with_name(path.name + suffix), gt.stored(restored.ours), geo)
+        array, holes = gt.stored(restored.ours), gt.holes(restored.index)
+        if holes:
+            array = np.where(holes[1], array, holes[0].astype(array.dtype))
+        write_frame(path.with_name(path.name + suffix), array, geo)
 
     def result(self) -> dict[str, Any]:
         objects = {"objects": {**self.objects.result(), "rows": self.objects.rows}} if self.objects else {}

@@ -168,3 +168,42 @@ def test_overrides_may_follow_options_with_several_values() -> None:
 def test_interruption_keeps_its_code() -> None:
     stop = Interruption("two\nlines", 143)
     assert (str(stop), stop.code, Interruption("").code) == ("two lines", 143, 130)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_stretched_ground_truth_with_missing_values(tmp_path: Path, dtype: str) -> None:
+    """Values beyond the percentiles are clamped for the metrics; saved frames keep units and missing values."""
+    rasterio = pytest.importorskip("rasterio")
+    rng, holes = np.random.default_rng(0), (slice(3, 9), slice(4, 12))
+    (tmp_path / "data").mkdir()
+    base = np.linspace(100, 2000, 24 * 32).reshape(24, 32) * np.ones((3, 1, 1))
+    options = {
+        "driver": "GTiff",
+        "count": 3,
+        "height": 24,
+        "width": 32,
+        "dtype": dtype,
+        "nodata": 0,
+        "crs": "EPSG:32633",
+    }
+    for index in range(3):
+        frame = (base + rng.normal(0, 20, (3, 24, 32))).astype(dtype)
+        frame[(slice(None), *holes)] = 0
+        transform = rasterio.transform.from_origin(0, 0, 10, 10)
+        with rasterio.open(tmp_path / "data" / f"{index}.tif", "w", transform=transform, **options) as file:
+            file.write(frame)
+    out = tmp_path / "out"
+    words = ("--save-frames", "data.val.bands={percentiles: [2, 98]}")
+    report = scripts.evaluate_and_report(evaluation(tmp_path, tmp_path / "data", out, *words), space_time=False)
+    assert report["mean"]["psnr_y"] > 15 and "(1 of 1 clips)" in report["settings"]["missing values"]
+    with rasterio.open(out / "frames" / "data" / "1.tif") as saved:
+        values = saved.read()
+    assert values.dtype == dtype and not values[(slice(None), *holes)].any()
+    assert abs(values[:, 10:].mean() - base[:, 10:].mean()) < 100
+
+
+def test_values_beyond_the_range_are_named_with_the_remedy(tmp_path: Path) -> None:
+    for index in range(3):
+        write_image(tmp_path / "data" / f"{index}.tif", np.full((24, 32, 3), 1.5, np.float32))
+    with pytest.raises(InputError, match=r"0\.tif.*: its values run from 1\.5 to 1\.5.*set a stretch"):
+        scripts.evaluate_and_report(evaluation(tmp_path, tmp_path / "data", tmp_path / "out"), space_time=False)
