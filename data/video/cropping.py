@@ -161,6 +161,7 @@ def _aperture(content: bytes, size: tuple[int, int]) -> Border:
     if len(content) < 32 or not all(values[1::2]):
         return Border()
     width, height, right, down = (Fraction(a, b) for a, b in zip(values[::2], values[1::2], strict=True))
-    top, left = (size[0] - height) / 2 + down, (size[1] - width) / 2 + right
-    top, left = math.floor(top + Fraction(1, 2)), math.floor(left + Fraction(1, 2))
+    half = Fraction(1, 2)
+    top = math.floor((size[0] - height) / 2 + down + half)
+    left = math.floor((size[1] - width) / 2 + right + half)
     return Border(top, size[0] - top - round(height), left, size[1] - left - round(width))
