@@ -127,12 +127,14 @@ def replacing(path: str | Path, *, replace: bool = True, sync: bool = True) -> I
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:
-    """Write files in UTF-8 under temporary names, and rename them when all are complete, the first one first."""
+    """Write files in UTF-8 under temporary names, and rename them when all are complete and on disk, the first one first."""
     with ExitStack() as stack:
         for path in reversed(list(texts)):  # the stack is unwound from its end
-            stack.enter_context(replacing(path)).write_text(
-                texts[path], "utf-8", "backslashreplace"
-            )  # names of any bytes
+            temporary = stack.enter_context(replacing(path, sync=False))
+            temporary.write_text(texts[path], "utf-8", "backslashreplace")  # names of any bytes
+            flush(temporary)
+    for folder in {path.parent for path in texts}:
+        flush(folder)
 
 
 def move(source: Path, target: Path, *, replace: bool) -> None:

@@ -112,8 +112,9 @@ def cost_table(rows: Sequence[dict[str, Any]], width: int, height: int) -> Table
 
 
 def write_cost(rows: Sequence[dict[str, Any]], width: int, height: int, out: Path) -> None:
-    """Write cost.md, .tex and .csv to `out` and print the table."""
+    """Print the table and write cost.md, .tex and .csv to `out`."""
     table = cost_table(rows, width, height)
+    print(f"{table.title}\n{plain_table(table)}")
     texts = (f"{markdown_table(table)}\n\n{table.note}\n", document([table]), csv_text(rows))
     write_texts({out / f"cost{suffix}": text for suffix, text in zip((".md", ".tex", ".csv"), texts, strict=True)})
-    print(f"{table.title}\n{plain_table(table)}\nwritten: {out}/cost.md, .tex, .csv")
+    print(f"written: {out}/cost.md, .tex, .csv")

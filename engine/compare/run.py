@@ -125,8 +125,8 @@ def compare_methods(
         picture(views[clip.pair.name], clip, folders, out) for clip in clips[: max(config.eval.pictures, 0)]
     ]
     report["figures"] = figures.draw_all(crops, views, by_name(clips), settings, out, report["notes"])
-    write_comparison(report, out)
     print(console(report))
+    write_comparison(report, out)
     print(f"report: {out / 'report.md'} (also .html, .tex, .csv, .json; figures/)")
     return report
 

@@ -248,8 +248,8 @@ def evaluate_and_report(
 
 
 def finish(report: dict[str, Any], folder: Path) -> None:
-    """Write the report and print its table on rank 0."""
+    """Print the table of a report, then write it, on rank 0: the table is not lost with a full disk."""
     if distributed.is_main():
-        write_report(report, folder)
         print(console_table(report))
+        write_report(report, folder)
         print(f"report: {folder / 'report.md'} (also .html, .csv, .json)")

@@ -52,8 +52,14 @@ def train_and_report(
         say(f"{config.name}: writing to {folder}")
         report = train(config, folder, state, accept_changes)
         if distributed.is_main():
-            write_report(report, folder)
             print(console_table(report))
+            try:
+                write_report(report, folder)
+            except Interrupted as stop:
+                line = (
+                    f"interrupted: training is done and saved; write the report with: python main.py --resume {folder}"
+                )
+                raise Interrupted(line, stop.code) from None
             print(f"report:       {folder / 'report.md'} (also .html, .csv, .json)")
             print(f"weights:      {folder / 'weights.safetensors'}")
             print(f"training log: tensorboard --logdir {folder / 'tensorboard'}")

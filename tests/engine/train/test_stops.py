@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from data.sampling import ENDING
 from engine import distributed, sources
 from engine.checkpoint import load_tensors
 from engine.config import config_from_mapping
+from engine.train import runs
 from engine.train.loop import Trainer
 from engine.train.states import STATE
 from engine.train.stops import Interrupted, Signals, explained
@@ -151,3 +153,18 @@ def test_only_lost_connections_are_blamed_on_other_ranks(
     """Other errors keep their traceback."""
     monkeypatch.setattr(distributed, "world", lambda: 2)
     assert (explained(error) is not None) == lost
+
+
+def test_interrupted_report_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table has been printed by then."""
+    report = {"protocol": "standard", "mean": {"psnr_y": 30.0}}
+    monkeypatch.setattr(runs, "train", lambda *arguments: report)
+    monkeypatch.setattr(runs, "write_report", lambda *arguments: press(signal.SIGTERM))
+    config = tmp_path / "a.yaml"
+    config.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
+    with pytest.raises(Interrupted, match=r"training is done and saved; write the report with: .*--resume") as caught:
+        runs.train_and_report(str(config), [], None)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert "Evaluation (standard protocol" in capsys.readouterr().out
