@@ -14,12 +14,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from data.naming import LONGEST_NAME
 from errors import InputError
 
 WINDOWS = os.name == "nt"
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.[^.]+)?")  # digits: earlier releases
-LONGEST_NAME = 255  # bytes, on most file systems
 LONGEST_SUFFIX = 16  # bytes of a suffix that temporary names keep
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 
@@ -76,15 +76,6 @@ def shortened(name: str, room: int) -> str:
     if len(encoded) <= room:
         return name
     return f"{encoded[: room - 9].decode(errors='ignore')}~{hashlib.sha256(encoded).hexdigest()[:8]}"
-
-
-def check_names(folder: Path, names: Iterable[str]) -> None:
-    """InputError for files in a folder whose names are longer than file systems take."""
-    for name in names:
-        if len(os.fsencode(name)) > LONGEST_NAME:
-            raise InputError(
-                f"'{folder / name}': its name has more than {LONGEST_NAME} bytes: give the input a shorter name"
-            )
 
 
 def is_file(path: Path) -> bool:

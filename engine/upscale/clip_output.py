@@ -14,9 +14,10 @@ import numpy as np
 from data import frame_writer
 from data.clips import Clip
 from data.details import Details
-from data.files import check_names, holds
+from data.files import holds
 from data.frame_writer import check_free
 from data.geo_tags import GeoTags
+from data.naming import check_names
 from engine.upscale import comparison, pictures
 from engine.upscale.output_paths import check_no_foreign_place, check_no_stale_files, stale_files
 from engine.upscale.timeline import Timeline

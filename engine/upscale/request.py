@@ -16,6 +16,7 @@ from data.media import (
     WRITTEN_SUFFIXES,
     probe,
 )
+from data.naming import check_distinct
 from data.raster import is_scene
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
@@ -104,7 +105,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         raise InputError(
             f"'{source}' is a folder of clips ({len(members)}): name an output folder, or one clip as the input of '{out.name}'"
         )
-    check_members(source, members, request.compare)
+    check_members(source, members, request.compare, request.out)
     failures.several = len(members) > 1
     clips: list[tuple[Clip, Path]] = []
     for member in members:
@@ -175,7 +176,7 @@ def open_series_for(
             bad[path] = error
     if all(scene.info.plain for scene in scenes):
         return None
-    check_members(paths[0].parent, [Member(path, f"{path.stem}.tif") for path in paths], compare=False)
+    check_members(paths[0].parent, [Member(path, f"{path.stem}.tif") for path in paths], False, out)
     series = join_series(scenes, bad.__setitem__)
     failures.several = True
     for path, reason in bad.items():
@@ -190,8 +191,8 @@ def open_series_for(
     return [(scene, out / f"{scene.path.stem}.tif") for scene in scenes if scene.path in usable]
 
 
-def check_members(source: Path, members: Sequence[Member], compare: bool) -> None:
-    """Raises InputError if two clips of a folder would be written to one file."""
+def check_members(source: Path, members: Sequence[Member], compare: bool, out: Path) -> None:
+    """Raises InputError if two clips of a folder would be written to one file of the folder `out`."""
     owners: dict[Path, Path] = {}
     for member in members:
         name = Path(member.output)
@@ -202,6 +203,12 @@ def check_members(source: Path, members: Sequence[Member], compare: bool) -> Non
                     "rename one of them, or upscale them one by one"
                 )
             owners[written] = member.path
+    by_folder: dict[Path, set[str]] = {}
+    for member in members:
+        for place in (Path(member.output), *Path(member.output).parents[:-1]):
+            by_folder.setdefault(out / place.parent, set()).add(place.name)
+    for folder, names in by_folder.items():
+        check_distinct(folder, sorted(names))
 
 
 def make_job(

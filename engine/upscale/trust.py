@@ -22,9 +22,10 @@ import metrics
 from data.clips import Clip, SubClip
 from data.clips.derived import Derived
 from data.degrade import imresize
-from data.files import UNFINISHED, check_names, remove_unfinished, write_texts
+from data.files import UNFINISHED, remove_unfinished, write_texts
 from data.frame_writer import check_free, write_frame
 from data.media import to_uint8
+from data.naming import check_names
 from engine.compare.measure import agreement
 from engine.report.page.document import assemble, html_table
 from engine.report.page.markup import Markup, element, together

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from data.naming import are_one_file
 from errors import InputError
 from tests.engine.small import moving_clip
 from tests.engine.upscale.folders import frames, listed, make, photograph
@@ -114,3 +115,23 @@ def test_folder_that_cannot_be_listed_does_not_stop_the_others(weight, tmp_path,
     assert listed(tmp_path / "out") == ["a/000.png", "a/001.png"]
     with pytest.raises(InputError, match=r"locked: cannot be listed"):
         make(tmp_path / "in" / "locked", tmp_path / "out2", weight)
+
+
+@pytest.mark.parametrize("names", [("A", "a"), ("e\u0301", "\u00e9"), ("stra\u00dfe", "STRASSE")])
+@pytest.mark.parametrize("series", [True, False])
+def test_names_that_the_disk_does_not_tell_apart(weight, tmp_path, monkeypatch, names, series):
+    """As on most disks of Windows and macOS; `are_one_file` asks the disk itself."""
+    for number, name in enumerate(names):
+        photograph(tmp_path / "in" / f"{name}.png", seed=0 if series else number)
+    options = {} if series else {"stills": True}
+    make(tmp_path / "in", tmp_path / "apart", weight, **options)
+    assert len(listed(tmp_path / "apart")) == 2
+    monkeypatch.setattr("data.naming.are_one_file", lambda *_: True)
+    with pytest.raises(InputError, match="are one file on its file system"):
+        make(tmp_path / "in", tmp_path / "out", weight, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_disk_is_asked_whether_it_tells_names_apart(tmp_path):
+    assert are_one_file(tmp_path / "new", "same", "same") and not are_one_file(tmp_path, "one", "other")
+    assert not any(tmp_path.iterdir())
