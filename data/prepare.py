@@ -128,8 +128,7 @@ def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int)
             left[pair.name] -= 1
             yield (None if left[pair.name] else pair), len(indices)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads in a broken state
-    pool = ProcessPoolExecutor(min(jobs, len(pieces)), mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(min(jobs, len(pieces)), mp_context=_context(), initializer=_start_worker)
     try:
         futures: dict[Future, tuple[Pair, range]] = {
             pool.submit(write_piece, plan, pair.name, indices, places[pair.name]): (pair, indices)
@@ -142,6 +141,17 @@ def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int)
             yield (None if left[pair.name] else pair), len(indices)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Workers fork from a server that has imported torch, once for all. A fork of this process would inherit torch's threads in a
+    broken state.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data.layouts"])
+    return context
 
 
 def _start_worker() -> None:
@@ -230,7 +240,7 @@ def _write_lists(layout: Layout, splits: dict[str, list[str]], out: Path) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return cli.exit_code(lambda: run(arguments), "\nstopped; the same command continues, finished clips are kept")
+    return cli.exit_code(lambda: run(arguments), "stopped; the same command continues, finished clips are kept")
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -176,3 +176,12 @@ def test_command(source: Path, tmp_path: Path, capsys):
     assert "train 3, val 1, test 1" in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere"), str(tmp_path / "out2")]) == 2
     assert main([str(source), str(source)]) == 2
+
+
+def test_interrupted_command_says_how_to_continue(source: Path, tmp_path: Path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.prepare.prepare", interrupted)
+    assert main([str(source), str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "stopped; the same command continues, finished clips are kept\n"
