@@ -21,17 +21,35 @@ MARKUP = {
     b"<vrtdataset": "GDAL VRT",
     b"<?xml": "XML",
 }
+# JPEG markers of frame headers: all from C0 to CF but tables (C4, CC) and an extension (C8)
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def kind_of(head: bytes) -> str | None:
-    """The kind of a file that is not read as an image, by its first bytes (32 suffice); None for an unknown one."""
+    """The kind of a file that is not read as an image, by its first bytes (32, of JPEG more); None for an unknown one."""
     if head[4:8] == b"ftyp":
         return BRANDS.get(head[8:12], "MP4 or QuickTime")
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "AVI"
+    if head.startswith(b"\xff\xd8") and (kind := kind_of_jpeg(head)):
+        return kind
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for table, content in ((BEGINNINGS, head), (MARKUP, text)):
         for beginning, kind in table.items():
             if content.startswith(beginning):
                 return kind
+    return None
+
+
+def kind_of_jpeg(head: bytes) -> str | None:
+    """A kind of JPEG that is not read, from the beginning of a file with the frame header; None for the usual ones."""
+    place = 2
+    while place + 9 <= len(head) and head[place] == 0xFF:
+        marker, bits = head[place + 1], head[place + 4]
+        if marker == 0xF7:
+            return "JPEG-LS"
+        if marker in FRAMES:
+            lossless = marker in (0xC3, 0xC7, 0xCB, 0xCF)
+            return "lossless JPEG" if lossless else f"JPEG of {bits} bits per value" if bits != 8 else None
+        place += 2 + int.from_bytes(head[place + 2 : place + 4], "big")
     return None

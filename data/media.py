@@ -182,7 +182,7 @@ def _naming(path: str | Path) -> Iterator[None]:
 def _kind_of_file(path: str | Path) -> str | None:
     try:
         with Path(path).open("rb") as file:
-            return kind_of(file.read(HEAD))
+            return kind_of(file.read(1 << 20))
     except OSError:
         return None
 

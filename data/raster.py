@@ -75,7 +75,12 @@ def gdal(path: str | Path) -> Iterator[Any]:
             yield rasterio
     except (RasterioError, rasterio._err.CPLE_BaseError) as error:
         reason = str(error.__cause__ or error).split("\n")[0]
-        raise InputError(f"{path}: cannot be read or written as a GeoTIFF ({reason})") from None
+        hint = (
+            ": it is damaged, or compressed in a way that GDAL does not read: convert it first"
+            if "IReadBlock" in reason
+            else ""
+        )
+        raise InputError(f"{path}: cannot be read or written as a GeoTIFF ({reason}){hint}") from None
 
 
 def check_written(path: Path) -> None:

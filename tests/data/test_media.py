@@ -2,6 +2,7 @@ import io
 import os
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -242,6 +243,18 @@ def test_other_kinds_of_content_are_named(tmp_path, content, kind):
         with pytest.raises(InputError) as caught:
             read(tmp_path / "a.jpg")
         assert f"of another kind ({kind})" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG of 12 bits per value", "JPEG-LS"])
+def test_kinds_of_jpeg_are_named(tmp_path, kind):
+    values = (np.arange(32 * 40).reshape(32, 40) * 3).astype(np.uint16)
+    content = (
+        imagecodecs.jpegls_encode(values) if kind == "JPEG-LS" else imagecodecs.jpeg8_encode(values, bitspersample=12)
+    )
+    exif = b"\xff\xe1\x40\x00" + bytes(0x3FFE)  # metadata before the frame's header
+    (tmp_path / "a.jpg").write_bytes(content[:2] + exif + content[2:])
+    with pytest.raises(InputError, match=rf"of another kind \({kind}\); convert or replace it"):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_very_wide_images(tmp_path):

@@ -255,3 +255,12 @@ def test_names_that_gdal_cannot_open_are_refused_before_the_work(tmp_path, scene
     with pytest.raises(InputError, match="not valid UTF-8, which GDAL needs for GeoTIFF: rename it"):
         make(path, scene_weight, os.fsdecode(out))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_compression_that_gdal_does_not_read_is_refused_with_the_remedy(tmp_path, scene_weight):
+    values = (np.arange(32 * 40).reshape(32, 40) * 3).astype(np.uint16)
+    how = {"compression": "jpeg", "compressionargs": {"bitspersample": 12}, "bitspersample": 12}
+    tifffile.imwrite(tmp_path / "in.tif", values, **how)
+    with pytest.raises(InputError, match=r"compressed in a way that GDAL does not read: convert it first"):
+        make(tmp_path / "in.tif", scene_weight)
+    assert not (tmp_path / "out.tif").exists()
