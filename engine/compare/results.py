@@ -60,14 +60,35 @@ class ResultClip:
     size: tuple[int, int]  # (H, W) that is compared, from the upper left corner
     band_map: BandMap | None = None  # stretch of the ground truth, also applied to results in stored units
     notes: list[str] = field(default_factory=list)
+    gt: Clip | None = None  # may lack values too
 
     def array(self, index: int) -> np.ndarray:
-        """This method's version of the ground truth's frame `index`, (H, W, C) as stored or stretched."""
+        """This method's version of the ground truth's frame `index`, (H, W, C) as stored or stretched.
+
+        Raises InputError for values that are missing (NaN, nodata) where the ground truth has some.
+        """
         array = self.clip.array(self.frames[index])
+        self._check_complete(index)
         bands = self.band_map
         if bands is not None:
             array = bands.stretch(array) if array.shape[-1] == len(bands.choice) else bands.apply(array)
         return array[: self.size[0], : self.size[1]]
+
+    def _check_complete(self, index: int) -> None:
+        number = self.frames[index]
+        path = self.clip.file(number)
+        holes = self.clip.holes(number) if path is None or path.suffix.lower() in STACK_SUFFIXES else None
+        if holes is None:
+            return
+        missing = ~holes[1][: self.size[0], : self.size[1]].all(axis=-1)
+        known = self.gt.holes(index) if self.gt is not None else None
+        if known is not None:
+            missing &= known[1].all(axis=-1)
+        if missing.any():
+            raise InputError(
+                f"{self.clip.source(number)}: {missing.sum()} of its pixels have no value (NaN or nodata), where the ground truth "
+                "has one: repair the result, or leave the method out"
+            )
 
 
 def parse_results(words: Sequence[str]) -> dict[str, Path]:
@@ -249,7 +270,7 @@ def open_result(method: str, candidate: Candidate, gt: Clip, lr: Clip, full: tup
     ordered = not isinstance(clip, FolderClip)
     frames, how = match_frames(gt.frame_names, clip.frame_names, what, ordered=ordered)
     _check_size(what, clip.size, gt.size, lr.size, full)
-    result = ResultClip(clip, frames, gt.size, gt.band_map)
+    result = ResultClip(clip, frames, gt.size, gt.band_map, gt=gt)
     if how == "order" and not ordered:
         result.notes.append(
             f"{method}, {gt.name}: frames matched by their order ({clip.frame_names[0]} with {gt.frame_names[0]} ...)"

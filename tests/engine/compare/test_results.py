@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.clips import ArrayClip, CroppedClip
+from data.clips import ArrayClip, CroppedClip, FolderClip
 from data.media import write_image
 from engine.compare.results import candidates, counting, match_clips, match_frames, open_result, parse_results
 from errors import InputError
@@ -124,3 +124,19 @@ def test_full_cropped_or_rounded_sizes_are_accepted(tmp_path: Path) -> None:
 def test_bad_option_values_are_refused_in_one_line(words, message) -> None:
     with pytest.raises(InputError, match=message):
         parse_results(words)
+
+
+def test_missing_values_of_a_result_are_refused(tmp_path: Path) -> None:
+    """NaN of a network that diverged would be filled as nodata of a measurement is."""
+    values = np.full((8, 12, 3), 0.5, np.float32)
+    write_image(tmp_path / "gt" / "0.tif", values)
+    broken = values.copy()
+    broken[2, 3:5] = np.nan
+    write_image(tmp_path / "x" / "0.tif", broken)
+    gt, found = FolderClip([tmp_path / "gt" / "0.tif"]), match_clips("x", tmp_path / "x", ["gt"])["gt"]
+    result = open_result("x", found, gt, ArrayClip("lr", values[None, ::2, ::2]), (8, 12))
+    with pytest.raises(InputError, match=r"0\.tif.*: 2 of its pixels have no value"):
+        result.array(0)
+    write_image(tmp_path / "gt" / "0.tif", broken)  # measured there neither
+    gt = FolderClip([tmp_path / "gt" / "0.tif"])
+    assert open_result("x", found, gt, ArrayClip("lr", values[None, ::2, ::2]), (8, 12)).array(0).shape == (8, 12, 3)
