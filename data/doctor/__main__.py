@@ -13,6 +13,7 @@ import cli
 from data.doctor import ClipReport, Diagnosis, examine
 from data.doctor.findings import FAULT, NOTE, WARNING
 from data.files import replacing
+from errors import InputError
 
 EXAMPLE = """examples:
   python -m data.doctor ../Jilin-189                     headers of all frames, a few frames of each clip decoded
@@ -41,12 +42,26 @@ def run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings to FILE")
     parser.add_argument("--notes", action="store_true", help="also print notes (checks that passed)")
     options = parser.parse_args(arguments)
+    if options.json:
+        check_own(options.json)
     diagnosis = examine(options.root, options.kind, scale=options.scale, full=options.full, progress=_bar)
     if options.json:
         with replacing(options.json) as temporary:
             temporary.write_text(json.dumps(diagnosis.plain(), indent=1), encoding="utf-8")
     print(text(diagnosis, options.notes))
     return 1 if diagnosis.count(FAULT) else 0
+
+
+def check_own(path: Path) -> None:
+    """Raises InputError if `path` exists and does not hold the findings of an earlier examination."""
+    if not path.exists():
+        return
+    try:
+        own = json.loads(path.read_text(encoding="utf-8")).keys() >= {"root", "findings", "clips"}
+    except (OSError, ValueError, AttributeError):
+        own = False
+    if not own:
+        raise InputError(f"--json '{path}' exists and was not written by this program: name another file")
 
 
 def text(diagnosis: Diagnosis, notes: bool = False) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import cli
 import dcn
 from data.files import replacing
+from data.frame_writer import check_free
 from engine.checkpoint import load_network
 from errors import InputError
 from models.base import LARGEST_SCALE, Network, SpaceTimeNetwork
@@ -209,7 +210,11 @@ def main() -> None:
         "--times", type=float, nargs="+", default=[0.5], help="space-time networks: times of new frames (default 0.5)"
     )
     parser.add_argument("--scale", type=float, default=4.0, help="space-time networks: scale (default 4)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     options = parser.parse_args()
+    if options.out.suffix.lower() != ".onnx":
+        raise InputError(f"--out '{options.out}': expected a name that ends with .onnx")
+    check_free(options.out, "file", options.overwrite)
     difference = export(
         load_network(options.weight, key_networks=False), options.out, tuple(options.size), keys=options.keys,
         times=tuple(options.times), scale=options.scale, free=options.free,

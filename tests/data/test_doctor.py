@@ -309,3 +309,14 @@ def test_command(root: Path, capsys):
     assert doctor([str(root / "nowhere")]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_files_of_the_user_are_not_replaced_by_the_findings(root: Path, capsys):
+    report, picture = root.parent / "findings.json", root / "GT" / "001" / "00000003.png"
+    before = picture.read_bytes()
+    assert doctor([str(root), "--json", str(report)]) == doctor([str(root), "--json", str(report)]) == 0
+    report.write_text('{"annotations": []}')
+    for path in (picture, report):
+        assert doctor([str(root), "--json", str(path)]) == 2
+        assert "was not written by this program" in capsys.readouterr().err
+    assert picture.read_bytes() == before and report.read_text() == '{"annotations": []}'

@@ -9,6 +9,7 @@ import torch
 
 import engine.export.to_onnx
 from engine.checkpoint import load_network, released
+from engine.export import to_onnx
 from engine.export.to_onnx import PACKAGES, TOLERANCE, FreeGraph, export
 from errors import InputError
 from models.mtdo.config import HATConfig
@@ -121,3 +122,12 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr(engine.export.to_onnx, "PACKAGES", ("no_such_package",))
     with pytest.raises(InputError, match="pip install no_such_package"):
         export(small_stno(), tmp_path / "model.onnx", (16, 16))
+
+
+@pytest.mark.parametrize(("name", "message"), [("a.safetensors", "ends with .onnx"), ("a.onnx", "use --overwrite")])
+def test_existing_files_are_not_replaced(tmp_path, monkeypatch, name, message):
+    (tmp_path / name).write_bytes(b"mine")
+    monkeypatch.setattr("sys.argv", ["export", "--weight", "mtdo_s", "--out", str(tmp_path / name)])
+    with pytest.raises(InputError, match=message):
+        to_onnx.main()
+    assert (tmp_path / name).read_bytes() == b"mine"
