@@ -47,6 +47,7 @@ from benchmarks.contenders import SCALE, basicvsr, challengers, dat_light, rife
 from data.clips import ArrayClip, Clip, SubClip
 from data.compress import Compression
 from data.degrade import imresize
+from data.files import check_apart
 from engine.config import Config, SourceConfig
 from engine.evaluate import scripts
 from engine.evaluate.measure import Blend
@@ -180,7 +181,9 @@ def main() -> None:
     stno = options.what == "time"
     defaults = [f"eval.scale={SCALE}", "eval.stride=2"] if stno else []
     network, config, weights = scripts.prepare(options, space_time=stno, defaults=defaults)
-    folder = Path(options.outputpath) if options.save_frames else None
+    folder = scripts.output_of(options) if options.save_frames else None
+    if folder:
+        check_apart([folder], [weights, *scripts.inputs(options, config)])
     table = Table(options.precision == "bf16", folder, bool(config.eval.temporal))
     if stno:
         assert isinstance(network, SpaceTimeNetwork)
