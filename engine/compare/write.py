@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from data.files import write_texts
 from engine.compare.page import render_comparison
@@ -60,14 +61,14 @@ def markdown(report: Report) -> str:
     for figure in figures:
         place = f"{figure['clip']}, frame {figure['frame']}, {figure['width']}x{figure['height']} at "
         parts.append(escaped(f"{place}({figure['x']}, {figure['y']})"))
-        parts += [f"![](<{_address(name)}>)" for name in figure["files"] if name.endswith(".png")]
+        parts += [f"![]({_address(name)})" for name in figure["files"] if name.endswith(".png")]
     parts += ["## Config", fenced(json.dumps(report["config"], indent=1, ensure_ascii=False), "json")]
     return "\n\n".join(parts) + "\n"
 
 
 def _address(path: str) -> str:
-    """A relative path within angle brackets."""
-    return path.replace("\\", "/").replace("%", "%25").replace("<", "%3C").replace(">", "%3E").replace("\n", "%0A")
+    """A relative path as a link: `#`, `?` and others would end it."""
+    return quote(path.replace("\\", "/"), errors="surrogateescape")
 
 
 def clip_rows(report: Report) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from skimage.metrics import structural_similarity
 import cli
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
-from engine.compare import compare
+from engine.compare import compare, write
 from engine.compare.run import add_arguments, check_unused, comparison_config
 from engine.evaluate import scripts
 from errors import InputError
@@ -204,3 +204,7 @@ def test_a_config_with_a_wrong_group_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("eval: 3\n", encoding="utf-8")
     with pytest.raises(InputError, match="config key 'eval': expected a group of keys"):
         comparison_config(options("--config", str(tmp_path / "config.yaml")), [])
+
+
+def test_addresses_of_figures_in_markdown() -> None:
+    assert write._address("figures/a #1?%20\n(x)/1.png") == "figures/a%20%231%3F%2520%0A%28x%29/1.png"
