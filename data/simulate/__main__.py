@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from tqdm import tqdm
 
 import cli
 from data.degrade import Degradation
-from data.files import replacing
+from data.files import remove, replacing, temporary_path, unfinished_next_to
 from data.layouts import Box
+from data.locks import lock
 from data.media import write_image
+from data.naming import is_hidden
 from data.simulate.clips import SimulatedClip, simulate
 from data.simulate.settings import settings_from
 from errors import InputError
@@ -54,21 +57,45 @@ def run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--flow", action="store_true", help="write the true flow to the next frame as .flo files")
     options = parser.parse_args(arguments)
     settings = settings_from(mapping_from(options.settings))
-    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
-        raise InputError(f"{options.out}: exists and is not empty; choose a new folder")
     splits = tuple(PLACES) if options.split == "both" else (options.split,)
     clips = [clip for split in splits for clip in simulate(None, settings, split)]
 
-    def write(clip: SimulatedClip) -> None:
-        if options.layout == "viso":
-            write_viso(clip, options.out, options.flow)
-        else:
-            write_jilin(clip, options.out, options.scale, options.flow)
+    with new_folder(options.out) as place:
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
+        def write(clip: SimulatedClip) -> None:
+            if options.layout == "viso":
+                write_viso(clip, place, options.flow)
+            else:
+                write_jilin(clip, place, options.scale, options.flow)
+
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
     print(f"{options.out}: {len(clips)} clips of {settings.frames} frames {settings.size[1]}x{settings.size[0]}")
     return 0
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that gets the name `out` when it is complete, so that an interrupted run leaves no data set with fewer
+    frames. Raises InputError if `out` exists and is not empty.
+    """
+    inside = out / "clips" if out.exists() else out  # an existing folder may be a mount point, which cannot be renamed
+    with lock(inside):
+        remove(unfinished_next_to(inside))  # of a process that was killed
+        if out.exists() and (not out.is_dir() or any(not is_hidden(path.name) for path in out.iterdir())):
+            raise InputError(f"{out}: exists and is not empty; choose a new folder")
+        place = temporary_path(inside)
+        try:
+            place.mkdir()
+            yield place
+            for path in place.iterdir() if out.exists() else ():
+                path.rename(out / path.name)
+            if not out.exists():
+                place.rename(out)
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
+        finally:
+            remove([place] if place.exists() else [])
 
 
 def write_jilin(clip: SimulatedClip, out: Path, scale: int, flow: bool = False) -> None:

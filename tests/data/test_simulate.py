@@ -290,3 +290,24 @@ def test_command_writes_readable_layouts(tmp_path: Path, layout: str, capsys):
     if layout == "jilin":
         low = read_image(out / "test_set" / "LR4x" / clip.name / "00000002.png")
         assert low.shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_interrupted_command_leaves_no_data_set(tmp_path: Path, monkeypatch, existing: bool):
+    """It would have fewer frames than a complete one. A killed process leaves hidden files, which the next run removes."""
+    out = tmp_path / "out"
+    words = ["--out", str(out), "--split", "test", "clips=1", "frames=2", "size=[64,64]"]
+    if existing:
+        out.mkdir()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.simulate.__main__.write_boxes", stop)
+        assert main(words) == 130
+    assert not any(out.iterdir()) if existing else not any(tmp_path.iterdir())
+    left = (out / ".clips.0123456789abcdef.tmp") if existing else (tmp_path / ".out.0123456789abcdef.tmp")
+    left.mkdir()
+    assert main(words) == 0 and [path.name for path in out.iterdir()] == ["test_set"] and not left.exists()
+    assert main(words) == 2
