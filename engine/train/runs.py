@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import dcn
-from data.files import in_repository
+from data.files import check_apart, in_repository
 from data.locks import lock
 from engine import distributed
 from engine.config import Config, config_from_mapping, load_config
@@ -67,6 +67,16 @@ def train_and_report(
     return report
 
 
+def check_outside_data(config: Config) -> None:
+    """Raises InputError if the run would be written into its data, where its pictures would be clips of later runs."""
+    sources = (config.data.train, *config.data.also, config.data.val)
+    roots = [root for source in sources if source.root and (root := Path(source.root)).is_dir()]
+    try:
+        check_apart([Path(config.runs) / config.name], roots)
+    except InputError as error:
+        raise InputError(f"config key 'runs': {error}, such as runs=../runs") from None
+
+
 def state_place(resume: str) -> Path:
     """The path given to `--resume`: a state file, or a run's folder with at least one state."""
     path = Path(resume)
@@ -100,6 +110,7 @@ def new_folder(config: Config) -> Iterator[Path]:
         raise InputError(
             f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first"
         )
+    check_outside_data(config)
     root = Path(config.runs)
     for number in count(1):
         folder = root / (config.name if number == 1 else f"{config.name}-{number}")

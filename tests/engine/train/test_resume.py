@@ -303,3 +303,14 @@ def test_unwritable_log_does_not_stop_training(tmp_path: Path, capsys: pytest.Ca
     logger.close()
     shown = capsys.readouterr()
     assert (shown.out + shown.err).count("cannot be written") == 1
+
+
+@pytest.mark.parametrize("inside", ["runs", "GT/deeper"])
+def test_runs_inside_the_data_are_refused(tiny, tmp_path: Path, inside: str) -> None:
+    """The pictures of a run would be clips of the next one."""
+    (tmp_path / "data" / "GT").mkdir(parents=True)
+    data = replace(tiny.data, val=replace(tiny.data.val, kind="auto", root=str(tmp_path / "data")))
+    config = replace(tiny, data=data, runs=str(tmp_path / "data" / inside))
+    with pytest.raises(InputError, match=r"config key 'runs': .* is inside the input"), runs.new_folder(config):
+        pass
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["GT"]
