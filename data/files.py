@@ -21,6 +21,9 @@ WINDOWS = os.name == "nt"
 REPOSITORY = Path(__file__).resolve().parents[1]
 UNFINISHED = re.compile(r"\.(?P<stem>.+)\.(?:\d+|[0-9a-f]{16})\.tmp(?P<suffix>\.[^.]+)?")  # digits: earlier releases
 LONGEST_SUFFIX = 16  # bytes of a suffix that temporary names keep
+# of this repository, in which no output may be written
+OWN_FOLDERS = (".ci", ".git", "benchmarks", "checkpoints", "configs", "data", "dcn", "docs", "engine", "experiments", "losses",
+               "metrics", "models", "tests")  # fmt: skip
 MARKER = ".made-by-mtdo-stno"  # marker in every folder that this program creates and may remove
 
 
@@ -231,7 +234,7 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         if REPOSITORY.is_relative_to(target):
             raise InputError(f"'{output}' contains this program: name another output")
         inside = target.relative_to(REPOSITORY).parts if target.is_relative_to(REPOSITORY) else ()
-        if inside and (inside[0] in _own_names() or inside[0] == ".git"):
+        if inside and inside[0] in _own_names():
             raise InputError(f"'{output}' is among the files of this program: name an output elsewhere")
 
 
@@ -254,20 +257,7 @@ def _files_by_number(sources: Iterable[Path]) -> dict[tuple[int, int], Path]:
 def _own_names() -> set[str]:
     """The repository's own entries in its root: folders of modules and files with known suffixes."""
     names = {path.name for path in REPOSITORY.iterdir() if path.suffix in (".py", ".md", ".toml", ".sh")}
-    folders = (
-        "benchmarks",
-        "checkpoints",
-        "configs",
-        "data",
-        "dcn",
-        "docs",
-        "engine",
-        "losses",
-        "metrics",
-        "models",
-        "tests",
-    )
-    return names | set(folders) | {".ci"}
+    return names | set(OWN_FOLDERS)
 
 
 def make_own_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,17 @@ def test_outputs_overlapping_input_or_program_are_refused(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=problem):
         check_apart([Path(output)], [Path("in")])
+
+
+def test_every_folder_of_the_repository_is_protected():
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {line.split("/")[0] for line in tracked.splitlines() if "/" in line} | {".git"}
+    assert "experiments" in folders
+    for folder in folders:
+        with pytest.raises(InputError, match="among the files of this program"):
+            check_apart([ROOT / folder / "large.mp4"], [Path("in")])
 
 
 def test_outputs_outside_the_inputs_are_accepted(tmp_path: Path):
