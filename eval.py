@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import cli
+from engine.compare.options import add_arguments, check_unused
+from engine.evaluate.options import evaluation_parser
 
 EXAMPLE = """  python eval.py                                                     the small released weights on simulated clips
   python eval.py --weight runs/mtdo_s/weights.safetensors --datapath Jilin-189 --split test --list Jilin_test_5.txt
@@ -11,17 +13,18 @@ EXAMPLE = """  python eval.py                                                   
 
 
 def main() -> None:
-    from engine.compare import run as comparison
-    from engine.evaluate import scripts
-
-    arguments = scripts.parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
-    comparison.add_arguments(arguments)
+    arguments = evaluation_parser("Evaluate MTDO weights on clips with ground truth.", EXAMPLE, "runs/eval")
+    add_arguments(arguments)
     options = cli.parse(arguments)
     cli.keep_working_without_output()
     if options.results:
-        comparison.compare(options)
+        from engine.compare.run import compare  # importing torch is slow: only for valid arguments
+
+        compare(options)
     else:
-        comparison.check_unused(options)
+        check_unused(options)
+        from engine.evaluate import scripts
+
         scripts.evaluate_and_report(options, space_time=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cli
+from engine.evaluate.options import evaluation_parser, move_overrides_, number
 
 EXAMPLE = """  python test_contin.py --datapath Vid4 --weight checkpoints/stno_s.safetensors
   python test_contin.py --datapath video.mp4 --scales 2 3.3 4 --times 2 4 --grid
@@ -12,19 +13,17 @@ TIMES = [2.0, 4.0, 8.0]
 
 
 def main() -> None:
-    from engine.evaluate import scripts
-
-    arguments = scripts.parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
+    arguments = evaluation_parser("Test STNO weights over scales in space and in time.", EXAMPLE, "runs/contin")
     arguments.add_argument(
         "--scales",
-        type=scripts.number,
+        type=number,
         nargs="+",
         default=SCALES,
         help="magnifications in space, any real numbers from 1",
     )
     arguments.add_argument(
         "--times",
-        type=scripts.number,
+        type=number,
         nargs="+",
         default=TIMES,
         help="multiples of the frame rate (2 4 8), or intermediate times in (0, 1)",
@@ -33,7 +32,10 @@ def main() -> None:
         "--grid", action="store_true", help="also write a picture of PSNR over scale and time (grid.png)"
     )
     options = cli.parse(arguments)
-    scripts.move_overrides_(options, "scales", "times")
+    move_overrides_(options, "scales", "times")
+
+    from engine.evaluate import scripts  # importing torch is slow: only for valid arguments
+
     cli.keep_working_without_output()
     scripts.sweep_and_report(options)
 

@@ -51,6 +51,7 @@ from data.files import check_apart
 from engine.config import Config, SourceConfig
 from engine.evaluate import scripts
 from engine.evaluate.measure import Blend
+from engine.evaluate.options import evaluation_parser, output_of
 from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError
@@ -181,7 +182,7 @@ def main() -> None:
     stno = options.what == "time"
     defaults = [f"eval.scale={SCALE}", "eval.stride=2"] if stno else []
     network, config, weights = scripts.prepare(options, space_time=stno, defaults=defaults)
-    folder = scripts.output_of(options) if options.save_frames else None
+    folder = output_of(options) if options.save_frames else None
     if folder:
         check_apart([folder], [weights, *scripts.inputs(options, config)])
     table = Table(options.precision == "bf16", folder, bool(config.eval.temporal))
@@ -215,7 +216,7 @@ def clips_of(config: Config) -> Iterator[tuple[Clip, Clip]]:
 
 
 def parsed() -> argparse.Namespace:
-    arguments = scripts.parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
+    arguments = evaluation_parser("Compare with networks from other packages.", EXAMPLE, "runs/peers")
     arguments.add_argument("--what", choices=["space", "time"], default="space")
     arguments.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments.add_argument(

@@ -22,6 +22,7 @@ import metrics
 from data.degrade import imresize
 from data.media import LUMA
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from engine.sources import open_source
 from errors import InputError
 
@@ -47,7 +48,7 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = scripts.parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
+    arguments = evaluation_parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     if network.config.frames != 3:
         raise InputError(f"these weights take {network.config.frames} frames: this experiment needs three")

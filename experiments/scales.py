@@ -25,6 +25,7 @@ from data.degrade import Degradation, imresize
 from engine.checkpoint import load_network, released
 from engine.config import MAX_SCALE
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from engine.restore import restore
 from engine.sources import open_source
 from errors import InputError
@@ -63,7 +64,7 @@ def whole_pixels(clip: Clip, scale: float) -> tuple[Clip, Clip]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = scripts.parser("Compare ways to reach a scale without weights for it.", EXAMPLE, "runs/scales")
+    arguments = evaluation_parser("Compare ways to reach a scale without weights for it.", EXAMPLE, "runs/scales")
     arguments.add_argument("--scales", type=float, nargs="+", default=[2.5, 3.0])
     options = cli.parse(arguments)
     _, config, _ = scripts.prepare(options, space_time=False)

@@ -22,6 +22,7 @@ from data.clips import Clip
 from engine import distributed
 from engine.evaluate import scripts
 from engine.evaluate.measure import evaluate
+from engine.evaluate.options import evaluation_parser
 from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
 
@@ -37,7 +38,7 @@ def pace(clip: Clip) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = scripts.parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
+    arguments = evaluation_parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")

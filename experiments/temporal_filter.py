@@ -21,6 +21,7 @@ import cli
 import dcn
 import metrics
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from engine.restore import restore
 from engine.restore.temporal_filter import STEPS, TemporalFilter
 from engine.sources import open_source
@@ -52,7 +53,7 @@ def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backe
 
 @torch.no_grad()
 def main() -> None:
-    arguments = scripts.parser(
+    arguments = evaluation_parser(
         "Compare the steps between the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
     )
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import cli
-from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from errors import InputError
 
 FULL = Path("/dev/full")
@@ -35,7 +35,7 @@ def test_closed_pipe_does_not_end_output() -> None:
 @pytest.mark.parametrize("option", ["--weight", "--config", "--datapath", "--outputpath", "--list"])
 def test_empty_values_do_not_mean_the_default(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """As of `--weight $W` with a variable that is not set."""
-    arguments: argparse.ArgumentParser = scripts.parser("", "", "out")
+    arguments: argparse.ArgumentParser = evaluation_parser("", "", "out")
     with pytest.raises(SystemExit) as caught:
         cli.parse(arguments, [option, ""])
     assert caught.value.code == 2 and f"{option}: the name is empty" in capsys.readouterr().err
@@ -61,7 +61,7 @@ def test_errors_are_one_line_whatever_the_file_name(capsys: pytest.CaptureFixtur
 )
 def test_wrong_usage_is_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.parse(scripts.parser("", "", "out"), words)
+        cli.parse(evaluation_parser("", "", "out"), words)
     (line,) = capsys.readouterr().err.splitlines()
     assert (
         caught.value.code == 2 and line.startswith(f"error: {message}") and line.endswith("--help lists the options)")

@@ -16,6 +16,7 @@ from data.media import read_image, write_image
 from engine.checkpoint import load_network, save_weights
 from engine.config import load_config
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from engine.export.to_onnx import PACKAGES, TOLERANCE, export
 from engine.report.cost import gmac_per_frame
 from engine.restore import Options, restore
@@ -67,7 +68,7 @@ def test_training_evaluation_and_loading(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LINES)
 def test_evaluation_scripts(name: str, tmp_path: Path) -> None:
     save_weights(tmp_path / "w.safetensors", small(name))
-    options = cli.parse(scripts.parser("Test.", "", "runs/test"), ["--weight", str(tmp_path / "w.safetensors")])
+    options = cli.parse(evaluation_parser("Test.", "", "runs/test"), ["--weight", str(tmp_path / "w.safetensors")])
     network, config, _ = scripts.prepare(options, space_time=name == "blend")
     assert config.network == network.config
     with pytest.raises(InputError, match=f"{name.upper()} weights, .*: evaluate them with"):

@@ -22,7 +22,6 @@ from engine.compare import figures, slices
 from engine.compare.measure import (
     BICUBIC,
     DEFAULT,
-    KNOWN,
     ClipRows,
     MethodFrames,
     Settings,
@@ -36,8 +35,9 @@ from engine.compare.write import FILES, console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
 from engine.evaluate.averages import means
 from engine.evaluate.measure import missing_values
+from engine.evaluate.options import KEYS, override
 from engine.evaluate.output import COMPARISON, output_folder
-from engine.evaluate.scripts import KEYS, inputs, override
+from engine.evaluate.scripts import inputs
 from engine.report import provenance
 from engine.sources import open_source
 from errors import InputError
@@ -46,37 +46,6 @@ GROUPS = ("data.", "eval.", "network.", "train.", "loss.")
 OUT = "runs/compare"
 FOLDERS = ("pictures", "figures")  # within the output folder
 SCALE, FIGURES = 4.0, 2  # default without an option
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of a comparison."""
-    add = parser.add_argument_group("comparison of methods").add_argument
-    add(
-        "--results",
-        nargs="+",
-        metavar="NAME=FOLDER",
-        help="compare the frames of these methods, without running a network",
-    )
-    add(
-        "--scale",
-        type=float,
-        help="with --results: magnification, for bicubic and the border (default: 4)",
-    )
-    add("--metrics", nargs="+", metavar="NAME", help=f"with --results: metrics to compute ({' '.join(KNOWN)})")
-    add("--crop", action="append", metavar="CLIP/FRAME:x,y,w,h", help="with --results: draw a figure of this crop")
-    add(
-        "--figures",
-        type=int,
-        help="with --results: number of figures of crops where the methods differ most (default: 2)",
-    )
-    add("--ndvi", metavar="NIR,RED", help="with --results: change of NDVI; positions of the two bands, from 1")
-
-
-def check_unused(options: argparse.Namespace) -> None:
-    """Raises InputError for an option of comparisons without `--results`, where it would have no effect."""
-    for name in ("scale", "metrics", "crop", "figures", "ndvi"):
-        if getattr(options, name) is not None:
-            raise InputError(f"--{name} needs a comparison: name frames with --results NAME=FOLDER, or leave it out")
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from skimage.metrics import structural_similarity
 import cli
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
-from engine.compare import compare, write
-from engine.compare.run import add_arguments, check_unused, comparison_config
-from engine.evaluate import scripts
+from engine.compare import write
+from engine.compare.options import add_arguments, check_unused
+from engine.compare.run import compare, comparison_config
+from engine.evaluate.options import evaluation_parser
 from errors import InputError
 from settings import from_mapping
 from tests.engine.conftest import CLIPS
@@ -27,7 +28,7 @@ NASTY = '=x<img src=a onerror="alert(1)">|_'
 
 
 def options(*words: str):
-    parser: ArgumentParser = scripts.parser("Test.", "", "runs/eval")
+    parser: ArgumentParser = evaluation_parser("Test.", "", "runs/eval")
     add_arguments(parser)
     return cli.parse(parser, list(words))
 

@@ -15,7 +15,9 @@ from data.files import MARKER, write_texts
 from data.media import read_image, write_image
 from engine.checkpoint import save_weights
 from engine.compare import run as comparison
+from engine.compare.options import add_arguments
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser, move_overrides_, number
 from engine.evaluate.output import COMPARISON, EVALUATION, output_folder
 from errors import InputError, Interruption
 from tests.engine.small import small_mtdo
@@ -40,8 +42,8 @@ def evaluation(tmp_path: Path, root: Path, out: Path, *words: str):
     if not weight.exists():
         save_weights(weight, small_mtdo())
     given = [f"--weight={weight}", f"--datapath={root}", f"--outputpath={out}", "--device=cpu", *words]
-    arguments = scripts.parser("Test.", "", "runs/eval")
-    comparison.add_arguments(arguments)
+    arguments = evaluation_parser("Test.", "", "runs/eval")
+    add_arguments(arguments)
     return cli.parse(arguments, given)
 
 
@@ -135,8 +137,8 @@ def test_a_comparison_obeys_outputpath(tmp_path: Path, monkeypatch: pytest.Monke
     root = clips(tmp_path / "data", "a")
     monkeypatch.chdir(tmp_path)
     given = ["--results", f"same={root}", "--datapath", str(root), "--scale=2", "--metrics", "psnr_y", "--figures=0"]
-    arguments = scripts.parser("Test.", "", "runs/eval")
-    comparison.add_arguments(arguments)
+    arguments = evaluation_parser("Test.", "", "runs/eval")
+    add_arguments(arguments)
     for words, out in (([], "runs/compare"), (["--outputpath=runs/eval"], "runs/eval")):
         comparison.compare(cli.parse(arguments, [*given, *words]))
         assert (tmp_path / out / "report.json").is_file()
@@ -155,14 +157,14 @@ def test_pictures_of_different_clips_and_methods_have_different_names(tmp_path: 
 def test_overrides_may_follow_options_with_several_values() -> None:
     arguments = cli.parser("Test.", "")
     for name in ("--scales", "--times"):
-        arguments.add_argument(name, type=scripts.number, nargs="+", default=[2.0])
+        arguments.add_argument(name, type=number, nargs="+", default=[2.0])
     options = cli.parse(arguments, ["--times", "2", "0.25", "eval.frames=3", "--scales", "4", "device=cpu"])
-    scripts.move_overrides_(options, "scales", "times")
+    move_overrides_(options, "scales", "times")
     assert (options.times, options.scales) == ([2.0, 0.25], [4.0])
     assert sorted(options.overrides) == ["device=cpu", "eval.frames=3"]
     options = cli.parse(arguments, ["--times", "device=cpu"])
     with pytest.raises(InputError, match="--times: expected numbers"):
-        scripts.move_overrides_(options, "scales", "times")
+        move_overrides_(options, "scales", "times")
 
 
 def test_interruption_keeps_its_code() -> None:

@@ -11,6 +11,7 @@ from data.layouts import Layout
 from engine import distributed
 from engine.checkpoint import save_weights
 from engine.evaluate import scripts
+from engine.evaluate.options import evaluation_parser
 from engine.sources import open_source
 from errors import InputError
 from tests.engine.conftest import CLIPS
@@ -28,7 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def options(weight: Path, *words: str, scales: tuple[float, ...] = (), times: tuple[float, ...] = ()):
-    result = cli.parse(scripts.parser("Test.", "", "runs/test"), ["--weight", str(weight), *words])
+    result = cli.parse(evaluation_parser("Test.", "", "runs/test"), ["--weight", str(weight), *words])
     result.scales, result.times, result.grid = list(scales), list(times), True
     return result
 
