@@ -1,12 +1,14 @@
-"""Steps between the temporal filter's neighbours: python experiments/temporal_filter.py --datapath CLIPS [--weight FILE].
+"""The temporal filter's neighbours: python experiments/temporal_filter.py --datapath CLIPS [--weight FILE].
 
-The frames of each clip are restored without the filter and then filtered with smaller steps at most: gain in dB, Y, protocol
-`standard`, over the unfiltered frames, and flicker (tOF in pixels). Then the time of the filter for one frame of each
-clip, with its compiled operator and without, in turn in one process. `--weight`, `--datapath` and overrides as for eval.py.
+The frames of each clip are restored without the filter and then filtered: gain in dB, Y, protocol `standard`, over the unfiltered
+frames, and flicker (tOF in pixels), with smaller largest steps, and with absolute weights, which do not depend on how well the other
+neighbours match. Then the time of the filter for one frame of each clip, with its compiled operator and without, in turn in one
+process. `--weight`, `--datapath` and overrides as for eval.py.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -22,12 +24,13 @@ import dcn
 import metrics
 from engine.evaluate import scripts
 from engine.evaluate.options import evaluation_parser
-from engine.restore import restore
+from engine.restore import restore, temporal_filter
 from engine.restore.temporal_filter import STEPS, TemporalFilter
 from engine.sources import open_source
 
 EXAMPLE = "  python experiments/temporal_filter.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
 CHOICES = ((1,), (2, 1), STEPS, (4, *STEPS))
+ABSOLUTE = math.inf  # instead of temporal_filter.WORSE
 ROUNDS = 5
 
 
@@ -54,7 +57,7 @@ def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backe
 @torch.no_grad()
 def main() -> None:
     arguments = evaluation_parser(
-        "Compare the steps between the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
+        "Compare choices of the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
     )
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     form = "clean" if network.temporal_filter == "none" else network.temporal_filter
@@ -62,7 +65,8 @@ def main() -> None:
     for pair in open_source(config, "val").pairs:
         restored = list(restore(network, pair.lr, padding=config.data.padding, temporal_filter="none"))
         lows = [pair.lr.frame(index) for index in range(len(restored))]
-        truth = torch.stack([pair.gt.frame(index) for index in range(len(restored))])
+        assert pair.gt is not None  # val sources have it
+        truth = torch.stack([pair.gt.truth(index) for index in range(len(restored))])
 
         def measured(frames: Sequence[Tensor], truth: Tensor = truth) -> tuple[float, float]:
             clip = torch.stack(list(frames)).clamp(0, 1)
@@ -74,6 +78,10 @@ def main() -> None:
         for steps in CHOICES:
             psnr, flicker = measured(filtered(restored, lows, form, steps, range(len(restored))))
             print(f"| | {steps[0]} | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
+        chosen, temporal_filter.WORSE = temporal_filter.WORSE, ABSOLUTE
+        psnr, flicker = measured(filtered(restored, lows, form, STEPS, range(len(restored))))
+        temporal_filter.WORSE = chosen
+        print(f"| | {STEPS[0]}, absolute weights | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
         rounds = [[seconds(restored, lows, form, backend) for backend in ("compiled", "plain")] for _ in range(ROUNDS)]
         fast, slow = (min(column) for column in zip(*rounds, strict=True))
         height, width = truth.shape[-2:]
