@@ -6,7 +6,6 @@ differences are I_0 - I_2 and I_2 - I_4, not I_1 - I_3. Each starts with an equa
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
+import cli
 import models
+from data.frame_writer import check_free
 from engine.checkpoint import load_network, save_weights
+from errors import InputError
+from models.mtdo import MTDO
 
 
 def spread(tensor: Tensor, old: int, new: int, axis: int) -> Tensor:
@@ -28,9 +31,11 @@ def spread(tensor: Tensor, old: int, new: int, axis: int) -> Tensor:
     return result
 
 
-def widened(source: Path, frames: int):
+def widened(source: Path, frames: int) -> MTDO:
     """The network of `source` with `frames` frames and `wide: true`."""
     old = load_network(source)
+    if not isinstance(old, MTDO) or frames < old.config.frames:
+        raise InputError(f"'{source}' is not MTDO of at most {frames} frames: name other weights, or a larger --frames")
     before = old.config.frames
     network = models.build(replace(old.config, frames=frames, wide=True))
     state, known = network.state_dict(), old.state_dict()
@@ -49,13 +54,15 @@ def widened(source: Path, frames: int):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--frames", type=int, default=5)
-    options = parser.parse_args()
+    arguments = cli.Parser(description="Start weights with a longer window and the wide path, from weights of MTDO.")
+    arguments.add_argument("source", type=Path, metavar="IN")
+    arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")
+    arguments.add_argument("--frames", type=int, default=5, help="frames of the new window, odd (default: 5)")
+    arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    options = arguments.parse_args()
+    check_free(options.out, "file", options.overwrite)
     save_weights(options.out, widened(options.source, options.frames), step=0)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)
