@@ -24,6 +24,7 @@ from data.media import to_tensor
 from engine.compare.results import ResultClip
 from engine.config import EvalConfig
 from engine.evaluate.measure import DETECTED, Blend
+from engine.evaluate.times import gap_times
 from errors import InputError
 from metrics.detection import gray
 from metrics.measured import Array
@@ -83,8 +84,13 @@ class MethodFrames:
         self.bands: BandMap | None = pair.gt.band_map
         self.baseline: Any = Bicubic(pair.lr, pair.gt.size)
         if stride:
-            last = (len(pair.gt) - 1) // stride * stride
-            self.baseline = Blend(SubClip(pair.lr, range(0, last + 1, stride)), stride, pair.gt.size)
+            keys, steps = range(0, (len(pair.gt) - 1) // stride * stride + 1, stride), range(1, stride)
+            times = {
+                key + step: time
+                for key in keys[:-1]
+                for step, time in zip(steps, gap_times(pair.gt, key, stride, steps), strict=True)
+            }
+            self.baseline = Blend(SubClip(pair.lr, keys), stride, pair.gt.size, times)
 
     def __call__(self, index: int) -> dict[str, Tensor]:
         """Every method's frame (3, H, W), bicubic first."""

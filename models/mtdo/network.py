@@ -177,13 +177,15 @@ class MTDO(WindowNetwork):
         """Without padded heads, and with the upsampler's layers one after the other."""
         heads = [layer for layer in self.modules() if isinstance(layer, MultiHead)]
         padding = [layer.head_padding for layer in heads]
+        upsampler = self.reconstruction.folded_upsampler
+        fold = upsampler.fold
         try:
             for layer in heads:
                 layer.head_padding = 0
-            self.reconstruction.folded_upsampler.fold = False
+            upsampler.fold = False
             yield
         finally:
-            self.reconstruction.folded_upsampler.fold = True
+            upsampler.fold = fold
             for layer, before in zip(heads, padding, strict=True):
                 layer.head_padding = before
 

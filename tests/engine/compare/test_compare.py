@@ -10,12 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from skimage.metrics import structural_similarity
 
 import cli
+from data.clips import ArrayClip
+from data.layouts import Pair
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
 from engine.compare import write
+from engine.compare.measure import BICUBIC, MethodFrames
 from engine.compare.options import add_arguments, check_unused
 from engine.compare.run import compare, comparison_config
 from engine.evaluate.options import evaluation_parser
@@ -209,3 +213,12 @@ def test_a_config_with_a_wrong_group_is_refused(tmp_path):
 
 def test_addresses_of_figures_in_markdown() -> None:
     assert write._address("figures/a #1?%20\n(x)/1.png") == "figures/a%20%231%3F%2520%0A%28x%29/1.png"
+
+
+def test_intermediate_frames_of_the_baseline_have_their_true_times() -> None:
+    """As in evaluations: a clip with irregular frame times is not blended evenly."""
+    random = np.random.default_rng(0)
+    clip = ArrayClip("a", random.integers(0, 256, (3, 16, 16, 3), np.uint8), fps=25)
+    clip.times = [0.0, 0.8, 1.0]
+    baseline = MethodFrames(Pair("a", clip, clip), {}, 2).of(BICUBIC, 1)
+    torch.testing.assert_close(baseline, torch.lerp(clip.frame(0), clip.frame(2), 0.8), rtol=0, atol=1e-5)
