@@ -19,6 +19,7 @@ from data.layouts import Pair
 from data.media import to_uint8
 from engine.compare import slices
 from engine.compare.measure import BICUBIC, ClipRows, MethodFrames, Settings
+from engine.compare.results import ResultClip
 from errors import InputError
 
 INSTALL = "pip install matplotlib"
@@ -74,6 +75,15 @@ def parse_crop(text: str, pairs: Sequence[Pair]) -> Crop:
     return Crop(name, index, x, y, width, height)
 
 
+def check_crops(crops: Sequence[Crop], opened: Mapping[str, Mapping[str, ResultClip]]) -> None:
+    """Raises InputError for a crop of a frame that a method lacks. opened: clip -> method -> its version."""
+    for crop in crops:
+        for method, result in opened[crop.clip].items():
+            if result.gt is not None and crop.frame not in result.frames:
+                frame = result.gt.frame_names[crop.frame]
+                raise InputError(f"--crop: {method} has no frame '{frame}' of clip '{crop.clip}'")
+
+
 def frame_index(frame: str, names: Sequence[str]) -> int | None:
     """A frame by its name; else by its number, if all names are numbers."""
     if frame in names:
@@ -118,10 +128,7 @@ def draw_all(
     for crop in crops:
         shown = views[crop.clip]
         methods = [BICUBIC, *shown.results]
-        lacking = [name for name in shown.results if crop.frame not in shown.results[name].frames]
         frame = shown.gt.frame_names[crop.frame]
-        if lacking:
-            raise InputError(f"--crop: {lacking[0]} has no frame '{frame}' of clip '{crop.clip}'")
         place = out / "figures" / crop.clip / f"{frame}_{crop.x}_{crop.y}_{crop.width}_{crop.height}"
         files = _draw_crop(crop, shown, methods, settings, place)
         times = clips[crop.clip].indices

@@ -84,6 +84,7 @@ def compare_methods(
     crops = [figures.parse_crop(text, layout.pairs) for text in options.crop or ()]
     if crops:
         figures.require()
+        figures.check_crops(crops, opened)
     total = sum(len(common_frames(pair, opened[pair.name], settings)[0]) for pair in layout.pairs)
     with tqdm(total=total, unit="frame", desc="compare", leave=False, dynamic_ncols=True) as bar:
         clips = [measure_clip(pair, opened[pair.name], settings, bar) for pair in layout.pairs]

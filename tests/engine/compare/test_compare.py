@@ -222,3 +222,15 @@ def test_intermediate_frames_of_the_baseline_have_their_true_times() -> None:
     clip.times = [0.0, 0.8, 1.0]
     baseline = MethodFrames(Pair("a", clip, clip), {}, 2).of(BICUBIC, 1)
     torch.testing.assert_close(baseline, torch.lerp(clip.frame(0), clip.frame(2), 0.8), rtol=0, atol=1e-5)
+
+
+def test_crop_of_a_frame_that_a_method_lacks_is_refused_before_the_work(world: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part" / "a"
+    part.mkdir(parents=True)
+    for path in sorted((world / "bad" / "a").iterdir())[:2]:
+        (part / path.name).write_bytes(path.read_bytes())
+    words = ["--results", f"part={tmp_path / 'part'}", "data.val.clips=[a]", "--datapath", str(world / "gt")]
+    last = sorted((world / "gt" / "a").iterdir())[-1].stem
+    with pytest.raises(InputError, match=f"part has no frame '{last}'"):
+        compare(options(*words, "--outputpath", str(tmp_path / "out"), "--crop", f"a/{last}:0,0,16,16"))
+    assert not (tmp_path / "out").exists()
