@@ -43,6 +43,7 @@ GAIN_MAP = rb"\s+(?:hdrgm|HDRGainMap):\w+\s*=\s*(?:\"[^\"]*\"|'[^']*')"  # attri
 class Details:
     """profile: ICC.   exif: without the header "Exif".   dpi: pixels per inch (x, y).   texts: by keyword.
     colours: chunks of a PNG by kind.   further: number of other pictures in the file (JPEG), which no output has.
+    inks: whether the colours are stored as CMYK, which is read as RGB.
     """
 
     profile: bytes | None = None
@@ -52,6 +53,7 @@ class Details:
     texts: tuple[tuple[str, str], ...] = ()
     colours: tuple[tuple[bytes, bytes], ...] = ()
     further: int = 0
+    inks: bool = False
 
     def enlarged(self, size: tuple[int, int], scale: tuple[float, float]) -> Details:
         """For the upright picture of `size` (H, W) that has `scale` (y, x) times as many pixels: the resolution grows, so that the
@@ -209,6 +211,7 @@ def of_pillow(image: Image.Image) -> Details:
         dpi=dpi,
         texts=(("Comment", comment),) if comment else (),
         further=_further_pictures(image),
+        inks=image.mode == "CMYK",
     )
 
 

@@ -145,9 +145,9 @@ def _worked(plan: Plan, waiting: list[Pair], places: dict[str, Path], jobs: int)
 
 def _context() -> multiprocessing.context.BaseContext:
     """Workers fork from a server that has imported torch, once for all. A fork of this process would inherit torch's threads in a
-    broken state.
+    broken state. Libraries of macOS do not bear forks.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["data.layouts"])

@@ -183,7 +183,8 @@ def kinds_of_details(path: str | Path) -> list[str]:
 def read_details(path: str | Path, page: int | None = None) -> Details:
     """ICC profile, XMP, resolution and texts of a page, and the file's EXIF."""
     with opened(path) as file:
-        tags = (first_page(file) if page is None else file.pages[page].aspage()).tags
+        chosen = first_page(file) if page is None else file.pages[page].aspage()
+        tags, inks = chosen.tags, chosen.photometric == tifffile.PHOTOMETRIC.SEPARATED
         found = {code: tags.valueof(code) for code in (PROFILE, XMP, *RESOLUTION, RESOLUTION_UNIT, *TIFF_TEXTS)}
         has_exif = EXIF_IFD in tags or GPS_IFD in tags
     texts = {key: str(found[code]) for code, key in TIFF_TEXTS.items() if isinstance(found[code], str)}
@@ -195,6 +196,7 @@ def read_details(path: str | Path, page: int | None = None) -> Details:
         xmp=_bytes(found[XMP]),
         dpi=_dpi([found[code] for code in RESOLUTION], found[RESOLUTION_UNIT]),
         texts=tuple(texts.items()),
+        inks=inks,
     )
 
 

@@ -20,6 +20,7 @@ from data.scenes import all_scene_cuts
 from data.simulate import simulated_layout
 from engine import distributed
 from engine.config import Config, DataConfig, SourceConfig, StageConfig
+from engine.distributed import say
 from errors import InputError
 from settings import nearest
 
@@ -120,6 +121,8 @@ class TrainingData:
         self.pairs, self.counts = training_pairs(config)
         if not self.pairs:
             raise InputError("the training data contain no clips: check data.train.root, its split and list_file")
+        if config.space_time and any(pair.listed is not None for pair in self.pairs):
+            say("list files of training data: space-time networks train with all frames of the listed clips")
         world = distributed.world()
         if config.train.batch_size % world:
             raise InputError(

@@ -6,6 +6,7 @@ scripts as users do.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -45,6 +46,7 @@ class Forked:
         settings = (folder, threads, dict(environment or {}), self._files)
         self.process = FORKED.Process(target=_enter, args=(settings, function, arguments))
         self.process.start()
+        atexit.register(self.process.kill)  # of a test that failed: the end of Python waits for its children
 
     def running(self) -> bool:
         return self.process.is_alive()

@@ -51,7 +51,7 @@ def border_of(path: Path, container: Any, stream: Any) -> Border:
                 found = _clean_apertures(file, size).get(stream.id, Border())
             else:
                 return Border()
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError, IndexError, RecursionError):
         return Border()
     height, width = found.size((stream.codec_context.height, stream.codec_context.width))
     return found if min(found) >= 0 and min(height, width) > 0 else Border()
@@ -103,8 +103,9 @@ def _number(data: bytes, keep: bool = False) -> tuple[int, int]:
 def _children(data: bytes) -> Iterator[tuple[int, bytes]]:
     place = 0
     while place < len(data):
-        kind, used = _number(data[place:], keep=True)
-        size, more = _number(data[place + used :])
+        head = data[place : place + 16]
+        kind, used = _number(head, keep=True)
+        size, more = _number(head[used:])
         begin = place + used + more
         yield kind, data[begin : begin + size]
         place = begin + size

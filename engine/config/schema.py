@@ -254,7 +254,7 @@ class Config:
                 raise InputError(
                     f"config key 'eval.times': no true frame at {time:g} between key frames {stride} frames apart"
                 )
-        return sorted(set(times))
+        return [step / stride for step in sorted({round(time * stride) for time in times})]
 
     @property
     def stride(self) -> int:

@@ -109,8 +109,37 @@ def missing_values(layout: Layout) -> dict[str, str]:
     return {"missing values": text} if names else {}
 
 
+def check_clips(layout: Layout, config: Config) -> None:
+    """Raises InputError for a clip that cannot be evaluated, before the work: too short, or values that are no brightness (of its
+    first measured frame).
+    """
+    for pair in layout.pairs:
+        first = measured_frames(pair, config)[0]
+        assert pair.gt is not None
+        pair.gt.truth(first)
+
+
+def output_folders(config: Config) -> list[str]:
+    """The folders that an evaluation writes in its output folder."""
+    used = {"frames": config.eval.save_frames, "pictures": config.eval.pictures > 0}
+    return [name for name in FOLDERS if used[name]]
+
+
 def measured_frames(pair: Pair, config: Config) -> list[int]:
-    """The ground-truth frames that are restored and measured, in time order; space-time: the last one is a key frame."""
+    """The frames of `restored_indices` that are measured: with a list file those that it names."""
+    frames = restored_indices(pair, config)
+    if pair.listed is None:
+        return frames
+    listed = set(pair.listed)
+    if not (found := [index for index in frames if index in listed]):
+        raise InputError(
+            f"clip '{pair.name}': none of its listed frames is among those that are measured (frames, stride, times): change the list"
+        )
+    return found
+
+
+def restored_indices(pair: Pair, config: Config) -> list[int]:
+    """The ground-truth frames that are restored, in time order; space-time: the last one is a key frame."""
     if pair.gt is None:
         raise InputError(f"clip '{pair.name}' has no ground truth, which evaluation needs; upscale.py does not")
     if not config.space_time:
@@ -130,8 +159,8 @@ def measured_frames(pair: Pair, config: Config) -> list[int]:
 def restored_frames(
     network: Network, pair: Pair, config: Config, device: torch.device, clock: Clock
 ) -> Iterator[RestoredFrame]:
-    """Restored frames of a clip, each with its baseline and truth."""
-    gt, frames = pair.gt, measured_frames(pair, config)
+    """The measured frames of a clip, each with its baseline and truth."""
+    gt, frames, measured = pair.gt, restored_indices(pair, config), set(measured_frames(pair, config))
     assert gt is not None
     stride = config.stride if config.space_time else 0
     common: dict[str, Any] = {"device": device, "clock": clock, "options": Options(ensemble=config.eval.ensemble)}
@@ -150,6 +179,8 @@ def restored_frames(
         baseline = Bicubic(pair.lr, gt.size)
         outputs = restore(network, pair.lr, padding=config.data.padding, frames=frames, **common)
     for index, ours in zip(frames, outputs, strict=True):
+        if index not in measured:
+            continue
         if not torch.isfinite(ours).all():
             raise InputError(
                 f"clip '{pair.name}', frame '{gt.frame_names[index]}': the output is not finite: check the weights"

@@ -16,7 +16,7 @@ from engine import distributed
 from engine.checkpoint import load_key_networks_, load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
-from engine.evaluate.measure import FOLDERS, evaluate
+from engine.evaluate.measure import check_clips, evaluate, output_folders
 from engine.evaluate.options import KEYS, output_of, override
 from engine.evaluate.output import EVALUATION, REPORTS, output_folder
 from engine.report.files import console_table, write_report
@@ -80,6 +80,7 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     distributed.start(device)
     settings = [setting_name(scale, time) for scale in options.scales for time in options.times]
     with output_folder(folder, EVALUATION, (*REPORTS, "grid.png"), settings, [weights, *inputs(options, config)]):
+        check_settings(config, options.scales, columns)
         report = sweep_settings(model, config, weights, options, columns, device)
         finish(report, folder)
         if options.grid and distributed.is_main():
@@ -87,6 +88,18 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
             print(f"grid:   {folder / 'grid.png'}")
     distributed.stop()
     return report
+
+
+def check_settings(
+    config: Config, scales: Sequence[float], columns: Sequence[tuple[float, int, list[float] | None]]
+) -> None:
+    """Raises InputError if the clips do not suit all settings of a sweep, such as a short clip and a large stride."""
+    for scale in scales:
+        config.eval = replace(config.eval, scale=scale)
+        layout = open_source(config, "val")
+        for _, stride, times in columns:
+            config.eval = replace(config.eval, stride=stride, times=times)
+            check_clips(layout, config)
 
 
 def sweep_settings(
@@ -166,7 +179,9 @@ def evaluate_and_report(
     layout = open_source(config, "val")
     count = len(layout.pairs)
     say(f"{count} clip{'s' if count > 1 else ''} ({layout.kind}: {layout.reason})")
-    with output_folder(folder, EVALUATION, REPORTS, FOLDERS, [weights, *inputs(options, config)]):
+    folders = output_folders(config)
+    with output_folder(folder, EVALUATION, REPORTS, folders, [weights, *inputs(options, config)]):
+        check_clips(layout, config)
         report = evaluate(model, layout, config, device=device, folder=folder, weights=weights)
         finish(report, folder)
     distributed.stop()

@@ -74,7 +74,7 @@ def plain_table(table: Table) -> str:
     body = [
         [
             f"{cell}*" if (index, column) in table.best else f"{cell} " if table.best else cell
-            for column, cell in enumerate(row)
+            for column, cell in enumerate(map(_in_line, row))
         ]
         for index, row in enumerate(table.rows)
     ]
@@ -94,6 +94,11 @@ def plain_table(table: Table) -> str:
     if table.totals:
         lines.insert(len(lines) - table.totals, "-" * (sum(widths) + 2 * len(widths) - 2))
     return "\n".join(filter(None, [*lines, table.note]))
+
+
+def _in_line(cell: str) -> str:
+    """A cell without line breaks and other control characters, which names of clips may have."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", cell)
 
 
 def _group_line(table: Table, widths: list[int]) -> str:

@@ -88,6 +88,7 @@ def losses_of_video(clip: Clip) -> list[str]:
     """Notes on transparency and colours of pictures that a video does not hold."""
     notes = [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
     details, name = clip.details(0), clip.details(0).profile_name
+    notes += [f"clip '{clip.name}': its CMYK colours become RGB"] if details.inks else []
     known = "sRGB" in name or "61966-2" in name or colour_tags(clip) != Colour()
     if details.profile_colours == "RGB" and not known:
         notes.append(
@@ -107,6 +108,8 @@ def _losses(clip: Clip, geo: GeoTags | None, suffix: str) -> Iterator[str]:
     if clip.transparent and not holds_alpha(suffix):
         yield f"'{name}': transparency is left out, because {suffix} holds none (.png, .webp and .tif do)"
     details = clip.details(0)
+    if details.inks:
+        yield f"'{name}': its CMYK colours become RGB"
     if not _profile_fits(clip, details):
         result = "gray" if clip.channels == 1 else "RGB"
         yield f"'{name}': its ICC profile is left out, because it describes {details.profile_colours} and the result is {result}"

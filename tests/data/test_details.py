@@ -82,6 +82,13 @@ def test_details_of_an_enlarged_upright_picture(orientation):
     assert tags.get_ifd(0x8825)[1] == "N" and b'tiff:Orientation="1"' in made.xmp
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_inks_are_told_from_light(tmp_path, suffix):
+    for mode in ("CMYK", "RGB"):
+        Image.new(mode, (8, 8)).save(tmp_path / f"{mode}{suffix}")
+        assert read_details(tmp_path / f"{mode}{suffix}").inks == (mode == "CMYK")
+
+
 def test_damaged_metadata_is_ignored():
     damaged = Details(exif=b"MM\0*\0\0\0\x08\xff\xff broken", xmp=b"\xff")
     assert damaged.enlarged((16, 24), (2, 2)).exif is None or isinstance(damaged.enlarged((16, 24), (2, 2)).exif, bytes)

@@ -15,6 +15,7 @@ from engine.config import Config, StageConfig, config_from_mapping
 from engine.sources import TrainingData, open_source
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
+from tests.engine.small import SMALL_STNO
 
 
 @pytest.fixture
@@ -51,6 +52,17 @@ def test_listed_frames_outside_the_range_do_not_mean_all_frames(clips: Path, tmp
     config.data.train.frames = (0, 1)
     with pytest.raises(InputError, match="'a': none of its listed frames is within"):
         open_source(config, "train")
+
+
+def test_space_time_training_names_listed_frames_that_it_does_not_obey(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("a/003.png\nb\n")
+    config = config_for(clips, tmp_path, list_file=str(tmp_path / "list.txt"))
+    TrainingData(config)
+    assert capsys.readouterr().out == ""
+    TrainingData(replace(config, network=config_from_mapping({"network": SMALL_STNO}).network))
+    assert "train with all frames of the listed clips" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

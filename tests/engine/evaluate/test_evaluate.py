@@ -14,11 +14,11 @@ import metrics
 import models
 from data.clips import ArrayClip, SubClip
 from data.degrade import imresize
-from data.layouts import Pair
+from data.layouts import Layout, Pair
 from engine.compare.measure import FrameMeter, Settings
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
-from engine.evaluate.measure import Blend, ClipMeter, RestoredFrame, evaluate, measured_frames
+from engine.evaluate.measure import Blend, ClipMeter, RestoredFrame, check_clips, evaluate, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
@@ -160,10 +160,45 @@ def test_only_frames_at_chosen_times_are_evaluated() -> None:
         replace(config, eval=replace(config.eval, times=[0.5]))
 
 
+def test_times_of_one_true_frame_select_it_once() -> None:
+    config = space_time(times=[0.3333333, 1 / 3, 0.6666667])
+    assert config.intermediate_times == [1 / 3, 2 / 3]
+
+
 def test_clips_too_short_for_the_stride() -> None:
     config = space_time(frames=3)
     with pytest.raises(InputError, match="needs at least 4"):
-        measured_frames(open_source(config, "val").pairs[0], config)
+        check_clips(open_source(config, "val"), config)
+
+
+@pytest.mark.parametrize("highest", [1.2, 0.9])
+def test_values_that_are_no_brightness_are_refused_before_the_work(tiny: Config, highest: float) -> None:
+    clip = ArrayClip("a", np.full((3, 8, 8, 3), highest, np.float32))
+    layout = Layout("file", Path(), "", [Pair("a", clip, clip)])
+    if highest < 1:
+        check_clips(layout, tiny)
+    else:
+        with pytest.raises(InputError, match=r"run from 1\.2 to 1\.2, metrics need 0 to 1"):
+            check_clips(layout, tiny)
+
+
+def test_listed_frames_of_space_time_networks_are_measured_among_all() -> None:
+    """The results of the listed frames are those of an evaluation without a list."""
+    config = space_time()
+    layout = open_source(config, "val")
+    torch.manual_seed(0)
+    network = models.build(SMALL_STNO).eval()
+    (full,) = evaluate(network, layout, config, device=CPU, progress=False)["clips"].values()
+    listed = replace(layout, pairs=[replace(layout.pairs[0], listed=[1, 5, 6])])
+    report = evaluate(network, listed, config, device=CPU, progress=False)
+    (part,) = report["clips"].values()
+    wanted = [{**full["frames"][index]} for index in (1, 5, 6)]
+    keys = ("frame", "kind", "psnr_y", "ssim_y", "bicubic_psnr_y")
+    assert [[row[key] for key in keys] for row in part["frames"]] == [[row[key] for key in keys] for row in wanted]
+    assert report["groups"]["key"]["psnr_y"] == wanted[2]["psnr_y"]
+    pair = replace(layout.pairs[0], listed=[1])
+    with pytest.raises(InputError, match="none of its listed frames is among"):
+        measured_frames(pair, replace(config, eval=replace(config.eval, times=[2 / 3])))
 
 
 def test_paper_protocol_takes_the_mean_over_frames(tiny: Config) -> None:

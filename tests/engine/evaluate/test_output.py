@@ -122,6 +122,14 @@ def test_reports_are_renamed_together(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.md", "c"]
 
 
+def test_folders_that_are_not_written_are_not_refused(tmp_path: Path) -> None:
+    """Ground truth may be in OUTPUTPATH/frames as long as no frames are saved."""
+    root = clips(tmp_path / "frames", "a")
+    options = evaluation(tmp_path, root, tmp_path, "--frames=1", "eval.pictures=0")
+    assert scripts.evaluate_and_report(options, space_time=False)["data"]["clips"] == 1
+    assert sorted(path.name for path in root.iterdir()) == ["a"] and not (tmp_path / "pictures").exists()
+
+
 def test_a_clip_never_has_frames_of_two_networks(tmp_path: Path) -> None:
     """Frames of an earlier evaluation are removed, also those beyond --frames; other clips keep theirs."""
     root, out = clips(tmp_path / "data", "a", "b"), tmp_path / "out"

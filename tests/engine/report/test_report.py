@@ -172,6 +172,13 @@ def test_console_table_of_space_time_has_key_and_intermediate_rows():
     assert "baseline: linear blend + bicubic" in text
 
 
+def test_names_of_clips_break_no_row_of_the_console_table():
+    report = sample_report()
+    plain = console_table(report)
+    report["clips"] = {name.replace("calendar", "cal\nndar"): clip for name, clip in report["clips"].items()}
+    assert console_table(report) == plain.replace("calendar", "cal ndar")
+
+
 def test_console_table_of_many_clips_is_shortened():
     clip = {"psnr_y": 30.0, "bicubic_psnr_y": 29.0, "frames": frames(1)}
     text = console_table(sample_report(clips={f"clip{i:03d}": clip for i in range(100)}))
