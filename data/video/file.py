@@ -94,7 +94,7 @@ class VideoFile:
             self._turn, self.transparent = (False, False, False), False
             self._stored, self._border = (0, 0), Border()
             self.interlaced = self.table.interlaced if self.table.threads else int(self._find(0).interlaced_frame)
-            self.deinterlace = deinterlace and self.interlaced > 0
+            self.deinterlace = deinterlace and (self.interlaced > 0 or not self.table.threads)  # quick: any may be
             self.info = self._describe()
             self._close()  # a data set has thousands of videos: files stay open only while they are read
         self.start, self.times = self.table.stretches[0].start, self.table.times

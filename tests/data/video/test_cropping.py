@@ -138,3 +138,8 @@ def test_count_of_interlaced_frames_is_reported(tmp_path: Path) -> None:
     raw = VideoFile(path, deinterlace=False)
     changed = [not np.array_equal(video.array(k), raw.array(k)) for k in range(len(video))]
     assert changed[:7] == [False] * 7 and any(changed[7:])
+    copied = tmp_path / "both.mkv"
+    subprocess.run(["ffmpeg", "-v", "fatal", "-i", str(path), "-c", "copy", str(copied)], check=True)
+    quick = VideoFile(copied, quick=True)  # flags are not known in advance; the dropped frame is counted
+    assert not quick.table.threads and len(quick) == len(video) + 1
+    assert all(np.array_equal(quick.array(k + 1), video.array(k)) for k in (8, 9, 10))
