@@ -116,7 +116,8 @@ def check_clips(layout: Layout, config: Config) -> None:
     for pair in layout.pairs:
         first = measured_frames(pair, config)[0]
         assert pair.gt is not None
-        pair.gt.truth(first)
+        if pair.gt.bit_depth == 32:  # integers are within the range
+            pair.gt.truth(first)
 
 
 def output_folders(config: Config) -> list[str]:
