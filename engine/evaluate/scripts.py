@@ -12,6 +12,7 @@ import torch
 
 import dcn
 from data import samples
+from data.layouts import Layout
 from engine import distributed
 from engine.checkpoint import load_key_networks_, load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
@@ -80,8 +81,8 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     distributed.start(device)
     settings = [setting_name(scale, time) for scale in options.scales for time in options.times]
     with output_folder(folder, EVALUATION, (*REPORTS, "grid.png"), settings, [weights, *inputs(options, config)]):
-        check_settings(config, options.scales, columns)
-        report = sweep_settings(model, config, weights, options, columns, device)
+        layouts = checked_layouts(config, options.scales, columns)
+        report = sweep_settings(model, layouts, config, weights, options, columns, device)
         finish(report, folder)
         if options.grid and distributed.is_main():
             write_grid(report, folder / "grid.png")
@@ -90,33 +91,36 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def check_settings(
+def checked_layouts(
     config: Config, scales: Sequence[float], columns: Sequence[tuple[float, int, list[float] | None]]
-) -> None:
-    """Raises InputError if the clips do not suit all settings of a sweep, such as a short clip and a large stride."""
+) -> list[Layout]:
+    """The clips at every scale of a sweep. Raises InputError if they do not suit all settings, such as a clip too short for a stride."""
+    layouts = []
     for scale in scales:
         config.eval = replace(config.eval, scale=scale)
-        layout = open_source(config, "val")
+        layouts.append(open_source(config, "val"))
         for _, stride, times in columns:
             config.eval = replace(config.eval, stride=stride, times=times)
-            check_clips(layout, config)
+            check_clips(layouts[-1], config)
+    return layouts
 
 
 def sweep_settings(
     model: Network,
+    layouts: Sequence[Layout],
     config: Config,
     weights: Path,
     options: argparse.Namespace,
     columns: Sequence[tuple[float, int, list[float] | None]],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Evaluate every setting of a sweep. columns: time, stride and times of every `--times` value. Returns the report."""
+    """Evaluate every setting of a sweep. layouts: the clips at every scale.   columns: time, stride and times of every
+    `--times` value. Returns the report."""
     sweep: dict[str, list[list[float | None]]] = {}
     report: dict[str, Any] = {}
-    for scale in options.scales:
+    for scale, layout in zip(options.scales, layouts, strict=True):
         cells: dict[str, list[float | None]] = {}
         config.eval = replace(config.eval, scale=scale)
-        layout = open_source(config, "val")
         for time, stride, times in columns:
             config.eval = replace(config.eval, stride=stride, times=times)
             place = output_of(options) / setting_name(scale, time)

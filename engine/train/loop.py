@@ -20,6 +20,7 @@ from data.files import remove_unfinished, replacing
 from engine import distributed
 from engine.config import Config, dump_yaml
 from engine.distributed import say
+from engine.evaluate.measure import check_clips
 from engine.restore.precision import precision_of_products
 from engine.train.ahead import on_device
 from engine.train.deterministic import deterministic
@@ -43,6 +44,7 @@ def train(config: Config, folder: Path, state: Path | None = None, accept_change
     trainer = Trainer(config, folder, device, fresh=state is None)
     if state is not None:
         trainer.load(state, accept_changes)
+    check_clips(trainer.val, config)  # not in the first validation, after hours
     trainer.fit()
     return trainer.finish()
 

@@ -17,7 +17,6 @@ from engine import distributed
 from engine.checkpoint import check_finite, check_fit, load_network, load_state, network_header, state_part
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
-from engine.evaluate.measure import check_clips
 from engine.sources import TrainingData, open_source
 from engine.train.ahead import parallel
 from engine.train.guard import Guard
@@ -53,7 +52,6 @@ class Run:
         self.unread = 0  # samples skipped because they could not be read
         self.best = -math.inf
         self.val = open_source(config, "val")
-        check_clips(self.val, config)  # not in the first validation, after hours
         self.data = TrainingData(config)
         self.fingerprint = self.data.fingerprint()
         self.model = self._wrapped(build_objective(self.network, config))

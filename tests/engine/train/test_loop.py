@@ -247,6 +247,14 @@ def test_averaged_swaps_weights_and_restores_them(tiny: Config, tmp_path: Path) 
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.state_dict().items())
 
 
+def test_clips_that_cannot_be_validated_end_a_run_before_its_first_step(tmp_path: Path) -> None:
+    config = space_time(tmp_path)
+    config.eval.frames = 2
+    with pytest.raises(InputError, match="a key frame every 2 frames needs at least 3"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_after_sigterm_is_exact(tmp_path: Path) -> None:
     mapping = tiny_mapping(tmp_path / "runs", steps=40, log_every=1)
     file = tmp_path / "tiny.yaml"
