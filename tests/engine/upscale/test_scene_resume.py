@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -92,18 +93,21 @@ def test_disk_that_is_full_at_the_end_of_the_file(tmp_path, scene_weight, monkey
 
 
 def killed_after_a_piece(request: Request, delay: float) -> None:
-    """Upscale a scene; the process is killed `delay` seconds after its first piece is complete."""
-    make_piece, killer = (
-        scene_module.SceneJob.make_piece,
-        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)),
-    )
+    """Upscale a scene; the process is killed `delay` seconds after its first piece is complete, or after six pieces."""
+    make_piece, made = scene_module.SceneJob.make_piece, itertools.count(1)
 
-    def make_and_start_timer(job, *rest):
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def make_and_count(job, *rest):
         make_piece(job, *rest)
-        if not killer.is_alive():
-            killer.start()
+        number = next(made)
+        if number == 1:
+            threading.Timer(delay, kill).start()
+        elif number == 6:  # a fast machine would finish the file
+            kill()
 
-    scene_module.SceneJob.make_piece = make_and_start_timer
+    scene_module.SceneJob.make_piece = make_and_count
     upscale(request)
 
 
