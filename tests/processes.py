@@ -19,10 +19,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 300
+if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
+    pytest.skip("needs processes that fork", allow_module_level=True)
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["torch", "engine.upscale.run", "engine.train.run", "engine.evaluate.scripts"])
 
