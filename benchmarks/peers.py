@@ -50,8 +50,8 @@ from data.degrade import imresize
 from data.files import check_apart
 from engine.config import Config, SourceConfig
 from engine.evaluate import scripts
-from engine.evaluate.measure import Blend
 from engine.evaluate.options import evaluation_parser, output_of
+from engine.evaluate.restored import Blend
 from engine.restore import Options, restore
 from engine.sources import open_source
 from errors import InputError

@@ -23,7 +23,8 @@ from data.layouts import Pair
 from data.media import to_tensor
 from engine.compare.results import ResultClip
 from engine.config import EvalConfig
-from engine.evaluate.measure import DETECTED, Blend
+from engine.evaluate.clip_meter import DETECTED
+from engine.evaluate.restored import Blend
 from engine.evaluate.times import gap_times
 from errors import InputError
 from metrics.detection import gray

@@ -18,7 +18,9 @@ from data.layouts import Layout, Pair
 from engine.compare.measure import FrameMeter, Settings
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
-from engine.evaluate.measure import Blend, ClipMeter, RestoredFrame, check_clips, evaluate, measured_frames
+from engine.evaluate.clip_meter import ClipMeter
+from engine.evaluate.measure import check_clips, evaluate
+from engine.evaluate.restored import Blend, RestoredFrame, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
