@@ -50,7 +50,11 @@ def train_and_report(
         else:
             folder = distributed.on_main(lambda: held.enter_context(new_folder(config)))
         say(f"{config.name}: writing to {folder}")
-        report = train(config, folder, state, accept_changes)
+        try:
+            report = train(config, folder, state, accept_changes)
+        except BaseException:
+            signals.ending = True  # torchrun's signal after another rank's death must not replace the reason
+            raise
         if distributed.is_main():
             print(console_table(report))
             try:
