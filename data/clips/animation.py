@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from PIL import ImageOps
 
 from data.clips.stored import StoredClip, file_identity
 from data.decoders import ImageInfo, open_pillow
@@ -117,7 +118,8 @@ class _Decoder:
                 self._image = open_pillow(self._path)
             self._image.seek(index)
             self._image.load()
-            return np.asarray(self._image.convert("RGBA" if self._image.mode == "RGBA" else "RGB"))
+            upright = ImageOps.exif_transpose(self._image)
+            return np.asarray(upright.convert("RGBA" if upright.mode == "RGBA" else "RGB"))
         except Exception as error:  # Pillow has no common class of errors
             self._image = None
             raise InputError(f"{self._path} frame {index}: cannot be decoded ({error}); the file is damaged") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data.video.side_data import side_data
 from errors import InputError
 
 UNKNOWN = 2
@@ -84,13 +85,13 @@ def orientation(frame: Any) -> tuple[bool, bool, bool]:
 
     Angles that are not a multiple of 90 degrees are ignored.
     """
-    for side in frame.side_data:
-        if getattr(side.type, "name", "") == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5] / 65536
-            if abs(a) + abs(d) > 1.98 and abs(b) + abs(c) < 0.02:
-                return False, bool(a < 0), bool(d < 0)
-            if abs(b) + abs(c) > 1.98 and abs(a) + abs(d) < 0.02:
-                return True, bool(c < 0), bool(b < 0)
+    matrix = side_data(frame).get("DISPLAYMATRIX")
+    if matrix:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5] / 65536
+        if abs(a) + abs(d) > 1.98 and abs(b) + abs(c) < 0.02:
+            return False, bool(a < 0), bool(d < 0)
+        if abs(b) + abs(c) > 1.98 and abs(a) + abs(d) < 0.02:
+            return True, bool(c < 0), bool(b < 0)
     return False, False, False
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from data.video.side_data import side_data
+
 DYNAMIC = {
     "DOVI_METADATA": "Dolby Vision metadata",
     "DOVI_RPU_BUFFER": "Dolby Vision metadata",
@@ -37,7 +39,7 @@ class Light:
 
     @classmethod
     def of(cls, frame: Any) -> Light:
-        sides = {getattr(side.type, "name", ""): bytes(side) for side in frame.side_data}
+        sides = side_data(frame)
         mastering = _mastering(sides.get("MASTERING_DISPLAY_METADATA", b""))
         content = sides.get("CONTENT_LIGHT_LEVEL", b"")
         dynamic = dict.fromkeys(DYNAMIC[name] for name in sides if name in DYNAMIC)

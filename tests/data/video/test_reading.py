@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.video import VideoFile
 from data.video.opening import open_input
@@ -259,6 +261,19 @@ def test_mirroring_and_rotation_flags(tmp_path, turn, flip):
     expected = expected[:, ::-1] if flip == "hflip" else expected[::-1]
     read = VideoFile(path).array(0)
     assert read.shape == expected.shape and np.abs(read.astype(int) - expected).mean() < 3
+
+
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (6, -1)])
+def test_exif_in_the_frames_of_a_video(tmp_path, orientation, quarters):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", orientation
+    content = io.BytesIO()
+    for array in pictures(3):
+        Image.fromarray(array).save(content, "JPEG", quality=100, exif=exif)
+    (tmp_path / "camera.mjpeg").write_bytes(content.getvalue())
+    file = VideoFile(tmp_path / "camera.mjpeg")
+    for k, array in enumerate(pictures(3)):
+        assert np.abs(file.array(k) - np.rot90(array, quarters).astype(float)).max() <= 4
 
 
 def test_quick_reading_equals_thorough_reading(tmp_path):

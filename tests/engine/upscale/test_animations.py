@@ -70,6 +70,18 @@ def test_pixels_of_an_animated_webp_in_any_order(tmp_path):
     assert loss(WebPClip(save(tmp_path / "lossy.webp", frames(), quality=60))) == "lossy WebP"
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "PNG"])
+def test_orientation_of_an_animation(weight, tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = save(tmp_path / "in", frames(2), kind, duration=40, lossless=True, exif=exif)
+    upscale(Request(source, tmp_path / "out", weight, precision="fp32"))
+    save(tmp_path / "upright", [np.rot90(array, -1) for array in frames(2)], kind, duration=40, lossless=True)
+    upscale(Request(tmp_path / "upright", tmp_path / "expected", weight, precision="fp32"))
+    for name in ("00000000.png", "00000001.png"):
+        np.testing.assert_array_equal(read_image(tmp_path / "out" / name), read_image(tmp_path / "expected" / name))
+
+
 def test_frames_without_duration_are_shown_as_browsers_do(tmp_path):
     clip = WebPClip(save(tmp_path / "in.webp", frames(), duration=0))
     assert clip.times == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5]) and clip.last_shown == 0.1
