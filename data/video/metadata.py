@@ -25,7 +25,7 @@ TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
 HANDLER = re.compile(
     r"(?i)(\W*(video|sound|subtitle|text|audio|data)?\s*(media)?\s*handler|core media|apple |gpac|iso media|l-smash|mainconcept)"
 )
-TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d\d)")  # SMPTE ST 12-1; with ; or . numbers are dropped
+TIMECODE = re.compile(r"(\d\d):(\d\d):(\d\d)([:;.])(\d{1,3})")  # SMPTE ST 12-1; with ; or . numbers are dropped
 # MOV has a table of languages; FFmpeg knows it under these names.
 MOV_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice", "zho": "chi", "ron": "rum",

@@ -154,6 +154,7 @@ def test_subtitles_of_a_part_are_cut_to_it(tmp_path, suffix):
         ("00:09:59;28", 2, NTSC, "00:10:00;00"),
         ("00:00:00;00", 107_892, NTSC, "01:00:00;00"),
         ("00:00:59;59", 1, 2 * NTSC, "00:01:00;04"),
+        ("01:02:03:4", 10, Fraction(10), "01:02:04:04"),  # as FFmpeg writes it below 11 frames per second
         ("reel 5", 1, NTSC, None),
     ],
 )
