@@ -53,7 +53,7 @@ def train_and_report(
         try:
             report = train(config, folder, state, accept_changes)
         except BaseException:
-            signals.ending = True  # torchrun's signal after another rank's death must not replace the reason
+            signals.ending = True  # a signal from now on must not replace the reason
             raise
         if distributed.is_main():
             print(console_table(report))

@@ -40,7 +40,7 @@ class Signals:
     def __init__(self) -> None:
         self.caught: list[int] = []
         self.at_once = False
-        self.ending = False  # the state is being saved
+        self.ending = False  # the state is being saved, or the reason of the end is on its way to the last line
         self.saved = False
         self.process = os.getpid()
 
@@ -56,7 +56,11 @@ class Signals:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Handle the signals within the block, except SIGHUP under nohup, which ignores it."""
+        """Handle the signals within the block, except SIGHUP under nohup, which ignores it.
+
+        A rank that ends with an error records them to its end: torchrun terminates the ranks as soon as one dies, and must not
+        end this one before its last line is written.
+        """
         if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
             yield
             return
@@ -67,8 +71,9 @@ class Signals:
         try:
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            if not (self.ending and distributed.world() > 1):
+                for number, handler in previous.items():
+                    signal.signal(number, handler)
 
     @contextmanager
     def raising(self) -> Iterator[None]:

@@ -6,7 +6,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -168,3 +170,47 @@ def test_interrupted_report_says_how_to_write_it(
         runs.train_and_report(str(config), [], None)
     assert caught.value.code == 128 + signal.SIGTERM
     assert "Evaluation (standard protocol" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_signal_after_the_end_of_training_does_not_replace_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default_handlers: None, world: int
+) -> None:
+    """Here a SIGTERM arrives while the exception leaves the run's folder; torchrun's may also arrive before the last line is printed."""
+
+    @contextmanager
+    def folder(_config: object) -> Iterator[Path]:
+        try:
+            yield tmp_path
+        finally:
+            press(signal.SIGTERM)
+
+    def train(*_: object) -> NoReturn:
+        raise Interrupted("saved at step 7; continue with ...", 1)
+
+    monkeypatch.setattr(runs, "new_folder", folder)
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    config = tmp_path / "a.yaml"
+    config.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs")))
+    with pytest.raises(Interrupted, match="saved at step 7") as caught:
+        runs.train_and_report(str(config), [], None)
+    assert caught.value.code == 1
+    assert (signal.getsignal(signal.SIGTERM) == signal.SIG_DFL) == (world == 1)
+    if world == 2:
+        press(signal.SIGTERM)
+
+
+def test_signal_after_the_state_of_a_surviving_rank_is_saved_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, default_handlers: None
+) -> None:
+    """The run is watched twice: by its steps, and by its folder, whose handler would raise the signal at once."""
+    outer, inner = Signals(), Signals()
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(Interrupted, match="saved"), outer.watch(), outer.raising():
+        try:
+            with inner.watch():
+                inner.ending = True
+                raise Interrupted("saved", 1)
+        finally:
+            press(signal.SIGTERM)
