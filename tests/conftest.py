@@ -7,8 +7,18 @@ import zlib
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Examples of property tests do not depend on the run, except with `--seed`, nor their results on the machine's speed."""
+    fixed = not config.getoption("--seed")
+    settings.register_profile(
+        "suite", deadline=None, derandomize=fixed, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

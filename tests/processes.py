@@ -10,20 +10,19 @@ import atexit
 import multiprocessing
 import os
 import runpy
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 300
+SECONDS = 900  # the first process on a slow machine builds the operators
 if "forkserver" not in multiprocessing.get_all_start_methods():  # Windows
     pytest.skip("needs processes that fork", allow_module_level=True)
 FORKED = multiprocessing.get_context("forkserver")
@@ -32,6 +31,9 @@ FORKED.set_forkserver_preload(["torch", "engine.upscale.run", "engine.train.run"
 
 class Forked:
     """A function that runs in a forked process.
+
+    A test that interrupts a process lets the process itself send the signal, at a moment of its work: seen from outside, the
+    moment would depend on the speed of the machine.
 
     folder: its current directory. threads: number of threads of PyTorch. environment: variables that it sets.
     """
@@ -51,45 +53,28 @@ class Forked:
         self.process.start()
         atexit.register(self.process.kill)  # of a test that failed: the end of Python waits for its children
 
-    def running(self) -> bool:
-        return self.process.is_alive()
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until the condition is true or the process has ended."""
-        end = time.monotonic() + SECONDS
-        while self.running() and not condition():
-            if time.monotonic() > end:
-                self._give_up()
-            time.sleep(0.01)
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.process.pid, number)
-
     def result(self) -> subprocess.CompletedProcess[str]:
         """Wait for the end; a signal that ended the process gives a negative exit code."""
         self.process.join(SECONDS)
-        if self.running():
-            self._give_up()
+        if self.process.is_alive():
+            self.process.kill()
+            raise TimeoutError(f"still running after {SECONDS} s: {self._files[1].read_text()}")
         out, errors = (path.read_text() if path.is_file() else "" for path in self._files)
         return subprocess.CompletedProcess([], self.process.exitcode, out, errors)
-
-    def _give_up(self) -> NoReturn:
-        self.process.kill()
-        raise TimeoutError(f"still running after {SECONDS} s: {self._files[1].read_text()}")
 
 
 class Script(Forked):
     """A script of the repository with arguments from the command line."""
 
     def __init__(self, name: str, *arguments: object, **more: Any) -> None:
-        super().__init__(_run_script, name, [str(argument) for argument in arguments], **more)
+        super().__init__(run_script, name, *map(str, arguments), **more)
 
 
 def run_ranks(count: int, name: str, *arguments: object, **more: Any) -> list[subprocess.CompletedProcess[str]]:
     """Run a script in `count` processes with the variables that torchrun sets."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # like torchrun's, at a free port
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     own = [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
     ranks = [Script(name, *arguments, environment=variables, **more) for variables in own]
     return [rank.result() for rank in ranks]
@@ -107,6 +92,7 @@ def _enter(
     function(*arguments)
 
 
-def _run_script(name: str, arguments: list[str]) -> None:
+def run_script(name: str, *arguments: str) -> None:
+    """Run a script of the repository in this process."""
     sys.argv = [str(ROOT / name), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -19,7 +19,7 @@ from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.run import upscale as run_upscale
 from tests.engine.small import moving_clip, small_mtdo
-from tests.processes import ROOT, Forked, Script, run_ranks
+from tests.processes import ROOT, Forked, Script, run_ranks, run_script
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +146,19 @@ def test_closed_output_does_not_end_the_work(inputs, tmp_path):
     assert result.returncode == 0 and len(frames(tmp_path / "out")) == 3
 
 
+def killed_at_frame(number: int, words: list[str]) -> None:
+    """Run upscale.py; the process is killed when it is about to keep that frame of the first clip."""
+    keep = ClipJob.keep
+
+    def keep_or_die(job: ClipJob, index: int, frame: torch.Tensor) -> None:
+        if index == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        keep(job, index, frame)
+
+    ClipJob.keep = keep_or_die
+    run_script("upscale.py", *words)
+
+
 def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     source, options = inputs / "clips", ("--precision", "fp32")
     full = run(arguments(inputs, source, tmp_path / "full", *options))
@@ -156,11 +169,7 @@ def test_two_ranks_and_a_resumed_run_equal_one_process(inputs, tmp_path):
     assert frames(tmp_path / "shared") == frames(tmp_path / "full")
 
     words = arguments(inputs, source, tmp_path / "killed", *options)
-    script = Script("upscale.py", *words)
-    work = tmp_path / "killed" / ".a.upscaling" / "frames"
-    script.wait_until(lambda: len(list(work.glob("*.png"))) > 10)
-    script.send_signal(signal.SIGKILL)
-    assert script.result().returncode == -signal.SIGKILL
+    assert Forked(killed_at_frame, 12, words).result().returncode == -signal.SIGKILL
     assert run(words).returncode == 2  # the error names --resume
     assert run([*words, "--resume"]).returncode == 0
     assert frames(tmp_path / "killed") == frames(tmp_path / "full")

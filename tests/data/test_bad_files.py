@@ -272,7 +272,6 @@ def use(path: Path) -> None:
 
 @settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(which=st.integers(0, 10_000), damage=DAMAGE)
@@ -295,7 +294,7 @@ NUMBER = st.one_of(
 LINE = st.one_of(st.lists(NUMBER, max_size=8).map(",".join), st.text(max_size=20))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(lines=st.lists(LINE, max_size=5), tail=st.binary(max_size=6))
 def test_any_text_as_boxes_or_list_gives_a_result_or_a_one_line_error(lines, tail, tmp_path):
     clip = tmp_path / "mot" / "car" / "001"

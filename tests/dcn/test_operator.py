@@ -71,7 +71,7 @@ sizes = st.integers(1, 9)
 small = st.integers(1, 3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     case=st.builds(
         Case,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -115,24 +114,17 @@ def test_bad_input_ends_torchruns_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_rank_ends_in_a_saved_state_and_its_command(rank: int, tmp_path: Path) -> None:
     file, log = tmp_path / "tiny.yaml", tmp_path / "runs" / "tiny" / "log.jsonl"
-    file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs", steps=10_000, save_every=10_000, log_every=1)))
+    endless = {"steps": 10**6, "save_every": 10**6, "log_every": 1}
+    file.write_text(yaml.safe_dump(tiny_mapping(tmp_path / "runs", **endless)))
     process = subprocess.Popen([*TORCHRUN, "--config", str(file)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") > 3):
-        time.sleep(0.1)
-    os.kill(_rank(rank, tmp_path), signal.SIGKILL)
-    line = last_line(process.communicate(timeout=900)[1])
+    try:
+        while process.poll() is None and not (log.is_file() and log.read_bytes().count(b"\n") > 3):
+            time.sleep(0.1)
+        (killed,) = [child for child in psutil.Process(process.pid).children() if child.environ()["RANK"] == str(rank)]
+        killed.kill()
+        line = last_line(process.communicate(timeout=900)[1])
+    finally:
+        process.terminate()  # if the test failed: torchrun ends its ranks
     match = re.search(r"saved at step (\d+); continue with: python main.py --resume \S*runs/tiny$", line)
     assert match, line
     assert load_tensors(log.with_name("last.safetensors"))[1]["step"] == int(match[1])
-
-
-def _rank(number: int, folder: Path) -> int:
-    """The process of a rank whose working folder is `folder`."""
-    for process in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
-        try:
-            environment = (process / "environ").read_bytes().split(b"\0")
-            if f"RANK={number}".encode() in environment and (process / "cwd").readlink() == folder.resolve():
-                return int(process.name)
-        except OSError:
-            continue
-    raise AssertionError(f"rank {number} does not run")

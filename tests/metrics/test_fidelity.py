@@ -138,7 +138,7 @@ def test_constant_frames_give_finite_ssim(protocol, level):
     assert 0 <= ssim((gt - 0.5).abs(), gt, protocol).item() < 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(11, 30),
     st.integers(11, 30),

@@ -107,7 +107,7 @@ def test_padding_equals_manual_padding(height, width):
     assert max_difference(network(frames, [0.5], (2 * height, 3 * width))[:, 1], expected) < 1e-6
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(2, 3), st.tuples(*[st.integers(1, 20)] * 2), st.tuples(*[st.integers(1, 40)] * 2), st.integers(1, 2))
 def test_any_size(frames, shape, size, times):
     size = tuple(min(out, 64 * side) for out, side in zip(size, shape, strict=True))

@@ -27,7 +27,7 @@ def test_equals_the_published_form(size):
         assert max_difference(query(features, size), plain_query(query, features, size)) < 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.tuples(*[st.integers(1, 9)] * 2), st.tuples(*[st.integers(1, 40)] * 2), st.integers(1, 300))
 def test_equals_the_published_form_for_any_size_and_slab(shape, size, slab):
     query, features = make(), torch.randn(3, 6, *shape, dtype=torch.float64)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from engine.restore import tiles
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     height=st.integers(8, 250),
     width=st.integers(8, 250),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from engine.train.updates import split_batch
 from engine.train.validation import FINAL
 from errors import InputError
 from tests.engine.conftest import NETWORK, space_time, tiny_mapping
-from tests.processes import Script
+from tests.processes import Forked, Script, run_script
 
 
 def fitted(config: Config, folder: Path, state: Path | None = None) -> Trainer:
@@ -255,19 +257,29 @@ def test_clips_that_cannot_be_validated_end_a_run_before_its_first_step(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def terminated_in_step(number: int, *arguments: str) -> None:
+    """Run main.py; a SIGTERM arrives during that step."""
+    update = Trainer.update
+
+    def update_and_signal(self: Trainer, batch: dict[str, Any]) -> tuple[dict[str, float], float]:
+        if self.step + 1 == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(self, batch)
+
+    Trainer.update = update_and_signal  # type: ignore[method-assign]
+    run_script("main.py", *arguments)
+
+
 def test_resume_after_sigterm_is_exact(tmp_path: Path) -> None:
-    mapping = tiny_mapping(tmp_path / "runs", steps=40, log_every=1)
+    mapping = tiny_mapping(tmp_path / "runs", steps=12, log_every=1)
     file = tmp_path / "tiny.yaml"
     file.write_text(yaml.safe_dump(mapping))
-    script = Script("main.py", "--config", file, folder=tmp_path)
-    log = tmp_path / "runs" / "tiny" / "log.jsonl"
-    script.wait_until(lambda: log.is_file() and log.read_text().count("\n") >= 2)
-    script.send_signal(signal.SIGTERM)
-    stopped = script.result()
+    stopped = Forked(terminated_in_step, 5, "--config", str(file), folder=tmp_path).result()
     assert stopped.returncode == 128 + signal.SIGTERM and "--resume" in stopped.stderr
-    assert 2 <= load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"] < 40
+    assert load_tensors(tmp_path / "runs" / "tiny" / STATE)[1]["step"] == 5  # the step was finished
     for arguments in (["--resume", "runs/tiny"], ["--config", file, "name=uninterrupted"]):
         assert Script("main.py", *arguments, folder=tmp_path).result().returncode == 0
     assert same_tensors(tmp_path / "runs" / "tiny" / STATE, tmp_path / "runs" / "uninterrupted" / STATE)
-    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
-    assert steps == [*range(1, 41), 40]  # the last one is the final validation
+    log = (tmp_path / "runs" / "tiny" / "log.jsonl").read_text()
+    steps = [json.loads(line)["step"] for line in log.splitlines()]
+    assert steps == [*range(1, 13), 12]  # the last one is the final validation
