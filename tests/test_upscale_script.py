@@ -44,7 +44,7 @@ def run(words: list[str]) -> subprocess.CompletedProcess[str]:
 def start(words: list[str], **more) -> subprocess.CompletedProcess[str]:
     """Run upscale.py as users do."""
     command = [sys.executable, str(ROOT / "upscale.py"), *words]
-    return subprocess.run(command, cwd=ROOT, text=True, timeout=300, **more)
+    return subprocess.run(command, cwd=ROOT, text=True, timeout=900, **more)
 
 
 def frames(folder: Path) -> dict[str, bytes]:

@@ -35,7 +35,7 @@ def fails(_context):
 def test_errors_timeouts_and_mismatches_are_recorded(monkeypatch, tmp_path):
     steps = [
         Step("fails", fails, 1),
-        Step("hangs", lambda context: time.sleep(30), 1),
+        Step("hangs", lambda context: time.sleep(600), 1),
         Step("is wrong", lambda context: {"wrong": ["1 is not 2"], "rows": [{"a": 1.23456}, {"b": None}]}, 1),
         Step("is long", lambda context: {}, 1000, 1000),
     ]
@@ -43,8 +43,8 @@ def test_errors_timeouts_and_mismatches_are_recorded(monkeypatch, tmp_path):
     report = gpu.Report(tmp_path, go_on=False)
     context = gpu.Context(torch.device("cpu"), quick=True)
     for step in steps[:3]:
-        assert gpu.run_step(step, context, report, left=0.2)
-    assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--continue", "--budget", "30"]) == 1
+        assert gpu.run_step(step, context, report, left=0.2 if step.name == "hangs" else 600)
+    assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--continue", "--budget", "900"]) == 1
     found = json.loads((tmp_path / "gpu.json").read_text())["steps"]
     assert [found[step.name]["status"] for step in steps] == ["failed", "failed", "done", "skipped"]
     assert found["fails"]["error"] == "RuntimeError: CUDA error: an illegal memory access" and "fails(" not in found

@@ -18,11 +18,15 @@ from errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def hold_in_another_process(path: Path, then: str = "time.sleep(60)") -> subprocess.Popen:
-    """Start another Python process that holds the lock; return once it does."""
-    code = f"import sys, time, os; sys.path.insert(0, {str(ROOT)!r})\nfrom data.locks import lock\n"
-    code += f"with lock({str(path)!r}):\n    print('held', flush=True)\n    {then}\n"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def hold_in_another_process(path: Path, first: str = "pass") -> subprocess.Popen:
+    """Start another Python process that holds the lock until its input is closed; return once it does.
+
+    first: a statement that it runs with the lock held.
+    """
+    code = f"import sys, os; sys.path.insert(0, {str(ROOT)!r})\nfrom data.locks import lock\n"
+    code += f"with lock({str(path)!r}):\n    {first}\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "-c", code], text=True, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     return process
 
@@ -46,11 +50,12 @@ def test_second_process_gets_the_holder_of_the_lock(tmp_path: Path):
 
 
 def test_child_processes_do_not_keep_the_lock_of_a_dead_holder(tmp_path: Path):
-    holder = hold_in_another_process(tmp_path / "run", "os.fork() or time.sleep(2); time.sleep(60)")
+    holder = hold_in_another_process(tmp_path / "run", "os.fork() or (sys.stdin.read(), os._exit(0))")
     holder.kill()
     holder.wait()
-    with lock(tmp_path / "run"):
+    with lock(tmp_path / "run"):  # the child still waits for the end of its input
         pass
+    holder.communicate()
 
 
 def test_lock_is_held_once_for_all_names_of_a_path(tmp_path: Path):
@@ -65,13 +70,13 @@ def test_lock_is_held_once_for_all_names_of_a_path(tmp_path: Path):
 def test_locks_without_file_system_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("data.locks.fcntl", None)
     place = tmp_path / ".run.lock"
-    signed = {"mtdo-stno lock": 1, "pid": os.getppid(), "host": socket.gethostname(), "since": "today"}
+    holder = hold_in_another_process(tmp_path / "other")
+    signed = {"mtdo-stno lock": 1, "pid": holder.pid, "host": socket.gethostname(), "since": "today"}
     place.write_text(json.dumps(signed))
-    with pytest.raises(InputError, match=f"process {os.getppid()} on"), lock(tmp_path / "run"):
+    with pytest.raises(InputError, match=f"process {holder.pid} on"), lock(tmp_path / "run"):
         pass
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    place.write_text(json.dumps(signed | {"pid": dead.pid}))
+    holder.communicate()
+    place.write_text(json.dumps(signed | {"pid": 2**22 + 1}))  # above all numbers of processes
     with lock(tmp_path / "run"):
         assert json.loads(place.read_text())["pid"] == os.getpid()
 

@@ -292,7 +292,7 @@ def test_forked_process_does_not_free_an_inherited_decoder():
         del video, cycle
         process = multiprocessing.get_context("fork").Process(target=gc.collect)
         process.start()
-        process.join(20)
+        process.join(300)
         hung = process.is_alive()
         process.kill()
     finally:

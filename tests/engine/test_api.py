@@ -164,7 +164,7 @@ print(upscale_array(numpy.zeros((1, 16, 16, 3), numpy.uint8), network).shape)
 
 def test_torch_hub_from_another_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HUB, str(ROOT)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == "(1, 64, 64, 3)"
 
@@ -174,7 +174,7 @@ def test_torch_hub_next_to_another_project(tmp_path: Path) -> None:
     tmp_path.joinpath("models", "mine.py").write_text("mine = 1\n")
     code = f"import models.mine, torch; torch.hub.load({str(ROOT)!r}, 'mtdo_s', source='local')"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 1
     assert "a module 'models' is already imported from" in done.stderr.strip().split("\n")[-1]

@@ -130,7 +130,7 @@ def test_count_of_interlaced_frames_is_reported(tmp_path: Path) -> None:
     for name, count, flags in (("p", 8, []), ("i", 4, ["-flags", "+ildct+ilme"])):
         parts.append(tmp_path / f"{name}.ts")
         made = ["-f", "lavfi", "-i", f"testsrc2=s=64x48:r=25:d={count / 25}", "-c:v", "mpeg2video", *flags]
-        subprocess.run(["ffmpeg", "-v", "error", *made, "-q:v", "2", str(parts[-1])], check=True)
+        subprocess.run(["ffmpeg", "-nostdin", "-v", "error", *made, "-q:v", "2", str(parts[-1])], check=True)
     path = tmp_path / "both.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     video = VideoFile(path)
@@ -139,7 +139,7 @@ def test_count_of_interlaced_frames_is_reported(tmp_path: Path) -> None:
     changed = [not np.array_equal(video.array(k), raw.array(k)) for k in range(len(video))]
     assert changed[:7] == [False] * 7 and any(changed[7:])
     copied = tmp_path / "both.mkv"
-    subprocess.run(["ffmpeg", "-v", "fatal", "-i", str(path), "-c", "copy", str(copied)], check=True)
+    subprocess.run(["ffmpeg", "-nostdin", "-v", "fatal", "-i", str(path), "-c", "copy", str(copied)], check=True)
     quick = VideoFile(copied, quick=True)  # flags are not known in advance; the dropped frame is counted
     assert not quick.table.threads and len(quick) == len(video) + 1
     assert all(np.array_equal(quick.array(k + 1), video.array(k)) for k in (8, 9, 10))

@@ -42,6 +42,6 @@ def test_pdflatex_compiles_it(tmp_path) -> None:
     head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"
     (tmp_path / "paper.tex").write_text(f"{head}\n{body}\n\\end{{document}}\n", encoding="utf-8")
     run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=120)
+    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=900)
     assert result.returncode == 0, result.stdout[-1500:]
     assert (tmp_path / "paper.pdf").stat().st_size > 1000

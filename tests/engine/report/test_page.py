@@ -242,7 +242,7 @@ def browser_dom(folder, fragment="", script=""):
     flags = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking --dump-dom"
     size, profile = "--window-size=1200,900", f"--user-data-dir={folder / 'profile'}"
     command = [BROWSER, *flags.split(), "--virtual-time-budget=2000", size, profile, page.as_uri() + fragment]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=900, check=True).stdout
 
 
 def seen(dom):

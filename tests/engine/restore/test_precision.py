@@ -14,20 +14,23 @@ from tests.engine.small import small_mtdo
 CPU = torch.device("cpu")
 
 
-def sample(error: float, seconds: float):
-    def restore_sample(name: str) -> torch.Tensor:
-        time.sleep(0.02 if name == "fp32" else seconds)
-        return torch.full((1, 3, 8, 8), 0.5) + (error if name != "fp32" else 0)
+def test_auto_chooses_the_faster_precision_only_if_accurate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
-    return restore_sample
+    def sample(error: float, seconds: float, exact: float = 0.5):
+        def restore_sample(name: str) -> torch.Tensor:
+            now[0] += 2.0 if name == "fp32" else seconds
+            return torch.full((1, 3, 8, 8), exact) + (error if name != "fp32" else 0)
 
+        return restore_sample
 
-def test_auto_chooses_the_faster_precision_only_if_accurate():
-    assert precision.choose(sample(1e-4, 0.001), CPU)[0] == "bf16"
-    assert precision.choose(sample(1e-2, 0.001), CPU)[0] == "fp32"
-    assert precision.choose(sample(1e-4, 0.06), CPU)[0] == "fp32"
-    assert precision.choose(sample(float("nan"), 0.001), CPU)[0] == "fp32"
-    assert precision.choose(lambda name: torch.full((1, 3, 8, 8), float("nan")), CPU)[0] == "fp32"
+    chosen, reason = precision.choose(sample(1e-4, 0.5), CPU)
+    assert chosen == "bf16" and "bf16 4.0 times as fast as fp32" in reason
+    assert precision.choose(sample(1e-2, 0.5), CPU)[0] == "fp32"
+    assert precision.choose(sample(1e-4, 3.0), CPU)[0] == "fp32"
+    assert precision.choose(sample(float("nan"), 0.5), CPU)[0] == "fp32"
+    assert precision.choose(sample(0.0, 0.5, exact=float("nan")), CPU)[0] == "fp32"
 
 
 def test_largest_error_changes_psnr_by_the_stated_amount():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -78,14 +79,26 @@ def test_thread_count_is_restored_with_the_last_frames(four_threads: None) -> No
     assert numbers == [2] * 8  # the second clip gets the full share of threads
 
 
-def test_closing_the_generator_stops_the_workers(four_threads: None) -> None:
-    numbers: list[int] = []
-    frames: Any = share_out(range(100), counting_workers(numbers), 2, 50)
+def test_closing_the_generator_stops_the_workers(four_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker finishes the frame at which it is: of the groups 0 to 9, 10 to 19 and 20 to 29, frames 10 and 20."""
+    closed, shutdown = threading.Event(), ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", lambda *a, **k: (closed.set(), shutdown(*a, **k)))
+    done: list[int] = []
+
+    def make_worker() -> Callable[[int], Tensor]:
+        def work(job: int) -> Tensor:
+            assert job < 10 or closed.wait(300)
+            done.append(job)
+            return torch.full((1, 1), job)
+
+        return work
+
+    frames: Any = share_out(range(100), make_worker, 2, 10)
     frames.close()  # before work starts
-    frames = share_out(range(100), counting_workers(numbers, lambda job: 0.01), 2, 10)
+    frames = share_out(range(100), make_worker, 2, 10)
     assert int(next(frames)) == 0
     frames.close()
-    assert 10 <= len(numbers) < 60
+    assert set(range(10)) <= set(done) <= {*range(10), 10, 20}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("restore-worker")]
     assert torch.get_num_threads() == 4
 
