@@ -28,6 +28,7 @@ OFTEN_CATEGORICAL = re.compile(
     re.IGNORECASE,
 )
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
+DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterIn
         offsets=tuple(file.offsets[k] for k in pick),
         units=tuple(file.units[k] for k in pick),
         names=tuple(file.descriptions[k] for k in pick),
-        tags={space: file.tags(ns=space) for space in (None, *_namespaces(file))},
+        tags=_tags(file),
         band_tags=tuple(_without_statistics(file.tags(band)) for band in bands),
         profile=base64.b64decode(icc) if icc else None,
         overviews=tuple(file.overviews(bands[0])),
@@ -233,10 +234,18 @@ def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.nda
         mask=file.nodata is not None or bool((palette[used, 3] == 0).any()), bits=None,
         colours=rgb if count == 3 else (ColorInterp.gray,), scales=(1.0,) * count, offsets=(0.0,) * count,
         units=(None,) * count, names=(None,) * count,
-        tags={space: file.tags(ns=space) for space in (None, *_namespaces(file))}, band_tags=({},) * count,
+        tags=_tags(file), band_tags=({},) * count,
         overviews=tuple(file.overviews(1)), cog=file.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG",
         place=_place(file, path), palette=palette,
     )  # fmt: skip
+
+
+def _tags(file: Any) -> dict[str | None, dict[str, str]]:
+    """Metadata by namespace, without image descriptions that state the size of the source."""
+    found: dict[str | None, dict[str, str]] = {space: file.tags(ns=space) for space in (None, *_namespaces(file))}
+    if found[None].get(DESCRIPTION, "").startswith(tiff.FORMATS_OF_TEXT):
+        del found[None][DESCRIPTION]
+    return found
 
 
 def _namespaces(file: Any) -> list[str]:

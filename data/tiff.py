@@ -257,7 +257,7 @@ def write_page(
         extrasamples=extra or None,
         planarconfig="contig" if bands > 1 else None,
         compression="zlib",
-        predictor=array.dtype.kind == "u",
+        predictor=array.dtype.kind == "u" and array.itemsize <= 4,
         contiguous=False,
         metadata=None,
         **options,

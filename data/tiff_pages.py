@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +76,8 @@ def image_pages(file: tifffile.TiffFile) -> list[int]:
         if not page.subfiletype & 0b101:
             numbers.append(number)
     _check_imagej(file, len(numbers))
+    if len(numbers) > 1:
+        _check_axes(file, len(numbers))
     return numbers
 
 
@@ -85,6 +89,33 @@ def _check_imagej(file: tifffile.TiffFile, pages: int) -> None:
             f"ImageJ stored {images} images behind one page; save it as an image sequence, or convert it with tifffile "
             "(imwrite(OUT, imread(IN), metadata=None))"
         )
+
+
+def _check_axes(file: tifffile.TiffFile, pages: int) -> None:
+    """ValueError for stacks whose pages have two axes, such as frames and channels: they are not successive frames. A single axis
+    may have any name, because writers choose it without a question."""
+    axes = {name: size for name, size in _axes(file).items() if size > 1}
+    if math.prod(axes.values()) == pages and len(axes) > 1:
+        sizes = " x ".join(f"{size} {name}" for name, size in axes.items())
+        raise ValueError(
+            f"its {pages} pages are {sizes}, which would be mixed up as frames; save the frames of each in a file of their own"
+        )
+
+
+def _axes(file: tifffile.TiffFile) -> dict[str, int]:
+    """Sizes of the axes of the pages, as ImageJ, OME or tifffile (names `axis 1`, ...) stored them."""
+    page = file.pages.first
+    if file.is_imagej:
+        found = file.imagej_metadata or {}
+        return {name: int(found.get(name, 1)) for name in ("frames", "slices", "channels")}
+    if file.is_ome:
+        sizes = dict(
+            re.findall(r'\bSize([TZC])="(\d+)"', str(file.ome_metadata).partition("<Pixels")[2].partition(">")[0])
+        )
+        channels = int(sizes.get("C", 1)) // page.samplesperpixel
+        return {"frames": int(sizes.get("T", 1)), "slices": int(sizes.get("Z", 1)), "channels": channels}
+    shape = (file.shaped_metadata or [{}])[0].get("shape", ())
+    return {f"in axis {number + 1}": size for number, size in enumerate(shape[: max(len(shape) - len(page.shape), 0)])}
 
 
 def value_type(page: tifffile.TiffPage) -> np.dtype:

@@ -8,7 +8,7 @@ from data import geo_tags, tiff
 from data.bands import Bands
 from data.clips import CroppedClip, DegradedClip, FolderClip, TiffStackClip
 from data.degrade import Degradation
-from data.media import read_image, write_image
+from data.media import page_numbers, read_image, write_image
 from errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -228,3 +228,26 @@ def test_cyclic_page_chain_is_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(InputError, match="cyclic"):
         TiffStackClip(path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "options", "refused"),
+    [
+        ("TCYX", {"imagej": True}, "4 frames x 2 channels"),
+        ("TZYX", {"imagej": True}, "4 frames x 2 slices"),
+        ("TCYX", {"ome": True}, "4 frames x 2 channels"),
+        ("TCYX", {}, "4 in axis 1 x 2 in axis 2"),
+        ("CYX", {"imagej": True}, None),
+        ("TYX", {"ome": True}, None),
+        ("TYX", {}, None),
+    ],
+)
+def test_stacks_of_two_axes_are_not_taken_for_frames(tmp_path, axes, options, refused):
+    path, shape = tmp_path / "in.tif", (4, 2, 5, 6)
+    array = np.zeros(shape if len(axes) == 4 else (4, 5, 6), np.uint8)
+    tifffile.imwrite(path, array, photometric="minisblack", metadata={"axes": axes}, **options)
+    if refused:
+        with pytest.raises(InputError, match=f"its 8 pages are {refused}"):
+            page_numbers(path)
+    else:
+        assert page_numbers(path) == [0, 1, 2, 3]

@@ -115,7 +115,8 @@ def stack(path: Path, pages: list[np.ndarray], **more) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "base"), [("uint32", 4_000_000_000), ("int32", -2_000_000_000), ("float64", 2_459_000.25)]
+    ("dtype", "base"),
+    [("uint32", 4_000_000_000), ("int32", -2_000_000_000), ("uint64", 2**40), ("float64", 2_459_000.25)],
 )
 def test_stacks_of_values_close_together_far_from_zero(tmp_path, weight, dtype, base):
     """float32 has steps of 256 there."""

@@ -43,6 +43,16 @@ def test_all_bands_and_their_metadata_are_kept(tmp_path, scene_weight, bands):
         assert means[0] == pytest.approx(means[1], rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("description", "kept"),
+    [('{"shape": [40, 56]}', False), ("ImageJ=1.54f\nunit=um\n", False), ("harbour, noon", True)],
+)
+def test_descriptions_that_state_the_size_of_the_source_are_left_out(tmp_path, scene_weight, description, kept):
+    tifffile.imwrite(tmp_path / "in.tif", picture()[0].astype(np.float32), description=description, metadata=None)
+    with rasterio.open(make(tmp_path / "in.tif", scene_weight)) as out:
+        assert (out.tags().get("TIFFTAG_IMAGEDESCRIPTION") == description) == kept
+
+
 def test_selected_bands(tmp_path, scene_weight):
     source = write(tmp_path / "in.tif", (picture(5) * 3000 + 9).astype(np.uint16), nodata=0)
     with rasterio.open(source, "r+") as file:
