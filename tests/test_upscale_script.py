@@ -105,7 +105,8 @@ def test_parsing_of_options(words, name, value):
         (["--spacing", "wide"], "--spacing: 'wide': expected an integer from 1, or auto"),
     ],
 )
-def test_wrong_options_name_the_expected_form(words, message, capsys):
+def test_wrong_options_name_the_expected_form(words, message, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["upscale.py"])
     with pytest.raises(SystemExit) as caught:
         upscale.parse(["in", "out", *words])
     error = capsys.readouterr().err
