@@ -17,6 +17,7 @@ from models.base import Network, SpaceTimeNetwork, WindowNetwork
 SHARE = 0.5  # share of the free memory for one frame
 FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
 MOST_WINDOWS = 16  # windows in one batch
+GROUP = Path("/sys/fs/cgroup")
 
 
 def bytes_per_pixel(
@@ -100,18 +101,28 @@ def free_memory(device: torch.device) -> float:
 
 
 def _group_limits() -> list[float]:
-    """Remaining memory of the control group (container), cgroup v2 and v1."""
+    """Remaining memory of the control group (container), cgroup v2 and v1. Files that the kernel keeps in memory while there is
+    room are counted as used there, although it drops them for a process that needs the memory.
+    """
     limits = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, files in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            values = [int((Path("/sys/fs/cgroup") / name).read_text(encoding="ascii")) for name in (limit, used)]
+            values = [int((GROUP / name).read_text(encoding="ascii")) for name in (limit, used)]
         except (OSError, ValueError):  # missing, or "max"
             continue
-        limits.append(float(max(values[0] - values[1], 0)))
+        limits.append(float(max(values[0] - values[1] + _detail((GROUP / used).with_name("memory.stat"), files), 0)))
     return limits
+
+
+def _detail(path: Path, name: str) -> int:
+    """An entry of a group's memory.stat; 0 if it is missing."""
+    try:
+        return int(dict(line.split() for line in path.read_text(encoding="ascii").splitlines()).get(name, 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:

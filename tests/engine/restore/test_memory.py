@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -46,9 +48,27 @@ def test_out_of_memory_is_recognised():
     assert memory.is_out_of_memory(caught.value)
 
 
-def test_free_memory_is_plausible(monkeypatch):
+def test_free_memory_is_plausible(monkeypatch, tmp_path):
     cpu = torch.device("cpu")
-    free = memory.free_memory(cpu)
-    assert 2**20 < free < 2**50
+    assert 2**20 < memory.free_memory(cpu) < 2**50
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8e9))
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    assert memory.free_memory(cpu) == 8e9
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert memory.free_memory(cpu) < free / 3
+    assert memory.free_memory(cpu) == 2e9
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        (".", ("memory.max", "memory.current", "inactive_file")),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+    ],
+)
+def test_files_kept_in_memory_do_not_count_as_used_in_a_container(monkeypatch, tmp_path, folder, names):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8e9))
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for name, text in ((names[0], "1000"), (names[1], "900"), ("memory.stat", f"anon 5\n{names[2]} 700\n")):
+        (tmp_path / folder / name).write_text(text)
+    assert memory.free_memory(torch.device("cpu")) == 800

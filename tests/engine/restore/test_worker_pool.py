@@ -114,7 +114,8 @@ def test_restored_frames_do_not_depend_on_the_number_of_workers(four_threads: No
     assert all(map(torch.equal, some, sequential[3:9]))
 
 
-def test_small_frames_run_in_parallel_and_large_ones_do_not(four_threads: None) -> None:
+def test_small_frames_run_in_parallel_and_large_ones_do_not(four_threads: None, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 16e9)
     cpu = torch.device("cpu")
     network = small_mtdo()
     assert frames_at_once(network, (64, 64), Options(), cpu) == 4
