@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from errors import InputError, Interruption
+from errors import InputError, Interruption, one_line
 from settings import nearest
 
 # glibc returns large blocks to the kernel after every operation; the page faults then cost more than the arithmetic.
@@ -117,7 +117,7 @@ def complain(line: str, *, cause: bool = True) -> None:
 
     cause: False for a rank that stopped only because another rank failed.
     """
-    line = re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], line)
+    line = one_line(line)
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr, flush=True)
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class InputError(ValueError):
     """Bad input: a file, folder, key, value or clip that cannot be used.
@@ -20,6 +22,11 @@ class Interruption(KeyboardInterrupt):
     def __init__(self, message: str, code: int = 130) -> None:
         super().__init__(" ".join(message.split()))
         self.code = code
+
+
+def one_line(text: str) -> str:
+    """A text that may have file names in it, with their control characters escaped (a line feed becomes \\n)."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda match: repr(match[0])[1:-1], text)
 
 
 def shorten(text: str) -> str:

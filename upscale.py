@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cli
+from errors import one_line
 from settings import PADDINGS, TEMPORAL_FILTERS
 
 EXAMPLE = """example:
@@ -317,7 +318,7 @@ def main() -> None:
         pipe.take_stdout()
     cli.keep_working_without_output()
     for path in upscale(Request(**options)):
-        print(path)
+        print(one_line(str(path)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from errors import InputError
+from errors import InputError, one_line
 
 T = TypeVar("T")
 # How long a rank waits for the others, which may evaluate longer clips or decode a long video. PyTorch's 10 minutes (NCCL) and 30 (Gloo)
@@ -42,9 +42,9 @@ def is_main() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line on rank 0."""
+    """Print a line on rank 0, with control characters of file names escaped."""
     if is_main():
-        print(text, flush=True)
+        print(one_line(text), flush=True)
 
 
 def barrier() -> None:

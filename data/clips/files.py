@@ -29,6 +29,8 @@ from data.media import (
 from data.naming import natural_key
 from errors import InputError
 
+DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}(?:\d\d)?)?")  # YYYYMMDD, HHMM, SS
+
 
 class FolderClip(StoredClip):
     """Image files as frames, in natural order of their names.
@@ -59,7 +61,7 @@ class FolderClip(StoredClip):
         self.fps, self.bands = fps, bands
         self.frame_names = [path.stem for path in self.paths]
         _check_names(self.paths)
-        numbers = frame_numbers(self.frame_names)
+        numbers = None if are_dates(self.frame_names) else frame_numbers(self.frame_names)
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
         counted = numbers or list(range(len(self.paths)))
@@ -158,11 +160,22 @@ def image_files(folder: str | Path) -> list[Path]:
 
 def frame_numbers(names: Sequence[str]) -> list[int] | None:
     """The number at the end of each name; None if the names differ in anything else or have no number."""
+    digits = _last_digits(names)
+    return None if digits is None else [int(number) for number in digits]
+
+
+def are_dates(names: Sequence[str]) -> bool:
+    """Whether the numbers at the end of the names are dates, with or without time: they rise by any steps."""
+    digits = _last_digits(names)
+    return bool(digits) and all(DATE.fullmatch(number) for number in digits or ())
+
+
+def _last_digits(names: Sequence[str]) -> list[str] | None:
     matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
     parts = [(match[1], match[3]) for match in matches if match]
     if len(parts) != len(names) or len(set(parts)) != 1:
         return None
-    return [int(match[2]) for match in matches if match]
+    return [match[2] for match in matches if match]
 
 
 def _check_names(paths: Sequence[Path]) -> None:

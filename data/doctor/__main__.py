@@ -13,7 +13,7 @@ import cli
 from data.doctor import ClipReport, Diagnosis, examine
 from data.doctor.findings import FAULT, NOTE, WARNING
 from data.files import replacing
-from errors import InputError
+from errors import InputError, one_line
 
 EXAMPLE = """examples:
   python -m data.doctor ../Jilin-189                     headers of all frames, a few frames of each clip decoded
@@ -76,7 +76,7 @@ def text(diagnosis: Diagnosis, notes: bool = False) -> str:
         lines += ["", *(finding.line() for finding in sorted(shown, key=lambda finding: ORDER[finding.severity]))]
     depth = "every frame was decoded" if diagnosis.full else "a sample was decoded; --full decodes every frame"
     lines += ["", f"{diagnosis.count(FAULT)} faults, {diagnosis.count(WARNING)} warnings ({depth})"]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _table(clips: list[ClipReport]) -> list[str]:
@@ -87,7 +87,9 @@ def _table(clips: list[ClipReport]) -> list[str]:
         low = "made from GT" if clip.lr_size is None else f"{clip.lr_frames} x {_size(clip.lr_size)}"
         counted = [str(sum(f.severity == severity for f in clip.findings)) for severity in (FAULT, WARNING)]
         fps = "" if clip.fps is None else f"{clip.fps:g}"
-        rows.append((clip.name, str(clip.frames), _size(clip.size), str(clip.bits or "?"), fps, low, *counted))
+        rows.append(
+            (one_line(clip.name), str(clip.frames), _size(clip.size), str(clip.bits or "?"), fps, low, *counted)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return lines + ([f"... {len(clips) - CLIPS_SHOWN} more clips"] if len(clips) > CLIPS_SHOWN else [])

@@ -14,7 +14,7 @@ import numpy as np
 
 from data import scenes
 from data.bands import hint
-from data.clips import Clip, FolderClip, frame_numbers
+from data.clips import Clip, FolderClip, are_dates, frame_numbers
 from data.doctor import checks
 from data.doctor.findings import FAULT, WARNING, ClipReport, Diagnosis, Finding
 from data.doctor.pairs import pair
@@ -127,7 +127,7 @@ def _sample(length: int, full: bool) -> list[int]:
 def names(report: ClipReport, clip: Clip) -> None:
     """Gaps and doubles in the frame numbers."""
     numbers = frame_numbers(clip.frame_names)
-    if not numbers or len(numbers) < 2:
+    if not numbers or len(numbers) < 2 or are_dates(clip.frame_names):
         return
     steps = [after - before for before, after in pairwise(numbers)]
     usual = Counter(step for step in steps if step > 0).most_common(1)

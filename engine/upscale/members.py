@@ -107,6 +107,8 @@ def _of_folder(folder: Path, out: Path, stills: bool, image_suffix: str, note: C
         pictures, moving = split_pictures(folder, stills)
         if pictures and not moving:  # a clip; folders in it are no part of it
             split_pictures(folder, stills, note)
+            if below := sorted(path.name for path in clips_in(folder, out)):
+                note(f"'{folder}': left out, because they are in a folder of frames: {some(below)}")
             found = None if stills else _parts(folder, out, pictures, image_suffix, note, False)
         elif any(clips_below(folder, out)):
             found = find_members(folder, out, stills, image_suffix, note)

@@ -38,7 +38,7 @@ from engine.upscale.request import Request, complete, inputs, key_weights_of, ma
 from engine.upscale.scene import SceneJob
 from engine.upscale.trust import check_trust, write_trust
 from engine.upscale.work_folder import work_folder
-from errors import InputError
+from errors import InputError, one_line
 from models.base import Network
 
 
@@ -206,7 +206,7 @@ def work(jobs: list[ClipJob], network: Network, request: Request, device: torch.
     with progress_bar(total, ready, quiet) as bar:
         for job in jobs:
             numbers = [number for owner, number in mine if owner is job and not job.complete(number)]
-            bar.set_description(job.clip.name)
+            bar.set_description(one_line(job.clip.name))
             with failures.of(job.clip.name):
                 for run in runs(numbers):
                     make_pieces(job, run, network, request, device, bar)

@@ -37,7 +37,7 @@ from engine.restore.jobs import inverse_transform, transform
 from engine.upscale.job import ClipJob
 from engine.upscale.options import Request
 from engine.upscale.outputs import fitted
-from errors import InputError
+from errors import InputError, one_line
 from models.base import Network
 
 TRANSFORMS = 8  # flips and rotations of the self-ensemble
@@ -102,7 +102,7 @@ def write_trust(job: ClipJob, network: Network, request: Request, device: torch.
     folder, rows, shown = trust_folder(job.out), list[dict[str, Any]](), dict[str, np.ndarray]()
     middle = len(job.clip) // 2
     remove_unfinished(folder)
-    with tqdm(total=len(job.clip), unit="frame", desc=f"trust of {job.clip.name}", leave=False) as bar:
+    with tqdm(total=len(job.clip), unit="frame", desc=f"trust of {one_line(job.clip.name)}", leave=False) as bar:
         for index, versions in enumerate(eight_versions(job, network, request, device)):
             result = versions.mean(0) if request.ensemble else versions[0]
             spread = metrics.doubt(versions).mean(0)

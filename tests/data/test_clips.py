@@ -10,6 +10,7 @@ from data.clips import (
     FolderClip,
     RegionClip,
     SubClip,
+    are_dates,
     frame_numbers,
     neighbours,
 )
@@ -74,6 +75,16 @@ def test_frame_numbers():
     assert frame_numbers(["00001234", "00001235"]) == [1234, 1235]
     assert frame_numbers(["a_12_left", "a_13_left"]) == [12, 13]
     assert frame_numbers(["a", "b"]) is None and frame_numbers(["a1", "b2"]) is None
+
+
+@pytest.mark.parametrize(
+    "dates", [["20200101", "20200131", "20200205"], ["202001012359", "202001020003", "202003010000"]]
+)
+def test_dates_in_names_have_no_gaps(tmp_path, dates):
+    names = [f"S2_{date}_T32.png" for date in dates]
+    assert not are_dates(["00000001", "00000002"]) and not are_dates(["20201301", "20201302"])
+    clip = FolderClip(folder(tmp_path / "series", names), fps=2)
+    assert clip.frame_names == [name[:-4] for name in names] and clip.times == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize(

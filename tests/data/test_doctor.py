@@ -320,3 +320,13 @@ def test_files_of_the_user_are_not_replaced_by_the_findings(root: Path, capsys):
         assert doctor([str(root), "--json", str(path)]) == 2
         assert "was not written by this program" in capsys.readouterr().err
     assert picture.read_bytes() == before and report.read_text() == '{"annotations": []}'
+
+
+def test_line_feeds_in_names(root: Path, capsys):
+    for folder in ("GT", "LR4x"):
+        (root / folder / "001").rename(root / folder / "one\ntwo")
+    (root / "GT" / "one\ntwo" / "00000004.png").unlink()
+    assert doctor([str(root)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if r"one\ntwo" in line} == {r"one\ntwo", "FAULT"}
+    assert not any(line.startswith("two") for line in lines)

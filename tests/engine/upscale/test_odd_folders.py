@@ -135,3 +135,21 @@ def test_names_that_the_disk_does_not_tell_apart(weight, tmp_path, monkeypatch, 
 def test_the_disk_is_asked_whether_it_tells_names_apart(tmp_path):
     assert are_one_file(tmp_path / "new", "same", "same") and not are_one_file(tmp_path, "one", "other")
     assert not any(tmp_path.iterdir())
+
+
+def test_clips_in_a_folder_of_frames_are_named(weight, tmp_path, capsys):
+    frames(tmp_path / "in" / "a")
+    frames(tmp_path / "in" / "b")
+    frames(tmp_path / "in" / "b" / "c")
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert sorted(path.name for path in (tmp_path / "out" / "b").iterdir()) == ["000.png", "001.png", "002.png"]
+    assert "left out, because they are in a folder of frames: 'c'" in capsys.readouterr().out
+
+
+def test_control_characters_of_names_do_not_break_lines(weight, tmp_path, capsys):
+    frames(tmp_path / "in" / "x\ny")
+    animation(tmp_path / "in" / "x\ny" / "preview\r.gif")
+    make(tmp_path / "in", tmp_path / "out", weight)
+    assert (tmp_path / "out" / "x\ny").is_dir()
+    shown = capsys.readouterr().out
+    assert r"x\ny': animations next to numbered frames are left out: 'preview\r.gif'" in shown
