@@ -117,6 +117,11 @@ class CachedClip(Derived):
         kept = self.store.get(self.places, index)
         if kept is not None:
             return kept
+        together = self.clip.computed_together
+        return {number: self._read(number) for number in (range(self.places.count) if together else [index])}[index]
+
+    def _read(self, index: int) -> np.ndarray:
+        """Read and store a frame."""
         frame = colours(self.clip.array(index))
         if frame.shape[-1] <= self.places.shape[-1]:  # not a colour frame in a grey clip
             self.store.put(self.places, index, frame)

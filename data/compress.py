@@ -86,6 +86,10 @@ class CompressedClip(Derived):
     def array(self, index: int) -> np.ndarray:
         return self._frames[self.check_index(index)]
 
+    @property
+    def computed_together(self) -> bool:
+        return True
+
     def identity(self, index: int) -> str:
         return f"{self.clip.identity(index)}|{self.compression}|{self.name}"
 

@@ -135,6 +135,11 @@ class Clip(ABC):
         """
         return None
 
+    @property
+    def computed_together(self) -> bool:
+        """Whether reading one frame computes all frames, so that a cache should keep them all."""
+        return False
+
     def identity(self, index: int) -> str:
         """Cache key of a frame: changes whenever its content may have changed."""
         return f"{self.source(index)}"

@@ -105,6 +105,10 @@ class Derived(Clip):
     def source(self, index: int) -> str:
         return self.clip.source(index)
 
+    @property
+    def computed_together(self) -> bool:
+        return self.clip.computed_together
+
     def identity(self, index: int) -> str:
         return self.clip.identity(index)
 

@@ -52,6 +52,10 @@ class SimulatedClip(Clip):
         return self._rendered[0][self.check_index(index)]
 
     @property
+    def computed_together(self) -> bool:
+        return True
+
+    @property
     def boxes(self) -> Sequence[list[Box]]:
         """Moving objects of every frame; renders the clip on first access."""
         return _Boxes(self)

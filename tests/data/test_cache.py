@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 
 from data.cache import CachedClip, cache_clips, cache_pairs
 from data.clips import ArrayClip, CroppedClip, DegradedClip, FolderClip
+from data.compress import CompressedClip, Compression
 from data.degrade import Degradation
 from data.layouts import Pair
 from data.media import write_image
+from data.simulate import clips, simulated_layout
 from errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -61,6 +64,22 @@ def test_frames_beyond_the_limit_are_read_each_time(tmp_path):
                 one.array(index)
     assert clips[0].reads == 4 and clips[1].reads == 1 + 3 * 2
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 64 + 5 * 1152
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_clips_are_rendered_and_compressed_once(share, monkeypatch):
+    """A process keeps few rendered clips: with one frame in the cache, each of the others would render its clip again."""
+    render, rendered = clips._render.__wrapped__, []
+    monkeypatch.setattr(clips, "_render", lambda *of: (rendered.append(of), render(*of))[1])
+    layout = simulated_layout({"clips": 1, "frames": 4, "size": [64, 64]}, "train")
+    (pair,) = [replace(pair, lr=CompressedClip(pair.lr, Compression(share))) for pair in layout.pairs]
+    expected = [(pair.lr.array(index), pair.gt.array(index)) for index in range(4)]
+    (cached,) = cache_pairs([pair], "ram", 1)
+    rendered.clear()
+    assert np.array_equal(cached.gt.array(2), expected[2][1]) and len(rendered) == 4
+    for index, (low, high) in enumerate(expected):
+        assert np.array_equal(cached.gt.array(index), high) and np.array_equal(cached.lr.array(index), low)
+    assert len(rendered) == 4
 
 
 def test_cache_file_is_reused_and_detects_changed_frames(tmp_path):
