@@ -24,6 +24,7 @@ T = TypeVar("T")
 Padding = Literal["reflect", "replicate", "circular", "distinct"]  # neighbours beyond the ends of a clip
 PADDINGS: tuple[str, ...] = typing.get_args(Padding)
 FilterForm = Literal["none", "clean", "compressed"]  # of the temporal filter
+Precision = Literal["fp32", "tf32", "bf16", "fp16", "auto"]
 TEMPORAL_FILTERS: tuple[str, ...] = typing.get_args(FilterForm)
 LARGEST = 2**53  # of integers without limits of their own
 LONGEST = 4096  # characters of a string

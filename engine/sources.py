@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from data.cache import cache_pairs
 from data.clips import DegradedClip, RegionClip, SubClip
@@ -163,7 +164,7 @@ class TrainingData:
             drawn = samples + (begin - start) * settings.batch_size
             share = settings.batch_size // world
             batches = StepBatches(dataset, share, config.seed, begin, end - begin, rank, world, drawn)
-            pin = config.device != "cpu" and data.workers > 0
+            pin = torch.cuda.is_available() and config.device != "cpu" and data.workers > 0
             yield from build_loader(dataset, batches, data.workers, pin_memory=pin)
 
 

@@ -15,7 +15,7 @@ from data.degrade import Degradation
 from data.simulate import SimulatorSettings
 from errors import InputError
 from models.base import LARGEST_SPACING, NetworkConfig, WindowConfig
-from settings import Between, FilterForm, Padding
+from settings import Between, FilterForm, Padding, Precision
 
 MAX_SCALE = 32  # larger factors only fill memory
 
@@ -145,7 +145,7 @@ class TrainConfig:
     clip_grad: Weight = 0.0  # maximum gradient norm, 0: no clipping
     ema: Annotated[float, Between(0, 0.999999999)] = 0.0  # decay of the EMA of the weights, 0: none
     offset_lr: Annotated[float, Between(0, 1e3)] = 1.0  # factor on the learning rate of offset convolutions
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"  # tf32: products of 10-bit mantissas, on GPUs
+    precision: Precision = "fp32"  # auto: bf16 where the device has it; tf32: products of 10-bit mantissas, on GPUs
     deterministic: bool = False  # bit-identical results in every run, also on GPUs; slower
     channels_last: bool = False
     compile: bool = False

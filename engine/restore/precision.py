@@ -1,4 +1,4 @@
-"""Precision of inference, and the choice of `--precision auto`.
+"""Precision of inference, and the choice of `auto` for inference and training.
 
 The networks keep flows, sampling positions and the bicubic residual in fp32.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from errors import InputError
 from models.base import Network, SpaceTimeNetwork
+from settings import Precision
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGEST_LOSS = 0.02  # dB: largest loss of PSNR that `auto` accepts
@@ -30,6 +31,23 @@ def check(name: str, device: torch.device) -> None:
         raise InputError(f"precision '{name}' is unknown: expected auto, {', '.join(DTYPES)}")
     if name == "fp16" and device.type == "cpu":
         raise InputError("precision fp16 is for GPUs: on a CPU use bf16, fp32 or auto")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself. Without such instructions bf16 is many times slower than fp32."""
+    if device.type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def for_training(name: Precision, device: torch.device) -> tuple[Precision, str]:
+    """The precision to train in, which `auto` chooses, and a line about it if it is not what was expected, else ""."""
+    if name not in ("auto", "bf16") or has_bf16(device):
+        return ("bf16" if name == "auto" else name), ""
+    missing = f"this {'CPU' if device.type == 'cpu' else 'GPU'} has no bf16 instructions"
+    if name == "auto":
+        return "fp32", f"precision fp32: {missing}"
+    return name, f"train.precision=bf16: {missing}: train.precision=auto (fp32) is many times faster"
 
 
 def prepare(network: Network, name: str) -> Network:
@@ -73,7 +91,9 @@ def choose(restore_sample: Callable[[str], Tensor], device: torch.device) -> tup
 
     restore_sample(name): restores a small part of the clip in precision `name`, to measure time and loss.
     """
-    names = ["fp32", "bf16"] + (["fp16"] if device.type == "cuda" else [])
+    names = ["fp32"] + ["bf16"] * has_bf16(device) + ["fp16"] * (device.type == "cuda")
+    if names == ["fp32"]:
+        return "fp32", "precision fp32 (this CPU has no bf16 instructions)"
     results = {name: _timed(restore_sample, name, device) for name in names}
     truth = results["fp32"][0]
     seconds, ratios = {}, []

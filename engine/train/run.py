@@ -17,6 +17,7 @@ from engine import distributed
 from engine.checkpoint import check_finite, check_fit, load_network, load_state, network_header, state_part
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
+from engine.restore.precision import for_training
 from engine.sources import TrainingData, open_source
 from engine.train.ahead import parallel
 from engine.train.guard import Guard
@@ -36,6 +37,10 @@ class Run:
     def __init__(self, config: Config, folder: Path, device: torch.device, fresh: bool = True) -> None:
         """fresh: start from `train.init` if it is set; a resumed run loads its weights from the state."""
         self.config, self.folder, self.device = config, folder, device
+        # stored with the run, so that it is resumed exactly on another machine
+        config.train.precision, note = for_training(config.train.precision, device)
+        if note:
+            say(note)
         fp16 = config.train.precision == "fp16"
         if fp16 and device.type != "cuda":
             raise InputError("config key 'train.precision': fp16 needs a CUDA device: use bf16 or fp32")

@@ -17,6 +17,7 @@ CPU = torch.device("cpu")
 def test_auto_chooses_the_faster_precision_only_if_accurate(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
 
     def sample(error: float, seconds: float, exact: float = 0.5):
         def restore_sample(name: str) -> torch.Tensor:
@@ -31,6 +32,21 @@ def test_auto_chooses_the_faster_precision_only_if_accurate(monkeypatch):
     assert precision.choose(sample(1e-4, 3.0), CPU)[0] == "fp32"
     assert precision.choose(sample(float("nan"), 0.5), CPU)[0] == "fp32"
     assert precision.choose(sample(0.0, 0.5, exact=float("nan")), CPU)[0] == "fp32"
+
+
+def test_auto_on_a_device_without_bf16(monkeypatch):
+    """There bf16 takes many times as long: it is not even tried."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    assert precision.choose(lambda name: pytest.fail(f"{name} was tried"), CPU)[0] == "fp32"
+    assert precision.for_training("auto", CPU)[0] == "fp32"
+    chosen, note = precision.for_training("bf16", CPU)
+    assert chosen == "bf16" and "this CPU has no bf16" in note
+    assert precision.for_training("fp32", CPU) == ("fp32", "")
+
+
+def test_training_in_auto_takes_bf16_where_the_device_has_it(monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    assert precision.for_training("auto", CPU) == ("bf16", "") == precision.for_training("bf16", CPU)
 
 
 def test_largest_error_changes_psnr_by_the_stated_amount():

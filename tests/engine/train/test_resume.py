@@ -19,6 +19,7 @@ from data.media import write_image
 from data.sampling import StepBatches
 from engine.checkpoint import load_tensors, save_tensors
 from engine.config import Config, config_from_mapping, dump_yaml
+from engine.restore import precision
 from engine.sources import TrainingData
 from engine.train import run, runs, validation
 from engine.train.logger import Logger
@@ -54,6 +55,16 @@ def test_samples_are_counted_over_batch_sizes(begun: Path, tmp_path: Path) -> No
     assert (trainer.step, trainer.samples) == (2, 4)
     trainer.step = 4
     assert trainer.samples == 12
+
+
+def test_a_run_stores_the_precision_that_auto_chose(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it continues in the same precision on a machine where auto would choose another one."""
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    Trainer(config_with(begun, "train.precision=auto", "train.steps=1"), tmp_path, CPU).fit()
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    assert runs.config_of(tmp_path, []).train.precision == "bf16"
 
 
 class Positions:
