@@ -22,6 +22,7 @@ import numpy as np
 from data.clips import Clip
 from data.files import replacing
 from data.media import LEVELS, LUMA, rgb
+from errors import InputError
 
 LEVELS_PER_CHANNEL = 16  # bins of the colour histograms
 STRIDE = 4  # histograms use every fourth pixel and row
@@ -136,8 +137,9 @@ def _read_cuts(path: Path, length: int) -> list[int] | None:
 def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> list[list[int]]:
     """Find scene cuts of many clips in threads (decoding and histograms release the GIL).
 
-    folder: where results are kept between runs, under a name that changes with the files.
+    folder: where results are kept between runs, under a name that changes with the files. If it cannot be written, a line says so.
     """
+    problems: list[str] = []
 
     def one(clip: Clip) -> list[int]:
         if folder is None:
@@ -150,9 +152,15 @@ def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> l
                 return kept
             print(f"{path}: is damaged: detecting the scene cuts of '{clip.name}' again", flush=True)
         cuts = scene_cuts(clip)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(cuts))
+        try:
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(cuts))
+        except InputError as error:
+            problems.append(str(error).partition(";")[0])
         return cuts
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(one, clips))
+        found = list(pool.map(one, clips))
+    if problems:
+        print(f"{problems[0]}: the next run detects the scene cuts again", flush=True)
+    return found

@@ -75,3 +75,11 @@ def test_results_are_cached(tmp_path):
     first = all_scene_cuts(clips, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
     assert all_scene_cuts(clips, tmp_path) == first == all_scene_cuts(clips)
+
+
+def test_results_that_cannot_be_cached_are_used(tmp_path, capsys):
+    """As in a working folder that may not be written."""
+    clips = [ArrayClip("a", scene(6, 1) + scene(6, 2)), ArrayClip("b", scene(5, 3))]
+    (tmp_path / "file").touch()
+    assert all_scene_cuts(clips, tmp_path / "file" / "cuts") == all_scene_cuts(clips)
+    assert capsys.readouterr().out.count("cannot be written") == 1

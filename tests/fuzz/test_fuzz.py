@@ -54,8 +54,9 @@ def test_every_input_works_or_gives_a_one_line_error(name: str, tmp_path: Path, 
 @pytest.mark.parametrize(
     "name", ["a.png", "a.tif", "a.mp4", "a.yaml", "a.safetensors", "a.pth", "boxes.txt", "list.txt"]
 )
-def test_pipe_is_refused_without_waiting(name: str, tmp_path: Path) -> None:
+def test_pipe_is_refused_without_waiting(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening a pipe would wait forever for a writer."""
+    monkeypatch.chdir(tmp_path)  # long paths are shortened in messages
     readers: dict[str, Callable[[Path], object]] = {
         "a.png": read_image,
         "a.tif": read_image,
@@ -66,6 +67,6 @@ def test_pipe_is_refused_without_waiting(name: str, tmp_path: Path) -> None:
         "boxes.txt": lambda path: read_boxes(path, ["1"], "car", []),
         "list.txt": read_list,
     }
-    os.mkfifo(tmp_path / name)
+    os.mkfifo(name)
     with pytest.raises(InputError, match=name):
-        readers[name](tmp_path / name)
+        readers[name](Path(name))
