@@ -53,10 +53,19 @@ def _open(config: Config, source: SourceConfig, part: str) -> Layout:
             allow_gaps=source.allow_gaps,
             bands=source.bands,
         )
+        _tell(layout.notes)
     pairs = [narrowed(pair, source, config.scale) for pair in chosen(layout.pairs, source, part)]
     if source.compression.share:
         pairs = [replace(pair, lr=CompressedClip(pair.lr, source.compression)) for pair in pairs]
     return replace(layout, pairs=pairs)
+
+
+def _tell(notes: list[str]) -> None:
+    """Say what the layout left out or changed: at most three lines."""
+    for note in notes[:3]:
+        say(note)
+    if len(notes) > 3:
+        say(f"... and {len(notes) - 3} more notes (python -m data.doctor --notes has all)")
 
 
 def chosen(pairs: list[Pair], source: SourceConfig, part: str) -> list[Pair]:

@@ -61,6 +61,8 @@ class FolderClip(StoredClip):
         self.fps, self.bands = fps, bands
         self.frame_names = [path.stem for path in self.paths]
         _check_names(self.paths)
+        if isinstance(frames, str | Path) and not allow_gaps:
+            _check_alike(where, self.paths)
         numbers = None if are_dates(self.frame_names) else frame_numbers(self.frame_names)
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
@@ -168,6 +170,33 @@ def are_dates(names: Sequence[str]) -> bool:
     """Whether the numbers at the end of the names are dates, with or without time: they rise by any steps."""
     digits = _last_digits(names)
     return bool(digits) and all(DATE.fullmatch(number) for number in digits or ())
+
+
+def alike(names: Sequence[str]) -> tuple[list[list[int]], list[int]]:
+    """Indices of names by series of numbered frames, whose names differ in numbers only, and of all others."""
+    groups: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(re.sub(r"\d+", "#", name.lower()), []).append(index)
+    series = [group for group in groups.values() if len(group) > 1 and _regular([names[index] for index in group])]
+    return series, sorted(index for group in groups.values() if group not in series for index in group)
+
+
+def _regular(names: Sequence[str]) -> bool:
+    """Whether at least half of the names are numbered in equal steps."""
+    numbers = frame_numbers(names)
+    steps = [after - before for before, after in pairwise(numbers)] if numbers else []
+    return bool(steps) and 2 * steps.count(min(steps)) >= len(steps)
+
+
+def _check_alike(folder: Path, paths: Sequence[Path]) -> None:
+    """Reject other pictures and other series next to numbered frames, which would become frames between them."""
+    series, others = alike([path.stem for path in paths])
+    if series and len(series) + bool(others) > 1:
+        other = paths[others[0] if others else series[1][0]].name
+        raise InputError(
+            f"{folder}: holds numbered frames ({paths[series[0][0]].name}, ...) and other pictures ({other}); move one of them "
+            "into another folder, or set allow_gaps"
+        )
 
 
 def _last_digits(names: Sequence[str]) -> list[str] | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.bands import Bands
-from data.clips import Clip, CroppedClip, DegradedClip, RegionClip
+from data.clips import Clip, CroppedClip, DegradedClip, RegionClip, frame_numbers
 from data.degrade import Degradation
 from data.layouts.boxes import Box, read_boxes
 from data.layouts.finders import DETECTION, FINDERS, ClipFiles, ClipQuery
@@ -164,6 +164,8 @@ def _pair(
         if lr is not None:
             lr = _cut_to(gt.size, full, lr, int(scale), notes)
             _check_pair(gt, lr, int(scale))
+            if note := _paired_by_order(gt, lr):
+                notes.append(note)
             return Pair(entry.name, gt, lr, boxes)
     return Pair(entry.name, gt, DegradedClip(gt, degradation, scale), boxes)
 
@@ -180,6 +182,14 @@ def _cut_to(size: tuple[int, int], full: tuple[int, int], lr: Clip, scale: int, 
         f"{width}x{height} and {size[1]}x{size[0]}"
     )
     return RegionClip(lr, 0, 0, height, width)
+
+
+def _paired_by_order(gt: Clip, lr: Clip) -> str:
+    """A note if frames of GT and LR have other numbers: their names do not tell which belong together."""
+    high, low = frame_numbers(gt.frame_names), frame_numbers(lr.frame_names)
+    if not high or not low or high == low:
+        return ""
+    return f"clip {gt.name}: frames are paired by their order: {gt.frame_names[0]} with low resolution {lr.frame_names[0]}, ..."
 
 
 def _check_pair(gt: Clip, lr: Clip, scale: int) -> None:

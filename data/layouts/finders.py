@@ -54,7 +54,9 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
             raise InputError(f"{lr}: lacks the clip {missing.name} of {gt}; add it or remove the LR folder")
         boxes = root / "boxes"
         entries = [ClipFiles(c.name, c, low.get(c.name), if_file(boxes / f"{c.name}.txt")) for c in clips]
-        reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.name}/" if lr else "LR made from GT")
+        unused = [path.name for path in folders(root) if path not in (gt, boxes)]
+        made = "LR made from GT" + (f" (not used: {', '.join(unused)})" if unused else "")
+        reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.relative_to(root)}/" if lr else made)
         return entries, reason
     if lr is not None and clip_folders(lr):
         return [ClipFiles(c.name, None, c) for c in clip_folders(lr)], f"LR only, in {lr.name}/"
@@ -68,7 +70,9 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
 
 def belongs_to_gt(folder: Path) -> bool:
     """Whether a folder holds ground truth, low resolution or enlarged frames of a clip, and is not a clip."""
-    return bool(re.fullmatch(r"(gt|hr|truth|sharp|boxes|(lr|bi|bd|bicubic|x|input|blur)[\w-]*)", folder.name.lower()))
+    return bool(
+        re.fullmatch(r"(gt|hr|truth|sharp|boxes|(lr|lq|bi|bd|bicubic|x|input|blur)[\w-]*)", folder.name.lower())
+    )
 
 
 def find_inside(root: Path, query: ClipQuery) -> Found:
@@ -116,8 +120,15 @@ def find_file(root: Path, query: ClipQuery) -> Found:
         raise InputError(
             f"{root}: holds videos and images ({videos[0].name}, {images[0].name}, ...); put them into two folders"
         )
+    below = [path.name for path in folders(root) if image_files(path)]
+    if videos and below:
+        raise InputError(
+            f"{root}: holds videos and folders of frames ({videos[0].name}, {below[0]}, ...); put them into two folders"
+        )
     if videos:
-        return [ClipFiles(video.stem, video) for video in videos], f"{len(videos)} videos"
+        return [
+            ClipFiles(video.stem, video) for video in videos
+        ], f"{len(videos)} video{'s' if len(videos) > 1 else ''}"
     if images and images[0].suffix.lower() in (".tif", ".tiff") and probe(images[0]).pages > 1:
         return [ClipFiles(stack.stem, stack) for stack in images], f"{len(images)} TIFF stacks"
     return None

@@ -94,13 +94,17 @@ def named(root: Path, names: Sequence[str]) -> Path | None:
     return next((present[name] for name in names if name in present), None)
 
 
+LR_FORMS = ("lr{}x", "lrx{}", "lr{}", "lrbicubicx{}", "lqx{}", "lq{}x", "bix{}", "bdx{}", "x{}", "input{}")
+
+
 def lr_folder(root: Path, scale: int | None) -> Path | None:
-    """LR4x, LRx4, LR_x4, BIx4, X4, LR: the folder of low resolution for this scale, next to the ground truth."""
+    """LR4x, LRx4, LR_x4, BIx4, X4, LR, LQ, LR_bicubic/X4: the folder of low resolution for this scale, next to the ground truth."""
     if scale is None:
         return None
-    wanted = (*(form.format(scale) for form in ("lr{}x", "lrx{}", "lr{}", "bix{}", "bdx{}", "x{}", "input{}")), "lr")
+    wanted = (*(form.format(scale) for form in LR_FORMS), "lr", "lq")
     present = {re.sub(r"[_\-]", "", path.name.lower()): path for path in folders(root)}
-    return next((present[name] for name in wanted if name in present), None)
+    found = next((present[name] for name in wanted if name in present), None)
+    return lr_folder(present["lrbicubic"], scale) if found is None and "lrbicubic" in present else found
 
 
 def other_scales(root: Path) -> list[str]:

@@ -105,8 +105,14 @@ def parse_results(words: Sequence[str]) -> dict[str, Path]:
             raise InputError(f"--results: the name '{name}' occurs twice: give every method a different name")
         if not Path(folder).exists():
             raise InputError(f"--results {name}: '{folder}' does not exist: expected a folder of frames, or a video")
-        found[name] = Path(folder)
+        found[name] = _frames_of(Path(folder))
     return found
+
+
+def _frames_of(folder: Path) -> Path:
+    """The frames in the folder of an evaluation (`eval.py --save-frames`), which also holds pictures of its report."""
+    evaluated = (folder / "report.json").is_file() and (folder / "frames").is_dir()
+    return folder / "frames" if evaluated else folder
 
 
 def candidates(root: Path) -> list[Candidate]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from data.bands import DARK
 from data.files import sha256
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
@@ -94,6 +95,21 @@ def check_clips(layout: Layout, config: Config) -> None:
         assert pair.gt is not None
         if pair.gt.bit_depth == 32:  # integers are within the range
             pair.gt.truth(first)
+
+
+def dark_note(layout: Layout, config: Config) -> str:
+    """A message if the ground truth of a clip (of its first measured frame) holds fewer than 16 bits in 16: as values of 0 to 65535
+    they have far too high a PSNR."""
+    for pair in layout.pairs:
+        if pair.gt is not None and pair.gt.bit_depth == 16:
+            index = measured_frames(pair, config)[0]
+            largest = round(float(pair.gt.frame(index).amax()) * 65535)
+            if largest < DARK:
+                return (
+                    f"clip '{pair.name}': the values of {pair.gt.source(index)} reach {largest} of 65535, so that PSNR is too high: "
+                    f"name their range (data.val.bands.limits=[0,{2 ** max(largest, 1).bit_length() - 1}])"
+                )
+    return ""
 
 
 def output_folders(config: Config) -> list[str]:

@@ -75,7 +75,8 @@ def move_overrides_(options: argparse.Namespace, *names: str) -> None:
     """Move overrides to their place, in place: argparse gives an option with several values all words that follow it."""
     for name in names:
         words = getattr(options, name)
-        setattr(options, name, [word for word in words if not isinstance(word, str)])
+        numbers = dict.fromkeys(word for word in words if not isinstance(word, str))  # each one measured once
+        setattr(options, name, list(numbers))
         options.overrides = [*options.overrides, *(word for word in words if isinstance(word, str))]
         if not getattr(options, name):
             raise InputError(f"--{name}: expected numbers")

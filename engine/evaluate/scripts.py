@@ -17,7 +17,7 @@ from engine import distributed
 from engine.checkpoint import load_key_networks_, load_network, released_for
 from engine.config import MAX_SCALE, Config, config_from_mapping, read_yaml
 from engine.distributed import say
-from engine.evaluate.measure import check_clips, evaluate, output_folders
+from engine.evaluate.measure import check_clips, dark_note, evaluate, output_folders
 from engine.evaluate.options import KEYS, output_of, override
 from engine.evaluate.output import EVALUATION, REPORTS, output_folder
 from engine.report.files import console_table, write_report
@@ -82,6 +82,8 @@ def sweep_and_report(options: argparse.Namespace) -> dict[str, Any]:
     settings = [setting_name(scale, time) for scale in options.scales for time in options.times]
     with output_folder(folder, EVALUATION, (*REPORTS, "grid.png"), settings, [weights, *inputs(options, config)]):
         layouts = checked_layouts(config, options.scales, columns)
+        if note := dark_note(layouts[0], config):
+            say(note)
         report = sweep_settings(model, layouts, config, weights, options, columns, device)
         finish(report, folder)
         if options.grid and distributed.is_main():
@@ -186,6 +188,8 @@ def evaluate_and_report(
     folders = output_folders(config)
     with output_folder(folder, EVALUATION, REPORTS, folders, [weights, *inputs(options, config)]):
         check_clips(layout, config)
+        if note := dark_note(layout, config):
+            say(note)
         report = evaluate(model, layout, config, device=device, folder=folder, weights=weights)
         finish(report, folder)
     distributed.stop()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from data.clips import FolderClip, frame_numbers
+from data.clips import FolderClip, alike, frame_numbers
 from data.decoders import ImageInfo
 from data.media import probe, read_geo
 from data.scenes import unlike
@@ -27,16 +27,15 @@ def series_in(pictures: Sequence[Path]) -> list[list[Path]]:
     """
     if _bands_of_one_scene(pictures):
         return []
-    letters = _grouped(pictures, lambda stem: re.sub(r"\d+", "#", stem.lower()))
-    if len(letters) > 1:
-        numbered = [group for group in letters if len(group) > 1 and _regular([path.stem for path in group])]
-        others = [path.name for group in letters if group not in numbered for path in group]
-        if numbered and others:
-            raise InputError(
-                f"'{pictures[0].parent}' holds numbered frames ({numbered[0][0].name}, ...) and other pictures ({some(others)}): "
-                "move one of them into another folder, or use --stills to upscale each picture separately"
-            )
-        return numbered if len(numbered) > 1 else []
+    series, rest = alike([path.stem for path in pictures])
+    numbered, others = [[pictures[k] for k in group] for group in series], [pictures[k].name for k in rest]
+    if numbered and others:
+        raise InputError(
+            f"'{pictures[0].parent}' holds numbered frames ({numbered[0][0].name}, ...) and other pictures ({some(others)}): "
+            "move one of them into another folder, or use --stills to upscale each picture separately"
+        )
+    if len(series) > 1 or (not series and len({_letters(path) for path in pictures}) > 1):
+        return numbered
     groups = _grouped(pictures, _before_number)
     return groups if len(groups) > 1 and min(map(len, groups)) > 1 and _counts_again(groups) else []
 
@@ -53,11 +52,8 @@ def _grouped(pictures: Sequence[Path], key: Callable[[str], str]) -> list[list[P
     return list(groups.values())
 
 
-def _regular(names: Sequence[str]) -> bool:
-    """Whether at least half of the names are numbered in equal steps."""
-    numbers = frame_numbers(names)
-    steps = [after - before for before, after in pairwise(numbers)] if numbers else []
-    return bool(steps) and 2 * steps.count(min(steps)) >= len(steps)
+def _letters(path: Path) -> str:
+    return re.sub(r"\d+", "#", path.stem.lower())
 
 
 def _before_number(stem: str) -> str:

@@ -293,3 +293,46 @@ def test_low_resolution_that_was_rounded_up_is_cropped(tmp_path):
     assert pair.gt.size == (16, 24) and pair.lr.size == (4, 6)
     assert np.array_equal(pair.lr.array(1), lr[:4, :6]) and np.array_equal(pair.gt.array(1), gt[:16, :24])
     assert "was rounded up" in layout.notes[0]
+
+
+@pytest.mark.parametrize("low", ["LQ", "lq_x4", "LR_bicubic/X4", "LR_bicubic_x4"])
+def test_names_of_low_resolution(tmp_path, low):
+    frames(tmp_path / "gt" / "a")
+    frames(tmp_path / low / "a", size=(4, 6))
+    layout = open_layout(tmp_path)
+    assert f"LR in {low}/" in layout.reason and isinstance(layout[0].lr, FolderClip)
+
+
+def test_folders_that_are_not_used_are_named(tmp_path):
+    frames(tmp_path / "GT" / "a")
+    frames(tmp_path / "LR2x" / "a", size=(8, 12))
+    assert open_layout(tmp_path).reason == "1 clips in GT/, LR made from GT (not used: LR2x)"
+
+
+def test_frames_with_other_numbers_are_paired_with_a_note(tmp_path):
+    frames(tmp_path / "GT" / "a")
+    frames(tmp_path / "LR" / "a", size=(4, 6))
+    assert open_layout(tmp_path).notes == []
+    (tmp_path / "LR" / "a" / "000.png").rename(tmp_path / "LR" / "a" / "003.png")
+    (note,) = open_layout(tmp_path).notes
+    assert note == "clip a: frames are paired by their order: 000 with low resolution 001, ..."
+
+
+def test_videos_next_to_folders_of_frames_are_refused(tmp_path):
+    frames(tmp_path / "a")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds videos and folders of frames \(b.mp4, a, "):
+        open_layout(tmp_path)
+
+
+@pytest.mark.parametrize(("others", "refused"), [(["000_mask"], True), (["x_0", "x_1"], True), (["003"], False)])
+def test_other_pictures_next_to_frames_are_refused(tmp_path, others, refused):
+    for name in others:
+        frames(tmp_path / "a", 3)
+        write_image(tmp_path / "a" / f"{name}.png", np.zeros((16, 24, 3), np.uint8))
+    if refused:
+        with pytest.raises(InputError, match=r"holds numbered frames \(000.png, ...\) and other pictures"):
+            open_layout(tmp_path)
+        assert len(open_layout(tmp_path, allow_gaps=True)[0]) == 3 + len(others)
+    else:
+        assert len(open_layout(tmp_path)[0]) == 4

@@ -140,3 +140,11 @@ def test_missing_values_of_a_result_are_refused(tmp_path: Path) -> None:
     write_image(tmp_path / "gt" / "0.tif", broken)  # measured there neither
     gt = FolderClip([tmp_path / "gt" / "0.tif"])
     assert open_result("x", found, gt, ArrayClip("lr", values[None, ::2, ::2]), (8, 12)).array(0).shape == (8, 12, 3)
+
+
+def test_folder_of_an_evaluation_means_its_frames(tmp_path: Path) -> None:
+    frames(tmp_path / "eval" / "frames" / "a", "000", "001")
+    fill(tmp_path / "eval" / "pictures" / "a" / "000_ours.png")
+    assert parse_results([f"x={tmp_path / 'eval'}"]) == {"x": tmp_path / "eval"}
+    (tmp_path / "eval" / "report.json").write_text("{}")
+    assert parse_results([f"x={tmp_path / 'eval'}"]) == {"x": tmp_path / "eval" / "frames"}

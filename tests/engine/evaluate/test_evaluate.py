@@ -19,7 +19,7 @@ from engine.compare.measure import FrameMeter, Settings
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
 from engine.evaluate.clip_meter import ClipMeter
-from engine.evaluate.measure import check_clips, evaluate
+from engine.evaluate.measure import check_clips, dark_note, evaluate
 from engine.evaluate.restored import Blend, RestoredFrame, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
@@ -261,3 +261,10 @@ def test_temporal_values_only_between_successive_frames(tiny: Config) -> None:
     frames = FrameMeter(settings, Pair("a", clip, low), ["bicubic"])
     rows = [frames.add(index, {"bicubic": clip.frame(index)}, clip.frame(index))["bicubic"] for index in (0, 1, 3, 4)]
     assert ["tof" in row for row in rows] == [False, True, False, True]
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(4000, 4095), (2047, 2047), (40000, None)])
+def test_ground_truth_of_fewer_bits_is_told(tiny: Config, largest: int, limit: int | None) -> None:
+    clip = ArrayClip("a", np.full((2, 8, 8, 3), largest, np.uint16))
+    note = dark_note(Layout("clips", Path(), "", [Pair("a", clip, clip)], 2), tiny)
+    assert (f"reach {largest} of 65535" in note and f"limits=[0,{limit}]" in note) if limit else not note

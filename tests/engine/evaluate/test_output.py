@@ -166,7 +166,7 @@ def test_overrides_may_follow_options_with_several_values() -> None:
     arguments = cli.parser("Test.", "")
     for name in ("--scales", "--times"):
         arguments.add_argument(name, type=number, nargs="+", default=[2.0])
-    options = cli.parse(arguments, ["--times", "2", "0.25", "eval.frames=3", "--scales", "4", "device=cpu"])
+    options = cli.parse(arguments, ["--times", "2", "0.25", "2", "eval.frames=3", "--scales", "4", "device=cpu"])
     move_overrides_(options, "scales", "times")
     assert (options.times, options.scales) == ([2.0, 0.25], [4.0])
     assert sorted(options.overrides) == ["device=cpu", "eval.frames=3"]
