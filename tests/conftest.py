@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+import dcn
 
 torch.set_num_threads(1)
 
@@ -39,6 +42,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--long", action="store_true", help="10,000 tries per target")
     group.addoption("--tries", type=int, default=0, help="number of tries per target")
     group.addoption("--fuzz-from", type=int, default=0, help="index of the first try, to repeat a failure")
+
+
+@pytest.fixture(autouse=True)
+def own_backend() -> Iterator[None]:
+    """The choice of `dcn`, which training sets, does not pass to the next test."""
+    yield
+    dcn.set_backend(None)
 
 
 @pytest.hookimpl(trylast=True)

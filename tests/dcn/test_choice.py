@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,7 @@ BROKEN = "#!/bin/sh\necho called >>{calls}\necho 'x.cpp:1: error: no such header
 def broken(monkeypatch, tmp_path):
     """A compiler that always fails, and an empty build folder."""
     path = tmp_path / "broken-c++"
-    path.write_text(BROKEN.format(calls=tmp_path / "calls"))
+    path.write_text(BROKEN.format(calls=shlex.quote(str(tmp_path / "calls"))))
     path.chmod(0o755)
     monkeypatch.setenv("CXX", str(path))
     monkeypatch.setattr(build, "FOLDER", tmp_path / "build")
@@ -178,8 +179,9 @@ def copied(compiled, monkeypatch, tmp_path):
     """A fake compiler that copies the existing library into an empty build folder, so that nothing is compiled."""
     good, folder = build.library_path(), tmp_path / "build"
     fake = tmp_path / "c++"
+    place, library = shlex.quote(str(folder)), shlex.quote(str(good))
     fake.write_text(
-        f'#!/bin/sh\ncase "$*" in *-shared*) for work in {folder}/tmp*; do cp {good} $work/dcn.so; done;; esac\n'
+        f'#!/bin/sh\ncase "$*" in *-shared*) for work in {place}/tmp*; do cp {library} "$work/dcn.so"; done;; esac\n'
     )
     fake.chmod(0o755)
     monkeypatch.setenv("CXX", str(fake))
