@@ -14,7 +14,7 @@ import numpy as np
 
 from data import scenes
 from data.bands import hint
-from data.clips import Clip, FolderClip, are_dates, frame_numbers
+from data.clips import Clip, FolderClip, alike, are_dates, frame_numbers
 from data.doctor import checks
 from data.doctor.findings import FAULT, WARNING, ClipReport, Diagnosis, Finding
 from data.doctor.pairs import pair
@@ -125,7 +125,12 @@ def _sample(length: int, full: bool) -> list[int]:
 
 
 def names(report: ClipReport, clip: Clip) -> None:
-    """Gaps and doubles in the frame numbers."""
+    """Gaps and doubles in the frame numbers, and pictures with names of another kind."""
+    series, others = alike(clip.frame_names)
+    if series and len(series) + bool(others) > 1:
+        other = [clip.frame_names[index] for index in others or series[1]]
+        message = f"{_folder(clip)}: other pictures next to the numbered frames; move them into another folder"
+        report.add(FAULT, "other-pictures", message, other)
     numbers = frame_numbers(clip.frame_names)
     if not numbers or len(numbers) < 2 or are_dates(clip.frame_names):
         return

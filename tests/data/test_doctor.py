@@ -330,3 +330,11 @@ def test_line_feeds_in_names(root: Path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if r"one\ntwo" in line} == {r"one\ntwo", "FAULT"}
     assert not any(line.startswith("two") for line in lines)
+
+
+def test_other_pictures_next_to_frames(root: Path):
+    for folder in ("GT", "LR4x"):
+        source = root / folder / "001" / "00000000.png"
+        source.with_name("00000000_mask.png").write_bytes(source.read_bytes())
+    kinds = {(kind, clip) for severity, kind, clip in found(root) if severity == "fault"}
+    assert ("other-pictures", "001") in kinds and ("other-pictures", "000") not in kinds
