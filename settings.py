@@ -72,12 +72,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any] | None, where: str = "
         raise InputError(str(error) if named else f"config group '{where}': {error}") from None
 
 
-def check_fields(settings: Any, where: str) -> None:
-    """Raise `InputError` if a field of a dataclass is not of its type or outside its limits. For the `__post_init__` of a
-    dataclass that is also built directly; `where` prefixes the field's name in the message, such as "network."."""
+def convert_fields(settings: Any, where: str) -> None:
+    """Convert the fields of a dataclass to their types as `from_mapping` does, for the `__post_init__` of a dataclass that
+    is also built directly. `where` prefixes the field's name in messages, such as "network.".
+    """
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
-        convert(getattr(settings, field.name), hints[field.name], f"{where}{field.name}")
+        value = convert(getattr(settings, field.name), hints[field.name], f"{where}{field.name}")
+        object.__setattr__(settings, field.name, value)  # some are frozen
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

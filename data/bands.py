@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 
 from errors import InputError
-from settings import Between, check_fields
+from settings import Between, convert_fields
 
 USUAL = (0.1, 99.9)  # default percentiles that map to black and white
 LEAST_RANGE = 0.25  # floats from 0 to 1 that differ by less (reflectances, backscatter) are stretched
@@ -32,7 +32,7 @@ class Bands:
     limits: tuple[Stored, Stored] | None = None  # (low, high) in stored units become 0 and 1; instead of percentiles
 
     def __post_init__(self) -> None:
-        check_fields(self, "bands.")
+        convert_fields(self, "bands.")
         if self.choice is not None and len(self.choice) not in (1, 3):
             raise InputError(f"bands.choice is {list(self.choice)}: expected one or three bands, numbered from 1")
         if self.percentiles is not None and self.percentiles[0] >= self.percentiles[1]:

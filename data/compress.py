@@ -23,7 +23,7 @@ from data.clips.derived import Derived
 from data.media import colours
 from data.video.encoding import SAME_BYTES, last_packets
 from errors import InputError
-from settings import Between, check_fields
+from settings import Between, convert_fields
 
 Share = Annotated[float, Between(0, 1)]
 Quality = Annotated[float, Between(1, 100)]
@@ -61,7 +61,7 @@ class Compression:
             if not good:
                 raise InputError(f"compression.{key} is {getattr(self, key)!r}: expected {expected}")
 
-        check_fields(self, "compression.")
+        convert_fields(self, "compression.")
         check(self.jpeg[0] <= self.jpeg[1], "jpeg", "[lowest, highest] quality")
         check(self.crf[0] <= self.crf[1], "crf", "[lowest, highest]")
         check(bool(self.codecs), "codecs", f"some of {', '.join(ENCODERS)}")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from errors import InputError
 from formulas import keys_cubic
-from settings import Between, check_fields
+from settings import Between, convert_fields
 
 Taps = tuple[np.ndarray, np.ndarray]  # indices (out, taps) into the input axis, weights (out, taps)
 ROWS = 128  # output rows per matrix product; keeps the matrices small for large images
@@ -173,7 +173,7 @@ class Degradation:
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
 
     def __post_init__(self) -> None:
-        check_fields(self, "degradation.")
+        convert_fields(self, "degradation.")
         if self.jpeg is not None and self.bits not in (None, 8):
             raise InputError(f"degradation.bits is {self.bits}: expected 8, because degradation.jpeg is set")
 

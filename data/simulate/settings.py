@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from errors import InputError
-from settings import Between, check_fields, from_mapping
+from settings import Between, convert_fields, from_mapping
 
 # Larger values only cost time and memory.
 Count = Annotated[int, Between(0, 1000)]
@@ -32,7 +32,7 @@ class MotionSettings:
     rolling: Share = 0.0  # time between the exposures of the first and the last row, as a share of the frame interval
 
     def __post_init__(self) -> None:
-        check_fields(self, "motion.")
+        convert_fields(self, "motion.")
         _ascending(drift=self.drift)
 
 
@@ -53,7 +53,7 @@ class ObjectSettings:
     lean_change: Length = 0.01  # change of that vector per frame, as the satellite passes
 
     def __post_init__(self) -> None:
-        check_fields(self, "objects.")
+        convert_fields(self, "objects.")
         _ascending(speed=self.speed, vehicle_length=self.vehicle_length, height=self.height)
         if self.vehicles and not self.roads:
             raise InputError(
@@ -71,7 +71,7 @@ class SkySettings:
     wind: Range = (0.2, 1.0)  # pixels a frame
 
     def __post_init__(self) -> None:
-        check_fields(self, "sky.")
+        convert_fields(self, "sky.")
         _ascending(cover=self.cover, wind=self.wind)
 
 
@@ -92,7 +92,7 @@ class SensorSettings:
     bits: Literal[8, 16] = 8  # 8: uint8; 16: uint16, white is 65535
 
     def __post_init__(self) -> None:
-        check_fields(self, "sensor.")
+        convert_fields(self, "sensor.")
         _ascending(noise=self.noise, colour_noise=self.colour_noise, jpeg=self.jpeg)
         if self.jpeg[1] and self.jpeg[0] < 1:
             raise InputError(f"jpeg: expected qualities from 1 to 100, or [0, 0] for none, got {list(self.jpeg)}")
@@ -120,7 +120,7 @@ class SimulatorSettings:
     sensor: SensorSettings = field(default_factory=SensorSettings)
 
     def __post_init__(self) -> None:
-        check_fields(self, "simulate.")
+        convert_fields(self, "simulate.")
         _ascending(ground=self.ground, contrast=self.contrast)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from errors import InputError
 from models.base import WindowConfig
-from settings import Between, check_fields
+from settings import Between, convert_fields
 
 Width = Annotated[int, Between(1, 1024)]  # channels
 Blocks = Annotated[int, Between(0, 256)]
@@ -38,7 +38,7 @@ class HATConfig:
     drop_path: Annotated[float, Between(0, 0.999999)] = 0.1  # rate of the last hybrid block; it rises linearly from 0
 
     def __post_init__(self) -> None:
-        check_fields(self, "network.hat.")
+        convert_fields(self, "network.hat.")
         _require(self.embed % self.heads == 0, "hat.embed", self.embed, f"a multiple of hat.heads = {self.heads}")
         _require(self.compress <= self.embed, "hat.compress", self.compress, f"at most hat.embed = {self.embed}")
         _require(self.squeeze <= self.embed, "hat.squeeze", self.squeeze, f"at most hat.embed = {self.embed}")
@@ -77,7 +77,7 @@ class MTDOConfig(WindowConfig):
     hat: HATConfig = field(default_factory=HATConfig)
 
     def __post_init__(self) -> None:
-        check_fields(self, "network.")
+        convert_fields(self, "network.")
         _require(self.frames % 2 == 1, "frames", self.frames, "an odd number")
         _require(self.channels % self.deformable_groups == 0, "channels", self.channels,
                  f"a multiple of deformable_groups = {self.deformable_groups}")  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from errors import InputError
 from models.base import SpaceTimeConfig
-from settings import Between, check_fields
+from settings import Between, convert_fields
 
 Width = Annotated[int, Between(1, 1024)]  # channels
 Pixels = Annotated[int, Between(0, 2**31)]
@@ -34,7 +34,7 @@ class STNOConfig(SpaceTimeConfig):
     slab_pixels: Pixels = 0  # output pixels that the query renders at a time; 0: by device; not for the compiled query
 
     def __post_init__(self) -> None:
-        check_fields(self, "network.")
+        convert_fields(self, "network.")
         for key in ("pyramid", "head_widths"):
             widths = getattr(self, key)
             if len(widths) != 3:
