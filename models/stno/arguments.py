@@ -48,15 +48,15 @@ def checked_outputs(outputs: Sequence[int] | None, keys: int, times: int) -> Seq
 
 
 def on_device(rows: Tensor, times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
-    """Times on the device of `frames`, without synchronisation: a list becomes constants, which a CUDA graph can contain."""
-    if isinstance(times, Tensor):
+    """Times on the device of `frames`, without synchronisation: numbers become constants, which a CUDA graph can contain."""
+    if isinstance(times, Tensor) or not all(isinstance(time, int | float) for time in times):  # a row for each sample
         return rows.to(frames.device, non_blocking=True)
     return torch.stack([frames.new_full((len(rows), 1), time) for time in rows[0, :, 0].tolist()], dim=1)
 
 
 def check_frames(frames: Tensor, size: tuple[int, int], mode: str) -> None:
     """Raises `InputError` for frames, an output size or a `times_mode` that STNO cannot take."""
-    if frames.dim() != 5 or frames.shape[2] != 3 or not frames.is_floating_point():
+    if frames.dim() != 5 or frames.shape[2] != 3 or not len(frames) or not frames.is_floating_point():
         raise InputError(
             f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, T, 3, h, w) in [0, 1]"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,8 @@ def test_times_per_sample_equal_single_runs():
     both = network(frames, torch.tensor([[0.2], [0.7]]), (16, 24))
     assert max_difference(both[0], network(frames[:1], [0.2], (16, 24))[0]) < 2e-5
     assert max_difference(both[1], network(frames[1:], [0.7], (16, 24))[0]) < 2e-5
+    for rows in ([[0.2], [0.7]], np.array([[0.2], [0.7]])):
+        assert torch.equal(network(frames, rows, (16, 24)), both)
 
 
 def test_exact_times_equal_single_runs():
@@ -258,6 +261,7 @@ def test_training_after_inference_mode_has_gradient():
     [
         {"frames": torch.zeros(1, 1, 3, 8, 8)},
         {"frames": torch.zeros(2, 3, 8, 8)},
+        {"frames": torch.zeros(0, 2, 3, 8, 8)},
         {"frames": torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8)},
         {"times": []},
         {"times": [0.0]},
