@@ -22,7 +22,9 @@ def published_state(state: Mapping[str, Any], name: str) -> dict[str, Tensor]:
     `InputError` for anything but a mapping from names to tensors.
     """
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(k, str) and isinstance(x, Tensor) for k, x in state.items()
+    ):
         raise InputError(f"these are not {name} weights: expected a state dict, a mapping from names to tensors")
     return {key.removeprefix("module."): value for key, value in state.items()}
 

@@ -77,7 +77,7 @@ class MTDO(WindowNetwork):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as all activations
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w). Raises `InputError` for another shape."""
+        """(B, N, 3, h, w) -> (B, 3, scale*h, scale*w). Raises `InputError` for another shape or type."""
         self._check(frames)
         padded = pad_to_multiple(frames, self.multiple)
         return self.finish(self.reconstruct(self.window_features(padded)), frames[:, self.config.frames // 2])
@@ -128,9 +128,13 @@ class MTDO(WindowNetwork):
         return restored + bicubic_upscale(centre, scale) if self.config.residual == "bicubic" else restored
 
     def _check(self, frames: Tensor) -> None:
-        expected = f"(batch, {self.config.frames}, 3, height, width)"
-        if frames.dim() != 5 or frames.shape[1:3] != (self.config.frames, 3) or 0 in frames.shape:
-            raise InputError(f"MTDO takes frames {expected}, got {tuple(frames.shape)}: set network.frames")
+        number = self.config.frames
+        if frames.dim() != 5 or frames.shape[2] != 3 or 0 in frames.shape or not frames.is_floating_point():
+            raise InputError(
+                f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, {number}, 3, h, w) in [0, 1]"
+            )
+        if frames.shape[1] != number:
+            raise InputError(f"the window has {frames.shape[1]} frames, this MTDO takes {number}: set network.frames")
 
     # --- for the engine: see models/base.py ---------------------------------------------------------------------------
 

@@ -109,6 +109,9 @@ def test_with_and_without_gradients_agree():
 def test_wrong_frames_are_refused():
     with pytest.raises(InputError, match=r"network\.frames"):
         small()(clip(1, 3, 3, 8, 8))
+    for frames in (clip(5, 3, 8, 8), torch.zeros(1, 5, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, 5, 3, 8, 8)):
+        with pytest.raises(InputError, match=r"expected a float tensor \(B, 5, 3, h, w\)"):
+            small()(frames)
 
 
 # Gradients, ablations, initialisation
@@ -236,6 +239,9 @@ def test_configuration_errors(changes, message):
 def test_config_from_numbers_and_yaml_booleans():
     config = models.config_from_mapping({**SMALL, "ctdm": False, "hat": {**HAT, "mlp_ratio": 2}})
     assert config.ctdm == "off" and config.hat.mlp_ratio == 2.0  # YAML reads `off` as false
+    assert MTDOConfig(**{**SMALL, "ctdm": False, "tsa": "no"}) == models.config_from_mapping(
+        {**SMALL, "ctdm": "off", "tsa": False}
+    )
     assert models.build({"network": config}).config is config
     with pytest.raises(InputError, match=r"network\.name is missing"):
         models.build({"frames": 5})

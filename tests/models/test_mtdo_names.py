@@ -100,3 +100,5 @@ def test_wrong_published_weights_are_refused():
     assert "\n" not in message and len(message) < 500
     with pytest.raises(InputError, match="missing"):
         models.load_official("mtdo", {"other.weight": torch.zeros(3)})
+    with pytest.raises(InputError, match="a mapping from names to tensors"):
+        models.load_official("mtdo", {0: torch.zeros(3)})
