@@ -30,11 +30,9 @@ def ternary(frames: Tensor, radius: int = RADIUS) -> Tensor:
 
 
 def census(pred: Tensor, target: Tensor, radius: int = RADIUS) -> Tensor:
-    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (..., 3, h, w) in [0, 1].
+    """Mean soft Hamming distance of the ternary descriptors of two clips or batches (B, ..., 3, h, w) in [0, 1].
 
-    Returns a value in [0, 1].
-
-    After Meister et al., "UnFlow" (AAAI 2018). Needs h and w of at least 2 * radius + 1.
+    Returns a value in [0, 1]. After Meister et al., "UnFlow" (AAAI 2018). Needs h and w of at least 2 * radius + 1.
     """
     if pred.shape != target.shape:
         raise ValueError(f"census: shapes {tuple(pred.shape)} and {tuple(target.shape)} differ")

@@ -16,6 +16,9 @@ def test_l1_and_charbonnier_closed_forms():
     assert losses.l1(pred, target).item() == pytest.approx(0.3)
     assert losses.charbonnier(pred, target, eps=0.4).item() == pytest.approx(0.5)
     assert losses.charbonnier(pred, pred, eps=1e-3).item() == pytest.approx(1e-3)
+    for loss in (losses.l1, losses.charbonnier):
+        with pytest.raises(ValueError, match="shapes"):
+            loss(pred, target[:1])
 
 
 def plain_census(pred: torch.Tensor, target: torch.Tensor, radius: int) -> float:
