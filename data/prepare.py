@@ -54,8 +54,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.scale < 2:
             raise InputError(f"scale: expected an integer from 2, got {self.scale}")
-        if self.shares is not None and (min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+        if self.shares is not None and not (min(self.shares) >= 0 and abs(sum(self.shares) - 1) <= 1e-6):
             raise InputError(f"shares: expected three shares that sum to 1, got {' '.join(map(str, self.shares))}")
+        if self.seed < 0:
+            raise InputError(f"seed: expected an integer from 0, got {self.seed}")
 
 
 def prepare(plan: Plan, out: str | Path, jobs: int | None = None, quiet: bool = False) -> dict[str, list[str]]:
@@ -268,6 +270,8 @@ def run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--jobs", type=int, default=None, help="number of processes (default: one per core)")
     options = parser.parse_args(arguments)
     shares = tuple(options.shares) if options.shares else None
+    if options.jobs is not None and options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: expected a number of processes, from 1")
     plan = Plan(
         options.root, options.kind, options.scale, shares, options.seed, not options.no_bicubic, options.allow_gaps
     )

@@ -44,11 +44,13 @@ def examine(
     """Examine the data set under `root`.
 
     scale: GT pixels per LR pixel, to find the LR folders.   full: decode every frame.
-    progress: wraps the iterable of reports (a progress bar). Raises InputError if there is nothing to examine.
+    progress: wraps the iterable of reports (a progress bar). Raises InputError if there is nothing to examine, or for a scale below 1.
     """
     root = Path(root)
     if not root.exists():
         raise InputError(f"{root}: no such file or folder; check the root of the data set")
+    if scale < 1:
+        raise InputError(f"scale: expected an integer from 1, got {scale}")
     general: list[Finding] = []
     entries: list[ClipFiles] = []
     try:

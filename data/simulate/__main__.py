@@ -33,6 +33,7 @@ EXAMPLE = """examples:
   python -m data.simulate --out SIM --flow motion.rolling=0.5
 
 Settings: data/simulate/settings.py, explained in docs/simulator.md."""
+SCALE = 4
 PLACES = {"train": "training_set", "test": "test_set"}
 
 
@@ -50,13 +51,14 @@ def run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of the simulator, as in a config")
     parser.add_argument("--out", required=True, type=Path, help="new folder")
     parser.add_argument("--layout", choices=("jilin", "viso"), default="jilin", help="jilin: GT and LR; viso: raw VISO")
-    parser.add_argument("--scale", type=int, default=4, help="GT pixels per LR pixel (jilin; default: 4)")
+    parser.add_argument("--scale", type=int, help="GT pixels per LR pixel (jilin; default: 4)")
     parser.add_argument(
         "--split", choices=("train", "test", "both"), default="both", help="regions of the stills to use"
     )
     parser.add_argument("--flow", action="store_true", help="write the true flow to the next frame as .flo files")
     options = parser.parse_args(arguments)
     settings = settings_from(mapping_from(options.settings))
+    scale = checked_scale(options.scale, options.layout, min(settings.size))
     splits = tuple(PLACES) if options.split == "both" else (options.split,)
     clips = [clip for split in splits for clip in simulate(None, settings, split)]
 
@@ -66,12 +68,22 @@ def run(arguments: Sequence[str] | None) -> int:
             if options.layout == "viso":
                 write_viso(clip, place, options.flow)
             else:
-                write_jilin(clip, place, options.scale, options.flow)
+                write_jilin(clip, place, scale, options.flow)
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             list(tqdm(pool.map(write, clips), total=len(clips), unit="clip", desc="simulate", dynamic_ncols=True))
     print(f"{options.out}: {len(clips)} clips of {settings.frames} frames {settings.size[1]}x{settings.size[0]}")
     return 0
+
+
+def checked_scale(scale: int | None, layout: str, side: int) -> int:
+    """The scale of LR frames. Raises InputError for one that the layout does not use or that leaves no pixels of `side`."""
+    if scale is not None and layout != "jilin":
+        raise InputError(f"--scale {scale}: layout {layout} has no low resolution; leave it out")
+    scale = SCALE if scale is None else scale
+    if not 1 <= scale <= side:
+        raise InputError(f"--scale {scale}: expected an integer from 1 to {side}, the shorter side of a frame")
+    return scale
 
 
 @contextmanager

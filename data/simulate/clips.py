@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from data import samples
-from data.clips import Clip, CroppedClip, DegradedClip
+from data.clips import Clip, CroppedClip, DegradedClip, image_files
 from data.degrade import Degradation
 from data.layouts import Box, Layout, Pair
 from data.media import IMAGE_SUFFIXES, read_image, rgb
-from data.naming import natural_key
 from data.simulate.scene import SPLITS, Scene
 from data.simulate.settings import SimulatorSettings, settings_from
 from errors import InputError
@@ -161,10 +160,10 @@ def find_stills(places: Sequence[str | Path]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = [path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+            inside = image_files(place)
             if not inside:
                 raise InputError(f"{place}: holds no image; expected stills ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            found += sorted(inside, key=lambda path: natural_key(path.name))
+            found += inside
         elif place.is_file():
             found.append(place)
         else:

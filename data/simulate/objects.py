@@ -133,7 +133,7 @@ class Traffic:
             paint = sprites.PAINTS[self.rng.integers(len(sprites.PAINTS))]
             parts = []
             for index in range(int(self.rng.integers(3, 6))):
-                picture = sprites.wagon(length * self.grain, width * self.grain, self.rng, paint)
+                picture = sprites.wagon(length * self.grain, width * self.grain, paint)
                 parts.append(Part(picture, self.grain * sprites.GRAIN, lag=index * (length + 0.8)))
             backward = bool(self.rng.random() < 0.5)
             speed = draw(self.settings.speed, self.rng) / 2

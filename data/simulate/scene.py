@@ -24,11 +24,9 @@ from data.simulate.sprites import GRAIN
 from errors import InputError
 
 SPLITS = ("train", "test")
-
-Pose = tuple[np.ndarray, float]
-
-
 SHADOW = np.array([0, 0, 0, 0.4], np.float32)  # factor on a sprite (RGBA): black with an opacity of 0.4
+
+Pose = tuple[np.ndarray, float]  # centre (x, y) in the frame, heading in radians
 
 
 class SceneView(NamedTuple):

@@ -62,16 +62,15 @@ def ship(length: float, width: float, rng: np.random.Generator) -> np.ndarray:
 def plane(length: float, width: float, rng: np.random.Generator) -> np.ndarray:
     """Fuselage, swept wings and tail; `width` is the span."""
     paint = np.full(3, rng.uniform(0.85, 1.0))
-    wing = np.array([[0.12, 0], [-0.12, -0.5], [-0.2, -0.5], [-0.08, 0], [-0.2, 0.5], [-0.12, 0.5]])
+    wing = np.array([[0.12, 0], [-0.12, -0.5], [-0.2, -0.5], [-0.08, 0]])
     tail = wing * [0.5, 0.36] - [0.4, 0]
     half = 3.2 / 2 / max(width, 8)
     body = np.array([[-0.5, 0], [-0.35, -half], [0.38, -half], [0.5, 0], [0.38, half], [-0.35, half]])
-    halves = [np.concatenate([shape[:1], shape[1:4]]) for shape in (wing, tail)]
-    mirrored = [half_wing * [1, -1] for half_wing in halves]
-    return _sprite(length, width, [(shape, paint * 0.93) for shape in halves + mirrored] + [(body, paint)])
+    halves = [wing, tail, wing * [1, -1], tail * [1, -1]]
+    return _sprite(length, width, [*((shape, paint * 0.93) for shape in halves), (body, paint)])
 
 
-def wagon(length: float, width: float, rng: np.random.Generator, paint: np.ndarray) -> np.ndarray:
+def wagon(length: float, width: float, paint: np.ndarray) -> np.ndarray:
     """A railway carriage: a roof with a lighter ridge."""
     ridge = np.clip(paint + 0.2, 0, 1)
     return _sprite(length, width, [(box(-0.48, 0.48, -0.5, 0.5), paint), (box(-0.42, 0.42, -0.15, 0.15), ridge)])

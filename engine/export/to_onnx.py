@@ -96,7 +96,7 @@ def export(
         raise InputError(f"--size {size[0]} {size[1]}: with --free, trace at {2 * step} {2 * step} or more")
     network = network.eval()
     if isinstance(network, SpaceTimeNetwork):
-        check_space_time(keys, times, scale)
+        check_space_time(keys, times, scale, min(size))
         traced = space_time(network, size, keys, list(times), scale, free)
     else:
         samples = [{"frames": each} for each in noise(network.config.frames, size, step if free else None)]
@@ -121,8 +121,11 @@ def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
     return [F.interpolate(x, size=each, mode="bilinear")[None] for x, each in zip(coarse, sizes, strict=True)]
 
 
-def check_space_time(keys: int, times: Sequence[float], scale: float) -> None:
-    """Raise `InputError` for arguments that a space-time network does not take: the graph itself has no checks."""
+def check_space_time(keys: int, times: Sequence[float], scale: float, side: int) -> None:
+    """Raise `InputError` for arguments that a space-time network does not take: the graph itself has no checks.
+
+    side: the shorter one of the LR frames.
+    """
     if keys < 2:
         raise InputError(f"--keys {keys}: expected at least 2 key frames")
     if list(times) != sorted(set(times)) or not times or not all(0 < time < 1 for time in times):
@@ -131,6 +134,8 @@ def check_space_time(keys: int, times: Sequence[float], scale: float) -> None:
         )
     if not 0 < scale <= LARGEST_SCALE:
         raise InputError(f"--scale {scale:g}: expected a magnification of at most {LARGEST_SCALE}, such as 4")
+    if scale * side < 1:
+        raise InputError(f"--scale {scale:g}: leaves no pixels of {side} LR pixels: give a larger scale, such as 4")
 
 
 def space_time(

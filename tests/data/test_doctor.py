@@ -306,9 +306,10 @@ def test_command(root: Path, capsys):
     (root / "GT" / "001" / "00000003.png").unlink()
     assert doctor([str(root)]) == 1
     assert "FAULT" in capsys.readouterr().out
-    assert doctor([str(root / "nowhere")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    for words in ([str(root / "nowhere")], [str(root), "--scale", "0"]):
+        assert doctor(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_files_of_the_user_are_not_replaced_by_the_findings(root: Path, capsys):

@@ -162,6 +162,9 @@ def test_other_settings_for_the_same_folder_are_refused(source: Path, tmp_path: 
     [
         (["--scale", "1"], "scale"),
         (["--shares", "0.5", "0.1", "0.1"], "shares"),
+        (["--shares", "1", "nan", "0"], "shares"),
+        (["--seed", "-1"], "seed"),
+        (["--jobs", "0"], "--jobs 0"),
         (["--kind", "vimeo90k"], "vimeo90k"),
     ],
 )

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from scipy import ndimage, optimize
 
+from data import samples
 from data.degrade import imresize
 from data.doctor.checks import displacement, luma
 from data.layouts import open_layout
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, settings_from, simulate, simulated_layout
 from data.simulate.__main__ import main
+from data.simulate.clips import find_stills
 from data.simulate.motion import Platform
 from data.simulate.objects import Part
 from data.simulate.settings import MotionSettings
@@ -267,6 +269,20 @@ def test_wrong_stills_are_named(tmp_path: Path):
     assert settings_from(None) == SimulatorSettings()
 
 
+def test_hidden_files_are_no_stills(tmp_path: Path):
+    for name in ("b10.png", "b9.png"):
+        write_image(tmp_path / name, np.zeros((120, 120, 3), np.uint8))
+    (tmp_path / "._b9.png").write_bytes(b"resource fork")
+    assert [path.name for path in find_stills([tmp_path])] == ["b9.png", "b10.png"]
+
+
+def test_settings_from_python_are_those_of_a_mapping():
+    """Lists as in YAML: as fields they could not be a key of the rendered clips."""
+    settings = SimulatorSettings(size=[64, 96], stills=[str(samples.stills()[0])], clips=1, frames=1)  # type: ignore[arg-type]
+    assert settings == settings_from({"size": [64, 96], "stills": [str(samples.stills()[0])], "clips": 1, "frames": 1})
+    assert simulate(None, settings)[0].array(0).shape == (64, 96, 3)
+
+
 @pytest.mark.parametrize("layout", ["jilin", "viso"])
 def test_command_writes_readable_layouts(tmp_path: Path, layout: str, capsys):
     out = tmp_path / "out"
@@ -290,6 +306,12 @@ def test_command_writes_readable_layouts(tmp_path: Path, layout: str, capsys):
     if layout == "jilin":
         low = read_image(out / "test_set" / "LR4x" / clip.name / "00000002.png")
         assert low.shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize("words", [["--scale", "0"], ["--scale", "65"], ["--layout", "viso", "--scale", "4"]])
+def test_wrong_scales_are_refused_before_any_work(tmp_path: Path, words: list[str], capsys):
+    assert main(["--out", str(tmp_path / "out"), "size=[64,96]", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: --scale ") and not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("existing", [False, True])

@@ -111,6 +111,7 @@ def test_sizes_that_do_not_fit(tmp_path):
         ({"times": (0.5, 0.2)}, "ascending"),
         ({"scale": 0.0}, "--scale 0"),
         ({"scale": float("nan")}, "--scale nan"),
+        ({"scale": 0.001}, "leaves no pixels"),
     ],
 )
 def test_wrong_arguments_are_refused_before_the_export(tmp_path, arguments, message):
