@@ -59,6 +59,14 @@ def test_named_source_files_exist() -> None:
     assert len(names) > 30 and [pair for pair in names if pair[1] not in made and not (ROOT / pair[1]).exists()] == []
 
 
+def test_functions_named_next_to_a_file_exist() -> None:
+    """`network.py`: `window_features` (...), `reconstruct` in the table of docs/mtdo.md."""
+    rows = re.findall(r"\| `(\w+\.py)`: (.+) \|", (ROOT / "docs" / "mtdo.md").read_text(encoding="utf-8"))
+    named = [(file, name) for file, text in rows for name in re.findall(r"`(\w+)`", text)]
+    sources = {file: (ROOT / "models" / "mtdo" / file).read_text(encoding="utf-8") for file, _ in named}
+    assert named and [(file, name) for file, name in named if f"def {name}(" not in sources[file]] == []
+
+
 def test_the_readme_names_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in ROOT.glob("docs/*.md") if f"(docs/{page.name})" not in text] == []
