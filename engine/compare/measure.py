@@ -159,7 +159,7 @@ def _head(gt: Clip, index: int, settings: Settings) -> Row:
 
 
 class FrameMeter:
-    """Yield the values of each frame for all methods of a clip."""
+    """Measures the frames of one clip, all methods of a frame at once."""
 
     def __init__(self, settings: Settings, pair: Pair, names: Sequence[str]) -> None:
         assert pair.gt is not None

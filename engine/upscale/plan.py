@@ -29,7 +29,7 @@ def choose_settings(jobs: list[ClipJob], network: Network, request: Request, dev
         kept = next((job.begun_with() for job in jobs if request.resume and job.begun_with()), {})
         chosen["precision"] = request.precision
         if request.precision == "auto":
-            chosen["precision"] = kept.get("precision") or choose_precision(jobs[0], network, request, device)
+            chosen["precision"] = kept.get("precision") or choose_precision(jobs[0], network, device)
         for number, job in enumerate(jobs):
             before = job.begun_with() if request.resume else {}
             kept_tile = "tile" in before and not request.tile
@@ -41,7 +41,7 @@ def choose_settings(jobs: list[ClipJob], network: Network, request: Request, dev
         job.settings |= {"precision": chosen["precision"], **chosen[str(number)]}
 
 
-def choose_precision(job: ClipJob, network: Network, request: Request, device: torch.device) -> str:
+def choose_precision(job: ClipJob, network: Network, device: torch.device) -> str:
     """Measure on the centre of the first frames of the first clip, with the number of workers of the actual run."""
     if isinstance(job, SceneJob):
         return measured(job, scene_tiles.middle(job, network, precision.SAMPLE), range(1), 1, network, device)
