@@ -26,7 +26,7 @@ from engine.train.ahead import on_device
 from engine.train.deterministic import deterministic
 from engine.train.logger import Logger
 from engine.train.optim import learning_rate
-from engine.train.stops import Interrupted, explained
+from engine.train.stops import Interrupted, explained, resume_command
 from engine.train.updates import Diverged, Updates
 from engine.train.validation import validate, validate_final
 from errors import InputError
@@ -172,7 +172,7 @@ class Trainer(Updates):
             line = self.newest_on_disk("" if str(problem) == known else f" ({problem})")
             if self.saved is None:
                 return line
-        return f"{line}; continue with: python main.py --resume {self.folder}"
+        return f"{line}; continue with: {resume_command(self.folder)}"
 
     def finish(self) -> dict[str, Any]:
         """Write and evaluate the final weights; returns the report."""
@@ -180,7 +180,7 @@ class Trainer(Updates):
             with self.signals.watch(), self.signals.raising():
                 return validate_final(self)
         except (Interrupted, InputError) as error:
-            message = f"training is done and saved; evaluate it with: python main.py --resume {self.folder}"
+            message = f"training is done and saved; evaluate it with: {resume_command(self.folder)}"
             if isinstance(error, InputError):
                 raise InputError(f"{error}: {message}") from None
             raise Interrupted(message, error.code) from None

@@ -20,7 +20,7 @@ from engine.distributed import say
 from engine.report.files import console_table, write_report
 from engine.train.loop import train
 from engine.train.states import STATE, read_newest, read_state, states_in
-from engine.train.stops import Interrupted, Signals
+from engine.train.stops import Interrupted, Signals, resume_command, shell_word
 from errors import InputError
 
 __all__ = ["Interrupted", "new_folder", "train_and_report"]
@@ -60,13 +60,11 @@ def train_and_report(
             try:
                 write_report(report, folder)
             except Interrupted as stop:
-                line = (
-                    f"interrupted: training is done and saved; write the report with: python main.py --resume {folder}"
-                )
+                line = f"interrupted: training is done and saved; write the report with: {resume_command(folder)}"
                 raise Interrupted(line, stop.code) from None
             print(f"report:       {folder / 'report.md'} (also .html, .csv, .json)")
             print(f"weights:      {folder / 'weights.safetensors'}")
-            print(f"training log: tensorboard --logdir {folder / 'tensorboard'}")
+            print(f"training log: tensorboard --logdir {shell_word(folder / 'tensorboard')}")
     distributed.stop()
     return report
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +21,16 @@ from engine import distributed
 from errors import InputError
 
 LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
+
+
+def shell_word(path: Path) -> str:
+    """The path as one word of a command for the user's shell, in quotes only where it needs them."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
+
+
+def resume_command(folder: Path) -> str:
+    """The command that continues the run in this folder."""
+    return f"python main.py --resume {shell_word(folder)}"
 
 
 class Interrupted(BaseException):

@@ -206,12 +206,13 @@ def test_state_is_saved_on_any_error(
     tmp_path: Path, error: Exception, kind: type, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "TrainingData", failing(error))
-    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path)), tmp_path / "run", CPU)
+    folder = tmp_path / "my run"
+    trainer = Trainer(config_from_mapping(tiny_mapping(tmp_path)), folder, CPU)
     with pytest.raises(kind, match=words) as caught:
         trainer.fit()
     if not isinstance(error, ZeroDivisionError):
-        assert f"saved at step 1; continue with: python main.py --resume {tmp_path / 'run'}" in str(caught.value)
-    assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
+        assert f"saved at step 1; continue with: python main.py --resume '{folder}'" in str(caught.value)
+    assert load_tensors(folder / STATE)[1]["step"] == 1
 
 
 def test_state_is_saved_on_a_signal_in_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
