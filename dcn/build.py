@@ -32,7 +32,7 @@ def library_path(cuda: Cuda | None = None) -> Path:
     """Path of the library for this PyTorch, machine, sources and cards, whether it exists or not."""
     cuda = cuda or find_cuda()
     digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
+    for source in sorted(SOURCES.glob("*")):
         digest.update(source.name.encode() + source.read_bytes())
     dependencies = [
         *extra_flags(),
@@ -74,6 +74,8 @@ def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
 
     `force` also retries after a slow compiler failure (`SLOW_FAILURE`) or a failure of nvcc.
     """
+    if not SOURCES.is_dir():
+        raise BuildError(f"{SOURCES} is missing: install a checkout of the repository with pip install -e")
     began = time.time()
     cuda = find_cuda()
     library = library_path(cuda)

@@ -146,6 +146,15 @@ def failed_build(compiler: Path) -> tuple[list[str], bool]:
     return lines, calls.exists()
 
 
+def test_missing_sources_are_named(monkeypatch, tmp_path):
+    """As in a wheel, which holds Python files only."""
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "csrc")
+    monkeypatch.setattr(compiled_module, "_loaded", False)
+    lines: list[str] = []
+    assert not dcn.ensure_built(lines.append)
+    assert len(lines) == 1 and "csrc is missing" in lines[0] and lines[0].endswith("continuing without them")
+
+
 def test_failed_build_is_repeated(broken):
     lines, asked = failed_build(broken)
     assert len(lines) == 1 and asked
