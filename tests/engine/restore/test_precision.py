@@ -34,6 +34,20 @@ def test_auto_chooses_the_faster_precision_only_if_accurate(monkeypatch):
     assert precision.choose(sample(0.0, 0.5, exact=float("nan")), CPU)[0] == "fp32"
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False, "cpu_name": "x"}, False),  # has AVX-512 only
+        ({"avx512_f": True, "avx512_bf16": True}, True),
+        ({"neon": True, "bf16": True}, True),
+        ({"neon": True}, False),
+    ],
+)
+def test_bf16_of_a_cpu_is_that_of_its_instructions(flags, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
+    assert precision.has_bf16(CPU) is expected
+
+
 def test_auto_on_a_device_without_bf16(monkeypatch):
     """There bf16 takes many times as long: it is not even tried."""
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
