@@ -7,7 +7,7 @@ few frames in memory, however long the video.
 from data.clips.animation import WebPClip
 from data.clips.base import PADDINGS, Clip, neighbours
 from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
-from data.clips.files import FolderClip, TiffStackClip, alike, are_dates, frame_numbers, image_files
+from data.clips.files import FolderClip, TiffStackClip, alike, are_dates, frame_numbers, image_files, without_numbers
 from data.clips.video import VideoClip
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "frame_numbers",
     "image_files",
     "neighbours",
+    "without_numbers",
 ]

@@ -172,11 +172,16 @@ def are_dates(names: Sequence[str]) -> bool:
     return bool(digits) and all(DATE.fullmatch(number) for number in digits or ())
 
 
+def without_numbers(name: str) -> str:
+    """The name with # for each of its numbers, in lower case: the same for all frames of a series."""
+    return re.sub(r"\d+", "#", name.lower())
+
+
 def alike(names: Sequence[str]) -> tuple[list[list[int]], list[int]]:
     """Indices of names by series of numbered frames, whose names differ in numbers only, and of all others."""
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        groups.setdefault(re.sub(r"\d+", "#", name.lower()), []).append(index)
+        groups.setdefault(without_numbers(name), []).append(index)
     series = [group for group in groups.values() if len(group) > 1 and _regular([names[index] for index in group])]
     return series, sorted(index for group in groups.values() if group not in series for index in group)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from data.clips import FolderClip, alike, frame_numbers
+from data.clips import FolderClip, alike, frame_numbers, without_numbers
 from data.decoders import ImageInfo
 from data.media import probe, read_geo
 from data.scenes import unlike
@@ -34,7 +34,7 @@ def series_in(pictures: Sequence[Path]) -> list[list[Path]]:
             f"'{pictures[0].parent}' holds numbered frames ({numbered[0][0].name}, ...) and other pictures ({some(others)}): "
             "move one of them into another folder, or use --stills to upscale each picture separately"
         )
-    if len(series) > 1 or (not series and len({_letters(path) for path in pictures}) > 1):
+    if len(series) > 1 or (not series and len({without_numbers(path.stem) for path in pictures}) > 1):
         return numbered
     groups = _grouped(pictures, _before_number)
     return groups if len(groups) > 1 and min(map(len, groups)) > 1 and _counts_again(groups) else []
@@ -50,10 +50,6 @@ def _grouped(pictures: Sequence[Path], key: Callable[[str], str]) -> list[list[P
     for path in pictures:
         groups.setdefault(key(path.stem), []).append(path)
     return list(groups.values())
-
-
-def _letters(path: Path) -> str:
-    return re.sub(r"\d+", "#", path.stem.lower())
 
 
 def _before_number(stem: str) -> str:

@@ -20,6 +20,7 @@ def build_library() -> None:
     print(build.build())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None or sys.platform != "linux", reason="needs g++ on Linux")
 def test_sanitizers_find_nothing():
     asan = subprocess.run(

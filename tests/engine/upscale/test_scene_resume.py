@@ -111,6 +111,7 @@ def killed_after_a_piece(request: Request, delay: float) -> None:
     upscale(request)
 
 
+@pytest.mark.slow
 def test_ten_kills_do_not_change_the_result(tmp_path, scene_weight):
     """Each of 10 processes completes at least one of 72 pieces and is killed; the 11th finishes the file."""
     source = write(tmp_path / "in.tif", (picture(9, 800, 64) * 3000 + 9).astype(np.uint16), nodata=0)
