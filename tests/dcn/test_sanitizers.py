@@ -13,7 +13,7 @@ import pytest
 from dcn import build
 from tests.processes import ROOT, Forked
 
-FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+FLAGS = "-g1 -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 
 def build_library() -> None:
