@@ -92,21 +92,14 @@ def compile_library(sources: Path, compiler: str, cuda: Cuda, work: Path) -> Non
             variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
             commands[f"{source}_{name}"] = [compiler, *variant, "-c", str(sources / f"{source}_kernel.cpp")]
     if cuda.nvcc:
-        commands["cuda"] = [
-            cuda.nvcc,
-            standard,
-            *cuda_flags(cuda.architectures),
-            *defines,
-            *includes,
-            "-ccbin",
-            compiler,
-        ]
-        commands["cuda"] += ["-c", str(sources / "cuda.cu")]
+        for name, source in (("cuda", "cuda.cpp"), ("cuda_kernel", "cuda_kernel.cu")):
+            flags = [standard, *cuda_flags(cuda.architectures), *defines, *includes, "-ccbin", compiler]
+            commands[name] = [cuda.nvcc, *flags, "-c", str(sources / source)]
     objects = [str(work / f"{name}.o") for name in commands]
-    slow = ["cuda", "cpu", "attention", "query", "motion", "operator", "cpu_avx512", "cpu_avx2", "cpu_baseline"]
+    slow = ["cuda_kernel", "cuda", "cpu", "attention", "query", "motion", "operator", "cpu_avx512", "cpu_avx2"]
     longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
     extra = extra_flags()
-    for name in commands.keys() - {"cuda"}:
+    for name in commands.keys() - {"cuda", "cuda_kernel"}:
         commands[name] += extra
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         list(pool.map(lambda name: _run([*commands[name], "-o", str(work / f"{name}.o")]), longest_first))
@@ -114,7 +107,7 @@ def compile_library(sources: Path, compiler: str, cuda: Cuda, work: Path) -> Non
 
 
 def cuda_flags(architectures: list[str]) -> list[str]:
-    """Flags of nvcc for cuda.cu; architectures as in TORCH_CUDA_ARCH_LIST ("8.0", "9.0a", "8.6+PTX")."""
+    """Flags of nvcc for cuda.cpp and cuda_kernel.cu; architectures as in TORCH_CUDA_ARCH_LIST ("8.0", "9.0a", "8.6+PTX")."""
     flags = [
         "-O3",
         "-DDCN_CUDA",

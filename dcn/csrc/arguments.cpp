@@ -30,6 +30,16 @@ void check_weight(const Tensor& input, const Tensor& weight) {
 
 }  // namespace
 
+Type type_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat: return Type::f32;
+    case at::kDouble: return Type::f64;
+    case at::kHalf: return Type::f16;
+    case at::kBFloat16: return Type::bf16;
+    default: TORCH_CHECK(false, "deform_conv2d: unsupported type ", tensor.scalar_type(), " (float32, float64, float16 or bfloat16)");
+  }
+}
+
 Problem check(const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation) {
   check_weight(input, weight);

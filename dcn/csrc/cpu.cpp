@@ -32,16 +32,6 @@ namespace {
 
 const Kernels& kernels(bool is_double) { return is_double ? best_kernels_f64() : best_kernels_f32(); }
 
-Type type_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case at::kFloat: return Type::f32;
-    case at::kDouble: return Type::f64;
-    case at::kHalf: return Type::f16;
-    case at::kBFloat16: return Type::bf16;
-    default: TORCH_CHECK(false, "deform_conv2d: unsupported type ", tensor.scalar_type(), " (float32, float64, float16 or bfloat16)");
-  }
-}
-
 int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // The widest slice with a specialised kernel, else the widest that fits into the cache.

@@ -19,6 +19,8 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // input, offset,
 Problem check(const Tensor& input, const Tensor& offset, const Tensor& weight, const OptionalTensor& bias, const OptionalTensor& mask,
               IntArrayRef stride, IntArrayRef padding, IntArrayRef dilation);
 void check_grad(const Problem& p, const Tensor& grad, const Tensor& input);
+// Raises for other types.
+Type type_of(const Tensor& tensor);
 
 // One pair of functions per device. Unwanted gradients are empty tensors.
 #define DCN_DECLARE(device)                                                                                                            \

@@ -1,4 +1,4 @@
-// Runs CUDA kernels on a CPU: `DCN_LAUNCH` calls the kernel once per thread, in a loop. Threads of dcn/csrc/cuda.cu neither share
+// Runs CUDA kernels on a CPU: `DCN_LAUNCH` calls the kernel once per thread, in a loop. Threads of dcn/csrc/cuda_kernel.cu neither share
 // memory nor wait for each other, so a loop in any order is a valid execution; the tests shuffle it.
 #pragma once
 #include <algorithm>
@@ -49,11 +49,13 @@ void launch(Kernel kernel, unsigned blocks, unsigned threads, Arguments... argum
 
 }  // namespace cuda_on_cpu
 
-#define DCN_LAUNCH(kernel, blocks, threads, ...) cuda_on_cpu::launch(kernel, blocks, threads, __VA_ARGS__)
+#define DCN_LAUNCH(kernel, blocks, threads, stream, ...) cuda_on_cpu::launch(kernel, blocks, threads, __VA_ARGS__)
 
-// What the source takes from c10/cuda.
+// What the source takes from CUDA and c10/cuda.
+using cudaStream_t = void*;
 #define C10_CUDA_KERNEL_LAUNCH_CHECK() static_cast<void>(0)
 namespace c10::cuda {
+inline cudaStream_t getCurrentCUDAStream() { return nullptr; }
 struct CUDAGuard {
   template <class Device>
   explicit CUDAGuard(Device) {}
