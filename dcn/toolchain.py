@@ -19,6 +19,8 @@ KERNEL = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mavx2", "-mfma", "-mprefer-vector-width=512"]
 VARIANTS: dict[str, list[str]] = {"baseline": []} | ({"avx2": ["-mavx2", "-mfma"], "avx512": AVX512} if X86 else {})
 ATTENTION = VARIANTS | ({"avx512bf16": [*AVX512, "-mavx512bf16"]} if X86 else {})
+VARIANTS_OF = {"cpu": VARIANTS, "attention": ATTENTION, "query": VARIANTS, "motion": VARIANTS}  # of NAME_kernel.cpp
+HOST = ("operator", "arguments", "cpu", "attention", "query", "motion")  # NAME.cpp
 
 
 class BuildError(RuntimeError):
@@ -76,34 +78,41 @@ def find_compiler() -> str:
 
 def compile_library(sources: Path, compiler: str, cuda: Cuda, work: Path) -> None:
     """Compile the files in `sources` in parallel, then link `work/dcn.so`. Raises BuildError."""
-    standard = language_standard()
-    headers = Path(torch.__file__).parent / "include"
-    includes = ["-isystem", str(headers), "-isystem", str(headers / "torch" / "csrc" / "api" / "include")]
-    defines = abi_flags()
     openmp = [] if platform.system() == "Darwin" else ["-fopenmp"]
-    host = [standard, "-O2", "-fPIC", *openmp, *defines, *includes] + (["-DDCN_X86"] if X86 else [])
-    commands = {
-        "operator": [compiler, *host, *(["-DDCN_CUDA"] if cuda.nvcc else []), "-c", str(sources / "operator.cpp")]
-    }
-    for name in ("arguments", "cpu", "attention", "query", "motion"):
-        commands[name] = [compiler, *host, "-c", str(sources / f"{name}.cpp")]
-    for source, variants in (("cpu", VARIANTS), ("attention", ATTENTION), ("query", VARIANTS), ("motion", VARIANTS)):
-        for name, flags in variants.items():
-            variant = ["-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={name}"]
-            commands[f"{source}_{name}"] = [compiler, *variant, "-c", str(sources / f"{source}_kernel.cpp")]
-    if cuda.nvcc:
-        for name, source in (("cuda", "cuda.cpp"), ("cuda_kernel", "cuda_kernel.cu")):
-            flags = [standard, *cuda_flags(cuda.architectures), *defines, *includes, "-ccbin", compiler]
-            commands[name] = [cuda.nvcc, *flags, "-c", str(sources / source)]
-    objects = [str(work / f"{name}.o") for name in commands]
-    slow = ["cuda_kernel", "cuda", "cpu", "attention", "query", "motion", "operator", "cpu_avx512", "cpu_avx2"]
-    longest_first = sorted(commands, key=lambda name: slow.index(name) if name in slow else len(slow))
     extra = extra_flags()
-    for name in commands.keys() - {"cuda", "cuda_kernel"}:
-        commands[name] += extra
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        list(pool.map(lambda name: _run([*commands[name], "-o", str(work / f"{name}.o")]), longest_first))
-    _run([compiler, "-shared", *openmp, *extra, *objects, "-o", str(work / "dcn.so"), *_libraries(cuda)])
+    commands = _cuda_commands(sources, compiler, cuda)
+    host = work / "host.cpp"  # one file, because PyTorch's headers take most of the time
+    host.write_text("".join(f'#include "{name}.cpp"\n' for name in HOST))
+    commands["host"] = [compiler, *torch_flags(), "-O2", "-fPIC", *openmp, f"-I{sources}"]
+    commands["host"] += [
+        *(["-DDCN_X86"] if X86 else []),
+        *(["-DDCN_CUDA"] if cuda.nvcc else []),
+        *extra,
+        "-c",
+        str(host),
+    ]
+    for kernel, variants in VARIANTS_OF.items():
+        for variant, flags in variants.items():
+            command = [compiler, "-std=c++17", "-fPIC", *KERNEL, *flags, f"-DDCN_ISA={variant}", *extra]
+            commands[f"{kernel}_{variant}"] = [*command, "-c", str(sources / f"{kernel}_kernel.cpp")]
+    objects = {name: str(work / f"{name}.o") for name in commands}
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # they start in this order: the slowest first
+        list(pool.map(lambda name: _run([*commands[name], "-o", objects[name]]), commands))
+    _run([compiler, "-shared", *openmp, *extra, *objects.values(), "-o", str(work / "dcn.so"), *_libraries(cuda)])
+
+
+def _cuda_commands(sources: Path, compiler: str, cuda: Cuda) -> dict[str, list[str]]:
+    if not cuda.nvcc:
+        return {}
+    command = [cuda.nvcc, *torch_flags(), *cuda_flags(cuda.architectures), "-ccbin", compiler, "-c"]
+    return {"cuda_kernel": [*command, str(sources / "cuda_kernel.cu")], "cuda": [*command, str(sources / "cuda.cpp")]}
+
+
+def torch_flags() -> list[str]:
+    """Flags for files that include PyTorch's headers."""
+    headers = Path(torch.__file__).parent / "include"
+    folders = (headers, headers / "torch" / "csrc" / "api" / "include")
+    return [language_standard(), *abi_flags(), *(word for folder in folders for word in ("-isystem", str(folder)))]
 
 
 def cuda_flags(architectures: list[str]) -> list[str]:

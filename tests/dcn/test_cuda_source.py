@@ -44,14 +44,11 @@ def build_shim(folder: Path, sanitizers: list[str]) -> Path:
 
     The kernels are instrumented by the sanitizers, the other files are compiled fast.
     """
-    home = Path(torch.__file__).parent
-    headers = [home / "include", home / "include" / "torch" / "csrc" / "api" / "include"]
-    system = [word for header in headers for word in ("-isystem", str(header))]
-    common = ["-fPIC", *toolchain.abi_flags(), "-DDCN_CHUNK_BYTES=4096", f"-I{SHIM}", f"-I{build.SOURCES}", *system]
-    command = ["g++", toolchain.language_standard(), *common, "-x", "c++", "-c"]
+    common = ["-fPIC", "-DDCN_CHUNK_BYTES=4096", f"-I{SHIM}", f"-I{build.SOURCES}", *toolchain.torch_flags()]
+    command = ["g++", *common, "-x", "c++", "-c"]
     kernels, rest = build.SOURCES / "cuda_kernel.cu", folder / "rest.cpp"
     others = (build.SOURCES / "cuda.cpp", build.SOURCES / "arguments.cpp", SHIM / "register.cpp")
-    rest.write_text("".join(f'#include "{source}"\n' for source in others))  # one file: PyTorch's headers are read once
+    rest.write_text("".join(f'#include "{source}"\n' for source in others))
     jobs = [
         [*command, "-O1", *sanitizers, str(kernels), "-o", str(folder / "kernels.o")],
         [*command, "-O0", str(rest), "-o", str(folder / "rest.o")],
@@ -59,7 +56,7 @@ def build_shim(folder: Path, sanitizers: list[str]) -> Path:
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(run, jobs))
     library = folder / "cuda_on_cpu.so"
-    libraries = [f"-L{home / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
+    libraries = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
     run(["g++", "-shared", *sanitizers, *(str(job[-1]) for job in jobs), "-o", str(library), *libraries])
     return library
 
@@ -131,9 +128,8 @@ def test_far_infinite_and_nan_offsets_and_empty_maps(results):
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc was not found")
 def test_nvcc_compiles_the_source(tmp_path):
     """For the oldest architecture and the one with 16-byte atomic operations; DCN_TEST_ARCHITECTURES names others."""
-    flags = [*toolchain.cuda_flags(ARCHITECTURES), *toolchain.abi_flags(), "-Werror", "all-warnings"]
-    flags += ["-isystem", str(Path(torch.__file__).parent / "include")]
+    flags = [*toolchain.torch_flags(), *toolchain.cuda_flags(ARCHITECTURES), "-Werror", "all-warnings"]
     for source, kind in (("cuda_kernel.cu", "-fatbin"), ("cuda.cpp", "-c")):
         target = tmp_path / source
-        run(["nvcc", toolchain.language_standard(), *flags, kind, str(build.SOURCES / source), "-o", str(target)])
+        run(["nvcc", *flags, kind, str(build.SOURCES / source), "-o", str(target)])
         assert target.stat().st_size > 10_000
