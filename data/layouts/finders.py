@@ -39,33 +39,54 @@ Found = tuple[list[ClipFiles], str] | None
 
 
 def find_jilin(root: Path, query: ClipQuery) -> Found:
-    """ROOT/GT/CLIP/FRAME.png, optionally with LR4x/CLIP and Bicubic4x/CLIP, below a split folder if there are any."""
+    """ROOT/GT/CLIP/FRAME.png or ROOT/GT/CLIP.mp4, optionally with LR4x/CLIP (frames or a video) and Bicubic4x/CLIP, below a split
+    folder if there are any.
+    """
     if not root.is_dir():
         return None
     gt = named(root, ("gt", "hr"))
     lr = lr_folder(root, query.scale)
+    low = clip_sources(lr) if lr else {}
     if gt is not None:
-        clips = clip_folders(gt)
+        clips = clip_sources(gt)
         if not clips:
             return None
-        low = {path.name: path for path in clip_folders(lr)} if lr else {}
-        missing = next((clip for clip in clips if lr and clip.name not in low), None)
+        missing = next((name for name in clips if lr and name not in low), None)
         if missing is not None:
-            raise InputError(f"{lr}: lacks the clip {missing.name} of {gt}; add it or remove the LR folder")
+            raise InputError(f"{lr}: lacks the clip {missing} of {gt}; add it or remove the LR folder")
         boxes = root / "boxes"
-        entries = [ClipFiles(c.name, c, low.get(c.name), if_file(boxes / f"{c.name}.txt")) for c in clips]
+        entries = [ClipFiles(name, c, low.get(name), if_file(boxes / f"{name}.txt")) for name, c in clips.items()]
         unused = [path.name for path in folders(root) if path not in (gt, boxes)]
         made = "LR made from GT" + (f" (not used: {', '.join(unused)})" if unused else "")
         reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.relative_to(root)}/" if lr else made)
         return entries, reason
-    if lr is not None and clip_folders(lr):
-        return [ClipFiles(c.name, None, c) for c in clip_folders(lr)], f"LR only, in {lr.name}/"
+    if lr is not None and low:
+        return [ClipFiles(name, None, clip) for name, clip in low.items()], f"LR only, in {lr.name}/"
     others = other_scales(root)
     if others:
         raise InputError(
             f"{root}: contains {', '.join(others)} but no GT and no LR for scale {query.scale}; change the scale"
         )
     return None
+
+
+def clip_sources(root: Path) -> dict[str, Path]:
+    """The folders of frames or the videos in a folder, by the clip's name. InputError for both kinds or a name that occurs twice."""
+    videos, frames = files_with(root, VIDEO_SUFFIXES), clip_folders(root)
+    if videos and frames:
+        raise _mixed(root, videos[0], frames[0].name)
+    found: dict[str, Path] = {}
+    for path in frames or videos:
+        other = found.setdefault(path.stem if videos else path.name, path)
+        if other != path:
+            raise InputError(f"{root}: {other.name} and {path.name} are clips of the same name; rename one")
+    return found
+
+
+def _mixed(root: Path, video: Path, folder: str) -> InputError:
+    return InputError(
+        f"{root}: holds videos and folders of frames ({video.name}, {folder}, ...); put them into two folders"
+    )
 
 
 def belongs_to_gt(folder: Path) -> bool:
@@ -122,9 +143,7 @@ def find_file(root: Path, query: ClipQuery) -> Found:
         )
     below = [path.name for path in folders(root) if image_files(path)]
     if videos and below:
-        raise InputError(
-            f"{root}: holds videos and folders of frames ({videos[0].name}, {below[0]}, ...); put them into two folders"
-        )
+        raise _mixed(root, videos[0], below[0])
     if videos:
         return [
             ClipFiles(video.stem, video) for video in videos

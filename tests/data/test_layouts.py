@@ -42,6 +42,29 @@ def test_jilin_without_low_resolution_or_splits(tmp_path):
     assert layout.kind == "jilin" and isinstance(layout[1].lr, FolderClip)
 
 
+def test_videos_as_low_resolution_of_frames_and_of_videos(tmp_path):
+    for clip in ("a", "b"):
+        frames(tmp_path / "frames" / "GT" / clip)
+        video(tmp_path / "frames" / "LR4x" / f"{clip}.mkv", 3, size=(4, 6))
+        video(tmp_path / "videos" / "GT" / f"{clip}.mkv", 3)
+        video(tmp_path / "videos" / "LRx4" / f"{clip}.avi", 3, size=(4, 6))
+    for root, kind in ((tmp_path / "frames", FolderClip), (tmp_path / "videos", VideoClip)):
+        layout = open_layout(root)
+        assert layout.kind == "jilin" and names(layout) == ["a", "b"] and not layout.notes
+        assert all(isinstance(pair.lr, VideoClip) and pair.lr.size == (4, 6) for pair in layout)
+        assert all(isinstance(pair.gt.clip, kind) and len(pair) == 3 for pair in layout)
+    assert names(open_layout(tmp_path / "frames" / "LR4x", need="lr")) == ["a", "b"]
+    video(tmp_path / "videos" / "GT" / "a.avi")
+    with pytest.raises(InputError, match=r"a\.(avi|mkv) and a\.(avi|mkv) are clips of the same name"):
+        open_layout(tmp_path / "videos")
+    frames(tmp_path / "frames" / "GT" / "c")
+    with pytest.raises(InputError, match="lacks the clip c"):
+        open_layout(tmp_path / "frames")
+    video(tmp_path / "frames" / "GT" / "d.mkv")
+    with pytest.raises(InputError, match="holds videos and folders of frames"):
+        open_layout(tmp_path / "frames")
+
+
 def test_split_must_be_chosen(tmp_path):
     jilin(tmp_path)
     with pytest.raises(InputError, match="test_set and training_set; choose"):
@@ -118,10 +141,11 @@ def test_reds(tmp_path, nested):
         open_layout(tmp_path)
 
 
-def video(path: Path, count: int = 4) -> Path:
+def video(path: Path, count: int = 4, size=(16, 24)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with VideoWriter(path, fps=25, lossless=True, codec="ffv1") as writer:
         for _ in range(count):
-            writer.write(RANDOM.integers(0, 255, (16, 24, 3), np.uint8))
+            writer.write(RANDOM.integers(0, 255, (*size, 3), np.uint8))
     return path
 
 
