@@ -33,6 +33,7 @@ from engine import distributed
 from engine.checkpoint import load_network
 from engine.config import Config, config_to_mapping, load_config
 from engine.restore import Options, restore
+from engine.restore.precision import slow
 from engine.sources import training_pairs
 from errors import InputError
 
@@ -209,7 +210,10 @@ def main() -> None:
     )
     options = cli.parse(arguments)
     config = load_config(options.config, options.overrides)
-    distributed.start(torch.device("cpu"))
+    device = torch.device("cpu")
+    distributed.start(device)
+    if note := slow(options.precision, device):
+        distributed.say(note)
     try:
         count = distill(config, options.out, options.teacher, options.truth, options.precision)
         distributed.say(f"{options.out}: {count} clips")

@@ -40,14 +40,24 @@ def has_bf16(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def slow(name: str, device: torch.device) -> str:
+    """A line about a precision that the device only emulates, else ""."""
+    if name != "bf16" or has_bf16(device):
+        return ""
+    return f"precision bf16: this {_kind(device)} has no bf16 instructions: fp32 is many times faster"
+
+
 def for_training(name: Precision, device: torch.device) -> tuple[Precision, str]:
     """The precision to train in, which `auto` chooses, and a line about it if it is not what was expected, else ""."""
-    if name not in ("auto", "bf16") or has_bf16(device):
-        return ("bf16" if name == "auto" else name), ""
-    missing = f"this {'CPU' if device.type == 'cpu' else 'GPU'} has no bf16 instructions"
-    if name == "auto":
-        return "fp32", f"precision fp32: {missing}"
-    return name, f"train.precision=bf16: {missing}: train.precision=auto (fp32) is many times faster"
+    if name != "auto":
+        return name, slow(name, device)
+    if has_bf16(device):
+        return "bf16", ""
+    return "fp32", f"precision fp32: this {_kind(device)} has no bf16 instructions"
+
+
+def _kind(device: torch.device) -> str:
+    return "CPU" if device.type == "cpu" else "GPU"
 
 
 def prepare(network: Network, name: str) -> Network:

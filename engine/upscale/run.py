@@ -50,6 +50,8 @@ def upscale(request: Request) -> list[Path]:
     device = distributed.choose_device(request.device)
     precision.check(request.precision, device)
     distributed.start(device)
+    if note := precision.slow(request.precision, device):
+        say(note)
     dcn.ensure_built(log=say)
     with patient_exit(), pipe.spooled(request) as request:
         return upscale_files(request, device)

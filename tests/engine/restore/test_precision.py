@@ -56,6 +56,7 @@ def test_auto_on_a_device_without_bf16(monkeypatch):
     chosen, note = precision.for_training("bf16", CPU)
     assert chosen == "bf16" and "this CPU has no bf16" in note
     assert precision.for_training("fp32", CPU) == ("fp32", "")
+    assert precision.slow("bf16", CPU) == note and not precision.slow("fp32", CPU) and not precision.slow("auto", CPU)
 
 
 def test_training_in_auto_takes_bf16_where_the_device_has_it(monkeypatch):
