@@ -23,7 +23,7 @@ import torch
 
 from data.clips import VideoClip
 from data.media import from_tensor
-from data.video import track_plan
+from data.video import VideoFile, track_plan
 from data.video.containers import TOLERANCE
 from data.video.encoding import Encoding
 from data.video.opening import url
@@ -36,6 +36,8 @@ from engine.upscale.outputs import missing_frames
 from errors import InputError
 from models.base import Network
 
+# code points of ITU-T H.273 that a reader without tags takes for the usual colours of standard and high definition
+USUAL_PRIMARIES, USUAL_TRANSFERS = (1, 2, 5, 6), (1, 2, 4, 5, 6, 13)
 RAW = {"rgb24": np.uint8, "rgb48le": np.uint16}
 FORMATS = ("y4m", *RAW)
 
@@ -119,7 +121,7 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
         raise InputError("output to a pipe: one process only")
     _check_times(job, request.pipe_format)
     base = targets.base_of(job.clip)
-    if isinstance(base, VideoClip) and (left := track_plan.names(base.video.path, base.video.info.stream)):
+    if isinstance(base, VideoClip) and (left := _left_out(base.video)):
         say(f"left out (pipes carry pictures only): {', '.join(left)}")
     if _frames is None:
         take_stdout()
@@ -130,6 +132,17 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
         send(frame)
     _frames.flush()
     return []
+
+
+def _left_out(video: VideoFile) -> list[str]:
+    """Descriptions of the tracks and properties of a source that a pipe does not carry."""
+    info, colour = video.info, video.info.colour
+    left = track_plan.names(video.path, info.stream)
+    if colour.primaries not in USUAL_PRIMARIES or colour.transfer not in USUAL_TRANSFERS:
+        left.append(f"the colour tags (primaries {colour.primaries}, transfer {colour.transfer} of ITU-T H.273)")
+    if info.light.mastering or info.light.content:
+        left.append("the HDR mastering display and light level")
+    return [*left, *info.light.dynamic]
 
 
 def _check_times(job: ClipJob, form: str) -> None:
@@ -155,7 +168,10 @@ class _Raw:
 
 
 class _Y4m:
-    """(3, H, W) in [0, 1] -> frames of YUV4MPEG2: 4:2:0, 4:4:4 for odd sizes; 10 bits if the source has more than 8."""
+    """(3, H, W) in [0, 1] -> frames of YUV4MPEG2: 4:2:0, 4:4:4 for odd sizes; 10 bits if the source has more than 8.
+
+    The format does not name the matrix of the colours, so it is the one that readers take for the size.
+    """
 
     def __init__(self, pipe: BinaryIO, job: ClipJob) -> None:
         base = targets.base_of(job.clip)
@@ -164,7 +180,7 @@ class _Y4m:
         self._encoding = Encoding("h264", bits=bits)
         if isinstance(base, VideoClip):
             shape = targets.pixel_shape(base.video, job.size)
-            self._encoding = replace(self._encoding.like(base.video), aspect=shape)
+            self._encoding = replace(self._encoding.like(base.video), aspect=shape, matrix=None)
         self._format = self._encoding.pixel_format(job.size)
         chroma = "444" if "444" in self._format else "420"
         space = (

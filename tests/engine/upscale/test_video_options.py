@@ -15,6 +15,7 @@ import torch
 from data.clips import SubClip, VideoClip
 from data.video import VideoFile, join
 from data.video.encoding import Encoding
+from engine.checkpoint import save_weights
 from engine.restore import restore
 from engine.upscale import pipe
 from engine.upscale.request import Request
@@ -173,6 +174,32 @@ def test_pipes(weights, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(raw.tobytes()[:-5])))
     with pytest.raises(InputError, match="frame 2 from the pipe has 1147 bytes, expected 1152"):
         make(Path("-"), Path("-"), weights["mtdo"], pipe_format="rgb24", input_size="24x16")
+
+
+@pytest.mark.parametrize("height, matrix", [(32, 1), (320, 5), (320, 9)])
+def test_pipes_have_the_matrix_that_readers_assume(weights, tmp_path, monkeypatch, capsys, height, matrix):
+    """y4m names no matrix: readers take BT.601 up to 576 lines, else BT.709 (here for twice the height of the source)."""
+    green = np.broadcast_to(np.uint8([30, 180, 90]), (height, 16, 3))
+    with av.open(str(tmp_path / "in.mkv"), "w") as file:
+        stream = file.add_stream("libx264", rate=25, options={"qp": "1"})
+        stream.height, stream.width, stream.pix_fmt = height, 16, "yuv444p"
+        tags = stream.codec_context
+        tags.colorspace = matrix
+        tags.color_primaries, tags.color_trc = (9, 16) if matrix == 9 else (1, 1)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(green), format="rgb24")
+        file.mux(stream.encode(picture.reformat(format="yuv444p", dst_colorspace=matrix)))
+        file.mux(stream.encode(None))
+    source, sent = VideoFile(tmp_path / "in.mkv"), io.BytesIO()
+    assert source.info.matrix == matrix
+    monkeypatch.setattr(pipe, "_frames", sent)
+    network = small_mtdo()
+    torch.nn.init.zeros_(network.reconstruction.conv_last.weight)  # bicubic
+    save_weights(tmp_path / "bicubic.safetensors", network)
+    make(source.path, Path("-"), tmp_path / "bicubic.safetensors")
+    (tmp_path / "out.y4m").write_bytes(sent.getvalue())
+    assert np.abs(VideoFile(tmp_path / "out.y4m").array(0)[8:-8].astype(int) - source.array(0)[8, 8]).max() <= 2
+    note = "left out (pipes carry pictures only): the colour tags (primaries 9, transfer 16 of ITU-T H.273)"
+    assert (note in capsys.readouterr().out) == (matrix == 9)
 
 
 def test_unsupported_properties_of_pipes_are_named_or_refused(weights, tmp_path, monkeypatch, capsys):
