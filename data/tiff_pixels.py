@@ -10,6 +10,12 @@ import tifffile
 from data.geo_tags import GDAL_NODATA
 from data.tiff_pages import applied_orientation, value_type
 
+YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 529, 532
+# compressions of the values as they are; those of pictures (JPEG, WebP) are decoded to RGB
+PLAIN = frozenset(
+    tifffile.COMPRESSION[name] for name in ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
+)
+
 
 def decode(frame: tifffile.TiffPage | tifffile.TiffFrame, file_size: int) -> np.ndarray:
     """(H, W, C) of uint8, uint16 or float32, to which other types are converted."""
@@ -49,7 +55,7 @@ def upright(array: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
-    """Convert palette and CMYK to RGB and undo inverted grey; ValueError for colour spaces that need a profile."""
+    """Convert palette, CMYK and YCbCr to RGB and undo inverted grey; ValueError for colour spaces that need a profile."""
     kind, known = page.photometric, tifffile.PHOTOMETRIC
     if kind == known.PALETTE and page.colormap is not None:
         return (page.colormap[:, array[..., 0]] >> 8).astype(np.uint8).transpose(1, 2, 0)
@@ -60,9 +66,34 @@ def _plain_colours(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
             raise ValueError("its inks are not 8-bit CMYK; convert it to RGB first")
         ink = 255 - array.astype(np.uint16)
         return ((ink[..., :3] * ink[..., 3:] + 127) // 255).astype(np.uint8)
+    if kind == known.YCBCR and page.compression in PLAIN:
+        return _rgb_of_ycbcr(array, page)
     if kind not in (known.MINISBLACK, known.MINISWHITE, known.RGB, known.YCBCR):
         raise ValueError(f"its colours are {getattr(kind, 'name', kind)}; convert it to RGB first")
     return array
+
+
+def _rgb_of_ycbcr(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
+    """(H, W, 3) of luma and colour differences -> RGB, with the coefficients and the range of the file (TIFF 6.0, section 21)."""
+    if array.dtype != np.uint8 or array.shape[-1] != 3:
+        raise ValueError("its colours are YCbCr of another type than 8 bits; convert it to RGB first")
+    red, green, blue = _rationals(page, YCBCR_COEFFICIENTS) or (0.299, 0.587, 0.114)
+    ends = _rationals(page, REFERENCE_BLACK_WHITE) or [0, 255, 128, 255, 128, 255]
+    black, white = np.array(ends[::2]), np.array(ends[1::2])
+    if not green or not (white - black).all():
+        raise ValueError("its coefficients of YCbCr are not usable; convert it to RGB first")
+    luma, to_blue, to_red = np.moveaxis((array - black) * ((255, 127, 127) / (white - black)), -1, 0)
+    r, b = luma + to_red * (2 - 2 * red), luma + to_blue * (2 - 2 * blue)
+    g = (luma - red * r - blue * b) / green
+    return np.rint(np.stack([r, g, b], axis=-1)).clip(0, 255).astype(np.uint8)
+
+
+def _rationals(page: tifffile.TiffPage, code: int) -> list[float] | None:
+    """The value of a tag of fractions; None if it is missing or damaged."""
+    numbers = page.tags.valueof(code, ())
+    if len(numbers) != {YCBCR_COEFFICIENTS: 6, REFERENCE_BLACK_WHITE: 12}[code] or not all(numbers[1::2]):
+        return None
+    return [top / bottom for top, bottom in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 def _straight(array: np.ndarray, page: tifffile.TiffPage) -> np.ndarray:
