@@ -28,7 +28,7 @@ from data.video.damage import differences
 from data.video.decoder import Decoder
 from data.video.deinterlace import deinterlaced
 from data.video.hdr import Light
-from data.video.opening import naming, open_input
+from data.video.opening import is_cover, naming, open_input
 from errors import InputError
 
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
@@ -181,6 +181,8 @@ class VideoFile:
             stream = container.streams.best("video")
             if stream is None or stream.codec_context is None:
                 raise InputError(f"{self.path}: holds no video stream")
+            if is_cover(stream):
+                raise InputError(f"{self.path}: holds no video stream, only sound with a cover picture")
             stream.codec_context.thread_type = "AUTO" if self._threads > 1 else "SLICE"
             stream.codec_context.thread_count = self._threads
             flags = (

@@ -23,6 +23,7 @@ VIDEO_SUFFIXES = frozenset(
         ".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".obu", ".mjpeg", ".mjpg",
     }
 )  # fmt: skip
+RAW_SUFFIXES = frozenset((".yuv", ".rgb", ".raw", ".nv12"))  # of values without a header
 PLAYLISTS = frozenset((".m3u8", ".m3u", ".ffconcat", ".concat", ".sdp", ".mpd", ".pls", ".asx"))
 # FFmpeg's names of the formats that hold their content in one file: no playlists, no image patterns, no devices.
 FORMATS = (
@@ -45,6 +46,11 @@ def open_input(path: str | Path) -> Any:
     refuse_playlist(path)
     format = "mjpeg" if Path(path).suffix.lower() in (".mjpeg", ".mjpg") else None  # else taken for a single JPEG
     return av.open(url(path), format=format, options=dict(OPTIONS), metadata_errors="replace")
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture attached to the file."""
+    return stream.type == "video" and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
 
 
 def refuse_playlist(path: str | Path) -> None:
@@ -97,6 +103,11 @@ def naming(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if _index_missing(path):
             raise InputError(f"{path}: its index is missing: the file is cut short or still being written") from error
+        if Path(path).suffix.lower() in RAW_SUFFIXES:
+            raise InputError(
+                f"{path}: holds values without their size and format: convert it first, for example with "
+                f"ffmpeg -f rawvideo -video_size 640x360 -pixel_format yuv420p -i IN{Path(path).suffix} OUT.y4m"
+            ) from error
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         hint = "it is damaged, cut short or of another kind"
         raise InputError(f"{path}: cannot be read as a video ({reason}); {hint}") from error

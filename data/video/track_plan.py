@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from data.video.containers import TEXT, Container, container_of
-from data.video.opening import open_input
+from data.video.opening import is_cover, open_input
 
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
@@ -105,11 +105,6 @@ def names(path: Path, video: int) -> list[str]:
     with open_input(path) as source:
         found = [describe(stream) for stream in source.streams if stream.index != video and not _is_timecode(stream)]
         return [*found, *(["chapters"] if source.chapters() else [])]
-
-
-def is_cover(stream: Any) -> bool:
-    """Whether a stream is a single picture attached to the file."""
-    return stream.type == "video" and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))
 
 
 def _lost_flags(stream: Any, container: Container) -> str:

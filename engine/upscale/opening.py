@@ -122,9 +122,12 @@ def open_file(path: Path, request: Request) -> Clip:
 
 
 def is_envi(path: Path) -> bool:
-    """Whether a file has the name of an ENVI raster: any suffix or none, with a header `.hdr` next to it."""
-    known = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    return path.suffix.lower() not in known and path.suffix != ".hdr" and is_file(path.with_suffix(".hdr"))
+    """Whether a file has the name of an ENVI raster: any suffix or none, with a header `.hdr` next to it, which is no HDR picture."""
+    known, header = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), path.with_suffix(".hdr")
+    if path.suffix.lower() in known or path.suffix == ".hdr" or not is_file(header):
+        return False
+    with header.open("rb") as file:
+        return file.read(4) == b"ENVI"
 
 
 def remedy(path: Path) -> str:

@@ -16,6 +16,7 @@ from data.video.containers import CONTAINERS, timing
 from data.video.encoding import Encoding
 from engine.upscale.timeline import by_steps
 from engine.upscale.video_target import VideoTarget
+from errors import InputError
 from tests.data.video.make import pictures, video
 from tests.data.video.test_join import write
 from tests.media_info import media_info
@@ -163,6 +164,27 @@ def covers(path: Path) -> list[bytes]:
     with av.open(str(path)) as file:
         found = [stream for stream in file.streams if int(stream.disposition) & int(Disposition.attached_pic)]
         return [bytes(next(file.demux(stream))) for stream in found]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_sound_with_a_cover_picture_is_no_video(tmp_path, suffix):
+    with_cover(tmp_path / "film.mp4")
+    with av.open(str(tmp_path / "film.mp4")) as old, av.open(str(tmp_path / f"song{suffix}"), "w") as song:
+        sound = song.add_stream("aac", rate=48000)
+        if suffix == ".mkv":
+            song.add_attachment("cover.png", "image/png", (tmp_path / "cover.png").read_bytes())
+        else:
+            cover = next(stream for stream in old.streams if int(stream.disposition) & int(Disposition.attached_pic))
+            copied = song.add_stream_from_template(cover, opaque=True)
+            copied.disposition = cover.disposition
+            packet = next(old.demux(cover))
+            packet.stream = copied
+            song.mux(packet)
+        quiet = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        quiet.sample_rate = 48000
+        song.mux([*sound.encode(quiet), *sound.encode(None)])
+    with pytest.raises(InputError, match=r"song.*: holds no video stream, only sound with a cover picture"):
+        VideoFile(tmp_path / f"song{suffix}")
 
 
 @pytest.mark.parametrize("result", [".mp4", ".mkv", ".mov", ".webm"])

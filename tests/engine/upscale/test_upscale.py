@@ -189,6 +189,15 @@ def test_unusable_inputs_are_refused(weights, tmp_path):
     (tmp_path / "zero.mp4").write_bytes(b"")
     with pytest.raises(InputError, match=r"zero\.mp4"):
         upscale(request(tmp_path / "zero.mp4", out, weights["mtdo"]))
+    (tmp_path / "raw.yuv").write_bytes(bytes(range(256)) * 6)
+    with pytest.raises(
+        InputError, match=r"raw\.yuv: holds values without their size.*-pixel_format yuv420p -i IN\.yuv"
+    ):
+        upscale(request(tmp_path / "raw.yuv", out, weights["mtdo"]))
+    (tmp_path / "photo.exr").write_bytes(b"v/1\x01")
+    (tmp_path / "photo.hdr").write_bytes(b"#?RADIANCE\n")  # no header of a raster of ENVI
+    with pytest.raises(InputError, match=r"\.exr files are not read; convert it first, for example to PNG or TIFF"):
+        upscale(request(tmp_path / "photo.exr", out, weights["mtdo"]))
     write_image(source / "005.png", np.zeros((20, 24, 3), np.uint8))
     with pytest.raises(InputError, match=r"005\.png: 24x20 pixels"):
         upscale(request(source, out, weights["mtdo"]))
