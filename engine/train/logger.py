@@ -23,17 +23,15 @@ class Logger:
     """Losses, learning rate, PSNR/SSIM and pictures of one run. With `active=False` (other ranks) all calls are no-ops."""
 
     def __init__(
-        self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True, trained: bool = False
+        self, folder: Path, *, start: int, total: int, active: bool = True, bar: bool = True, validating: bool = False
     ) -> None:
-        """start: step of the last record to keep.   trained: without its validation, which is logged next."""
+        """start: step of the last record to keep.   validating: without its validation, which is logged next."""
         self.active, self.failed = active, False
         if not active:
             return
         self.lines = folder / "log.jsonl"
-        _cut_log(self.lines, start, trained)
-        self.board = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=start + 1 + trained
-        )  # hides from this step on
+        _cut_log(self.lines, start, validating)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)  # hides from this step on
         self.bar = tqdm(
             total=total,
             initial=start,
@@ -103,8 +101,8 @@ def labelled(pictures: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([label, row], dim=-2)
 
 
-def _cut_log(path: Path, start: int, trained: bool) -> None:
-    """Drop records that a resumed run writes again: those after step `start`, and with `trained` the validation of this step.
+def _cut_log(path: Path, start: int, validating: bool) -> None:
+    """Drop records that a resumed run writes again: those after step `start`, and with `validating` the validation of this step.
 
     A file with other lines than records is copied first.
     """
@@ -126,7 +124,7 @@ def _cut_log(path: Path, start: int, trained: bool) -> None:
         for line, record in zip(lines, records, strict=True)
         if record is not None
         and record["step"] <= start
-        and not (trained and record["step"] == start and any(key.startswith("val/") for key in record))
+        and not (validating and record["step"] == start and any(key.startswith("val/") for key in record))
     ]
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join(line + b"\n" for line in kept))

@@ -57,10 +57,13 @@ class Trainer(Updates):
         main = distributed.is_main()
         if main:
             self._prepare_folder()
-        self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main)
+        again = self.validating and self._validation_due()  # the run was interrupted before or within this validation
+        self.log = Logger(self.folder, start=self.step, total=self.config.train.steps, active=main, validating=again)
         # Handle signals until the state is saved: torchrun terminates the other ranks as soon as one dies.
         with self.signals.watch(), self.arithmetic():
             try:
+                if again:
+                    self._validate()
                 for batch in self._batches():
                     self._step(batch)
                     if self._caught():
@@ -99,18 +102,27 @@ class Trainer(Updates):
         self._count_unread(batch)
         self.update(batch)
         self.step += 1
+        self.validating = self._validation_due()
         last = self.step == config.steps
         if last or any(map(self._due, (config.log_every, config.val_every, config.save_every))):
             self.settle()
         self.log.advance(loss=f"{sum(self.latest[0].values()):.4f}")
         if last or self._due(config.log_every):
             self._log()
-        if self._due(config.val_every) and not last:
-            with self.signals.raising():
-                validate(self, self.log)
+        if self.validating:
+            self._validate()
         if last or (self._due(config.save_every) and self._is_good()):
             self.log.flush()  # a resumed run does not log these steps again
             self.save()
+
+    def _validation_due(self) -> bool:
+        """Whether this step is followed by a validation; the last one is followed by the final evaluation."""
+        return self._due(self.config.train.val_every) and self.step < self.config.train.steps
+
+    def _validate(self) -> None:
+        with self.signals.raising():
+            validate(self, self.log)
+        self.validating = False
 
     def _is_good(self) -> bool:
         """Whether the present state may replace a good one on disk."""

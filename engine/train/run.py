@@ -25,7 +25,7 @@ from engine.train.memory import check_memory
 from engine.train.objectives import build_objective
 from engine.train.optim import EMA, build_optimizer, load_optimizer_tensors, optimizer_tensors
 from engine.train.resume import check_changes
-from engine.train.states import STATE, read_newest, read_state, save_state, states_in
+from engine.train.states import STATE, best_until, read_newest, read_state, save_state, states_in
 from errors import InputError
 from models.base import Network
 from models.weights import first_few
@@ -55,7 +55,8 @@ class Run:
         self.origin = (0, 0)  # a step, and the samples drawn before it
         self.saved: int | None = None  # step of the newest state on disk
         self.unread = 0  # samples skipped because they could not be read
-        self.best = -math.inf
+        self.best = -math.inf  # Y PSNR of the best weights so far
+        self.validating = False  # the validation of this step is due or has begun, and has not ended
         self.val = open_source(config, "val")
         self.data = TrainingData(config)
         self.fingerprint = self.data.fingerprint()
@@ -149,6 +150,7 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "guard": self.guard.state(),
             "unread": self.unread,
+            "validating": self.validating,
             "data": self.fingerprint,
             "world": distributed.world(),
             "config": config_to_mapping(self.config),
@@ -175,8 +177,10 @@ class Run:
         self.saved = step if path == self.folder / STATE else None
         self.guard.load(header.get("guard", {}))
         self.unread = header.get("unread", 0)
+        self.validating = header.get("validating", False)
         best = header.get("best")
-        self.best = -math.inf if best is None else best
+        # The final evaluation comes after the last state: a run that is continued with more steps must not lose its best weights
+        self.best = max(-math.inf if best is None else best, best_until(path.parent, step))
 
     def _load_tensors(self, tensors: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:
         load_state(self.network, state_part(tensors, "network."), path)

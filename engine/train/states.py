@@ -7,6 +7,7 @@ such that a kill at any point leaves at least as many readable states as before.
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from engine.checkpoint import is_state, load_tensors, save_tensors
 from errors import InputError
 
-STATE = "last.safetensors"
+STATE, BEST = "last.safetensors", "best.safetensors"
 
 
 def state_name(age: int) -> str:
@@ -109,6 +110,16 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
+def best_until(folder: Path, step: int) -> float:
+    """Y PSNR of the best weights in a run's folder if they are of this step or an earlier one, else -inf."""
+    try:
+        header = load_tensors(folder / BEST)[1]
+    except InputError:  # missing or damaged: the next validation writes them
+        return -math.inf
+    known = _is_count(header.get("step")) and _is_number(header.get("psnr_y"))
+    return float(header["psnr_y"]) if known and header["step"] <= step else -math.inf
+
+
 def invalid_entries(header: Mapping[str, Any]) -> list[str]:
     """Entries of a state's header with a value of another type. Those that earlier versions did not write may be missing."""
     guard = header.get("guard", {})
@@ -116,6 +127,7 @@ def invalid_entries(header: Mapping[str, Any]) -> list[str]:
         "step": _is_count(header["step"]),
         "samples": _is_count(header.get("samples", 0)),
         "unread": _is_count(header.get("unread", 0)),
+        "validating": isinstance(header.get("validating", False), bool),
         "best": header.get("best") is None or _is_number(header["best"]),
         "guard": isinstance(guard, dict)
         and all(isinstance(values, list) and all(map(_is_number, values)) for values in guard.values()),

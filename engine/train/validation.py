@@ -11,8 +11,9 @@ from engine.checkpoint import save_weights
 from engine.evaluate.measure import evaluate
 from engine.train.logger import Logger
 from engine.train.run import Run
+from engine.train.states import BEST
 
-BEST, FINAL = "best.safetensors", "weights.safetensors"
+FINAL = "weights.safetensors"
 LOGGED = ("psnr_y", "ssim_y", "bicubic_psnr_y", "gain_psnr_y")
 
 
@@ -40,7 +41,7 @@ def validate_final(run: Run) -> dict[str, Any]:
         weights = run.folder / FINAL
         report = evaluate(network, run.val, run.config, device=run.device, folder=run.folder, weights=weights)
         _keep_best(run, report)
-    log = Logger(run.folder, start=run.step, total=run.step, active=distributed.is_main(), bar=False, trained=True)
+    log = Logger(run.folder, start=run.step, total=run.step, active=distributed.is_main(), bar=False, validating=True)
     _log_report(log, run.step, report)
     log.close()
     return report
@@ -50,8 +51,8 @@ def _keep_best(run: Run, report: dict[str, Any]) -> None:
     """Write the network's present weights as the best ones if their Y PSNR is the highest so far."""
     psnr_y = report["mean"]["psnr_y"]
     if psnr_y > run.best:
-        run.best = psnr_y
         distributed.on_main(lambda: save_weights(run.folder / BEST, run.network, step=run.step, psnr_y=psnr_y))
+        run.best = psnr_y  # after the file: a signal may end the validation in between
 
 
 def _log_report(log: Logger, step: int, report: dict[str, Any]) -> None:

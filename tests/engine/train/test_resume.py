@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.media import write_image
 from data.sampling import StepBatches
-from engine.checkpoint import load_tensors, save_tensors
+from engine.checkpoint import load_tensors, save_tensors, save_weights
 from engine.config import Config, config_from_mapping, dump_yaml
 from engine.restore import precision
 from engine.sources import TrainingData
@@ -222,6 +224,60 @@ def test_state_is_saved_on_a_signal_in_validation(tmp_path: Path, monkeypatch: p
         trainer.fit()
     assert caught.value.code == 128 + signal.SIGTERM
     assert load_tensors(tmp_path / "run" / STATE)[1]["step"] == 1
+
+
+def fake_evaluation(monkeypatch: pytest.MonkeyPatch, trainer: Trainer, stop: Callable[[], None]) -> None:
+    """Let validations give a Y PSNR that falls with the steps. stop: called within the first one."""
+
+    def evaluate(*_: object, **__: object) -> dict[str, object]:
+        if not (trainer.folder / "best.safetensors").exists():
+            stop()
+        return {"mean": {"psnr_y": 30.0 - trainer.step, "gain_psnr_y": 0.0}, "baseline": "bicubic"}
+
+    monkeypatch.setattr(validation, "evaluate", evaluate)
+
+
+def log_lines(folder: Path) -> list[str]:
+    return (folder / "log.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("moment", ["before", "within", "weights"])
+def test_interrupted_validation_is_done_by_the_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A signal in the step before it, within it, and before the best weights are written."""
+    config = config_from_mapping(tiny_mapping(tmp_path, steps=3, val_every=2, log_every=1))
+    undisturbed = Trainer(config, tmp_path / "one", CPU)
+    fake_evaluation(monkeypatch, undisturbed, lambda: None)
+    undisturbed.fit()
+    disturbed = Trainer(config, tmp_path / "two", CPU)
+    kill = partial(os.kill, os.getpid(), signal.SIGTERM)
+    fake_evaluation(monkeypatch, disturbed, kill if moment == "within" else lambda: None)
+    update = disturbed.update
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="saved at step 2"):
+        if moment == "before":
+            patch.setattr(disturbed, "update", lambda batch: (kill() if disturbed.step == 1 else None, update(batch)))
+        elif moment == "weights":
+            patch.setattr(validation, "save_weights", lambda *_, **__: kill())
+        disturbed.fit()
+    resumed = Trainer(config, tmp_path / "two", CPU, fresh=False)
+    resumed.load(tmp_path / "two")
+    fake_evaluation(monkeypatch, resumed, lambda: None)
+    resumed.fit()
+    assert log_lines(tmp_path / "two") == log_lines(tmp_path / "one")
+    one, two = (load_tensors(tmp_path / name / "best.safetensors") for name in ("one", "two"))
+    assert two[1] == one[1] and all(torch.equal(two[0][key], one[0][key]) for key in one[0])
+    assert (load_tensors(tmp_path / "two" / STATE)[1]["validating"], resumed.best) == (False, 28.0)
+
+
+def test_best_weights_of_the_final_evaluation_count_when_more_steps_follow(begun: Path, tmp_path: Path) -> None:
+    """The state is older than the final evaluation, so that only the file itself has its PSNR."""
+    folder = shutil.copytree(begun, tmp_path / "begun")
+    trainer = Trainer(config_with(begun), folder, CPU, fresh=False)
+    for step, best in ((3, -math.inf), (2, 31.5)):  # a later one belongs to steps that are repeated
+        save_weights(folder / "best.safetensors", trainer.network, step=step, psnr_y=31.5)
+        trainer.load(folder)
+        assert trainer.best == best
 
 
 def test_unreadable_samples_are_skipped_and_counted(tmp_path: Path) -> None:
