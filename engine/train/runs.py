@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import dcn
 from data.files import check_apart, in_repository
 from data.locks import lock
 from engine import distributed
-from engine.config import Config, config_from_mapping, load_config
+from engine.config import Config, config_from_mapping, load_config, read_yaml
 from engine.distributed import say
 from engine.report.files import console_table, write_report
 from engine.train.loop import train
@@ -27,6 +28,9 @@ __all__ = ["Interrupted", "new_folder", "train_and_report"]
 
 DEMO = "configs/mtdo_demo.yaml"
 STARTED = {"config.yaml", "tensorboard"}  # what a run writes before its first record or state
+# what a run writes besides config.yaml
+WRITTEN = ("last*.safetensors", "new.safetensors", "best.safetensors", "weights.safetensors", "log*.jsonl", "report.*",
+           "tensorboard", "pictures", "frames")  # fmt: skip
 BUSY = 1000  # runs of one name after which a failed lock is an error
 
 
@@ -46,6 +50,7 @@ def train_and_report(
     with signals.watch(), signals.raising(), ExitStack() as held:
         if state:
             folder = state if state.is_dir() else state.parent
+            distributed.on_main(lambda: check_run_folder(folder))
             distributed.on_main(lambda: held.enter_context(lock(folder)))
         else:
             folder = distributed.on_main(lambda: held.enter_context(new_folder(config)))
@@ -89,6 +94,23 @@ def state_place(resume: str) -> Path:
     if not path.exists():
         raise InputError(f"nothing to resume: '{path}' does not exist: name a run's folder, such as runs/mtdo_demo")
     return path
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raises InputError for a folder that is not a run's, such as one of downloads: resuming would replace the files in it.
+
+    A run's folder has its config, or only files that runs write (experiments/piece.py moves some of them).
+    """
+    with suppress(InputError):
+        if {"network", "train"} <= read_yaml(folder / "config.yaml").keys():
+            return
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    other = next((name for name in names if not any(fnmatchcase(name, written) for written in WRITTEN)), None)
+    if other is not None:
+        raise InputError(
+            f"'{folder}' is not a run's folder (it has '{other}' and no config of a run), and resuming would replace files in it: "
+            "move the state to a folder of its own"
+        )
 
 
 def config_of(state: Path, overrides: Sequence[str]) -> Config:

@@ -145,6 +145,17 @@ def test_a_moved_run_continues_in_its_new_folder(
     assert f"writing to {moved}" in said and "changes: train.steps 2 -> 3" in said
 
 
+@pytest.mark.parametrize(("name", "text"), [("config.yaml", "server: mine"), ("config.yaml", "- {"), ("notes.txt", "")])
+def test_other_folders_with_a_state_are_refused(begun: Path, tmp_path: Path, name: str, text: str) -> None:
+    """Resuming there would replace the user's config.yaml, and remove temporary files below it."""
+    shutil.copy(begun / STATE, tmp_path)
+    runs.check_run_folder(tmp_path)  # as experiments/piece.py prepares it
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=rf"is not a run's folder \(it has '{name}'.*move the state"):
+        runs.train_and_report(None, ["train.steps=3"], str(tmp_path / STATE))
+    assert (tmp_path / name).read_text() == text and len(list(tmp_path.iterdir())) == 2
+
+
 def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_with(begun), tmp_path, CPU, fresh=False)
     tensors = {"0.exp_avg": torch.zeros(3, 3, 3)}
