@@ -84,7 +84,15 @@ def open_pillow(file: Any) -> Image.Image:
 
 
 def _pages(image: Image.Image) -> int:
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: one photo with previews
+    if image.format == "MPO":  # one photo with previews
+        return 1
+    try:
+        return getattr(image, "n_frames", 1)
+    except (
+        struct.error,
+        IndexError,
+    ):  # a GIF that ends in the header of a later frame: the frames before are read as a video
+        return 2
 
 
 def probe_pillow(file: IO[bytes], head: bytes) -> ImageInfo:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 BLOCK = 1 << 18  # bytes at both ends that are searched; packs of program streams and pages of Ogg are smaller
 ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+MOVIE_BOXES = (b"moov", b"moof", b"mdat")  # other bytes may follow the video
 PROGRAM_CODE = re.compile(rb"\x00\x00\x01([\xb9-\xff])", re.DOTALL)  # codes of the system layer, not of MPEG-1/2 video
 
 
@@ -19,12 +21,30 @@ def breaks_off(path: Path, format: str, last: int) -> bool:
     check = CHECKS.get(format)
     with path.open("rb") as file:
         size = file.seek(0, 2)
+        if format.startswith("mov"):
+            return any(end > size and kind in MOVIE_BOXES for kind, end in top_boxes(file))
         if check is None:
             return format == "yuv4mpegpipe" and last < size
         file.seek(0)
         head = file.read(BLOCK)
         file.seek(max(size - BLOCK, 0))
         return check(head, file.read(), size)
+
+
+def top_boxes(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Kind and stated end of the boxes of an MP4 or MOV that are in no other box (ISO/IEC 14496-12), up to damaged ones."""
+    position, size = 0, file.seek(0, 2)
+    while position < size:
+        file.seek(position)
+        head = file.read(16)
+        length, kind, used = int.from_bytes(head[:4], "big"), head[4:8], 8
+        if length == 1:
+            length, used = int.from_bytes(head[8:16], "big"), 16
+        length = size - position if length == 0 else length  # to the end of the file
+        if len(head) < used or length < used:
+            return
+        position += length
+        yield kind, position
 
 
 def _transport(head: bytes, tail: bytes, size: int) -> bool:
@@ -58,6 +78,10 @@ def _gif(head: bytes, tail: bytes, size: int) -> bool:
     return not tail.rstrip(b"\x00").endswith(b";")
 
 
+def _png(head: bytes, tail: bytes, size: int) -> bool:
+    return b"IEND\xaeB`\x82" not in tail
+
+
 def _matroska(head: bytes, tail: bytes, size: int) -> bool:
     """RFC 8794: the header, then a segment whose size is a number of up to 8 bytes; all bits set: unknown (live streams)."""
     start = head.find(b"\x18\x53\x80\x67") + 4
@@ -87,6 +111,7 @@ CHECKS: dict[str, Callable[[bytes, bytes, int], bool]] = {
     "ogg": _ogg,
     "asf": _asf,
     "gif": _gif,
+    "apng": _png,
     "dv": _dv,
     "matroska,webm": _matroska,
     "avi": _riff,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 
 from data.files import named_errors
+from data.video.ending import top_boxes
 from errors import InputError
 
 VIDEO_SUFFIXES = frozenset(
@@ -31,6 +33,7 @@ FORMATS = (
     "mxf,nut,dv,ivf,rm,gxf,wtv,h261,h263,h264,hevc,m4v,mjpeg,mjpeg_2000,obu,av1,vc1,vc1test,dirac,cavsvideo,avs2,avs3,"
     "vvc,bink,smk,roq,nsv,rpl,thp,amv,ea,film_cpk,flic,gif,apng,c93,vivo,xmv,swf,lmlm4,mvi,pva,nuv,ty,yop"
 )
+MOST_BOXES = 1000
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 
 
@@ -74,19 +77,7 @@ def _index_missing(path: str | Path) -> bool:
     """Whether an MP4 or MOV has no `moov` box among its top boxes."""
     try:
         with Path(path).open("rb") as file:
-            kinds: set[bytes] = set()
-            position = 0
-            while len(kinds) < 64:
-                file.seek(position)
-                head = file.read(16)
-                if len(head) < 8:
-                    break
-                size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-                size = int.from_bytes(head[8:16], "big") if size == 1 else size
-                kinds.add(kind)
-                if size < 8:
-                    break
-                position += size
+            kinds = {kind for kind, _ in islice(top_boxes(file), MOST_BOXES)}
     except OSError:
         return False
     return b"ftyp" in kinds and b"moov" not in kinds

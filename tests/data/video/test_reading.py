@@ -142,6 +142,36 @@ def test_end_is_checked_in_every_container(tmp_path, suffix):
     assert 24 <= len(read) <= 29 and any("cut short" in note for note in read.notes), read.notes
 
 
+def test_end_is_checked_in_fragments(tmp_path):
+    """Recorders write MP4 in fragments, so that a broken recording can be read: its header gives no length."""
+    video(tmp_path / "a.mkv", LONG[:30], size=(48, 64), noisy=True, options=GOP)
+    path = tmp_path / "a.mp4"
+    fragments = {"movflags": "frag_keyframe+empty_moov"}
+    with av.open(str(tmp_path / "a.mkv")) as old, av.open(str(path), "w", container_options=fragments) as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    content = path.read_bytes()
+    path.write_bytes(content + bytes(range(1, 200)))  # bytes after the video are no damage
+    assert len(VideoFile(path)) == 30 and not VideoFile(path).notes
+    path.write_bytes(content[: content.rindex(b"moof") + 20])
+    read = VideoFile(path)
+    assert len(read) < 30 and any("cut short" in note for note in read.notes), read.notes
+
+
+def test_end_of_an_animated_png_is_checked(tmp_path):
+    path = tmp_path / "a.apng"
+    first, *others = (Image.fromarray(array) for array in pictures(6, size=(16, 24)))
+    first.save(path, "PNG", save_all=True, append_images=others, duration=40)
+    assert len(VideoFile(path)) == 6 and not VideoFile(path).notes
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"fcTL") - 4])  # between two frames
+    read = VideoFile(path)
+    assert len(read) == 5 and any("cut short" in note for note in read.notes), read.notes
+
+
 def test_frames_after_damaged_hevc_are_shown(tmp_path):
     """Frames that refer to a lost one are shown with their errors, as players do, not left out up to the next key frame."""
     options = {"x265-params": "log-level=error:keyint=60:asm=0"}

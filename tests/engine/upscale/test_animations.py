@@ -12,7 +12,8 @@ from PIL import Image
 
 from data.clips import WebPClip
 from data.layouts import open_layout
-from data.media import read_image
+from data.media import probe, read_image
+from data.video import VideoFile
 from engine.upscale.quality import loss
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
@@ -107,6 +108,16 @@ def test_animations_cut_short_are_refused_before_the_work(weight, tmp_path, part
     with pytest.raises(InputError, match=r"cut.webp.*damaged"):
         upscale(Request(tmp_path / "cut.webp", tmp_path / "out.mp4", weight, precision="fp32"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.webp", "in.webp"]
+
+
+def test_gif_that_is_cut_anywhere_is_read_up_to_the_cut(tmp_path):
+    content, path = save(tmp_path / "in.gif", frames()).read_bytes(), tmp_path / "cut.gif"
+    begins = [place for place in range(len(content)) if content.startswith(b"\0!\xf9\x04", place)]  # of frames
+    for size in range(begins[1] + 20, len(content), 61):
+        path.write_bytes(content[:size])
+        assert probe(path).pages > 1
+        assert len(VideoFile(path)) in (len([begin for begin in begins if begin < size]) - k for k in (0, 1))
+        assert any("cut short" in note for note in VideoFile(path).notes)
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png", ".gif"])
