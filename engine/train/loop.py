@@ -68,6 +68,7 @@ class Trainer(Updates):
                     self._step(batch)
                     if self._caught():
                         raise Interrupted("interrupted", self.signals.code)
+                self.save()  # of a run without steps left that was killed between the last state and its renaming
             except Diverged:
                 raise
             except (Exception, Interrupted) as error:

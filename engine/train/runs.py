@@ -15,6 +15,7 @@ from typing import Any
 import dcn
 from data.files import check_apart, in_repository
 from data.locks import lock
+from data.naming import LONGEST_NAME
 from engine import distributed
 from engine.config import Config, config_from_mapping, load_config, read_yaml
 from engine.distributed import say
@@ -130,9 +131,11 @@ def new_folder(config: Config) -> Iterator[Path]:
     """Create and lock RUNS/NAME, or RUNS/NAME-2, -3, ... if it exists. Nothing is overwritten, and runs that start at the
     same time get different folders. The folder of a run that ended before its first record is removed, so that the next try has its name.
     """
-    if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", config.name):
+    longest = LONGEST_NAME - len(f"-{BUSY}")
+    if not re.fullmatch(r"[\w+-][\w.+-]{0,99}", config.name) or len(os.fsencode(config.name)) > longest:
         raise InputError(
-            f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first"
+            f"config key 'name': '{config.name[:100]}' cannot name a folder: use letters, digits, '-', '_' and '.', not first, "
+            f"at most 100 and {longest} bytes"
         )
     check_outside_data(config)
     root = Path(config.runs)

@@ -28,7 +28,7 @@ from engine.train.logger import Logger
 from engine.train.loop import Trainer
 from engine.train.optim import load_optimizer_tensors
 from engine.train.resume import check_changes
-from engine.train.states import STATE
+from engine.train.states import STATE, states_in
 from engine.train.stops import Interrupted
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
@@ -154,6 +154,16 @@ def test_other_folders_with_a_state_are_refused(begun: Path, tmp_path: Path, nam
     with pytest.raises(InputError, match=rf"is not a run's folder \(it has '{name}'.*move the state"):
         runs.train_and_report(None, ["train.steps=3"], str(tmp_path / STATE))
     assert (tmp_path / name).read_text() == text and len(list(tmp_path.iterdir())) == 2
+
+
+def test_the_last_state_gets_its_name_if_no_step_is_left(begun: Path, tmp_path: Path) -> None:
+    """A kill between writing and renaming it leaves new.safetensors."""
+    (tmp_path / "new.safetensors").write_bytes((begun / STATE).read_bytes())
+    trainer = Trainer(config_with(begun, "train.steps=2"), tmp_path, CPU, fresh=False)
+    trainer.load(tmp_path)
+    trainer.fit()
+    assert [path.name for path in states_in(tmp_path)] == [STATE]
+    assert load_tensors(tmp_path / STATE)[1]["step"] == 2
 
 
 def test_moments_of_other_parameters_are_refused(begun: Path, tmp_path: Path) -> None:
@@ -327,7 +337,7 @@ def test_unreadable_samples_are_skipped_and_counted(tmp_path: Path) -> None:
 # --- folders and logs -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "", "x" * 200, "a\nb"])
+@pytest.mark.parametrize("name", ["..", ".", ".hidden", "a/b", "", "x" * 200, "日" * 100, "a\nb"])
 def test_run_names_cannot_leave_the_folder(tiny: Config, name: str) -> None:
     with pytest.raises(InputError, match="cannot name a folder"), runs.new_folder(replace(tiny, name=name)):
         pass
