@@ -50,6 +50,9 @@ class Change(NamedTuple):
     correlation: float
 
 
+UNCHANGED = Change(0.0, 1.0)
+
+
 def look(array: np.ndarray) -> Look:
     """Summarise an (H, W, C) frame as stored."""
     pixels = rgb(array)
@@ -97,19 +100,27 @@ def unlike(before: np.ndarray, after: np.ndarray) -> bool:
     return float(np.abs(one - two).sum()) / 6 > CHANGED + chance
 
 
-def changes(clip: Clip) -> list[Change]:
-    """Changes from each frame to the next, len(clip) - 1 of them."""
-    previous, found = look(clip.array(0)), []
-    for index in range(1, len(clip)):
-        current = look(clip.array(index))
-        found.append(change(previous, current))
-        previous = current
-    return found
+def changes(clip: Clip, skip: bool = False) -> list[Change]:
+    """Changes from each frame to the next, len(clip) - 1 of them.
+
+    skip: pass over frames that cannot be read: the frame after them is compared with the one before them.
+    """
+    previous, found = None, []
+    for index in range(len(clip)):
+        try:
+            current = look(clip.array(index))
+        except (InputError, OSError):
+            if not skip:
+                raise
+            current = None
+        found.append(change(previous, current) if previous and current else UNCHANGED)
+        previous = current or previous
+    return found[1:]
 
 
-def scene_cuts(clip: Clip) -> list[int]:
-    """Numbers of the frames that begin a new scene, after a cut."""
-    return cuts_in(changes(clip))
+def scene_cuts(clip: Clip, skip: bool = False) -> list[int]:
+    """Numbers of the frames that begin a new scene, after a cut.   skip: as in `changes`."""
+    return cuts_in(changes(clip, skip))
 
 
 def cuts_in(found: Sequence[Change]) -> list[int]:
@@ -134,16 +145,17 @@ def _read_cuts(path: Path, length: int) -> list[int] | None:
     return cuts if valid and cuts == sorted(set(cuts)) else None
 
 
-def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> list[list[int]]:
+def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None, skip: bool = False) -> list[list[int]]:
     """Find scene cuts of many clips in threads (decoding and histograms release the GIL).
 
     folder: where results are kept between runs, under a name that changes with the files. If it cannot be written, a line says so.
+    skip: as in `changes`.
     """
     problems: list[str] = []
 
     def one(clip: Clip) -> list[int]:
         if folder is None:
-            return scene_cuts(clip)
+            return scene_cuts(clip, skip)
         names = "\n".join([RULE, *(clip.identity(index) for index in range(len(clip)))])
         path = Path(folder) / f"{hashlib.sha256(names.encode()).hexdigest()[:24]}.json"
         if path.is_file():
@@ -151,7 +163,7 @@ def all_scene_cuts(clips: Sequence[Clip], folder: str | Path | None = None) -> l
             if kept is not None:
                 return kept
             print(f"{path}: is damaged: detecting the scene cuts of '{clip.name}' again", flush=True)
-        cuts = scene_cuts(clip)
+        cuts = scene_cuts(clip, skip)
         try:
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(cuts))

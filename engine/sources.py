@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from data.cache import cache_pairs
-from data.clips import DegradedClip, RegionClip, SubClip
+from data.clips import Clip, DegradedClip, RegionClip, SubClip
 from data.compress import CompressedClip
 from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Layout, Pair, open_layout
@@ -146,8 +146,17 @@ class TrainingData:
             digest.update(f"{pair.name} {len(pair)} {pair.lr.size} {pair.gt and pair.gt.size} {count}\n".encode())
         for pair in self.pairs[:: -(-len(self.pairs) // LOOKED_AT)]:
             if pair.gt is not None:
-                digest.update(np.ascontiguousarray(pair.gt.array(0)).data)
+                digest.update(self._first_picture(pair.gt))
         return digest.hexdigest()[:16]
+
+    def _first_picture(self, clip: Clip) -> bytes | memoryview:
+        """The values of a clip's first picture; a fixed text if it cannot be read and such samples are skipped."""
+        try:
+            return np.ascontiguousarray(clip.array(0)).data
+        except (InputError, OSError):
+            if self.config.data.on_error == "stop":
+                raise
+            return b"unreadable"
 
     def batches(self, start: int, samples: int) -> Iterator[dict[str, Any]]:
         """Batches of the steps from `start` to the end of the run, stage by stage; the same after a resume.
@@ -156,7 +165,7 @@ class TrainingData:
         """
         config, data, settings = self.config, self.config.data, self.config.train
         pairs = cache_pairs(self.pairs, data.cache, data.cache_gb, CACHE)
-        cuts = find_cuts(pairs) if config.space_time else None
+        cuts = find_cuts(pairs, data.on_error == "skip") if config.space_time else None
         pairs, cuts = _repeated(pairs, self.counts), _repeated(cuts, self.counts) if cuts else cuts
         stages = settings.all_stages
         ends = list(accumulate(stage.steps for stage in stages))
@@ -191,9 +200,12 @@ def _repeated(values: list[Any], counts: list[int]) -> list[Any]:
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
 
-def find_cuts(pairs: list[Pair]) -> list[list[int]]:
-    """Scene cuts of every clip, cached on disk and printed, because no training sequence crosses them."""
-    cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts")
+def find_cuts(pairs: list[Pair], skip: bool = False) -> list[list[int]]:
+    """Scene cuts of every clip, cached on disk and printed, because no training sequence crosses them.
+
+    skip: pass over frames that cannot be read (`data.on_error`).
+    """
+    cuts = all_scene_cuts([pair.gt for pair in pairs if pair.gt], CACHE / "cuts", skip)
     if any(cuts) and distributed.is_main():
         places = [
             f"{pair.name} before frame {pair.lr.frame_names[cut]}"

@@ -5,6 +5,7 @@ from data import samples
 from data.clips import ArrayClip, VideoClip
 from data.media import read_image
 from data.scenes import all_scene_cuts, changes, histogram, scene_cuts
+from errors import InputError
 
 RANDOM = np.random.default_rng(1)
 
@@ -68,6 +69,24 @@ def test_short_and_deep_clips():
     two = [np.full((8, 8, 1), 1000, np.uint16), np.full((8, 8, 1), 60000, np.uint16)]
     assert scene_cuts(ArrayClip("two", two)) == [1]
     assert np.allclose(histogram(np.full((8, 8, 3), 1.0, np.float32))[:, -1], 1)
+
+
+class Damaged(ArrayClip):
+    """A clip with two frames that cannot be read: its first, and the one after the cut."""
+
+    def array(self, index: int) -> np.ndarray:
+        if index in (0, 9):
+            raise InputError(f"frame {index} is damaged")
+        return super().array(index)
+
+
+def test_frames_that_cannot_be_read_are_passed_over():
+    clip = Damaged("damaged", scene(9, 1) + scene(7, 3))
+    assert len(changes(clip, skip=True)) == 15
+    assert scene_cuts(clip, skip=True) == [10]
+    with pytest.raises(InputError, match="frame 0 is damaged"):
+        all_scene_cuts([clip])
+    assert all_scene_cuts([clip], skip=True) == [[10]]
 
 
 def test_results_are_cached(tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from data.degrade import imresize
 from data.media import write_image
-from engine.config import Config, StageConfig, config_from_mapping
+from engine.config import Config, StageConfig, config_from_mapping, config_to_mapping
 from engine.sources import TrainingData, open_source
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
@@ -113,6 +113,30 @@ def test_batches_do_not_depend_on_the_first_step(clips: Path, tmp_path: Path) ->
     assert len(full) == 4 and len(rest) == 2
     for a, b in zip(full[2:], rest, strict=True):
         assert torch.equal(a["lr"], b["lr"]) and torch.equal(a["gt"], b["gt"]) and a["source"] == b["source"]
+
+
+@pytest.mark.parametrize("space_time", [False, True])
+def test_damaged_first_picture_is_skipped_like_the_others(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space_time: bool
+) -> None:
+    """The fingerprint and the scene cuts read it before the first sample."""
+    monkeypatch.chdir(tmp_path)
+    config = config_for(clips, tmp_path)
+    if space_time:
+        mapping = config_to_mapping(config) | {"network": SMALL_STNO}
+        mapping["data"] |= {"key_frames": 2, "scales": [2, 2]}
+        config = config_from_mapping(mapping)
+    picture = clips / "a" / "000.png"
+    content = picture.read_bytes()
+    data = TrainingData(config)
+    intact = data.fingerprint()
+    picture.write_bytes(content[:300])
+    with pytest.raises(InputError, match=r"000\.png"):
+        data.fingerprint()
+    config.data.on_error = "skip"
+    assert data.fingerprint() not in ("", intact)
+    reasons = [reason for batch in data.batches(0, 0) for reason in batch["skipped"] if reason]
+    assert reasons and all("000.png" in reason for reason in reasons)
 
 
 def test_batch_that_cannot_be_split(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
