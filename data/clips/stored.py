@@ -14,6 +14,7 @@ import numpy as np
 from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
 from data.clips.base import Clip
 from data.decoders import ImageInfo
+from data.files import named_errors
 from data.geo_tags import GeoTags
 from data.media import colours
 from data.validity import filled
@@ -228,6 +229,7 @@ def _other_bands(count: int, first: int) -> str:
 
 
 def file_identity(path: Path) -> str:
-    """Changes whenever the file may have changed."""
-    status = path.stat()
+    """Changes whenever the file may have changed. InputError if it does not exist any more."""
+    with named_errors(path, "a file"):
+        status = path.stat()
     return f"{path.resolve()}|{status.st_mtime_ns}|{status.st_size}"

@@ -23,7 +23,7 @@ from data.video.containers import Container, Timing, container_of
 from data.video.encoding import Encoding
 from data.video.file import VideoFile
 from data.video.metadata import Placement
-from data.video.opening import open_input, url
+from data.video.opening import open_input, open_named, url
 from data.video.track_plan import TrackPlan
 from data.video.tracks import Tracks
 from errors import InputError
@@ -181,7 +181,7 @@ class open_source:
     """The source's container, open while the block runs; None without a source."""
 
     def __init__(self, source: Source | None) -> None:
-        self._container = open_input(source.video.path) if source else None
+        self._container = open_named(source.video.path) if source else None
 
     def __enter__(self) -> Any | None:
         return self._container

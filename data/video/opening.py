@@ -51,6 +51,12 @@ def open_input(path: str | Path) -> Any:
     return av.open(url(path), format=format, options=dict(OPTIONS), metadata_errors="replace")
 
 
+def open_named(path: str | Path) -> Any:
+    """`open_input` with InputError, which names the file, for every fault."""
+    with naming(path):
+        return open_input(path)
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a stream is a single picture attached to the file."""
     return stream.type == "video" and bool(int(stream.disposition) & int(av.stream.Disposition.attached_pic))

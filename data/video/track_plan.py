@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from data.video.containers import TEXT, Container, container_of
-from data.video.opening import is_cover, open_input
+from data.video.opening import is_cover, open_named
 
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
@@ -54,7 +54,7 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
     suffix = out.suffix.lower()
     left: list[str] = []
     lead = 0.0
-    with open_input(path) as source:
+    with open_named(path) as source:
         for stream in source.streams:
             if stream.index == video:
                 continue
@@ -102,7 +102,7 @@ def _language(stream: Any) -> str:
 
 def names(path: Path, video: int) -> list[str]:
     """Descriptions of all tracks of a file except its stream `video`, and of its chapters."""
-    with open_input(path) as source:
+    with open_named(path) as source:
         found = [describe(stream) for stream in source.streams if stream.index != video and not _is_timecode(stream)]
         return [*found, *(["chapters"] if source.chapters() else [])]
 
@@ -160,7 +160,7 @@ def _family(codec: str) -> str:
 
 def _decodable(path: Path, index: int) -> bool:
     """Whether one of the first packets of a stream can be decoded, or it has none."""
-    with open_input(path) as source:
+    with open_named(path) as source:
         packets = [packet for packet in islice(source.demux(source.streams[index]), TRIED) if packet.size]
         for packet in packets:
             with suppress(av.error.FFmpegError):

@@ -18,7 +18,7 @@ from data.video.clock import JUMP
 from data.video.containers import container_of
 from data.video.convert import SoundConverter, TextConverter
 from data.video.metadata import Placement, copy_stream_tags
-from data.video.opening import open_input
+from data.video.opening import open_named
 from data.video.track_plan import PRIMING, Track, TrackPlan
 
 FINE = 90_000  # units per second, at least, in which copied packets are moved
@@ -46,7 +46,7 @@ class Tracks:
     """
 
     def __init__(self, path: Path, plan: TrackPlan, output: Any, out: Path, place: Placement) -> None:
-        self._source, self._output, self._place = open_input(path), output, place
+        self._source, self._output, self._place = open_named(path), output, place
         self._container, self._path = container_of(out), path
         self._lanes: dict[int, _Lane] = {}
         for track in plan.tracks:
@@ -67,7 +67,7 @@ class Tracks:
 
     def _cover(self, index: int) -> Any:
         """Add a cover picture: an attachment in Matroska, else a stream of one packet, which is returned."""
-        with open_input(self._path) as source:
+        with open_named(self._path) as source:
             stream = source.streams[index]
             packet = next(packet for packet in source.demux(stream) if packet.size)
             if self._container.attachments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.upscale.output_paths import check_no_foreign_place, check_no_stale_f
 from engine.upscale.timeline import Timeline
 from engine.upscale.video_target import VideoTarget
 from engine.upscale.work_folder import is_published, work_folder
+from errors import InputError
 
 
 @dataclass
@@ -152,6 +154,13 @@ class ClipOutput:
         if self.kind != "video":
             identity["image-format"] = self.image_suffix
         return identity
+
+    def source_changed(self, before: Sequence[str | int]) -> bool:
+        """Whether the source is not the one of an earlier time, whose identity is `before` (as in `identity`)."""
+        try:
+            return self._source_identity() != list(before)
+        except InputError:
+            return True
 
     def _source_identity(self) -> list[str | int]:
         """Changes whenever a frame of the source may have changed."""

@@ -17,6 +17,7 @@ class Failures:
         self.several = several
         self.errors: dict[str, str] = {}
         self.frames: dict[Path, str] = {}
+        self.changed: list[str] = []  # results whose source changed during the work
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
@@ -50,6 +51,11 @@ class Failures:
             names = _some([path.name for path in self.frames])
             first = next(iter(self.frames.values()))
             lines.append(f"{len(self.frames)} unreadable frame(s) were left out ({names}); the first: {first}")
+        if self.changed:
+            lines.append(
+                f"the input of {_some(self.changed)} changed while it was upscaled: the result is written, but may mix two versions of "
+                "it: make it again with --overwrite"
+            )
         if lines:
             raise InputError("; ".join(lines))
 

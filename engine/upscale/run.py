@@ -181,6 +181,8 @@ def finish(job: ClipJob, request: Request, failures: Failures) -> list[Path]:
         if not all(job.complete(number) for number in job.pieces):
             raise InputError(f"clip '{job.clip.name}' is incomplete: continue with --resume")
         written = job.finish()
+        if (begun := job.begun_with()) and job.source_changed(begun["source"]):
+            failures.changed.append(job.out.name)
         if not request.trust:  # whose maps are made from the finished result
             job.close()
         return written

@@ -18,6 +18,7 @@ from data.video.encoding import Encoding
 from engine.restore import restore
 from engine.upscale import outputs
 from engine.upscale import run as upscale_module
+from engine.upscale.job import ClipJob
 from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
@@ -202,6 +203,40 @@ def test_unusable_inputs_are_refused(weights, tmp_path):
     with pytest.raises(InputError, match=r"005\.png: 24x20 pixels"):
         upscale(request(source, out, weights["mtdo"]))
     assert not out.exists() and not out.with_name(".out.upscaling").exists()
+
+
+def during_the_work(monkeypatch, change) -> None:
+    """Call `change` after the first frame that a job keeps."""
+    keep, changes = ClipJob.keep, [change]
+
+    def kept(job, index, frame):
+        keep(job, index, frame)
+        if changes:
+            changes.pop()()
+
+    monkeypatch.setattr(ClipJob, "keep", kept)
+
+
+@pytest.mark.parametrize("kind", ["video", "frames"])
+def test_input_that_changes_during_the_work_is_reported(weights, tmp_path, monkeypatch, kind):
+    other = make_video(tmp_path / "other.mp4") if kind == "video" else folder(tmp_path / "other") / "004.png"
+    source = make_video(tmp_path / "in.mp4") if kind == "video" else folder(tmp_path / "in")
+    out = tmp_path / f"out{source.suffix}"
+    during_the_work(monkeypatch, lambda: other.replace(source if kind == "video" else source / "004.png"))
+    with pytest.raises(
+        InputError, match=rf"input of '{out.name}' changed while it was upscaled: the result is written"
+    ):
+        upscale(request(source, out, weights["mtdo"]))
+    assert out.exists() and not out.with_name(f".{out.name}.upscaling").exists()
+
+
+def test_input_that_disappears_during_the_work_is_named(weights, tmp_path, monkeypatch):
+    source, out = make_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    during_the_work(monkeypatch, lambda: source.rename(tmp_path / "moved.mp4"))
+    with pytest.raises(InputError, match=r"in\.mp4: no such file; finished parts are kept"):
+        upscale(request(source, out, weights["mtdo"]))
+    (tmp_path / "moved.mp4").rename(source)
+    assert upscale(request(source, out, weights["mtdo"], resume=True)) == [out]
 
 
 def test_existing_output_is_not_overwritten(weights, tmp_path):
