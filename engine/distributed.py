@@ -70,15 +70,6 @@ def broadcast(value: Any) -> Any:
     return values[0]
 
 
-def mean(value: float, device: torch.device) -> float:
-    """The mean of `value` over the ranks, the same on all of them."""
-    if not dist.is_initialized():
-        return value
-    tensor = torch.tensor(value, device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
-    dist.all_reduce(tensor)
-    return tensor.item() / world()
-
-
 def on_main(work: Callable[[], T]) -> T:
     """Run `work` on rank 0 and return its result on every rank. An `InputError` is raised on all ranks, so that none waits forever."""
     result: tuple[T | None, str] = (None, "")

@@ -25,7 +25,8 @@ import metrics
 from engine.evaluate import scripts
 from engine.evaluate.options import evaluation_parser
 from engine.restore import restore, temporal_filter
-from engine.restore.temporal_filter import STEPS, TemporalFilter
+from engine.restore.filter_frames import STEPS
+from engine.restore.temporal_filter import TemporalFilter
 from engine.sources import open_source
 
 EXAMPLE = "  python experiments/temporal_filter.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from data.clips import Clip
+from engine.restore.filter_frames import affordable_steps, key_frames, key_positions
 from engine.restore.jobs import ChunkRunner, Job, Runner, WindowRunner, chunk_ranges, chunks, windows
 from engine.restore.options import Options
 from engine.restore.spacing import WindowChooser
-from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter, affordable_steps, key_frames, key_positions
+from engine.restore.temporal_filter import INTERMEDIATE, TemporalFilter
 from engine.restore.tiles import Tile
 from engine.restore.timing import Clock
 from models.base import Network, SpaceTimeNetwork, WindowNetwork

@@ -22,7 +22,7 @@ from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
 from engine.checkpoint import for_lossy, load_key_networks_, load_network, released_for, set_setting
 from engine.distributed import say
-from engine.restore.temporal_filter import reach
+from engine.restore.filter_frames import reach
 from engine.restore.work import key_network
 from engine.upscale import comparison, targets
 from engine.upscale.failures import Failures

@@ -14,7 +14,8 @@ from data.clips import VideoClip
 from engine.checkpoint import load_network, save_weights
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import REACH, TemporalFilter, affordable_steps, reach
+from engine.restore.filter_frames import REACH, affordable_steps, reach
+from engine.restore.temporal_filter import TemporalFilter
 from engine.restore.timing import Clock
 from engine.restore.work import _in_order, key_network
 from errors import InputError

@@ -14,15 +14,8 @@ from torch import Tensor
 import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, restore
-from engine.restore.temporal_filter import (
-    REACH,
-    TemporalFilter,
-    _likeness,
-    affordable_steps,
-    ascending_runs,
-    key_positions,
-    reach,
-)
+from engine.restore.filter_frames import REACH, affordable_steps, ascending_runs, key_positions, reach
+from engine.restore.temporal_filter import TemporalFilter, _likeness
 from errors import InputError
 from tests.engine.small import moving_clip, small_mtdo, small_stno
 
