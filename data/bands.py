@@ -16,6 +16,7 @@ from settings import Between, convert_fields
 
 USUAL = (0.1, 99.9)  # default percentiles that map to black and white
 LEAST_RANGE = 0.25  # floats from 0 to 1 that differ by less (reflectances, backscatter) are stretched
+OVERSHOOT = 0.05  # by which all but a few floats from 0 to 1 may exceed these: resampled or calibrated values do
 DARK = 2**14  # 16-bit frames whose values all stay at or below this hold fewer bits
 
 Band = Annotated[int, Between(1, 10_000)]
@@ -107,6 +108,19 @@ def _percentiles(values: np.ndarray, share: tuple[float, float]) -> tuple[np.nda
         known = np.where(empty, 0, values)
         low, high = (np.where(constant, end(known, axis=0), now) for end, now in ((np.nanmin, low), (np.nanmax, high)))
     return low, np.where(high > low, high, low + 1)
+
+
+def fill_unit_range(frames: Sequence[np.ndarray]) -> bool:
+    """Whether values (NaN: missing) need no stretch: from 0 to 1 but for `OVERSHOOT` and a few more, and not all alike.
+
+    frames: of any shapes, each with some values.
+    """
+    low, high = min(float(np.nanmin(frame)) for frame in frames), max(float(np.nanmax(frame)) for frame in frames)
+    if low < -1 or high > 2 or high - low < LEAST_RANGE:
+        return False
+    some = np.concatenate([frame.ravel()[:: max(frame.size // 2**18, 1)] for frame in frames])
+    usual = np.nanpercentile(some, USUAL)
+    return bool(usual[0] >= -OVERSHOOT and usual[1] <= 1 + OVERSHOOT)
 
 
 def hint(array: np.ndarray) -> str | None:

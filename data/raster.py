@@ -10,6 +10,7 @@ import importlib.util
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ import numpy as np
 from data import tiff
 from data.raster_info import raster_info
 from data.tiff_pixels import straight
+from data.validity import undeclared_fill
 from errors import InputError
 
+SAMPLE = 1024  # pixels a side of the copy from which the range of values is estimated
 CACHE = 128  # MiB of decoded blocks in GDAL's cache
 JPEG_2000_SUFFIXES = (".jp2", ".j2k", ".jpf", ".jpx")
 JPEG_2000 = (b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51")
@@ -123,13 +126,32 @@ class Raster:
 
     def read(self, rows: slice, columns: slice, bands: Sequence[int] | None = None) -> Block:
         """Read a window of some bands (numbers in the file; default: all data bands)."""
+        fill = self.fill
         with self._open() as file:
-            return self._block(file, list(bands or self.info.bands), {"window": _window(rows, columns)})
+            block = self._block(file, list(bands or self.info.bands), {"window": _window(rows, columns)})
+        if fill is None or not (hole := block.values == fill).any():
+            return block
+        return Block(block.values, ~hole if block.valid is None else block.valid & ~hole)
 
-    def sample(self, side: int = 1024) -> Block:
-        """Read all data bands of the full scene, decimated to at most `side` pixels a side."""
+    @cached_property
+    def sample(self) -> Block:
+        """All data bands of the full scene, decimated to at most `SAMPLE` pixels a side."""
+        block = self._declared_sample
+        if self.fill is None:
+            return block
+        return Block(block.values, (True if block.valid is None else block.valid) & (block.values != self.fill))
+
+    @cached_property
+    def fill(self) -> float | None:
+        """A value that marks missing values, although the file does not declare it as nodata; None if there is none."""
+        if self.info.categorical or self.info.palette is not None or self.info.dtype.kind == "u":
+            return None
+        return undeclared_fill(*self._declared_sample)
+
+    @cached_property
+    def _declared_sample(self) -> Block:
         height, width = self.info.size
-        shape = (len(self.info.bands), min(height, side), min(width, side))
+        shape = (len(self.info.bands), min(height, SAMPLE), min(width, SAMPLE))
         with self._open() as file:
             return self._block(file, list(self.info.bands), {"out_shape": shape})
 

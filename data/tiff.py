@@ -28,6 +28,7 @@ from data.tiff_pages import (
     value_type,
 )
 from data.tiff_pixels import check_segments, decode, decode_exact, measured
+from data.validity import undeclared_fill
 
 PROFILE, XMP = 34675, 700
 RESOLUTION = (282, 283)
@@ -106,7 +107,7 @@ def read_measured(
     path: str | Path, page: int | None = None, exact: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A page as in `read`, or with `exact` in the type of the file, and where its values are measured, (H, W, C) bool, by nodata,
-    a mask, NaN and infinity; None: everywhere.
+    a mask, NaN and infinity, or by a value that only marks missing ones; None: everywhere.
 
     Only grey and RGB are looked at: in palettes and inverted grey, nodata is no value of the array that is returned.
     """
@@ -119,6 +120,8 @@ def read_measured(
             and header.bitspersample > 1
         ):
             valid = measured(file, number, array)
+            if (fill := undeclared_fill(array, valid)) is not None:
+                valid = (True if valid is None else valid) & (array != fill)
     if not exact and array.dtype not in (np.uint8, np.uint16):
         with np.errstate(over="ignore"):  # nodata of float64
             array = array.astype(np.float32)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FILLS = (-999, -9999, -99999, -32767, -32768, -2147483648)  # usual marks of missing values
+HUGE = 1e20  # beyond any measured value
+
 
 def filled(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Replace every missing value of (bands, rows, columns) by the nearest valid one of its band, so that the network sees
@@ -24,6 +27,31 @@ def filled(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
             nearest = distance_transform_edt(~there, return_distances=False, return_indices=True)
             result[band] = values[band][tuple(nearest)]
     return result
+
+
+def undeclared_fill(values: np.ndarray, valid: np.ndarray | None) -> float | None:
+    """The value by which programs mark missing values (-9999, the smallest float, ...), if `values` hold one that is apart from
+    all others; None if there is none. valid: where values are measured by what the file declares; None: everywhere.
+    """
+    if values.dtype.kind not in "if":
+        return None
+    known = values if valid is None else values[valid]
+    known = known[np.isfinite(known)] if values.dtype.kind == "f" else known
+    for fill in (known.min(), known.max()) if known.size else ():
+        rest = known[known != fill]
+        if (float(fill) in FILLS or abs(float(fill)) >= HUGE) and rest.size:
+            low, high = float(rest.min()), float(rest.max())
+            if min(abs(float(fill) - low), abs(float(fill) - high)) > high - low:
+                return fill.item()
+    return None
+
+
+def fill_note(name: str, fill: float) -> str:
+    """A message on a value of `undeclared_fill`."""
+    return (
+        f"'{name}': values of {fill:g}, far from all others, are taken for missing ones (to declare them: gdal_edit.py -a_nodata "
+        f"{fill:.17g})"
+    )
 
 
 def nearest(length: int, out: int, first: int, last: int) -> np.ndarray:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from data import tiff
-from data.bands import DARK, LEAST_RANGE, USUAL, Bands
+from data.bands import DARK, USUAL, Bands, fill_unit_range
 from data.clips.base import Clip
 from data.clips.stored import file_identity
 from data.raster import Block, Raster
 from data.raster_info import RasterInfo
-from data.validity import filled
+from data.validity import fill_note, filled
 from errors import InputError
 
 
@@ -68,7 +68,7 @@ class SceneClip(Clip):
         if fixed is not None:
             low, high = np.full(count, fixed[0], float), np.full(count, fixed[1], float)
         else:
-            low, high = _percentiles(self._sample, self.bands.percentiles or USUAL)
+            low, high = _percentiles(self.raster.sample, self.bands.percentiles or USUAL)
         return (high, low) if self.info.inverted else (low, high)  # the network sees a positive
 
     @property
@@ -81,6 +81,8 @@ class SceneClip(Clip):
                 f"'{self.path.name}': band {band} is declared as transparency and enlarged by nearest neighbour; if it holds data, "
                 f"remove that mark first (gdal_translate -colorinterp_{band} undefined)"
             )
+        if (fill := self.raster.fill) is not None:
+            notes.append(fill_note(self.path.name, fill))
         if left := tiff.kinds_of_details(self.path):
             notes.append(f"'{self.path.name}': left out of the GeoTIFF: {', '.join(left)}")
         if self.info.categorical:
@@ -108,10 +110,6 @@ class SceneClip(Clip):
         )
 
     @cached_property
-    def _sample(self) -> Block:
-        return self.raster.sample()
-
-    @cached_property
     def _range_of_type(self) -> tuple[float, float] | None:
         """The default black and white values; None if they have to be estimated by percentiles."""
         info = self.info
@@ -119,15 +117,14 @@ class SceneClip(Clip):
             return None
         if info.dtype == np.uint8:
             return 0.0, 2.0 ** (info.bits or 8) - 1
-        values = self._sample.values if self._sample.valid is None else self._sample.values[self._sample.valid]
+        block = self.raster.sample
+        values = block.values if block.valid is None else block.values[block.valid]
         if not values.size:
             return 0.0, 1.0
         if info.dtype == np.uint16:
             top = 2.0 ** (info.bits or 16)
             return (0.0, top - 1) if values.max() >= min(DARK, top / 4) else None
-        if info.dtype.kind == "f" and values.min() >= -1 and values.max() <= 2 and np.ptp(values) >= LEAST_RANGE:
-            return 0.0, 1.0
-        return None
+        return (0.0, 1.0) if info.dtype.kind == "f" and fill_unit_range([values]) else None
 
     def group(self, positions: tuple[int, ...], rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         """A window of some bands for the network, (rows, columns, bands) float32, about [0, 1], holes filled; and where any

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.bands import DARK, LEAST_RANGE, USUAL, BandMap, Bands
+from data.bands import DARK, USUAL, BandMap, Bands, fill_unit_range
 from data.clips.base import Clip
 from data.decoders import ImageInfo
 from data.files import named_errors
@@ -174,9 +174,11 @@ class StoredClip(Clip):
         if self._others:
             chosen = tuple(range(self.colourless_bands))
         frames = [frame[..., chosen] for frame in self._known_values()]
+        frames = [frame for frame in frames if not np.isnan(frame).all()]  # without any measured value
+        if not frames:
+            return None
         low, high = min(map(np.nanmin, frames)), max(map(np.nanmax, frames))
-        filled = high >= DARK if self._info.bits == 16 else low >= -1 and high <= 2 and high - low >= LEAST_RANGE
-        if not np.isfinite([low, high]).all() or filled:
+        if high >= DARK if self._info.bits == 16 else fill_unit_range(frames):
             return None
         for part in (self, *self._others):
             part.bands = Bands(part.bands.choice if part.bands else None, percentiles=USUAL)

@@ -12,6 +12,7 @@ from data.clips.files import TiffStackClip
 from data.files import is_file
 from data.media import IMAGE_SUFFIXES, RASTER_SUFFIXES, UNREAD_SUFFIXES, holds_tiff, is_image, probe, read_measured
 from data.raster import JPEG_2000_SUFFIXES, is_jpeg_2000
+from data.validity import fill_note, undeclared_fill
 from data.video.containers import OUTPUT_SUFFIXES
 from data.video.opening import VIDEO_SUFFIXES
 from engine import distributed
@@ -91,6 +92,11 @@ def stretched(clip: Clip, out: Path, request: Request) -> Clip:
         say(f"'{path.name}': its palette is converted to RGB")
     if message := clip.stretch_by_default():
         say(message)
+    path = clip.paths[0] if isinstance(clip, FolderClip) else clip.path
+    if clip.from_tiff and not tiff.nodata_text(path) and (holes := clip.holes(0)) is not None:
+        fill = undeclared_fill(holes[0], None)
+        if fill is not None:
+            say(fill_note(path.name, fill))
     return clip
 
 

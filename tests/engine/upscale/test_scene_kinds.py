@@ -193,6 +193,20 @@ def test_floats_of_a_small_range_are_stretched(tmp_path, scene_weight, low):
         assert out.read(1).std() == pytest.approx(data.std(), rel=0.01)
 
 
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize(("low", "high", "taken"), [(-1.0, 1.0, False), (0.0, 1.8, False), (-0.02, 1.03, True)])
+def test_floats_beyond_0_to_1_are_stretched(tmp_path, scene_weight, capsys, low, high, taken, stack):
+    """An index such as NDVI, of -1 to 1, is nothing that the network has seen; values that overshoot are."""
+    data = (picture() * (high - low) + low).astype(np.float32)
+    data[:, 0, 0] = 1.4  # a glint
+    if stack:
+        tifffile.imwrite(tmp_path / "in.tif", np.repeat(data, 2, axis=0), photometric="minisblack", metadata=None)
+    else:
+        write(tmp_path / "in.tif", data)
+    make(tmp_path / "in.tif", scene_weight)
+    assert ("are stretched" in capsys.readouterr().out) != taken
+
+
 @pytest.mark.parametrize("kind", ["jp2 to png", "vrt", "envi"])
 def test_rasters_that_are_not_read_name_the_remedy(tmp_path, scene_weight, kind):
     source = write(tmp_path / "in.jp2", (picture(1, 64, 64) * 250).astype(np.uint8), driver="JP2OpenJPEG")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from data.validity import filled, keep_apart, nearest
+from data.validity import filled, keep_apart, nearest, undeclared_fill
 from errors import InputError
 from tests.engine.upscale.geotiff import make, picture, stored, write
 
@@ -130,6 +130,37 @@ def test_nodata_per_band(tmp_path, scene_weight):
                 expected[20 * (band - 1) : 20 * (band - 1) + 16] = False
             assert np.array_equal(out.read_masks(band) != 0, expected)
             assert out.read(band)[expected].min() > 50
+
+
+@pytest.mark.parametrize("stack", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "fill"), [("float32", -9999), ("float32", np.finfo(np.float32).min), ("int16", -32768), ("float64", 1e30)]
+)
+def test_undeclared_marks_of_missing_values_are_holes(tmp_path, scene_weight, capsys, dtype, fill, stack):
+    """They neither take up the range of values nor change their neighbours; the file remains without nodata."""
+    plain = (picture() * 3000 + 50).astype(dtype)
+    plain[:, :, :16] = plain[:, :, 16:17]
+    holes = plain.copy()
+    holes[:, :, :16] = fill
+    results = []
+    for name, data in (("plain", plain), ("holes", holes)):
+        if stack:
+            pages = np.repeat(data, 2, axis=0)
+            tifffile.imwrite(tmp_path / f"{name}.tif", pages, photometric="minisblack", metadata=None)
+        else:
+            write(tmp_path / f"{name}.tif", data)
+        capsys.readouterr()
+        out = make(tmp_path / f"{name}.tif", scene_weight, f"{name}_large.tif", limits=(0, 4000))
+        assert ("are taken for missing ones" in capsys.readouterr().out) == (name == "holes")
+        results.append(tifffile.imread(out).reshape(-1, 80, 112)[0])
+    assert (results[1][:, :32] == np.dtype(dtype).type(fill)).all()
+    assert np.array_equal(results[1][:, 32:], results[0][:, 32:])
+
+
+@pytest.mark.parametrize("data", [np.arange(-9999.0, 4000, 7), np.array([-9999.0, -4000, 3000]), np.full(3, -9999.0)])
+def test_values_that_only_look_like_marks_are_kept(data):
+    assert undeclared_fill(data[None], None) is None
+    assert undeclared_fill(np.full((1, 3), 65535, np.uint16), None) is None
 
 
 def test_holes_take_the_nearest_value():
