@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.bands import Bands
-from data.clips import Clip, CroppedClip, DegradedClip, RegionClip, frame_numbers
+from data.clips import Clip, CroppedClip, DegradedClip, RegionClip, frame_numbers, image_files
 from data.degrade import Degradation
 from data.layouts.boxes import Box, read_boxes
 from data.layouts.finders import DETECTION, FINDERS, ClipFiles, ClipQuery
+from data.layouts.listing import files_with, folders
 from data.layouts.lists import apply_list
 from data.layouts.splits import enter_split
+from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
 __all__ = ["Box", "ClipFiles", "ClipQuery", "Layout", "Pair", "find_entries", "open_layout", "read_boxes"]
@@ -124,13 +126,25 @@ def find_entries(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[Cli
     for place, prefix, why in enter_split(root, query.split):
         part = _find_here(place, kind, query)
         if part is None:
+            deeper = f"; clips are in {below}: name it" if (below := clips_below(place)) else ""
             raise InputError(
-                f"{place}: no known layout ({', '.join(FINDERS)}); expected CLIP/FRAME.png or a video, or name the kind"
+                f"{place}: no known layout ({', '.join(FINDERS)}); expected CLIP/FRAME.png or a video, or name the kind{deeper}"
             )
         found_kind, found, reason = part
         entries += [entry.renamed(f"{prefix}/{entry.name}") if prefix else entry for entry in found]
         reasons.append(why + reason)
     return found_kind, entries, "; ".join(dict.fromkeys(reasons))
+
+
+def clips_below(root: Path, depth: int = 3) -> Path | None:
+    """The first folder below `root` that holds folders of frames or videos, as after unpacking data into a folder of the same name."""
+    for folder in folders(root) if root.is_dir() and depth else ():
+        inside = folders(folder)
+        if files_with(folder, VIDEO_SUFFIXES) or any(map(image_files, inside)):
+            return folder
+        if found := clips_below(folder, depth - 1):
+            return found
+    return None
 
 
 def _find_here(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[ClipFiles], str] | None:

@@ -6,7 +6,7 @@ Each finder returns None (no match) or (entries, reason). Finders list folders a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,13 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
         entries = [ClipFiles(name, c, low.get(name), if_file(boxes / f"{name}.txt")) for name, c in clips.items()]
         unused = [path.name for path in folders(root) if path not in (gt, boxes)]
         made = "LR made from GT" + (f" (not used: {', '.join(unused)})" if unused else "")
-        reason = f"{len(clips)} clips in {gt.name}/, " + (f"LR in {lr.relative_to(root)}/" if lr else made)
+        alone = [name for name in low if name not in clips]
+        made = (
+            f"LR in {lr.relative_to(root)}/" + (f" (not in {gt.name}/: {_some(alone)})" if alone else "")
+            if lr
+            else made
+        )
+        reason = f"{len(clips)} clips in {gt.name}/, {made}"
         return entries, reason
     if lr is not None and low:
         return [ClipFiles(name, None, clip) for name, clip in low.items()], f"LR only, in {lr.name}/"
@@ -68,6 +74,10 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
             f"{root}: contains {', '.join(others)} but no GT and no LR for scale {query.scale}; change the scale"
         )
     return None
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def clip_sources(root: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Sequence
@@ -98,13 +99,17 @@ LR_FORMS = ("lr{}x", "lrx{}", "lr{}", "lrbicubicx{}", "lqx{}", "lq{}x", "bix{}",
 
 
 def lr_folder(root: Path, scale: int | None) -> Path | None:
-    """LR4x, LRx4, LR_x4, BIx4, X4, LR, LQ, LR_bicubic/X4: the folder of low resolution for this scale, next to the ground truth."""
+    """LR4x, LRx4, LR_x4, BIx4, X4, LR, LQ, LR_bicubic/X4, LR/X4: the folder of low resolution for this scale, next to the ground
+    truth.
+    """
     if scale is None:
         return None
-    wanted = (*(form.format(scale) for form in LR_FORMS), "lr", "lq")
     present = {re.sub(r"[_\-]", "", path.name.lower()): path for path in folders(root)}
-    found = next((present[name] for name in wanted if name in present), None)
-    return lr_folder(present["lrbicubic"], scale) if found is None and "lrbicubic" in present else found
+    found = next((present[name] for form in LR_FORMS if (name := form.format(scale)) in present), None)
+    above = next((present[name] for name in ("lr", "lq", "lrbicubic") if name in present), None)
+    if found or above is None:
+        return found
+    return lr_folder(above, scale) or (above if above.name.lower() in ("lr", "lq") else None)
 
 
 def other_scales(root: Path) -> list[str]:
@@ -124,12 +129,18 @@ def clip_folders(root: Path) -> list[Path]:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """Lines of a text file in UTF-8; InputError names the file and its expected content."""
+    """Lines of a text file in UTF-8, or in UTF-16 with a byte-order mark, as PowerShell writes; InputError names the file and its
+    expected content.
+    """
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is not a regular file; expected {what}")
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+        wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if wide else "utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as {what} ({error}); save it in UTF-8") from None
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as {what} ({error})") from None
 
 

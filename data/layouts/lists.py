@@ -14,13 +14,13 @@ META = re.compile(r"\s+\d+\s+\(\s*\d+\s*,\s*\d+\s*,\s*\d+\s*\)$")  # frames and 
 
 
 def read_list(path: Path) -> list[tuple[str, str | None]]:
-    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark and blank lines are accepted, and so
-    are the columns that BasicSR's meta_info files add to a clip: `000 100 (720,1280,3)`.
+    """(clip, frame file or None) per line. Windows separators, CRLF, a byte-order mark, blank lines and comments (#) are accepted, and
+    so are the columns that BasicSR's meta_info files add to a clip: `000 100 (720,1280,3)`.
     """
     items: list[tuple[str, str | None]] = []
     for line in read_lines(path, "a list of clips"):
         name = META.sub("", line.strip()).replace("\\", "/").strip("/")
-        if not name:
+        if not name or name.startswith("#"):
             continue
         clip, _, frame = name.rpartition("/")
         items.append((clip, frame) if clip and Path(frame).suffix else (name, None))

@@ -22,6 +22,13 @@ def test_list_files_of_any_operating_system(tmp_path, end, separator):
     assert len(layout[0]) == 3  # unlisted frames are still used as neighbours
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_and_comments_of_lists(tmp_path, encoding):
+    jilin(tmp_path, ("train",))
+    (tmp_path / "list.txt").write_bytes("# clips by night\r\n\r\n003\r\n".encode(encoding))
+    assert [pair.name for pair in open_layout(tmp_path, list_file=tmp_path / "list.txt")] == ["003"]
+
+
 def test_list_files_that_do_not_match_are_refused(tmp_path):
     jilin(tmp_path, ("train",))
     for text, message in [("099/001.png", "clip '099'"), ("001/077.png", "frame 001/077.png"), ("\n", "empty")]:

@@ -319,7 +319,7 @@ def test_low_resolution_that_was_rounded_up_is_cropped(tmp_path):
     assert "was rounded up" in layout.notes[0]
 
 
-@pytest.mark.parametrize("low", ["LQ", "lq_x4", "LR_bicubic/X4", "LR_bicubic_x4"])
+@pytest.mark.parametrize("low", ["LQ", "lq_x4", "LR_bicubic/X4", "LR_bicubic_x4", "LR/X4"])
 def test_names_of_low_resolution(tmp_path, low):
     frames(tmp_path / "gt" / "a")
     frames(tmp_path / low / "a", size=(4, 6))
@@ -331,6 +331,22 @@ def test_folders_that_are_not_used_are_named(tmp_path):
     frames(tmp_path / "GT" / "a")
     frames(tmp_path / "LR2x" / "a", size=(8, 12))
     assert open_layout(tmp_path).reason == "1 clips in GT/, LR made from GT (not used: LR2x)"
+
+
+def test_low_resolution_without_ground_truth_is_named(tmp_path):
+    frames(tmp_path / "GT" / "a")
+    for clip in "abcdef":
+        frames(tmp_path / "LR4x" / clip, size=(4, 6))
+    assert open_layout(tmp_path).reason == "1 clips in GT/, LR in LR4x/ (not in GT/: b, c, d, ...)"
+
+
+@pytest.mark.parametrize("deeper", ["data", "data/data"])
+def test_clips_below_the_root_are_named(tmp_path, deeper):
+    """As after unpacking an archive into a folder of its name."""
+    frames(tmp_path / "root" / deeper / "a")
+    with pytest.raises(InputError, match=rf"clips are in \S*/root/{deeper}: name it"):
+        open_layout(tmp_path / "root")
+    assert names(open_layout(tmp_path / "root" / deeper)) == ["a"]
 
 
 def test_frames_with_other_numbers_are_paired_with_a_note(tmp_path):
