@@ -40,6 +40,7 @@ from models.base import Network
 USUAL_PRIMARIES, USUAL_TRANSFERS = (1, 2, 5, 6), (1, 2, 4, 5, 6, 13)
 RAW = {"rgb24": np.uint8, "rgb48le": np.uint16}
 FORMATS = ("y4m", *RAW)
+DEPTHS = {"y4m": 10, "rgb24": 8, "rgb48le": 16}  # bits of a value, at most
 
 
 def is_pipe(path: Path) -> bool:
@@ -121,7 +122,7 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
         raise InputError("output to a pipe: one process only")
     _check_times(job, request.pipe_format)
     base = targets.base_of(job.clip)
-    if isinstance(base, VideoClip) and (left := _left_out(base.video)):
+    if isinstance(base, VideoClip) and (left := _left_out(base.video, request.pipe_format)):
         say(f"left out (pipes carry pictures only): {', '.join(left)}")
     if _frames is None:
         take_stdout()
@@ -134,10 +135,11 @@ def write(job: ClipJob, network: Network, request: Request, device: torch.device
     return []
 
 
-def _left_out(video: VideoFile) -> list[str]:
+def _left_out(video: VideoFile, form: str) -> list[str]:
     """Descriptions of the tracks and properties of a source that a pipe does not carry."""
     info, colour = video.info, video.info.colour
-    left = track_plan.names(video.path, info.stream)
+    left, bits = track_plan.names(video.path, info.stream), DEPTHS[form]
+    left += [f"bits of each value after the first {bits} of {info.bits}"] if info.bits > bits else []
     if colour.primaries not in USUAL_PRIMARIES or colour.transfer not in USUAL_TRANSFERS:
         left.append(f"the colour tags (primaries {colour.primaries}, transfer {colour.transfer} of ITU-T H.273)")
     if info.light.mastering or info.light.content:

@@ -217,3 +217,8 @@ def test_unsupported_properties_of_pipes_are_named_or_refused(weights, tmp_path,
     assert sent.getvalue().count(b"FRAME\n") == 3 + 4
     make(source, Path("-"), weights["mtdo"], pipe_format="rgb24")
     assert "raw values have no times" in capsys.readouterr().out
+    deep = video(tmp_path / "c.mkv", LONG[:2], codec="ffv1", pixels="yuv444p12le")
+    for form, lost in {"y4m": "after the first 10 of 12", "rgb24": "after the first 8 of 12", "rgb48le": ""}.items():
+        make(deep, Path("-"), weights["mtdo"], pipe_format=form)
+        said = capsys.readouterr().out
+        assert f"bits of each value {lost}" in said if lost else "left out" not in said
