@@ -142,11 +142,21 @@ def tune_allocator() -> None:
     mallopt(M_TOP_PAD, 200_000_000)
 
 
+def program() -> str:
+    """The command that started this process, as it can be typed again: `python -m engine.distill`, `python benchmarks/dcn.py`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec:
+        return f"python -m {spec.name.removesuffix('.__main__')}"
+    folder, file = Path.cwd(), Path(sys.argv[0]).absolute()
+    return f"python {file.relative_to(folder) if file.is_relative_to(folder) else file}"
+
+
 class Parser(argparse.ArgumentParser):
     """Reports wrong usage in one line, with the nearest option, instead of the usage of all options. Options are not abbreviated."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        how: Any = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(prog=program(), **how, **settings)
 
     def error(self, message: str) -> NoReturn:
         unknown = re.fullmatch(r"unrecognized arguments: .*?(--[^\s=]+).*", message, re.DOTALL)
@@ -154,8 +164,7 @@ class Parser(argparse.ArgumentParser):
             options = [option for option in self._option_string_actions if option.startswith("--")]
             close = difflib.get_close_matches(unknown[1], options, n=1)
             message = f"unknown option '{unknown[1]}'" + (f": did you mean '{close[0]}'?" if close else "")
-        program = self.prog if self.prog.startswith("python ") else f"python {self.prog}"
-        complain(f"error: {message} ({program} --help lists the options)")
+        complain(f"error: {message} ({self.prog} --help lists the options)")
         self.exit(2)
 
 

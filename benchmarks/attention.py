@@ -7,7 +7,6 @@ tokens, relative to the root mean square of the result, on a corner of four wind
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -44,7 +43,7 @@ def errors(network: nn.Module, x: Tensor, *plan: object) -> list[float]:
 
 @torch.inference_mode()
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time of HAT's attention.")
+    parser = cli.Parser(description="Time of HAT's attention.")
     parser.add_argument("--size", type=int, default=160, help="side of the map in tokens, a multiple of 16")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()

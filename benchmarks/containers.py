@@ -7,7 +7,6 @@ refused (before the work) or left out.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import av
 
+import cli
 from data.video import VideoFile, track_plan
 from data.video.containers import CONTAINERS, LIMITS, check_codec, default_codec
 from errors import InputError
@@ -146,7 +146,7 @@ def tables() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare how video containers preserve the tracks of a source.")
+    parser = cli.Parser(description="Compare how video containers preserve the tracks of a source.")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     text = tables()
@@ -156,4 +156,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

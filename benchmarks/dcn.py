@@ -8,7 +8,6 @@ sample (9 * C * H * W floats).
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -101,7 +100,7 @@ def extra_memory(values: list[torch.Tensor], backward: bool) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])

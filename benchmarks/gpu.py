@@ -124,7 +124,7 @@ def run_step(step: Step, context: Context, report: Report, left: float) -> bool:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budget", type=float, default=300.0, help="seconds in all")

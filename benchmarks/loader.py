@@ -11,7 +11,6 @@ best of three.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -88,7 +87,7 @@ def rate(run: Callable[[], None], samples: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("--root", help="data set with LR files (jilin layout); default synthetic")
     parser.add_argument("--split", help="its split")
     parser.add_argument("--workers", type=int, default=2)

@@ -181,12 +181,12 @@ def kill_and_resume(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Upscale a long video, killed and resumed.")
+    parser = cli.Parser(description="Upscale a long video, killed and resumed.")
     parser.add_argument("--out", type=Path, default=Path("runs/long_clip"))
     parser.add_argument("--frames", type=int, default=1200)
     parser.add_argument("--size", default="320x180", help="width x height of the video")
     parser.add_argument("--fps", metavar="x2", help="STNO with twice the frames")
-    parser.add_argument("--weight", type=Path, help="weights (default: a tiny network with random weights)")
+    parser.add_argument("--weight", type=cli.weights, help="weights (default: a tiny network with random weights)")
     parser.add_argument(
         "--kills", type=float, nargs="+", default=[0.3, 0.62], help="when it is killed, as shares of the frames"
     )

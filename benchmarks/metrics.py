@@ -6,7 +6,6 @@ amounts; the warping error of the ground truth; seconds per frame.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -22,6 +21,7 @@ import metrics
 from data.clips import Clip, SubClip
 from data.degrade import Degradation, imresize
 from data.layouts import open_layout
+from errors import InputError
 from metrics import temporal
 
 SHIFTS = [(0.5, 0.25), (2.3, -1.6)]
@@ -47,11 +47,13 @@ def flows(clip: Clip) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the metrics.")
+    parser = cli.Parser(description="Measure the metrics.")
     parser.add_argument("clip", type=Path, help="a folder of frames or a video")
     parser.add_argument("--frames", type=int, default=31, help="maximum number of frames (default 31)")
     options = parser.parse_args()
-    (pair,) = open_layout(options.clip, degradation=Degradation()).pairs
+    pair, *others = open_layout(options.clip, degradation=Degradation()).pairs
+    if others:
+        raise InputError(f"'{options.clip}' has {1 + len(others)} clips: name one of them")
     assert pair.gt is not None
     gt, low = (SubClip(each, range(min(options.frames, len(each)))) for each in (pair.gt, pair.lr))
     bicubic = [imresize(low.frame(k), size=gt.size).clamp(0, 1) for k in range(len(gt))]

@@ -7,7 +7,6 @@ animation moves a divider over the clip: bicubic to its left, restored to its ri
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -97,7 +96,7 @@ def animation(path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the README's pictures.")
+    parser = cli.Parser(description="Make the README's pictures.")
     parser.add_argument("out", type=Path, help="PNG to write")
     parser.add_argument("--moving", type=Path, help="animated WebP to write")
     parser.add_argument("--weight", default="mtdo_s", help="released name or file (default: mtdo_s)")

@@ -6,7 +6,6 @@ fp32 and in every other precision, and compared with the truth: PSNR of Y, and t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -45,10 +44,10 @@ def psnr(network: Network, truth: Tensor, small: Clip, precision: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the loss of half precision.")
+    parser = cli.Parser(description="Measure the loss of half precision.")
     parser.add_argument("clips", type=Path, nargs="*", default=sorted(natural("test").glob("*.mp4")), metavar="CLIP")
-    parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
-    parser.add_argument("--precisions", nargs="+", default=["bf16"])
+    parser.add_argument("--weights", type=cli.weights, nargs="+", default=[released("mtdo"), released("stno")])
+    parser.add_argument("--precisions", nargs="+", default=["bf16"], choices=["bf16", "fp16"])
     parser.add_argument("--frames", type=int, default=4, help="frames of each clip (default 4)")
     parser.add_argument("--side", type=int, default=256, help="pixels a side of the truth (default 256)")
     options = parser.parse_args()

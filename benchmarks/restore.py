@@ -124,11 +124,11 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure time and memory of restoration.")
+    parser = cli.Parser(description="Measure time and memory of restoration.")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--sizes", nargs="+", default=["64x64", "160x160", "320x180"], help="LR width x height")
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--seconds", type=float, default=10.0, help="minimum time for each case")
     parser.add_argument("--one", nargs=3, metavar=("NETWORK", "SIZE", "PRECISION"), help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -16,7 +16,6 @@ Cost: one thread, best of three, with the settings named in docs/simulator.md.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -158,7 +157,7 @@ def cost() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare simulated with real clips.")
+    parser = cli.Parser(description="Compare simulated with real clips.")
     parser.add_argument("--datapath", type=Path, nargs="+", default=[], help="folders with real clips, any layout")
     parser.add_argument("--clips", type=int, default=5, help="simulated clips per still and split (default 5)")
     parser.add_argument("--cost", action="store_true", help="seconds per simulated clip instead")

@@ -12,7 +12,6 @@ a busy or throttled machine. Memory is the growth of the process's peak. Weights
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
 import sys
@@ -29,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cli
 import dcn
-from benchmarks.figure import plot
+from benchmarks.figure import needed, plot
 from engine.report.provenance import peak_memory_mb
+from errors import InputError
 from models import load_official
 from models.stno import STNO
 from models.stno.galerkin import GalerkinBlock
@@ -165,22 +165,24 @@ def galerkin(rounds: int, picture: Path | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument("parts", nargs="*", default=["clip", "times", "query", "galerkin"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--plot", type=Path)
     arguments = parser.parse_args()
+    measures = {"clip": clip, "times": times, "query": query, "galerkin": partial(galerkin, picture=arguments.plot)}
+    unknown = [part for part in arguments.parts if part not in measures]
+    if unknown:
+        raise InputError(f"there is no part '{unknown[0]}': expected some of {', '.join(measures)}")
+    if arguments.plot:
+        needed()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     dcn.ensure_built()
-    measures = {"clip": clip, "times": times, "query": query}
     with torch.inference_mode():
         for part in arguments.parts:
-            if part == "galerkin":
-                galerkin(arguments.rounds, arguments.plot)
-            else:
-                measures[part](arguments.rounds)
+            measures[part](arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ drawn by a seed, the second resized to the first's size; and all neighbouring fr
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -105,7 +104,7 @@ def clips(folders: Sequence[Path], joins: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the doctor's thresholds.")
+    parser = cli.Parser(description="Measure the doctor's thresholds.")
     parser.add_argument("--stills", type=Path, nargs="+", default=[], help="folders of pictures")
     parser.add_argument("--count", type=int, default=24, help="number of pictures (default 24)")
     parser.add_argument("--clips", type=Path, nargs="+", default=[], help="clips, any layout")

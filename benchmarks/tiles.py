@@ -6,7 +6,6 @@ difference as a picture: grey for zero, `--amplify` levels for one level of 255.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -66,8 +65,8 @@ def compare(network: Network, clip: Clip, sides: list[int], amplify: float, out:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare tiles with full frames.")
-    parser.add_argument("--weights", type=Path, nargs="+", default=[released("mtdo"), released("stno")])
+    parser = cli.Parser(description="Compare tiles with full frames.")
+    parser.add_argument("--weights", type=cli.weights, nargs="+", default=[released("mtdo"), released("stno")])
     parser.add_argument(
         "--video", type=Path, default=next(natural("test").glob("*.mp4")), help="default: a sample video"
     )

@@ -6,7 +6,6 @@ number of workers that restore() would choose, which share the threads. Alternat
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -43,7 +42,7 @@ def measure(network: torch.nn.Module, size: tuple[int, int], precision: str, rou
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(description=__doc__)
     parser.add_argument(
         "--sizes", nargs="+", default=["84x32", "64x64", "160x160", "320x180"], help="width x height of LR frames"
     )

@@ -247,7 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     parser = cli.Parser(
-        prog="python -m data.prepare",
         description="Write a data set or videos as training_set, validation_set and test_set with GT, LR and Bicubic.",
         epilog=EXAMPLE,
     )

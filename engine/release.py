@@ -86,7 +86,6 @@ def part(text: str) -> tuple[Path, float]:
 
 def main() -> None:
     arguments = cli.Parser(
-        prog="python -m engine.release",
         description="Write weights for distribution: the weighted mean of weights of one network, in half precision.",
     )
     arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
 import os
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -66,6 +69,34 @@ def test_wrong_usage_is_one_line(words: list[str], message: str, capsys: pytest.
     assert (
         caught.value.code == 2 and line.startswith(f"error: {message}") and line.endswith("--help lists the options)")
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "file", "command"),
+    [
+        ("engine.distill", "/any/engine/distill.py", "python -m engine.distill"),
+        ("data.doctor.__main__", "/any/data/doctor/__main__.py", "python -m data.doctor"),
+        (None, "eval.py", "python eval.py"),
+        (None, "{here}/benchmarks/tiles.py", f"python {Path('benchmarks/tiles.py')}"),
+        (None, "../clone/eval.py", f"python {Path('../clone/eval.py')}"),
+    ],
+)
+def test_messages_name_the_command_that_was_typed(
+    module: str | None, file: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = types.ModuleType("__main__")
+    started.__spec__ = importlib.machinery.ModuleSpec(module, None) if module else None
+    monkeypatch.setitem(sys.modules, "__main__", started)
+    monkeypatch.setattr(sys, "argv", [file.format(here=Path.cwd())])
+    with pytest.raises(SystemExit):
+        cli.Parser().parse_args(["--x"])
+    assert f"({command} --help lists" in capsys.readouterr().err
+
+
+def test_scripts_that_only_print_have_no_options_for_files() -> None:
+    flags = {flag for action in evaluation_parser("", "", None)._actions for flag in action.option_strings}
+    assert "--weight" in flags and not {"--outputpath", "--save-frames"} & flags
+    assert cli.parse(evaluation_parser("", "", None), []).save_frames is False
 
 
 def test_weights_by_released_name_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

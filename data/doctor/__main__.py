@@ -31,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     parser = cli.Parser(
-        prog="python -m data.doctor",
         description="Examine a data set: structure, frames, pairs of ground truth and low resolution.",
         epilog=EXAMPLE,
     )

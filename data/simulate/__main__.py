@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str] | None) -> int:
     parser = cli.Parser(
-        prog="python -m data.simulate",
         description="Simulate satellite video from aerial stills.",
         epilog=EXAMPLE,
     )

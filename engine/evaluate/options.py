@@ -23,9 +23,10 @@ KEYS = {
 
 
 def evaluation_parser(
-    description: str, example: str, out: str, *, always_saves: bool = False
+    description: str, example: str, out: str | None, *, always_saves: bool = False
 ) -> argparse.ArgumentParser:
-    """Add the options shared by all evaluation scripts. always_saves: frames are written without an option."""
+    """Add the options shared by all evaluation scripts. out: folder of the results; None: they are only printed.
+    always_saves: frames are written without an option."""
     result = cli.parser(description, example)
     result.add_argument(
         "--weight",
@@ -39,7 +40,8 @@ def evaluation_parser(
         type=cli.filled,
         help="folder of test clips in any known layout (default: the samples of the repository)",
     )
-    result.add_argument("--outputpath", type=cli.filled, help=f"folder for reports and frames (default: {out})")
+    if out:
+        result.add_argument("--outputpath", type=cli.filled, help=f"folder for reports and frames (default: {out})")
     result.add_argument("--kind", type=cli.filled, help="layout of the folder (default: detected)")
     result.add_argument("--split", type=cli.filled, help="split of a layout that has several, such as test")
     result.add_argument("--list", type=cli.filled, help="list file of CLIP or CLIP/FRAME lines")
@@ -49,8 +51,8 @@ def evaluation_parser(
     result.add_argument("--frames", type=int, help="number of frames of each clip (default: all)")
     result.add_argument("--device", help="auto, cpu, cuda")
     result.set_defaults(default_output=out)
-    if always_saves:
-        result.set_defaults(save_frames=True)
+    if always_saves or not out:
+        result.set_defaults(save_frames=always_saves)
     else:
         result.add_argument(
             "--save-frames",
