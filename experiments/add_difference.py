@@ -20,10 +20,10 @@ from experiments import new_weights
 def main() -> None:
     arguments = new_weights.parser("Add the difference of two weights to others.")
     arguments.add_argument(
-        "weights", type=Path, metavar="W", help="weights trained from BEFORE, such as for another scale"
+        "weights", type=cli.weights, metavar="W", help="weights trained from BEFORE, such as for another scale"
     )
-    arguments.add_argument("before", type=Path, metavar="BEFORE")
-    arguments.add_argument("after", type=Path, metavar="AFTER", help="BEFORE after more training")
+    arguments.add_argument("before", type=cli.weights, metavar="BEFORE")
+    arguments.add_argument("after", type=cli.weights, metavar="AFTER", help="BEFORE after more training")
     arguments.add_argument("share", type=float, metavar="SHARE", help="of the difference, such as 0.5")
     options = new_weights.parse(arguments)
     network = load_network(options.weights)

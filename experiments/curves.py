@@ -6,7 +6,6 @@ one training). Use `--value val/gain_psnr_y` for parts with different losses. Lo
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -39,12 +38,16 @@ def curve(log: Path, value: str, smooth: int) -> tuple[list[tuple[float, float]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw training curves.")
+    parser = cli.Parser(description="Draw training curves.")
     parser.add_argument("picture", type=Path, help="PNG to write")
     parser.add_argument("logs", type=Path, nargs="+", help="log.jsonl of each part, in order")
     parser.add_argument("--value", default="loss/charbonnier", help="key of the logs' lines")
     parser.add_argument("--smooth", type=int, default=9, help="entries of the running median")
     options = parser.parse_args()
+    if options.smooth < 1:
+        raise InputError(f"--smooth {options.smooth}: expected 1 or more")
+    if options.picture.suffix.lower() != ".png":
+        raise InputError(f"'{options.picture}': expected the PNG to write, before the logs")
     lines, start = {}, 0
     for log in options.logs:
         points, length = curve(log, options.value, options.smooth)

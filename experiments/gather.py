@@ -34,6 +34,7 @@ from errors import InputError
 LIST = Path(__file__).with_name("permissive.tsv")
 EXAMPLE = "  python experiments/gather.py CHECKOUTS datasets/permissive"
 LONGEST = 60  # frames of a clip
+KINDS = ("stills", "clip")
 
 
 class Row(NamedTuple):
@@ -57,7 +58,11 @@ def read_list(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True))
-        return [Row(**row | {"shrink": float(row["shrink"])}) for row in rows]
+        read = [Row(**row | {"shrink": float(row["shrink"])}) for row in rows]
+        wrong = next((row for row in read if row.kind not in KINDS or not row.shrink >= 1), None)
+        if wrong:
+            raise ValueError(f"kind {wrong.kind}, shrink {wrong.shrink:g}: expected stills or clip, and 1 or more")
+        return read
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"'{path}' is no list of sources ({error}): see experiments/permissive.tsv") from None
 
@@ -87,6 +92,14 @@ def pictures(paths: list[Path]) -> Iterator[tuple[Path, np.ndarray]]:
         yield path, np.ascontiguousarray(picture[..., :3]) if picture.shape[-1] > 3 else rgb(picture)
 
 
+def check_new(path: Path, row: Row) -> None:
+    """Raises InputError if another file of the list already has this name."""
+    if path.exists():
+        raise InputError(
+            f"'{path}' would be written twice: a second file of its name is in {row.repository} {row.files}"
+        )
+
+
 def gather(row: Row, folder: Path, out: Path) -> list[tuple[str, str]]:
     """Write the stills or the clip of one row; returns (name in `out`, source) of each."""
     paths = sorted(folder.glob(row.files))
@@ -94,19 +107,22 @@ def gather(row: Row, folder: Path, out: Path) -> list[tuple[str, str]]:
         raise InputError(f"'{folder}' has no file {row.files}: check out commit {row.commit} of {row.repository}")
     if row.kind == "clip":
         name = f"clips/{row.name}_{Path(row.files).stem.strip('*') or Path(row.files).parent.name}"
+        check_new(out / name, row)
         for index, (_, frame) in enumerate(islice(pictures(paths), LONGEST)):
             write_image(out / name / f"{index:05d}.png", shrunk(frame, row.shrink))
         return [(name, row.files)]
     made = []
     for path, picture in pictures(paths):
         name = f"stills/{row.name}_{path.stem}.png"
+        check_new(out / name, row)
         write_image(out / name, shrunk(picture, row.shrink))
         made.append((name, str(path.relative_to(folder))))
     return made
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parser("Make stills and clips for training from checkouts of public repositories.", EXAMPLE)
+    description = "Make stills and clips for training from checkouts of public repositories."
+    arguments = cli.Parser(description=description, epilog=f"example:\n{EXAMPLE}")
     arguments.add_argument("checkouts", type=Path, metavar="CHECKOUTS")
     arguments.add_argument("out", type=Path, metavar="OUT")
     arguments.add_argument("--list", type=Path, default=LIST, help="the sources (default: experiments/permissive.tsv)")

@@ -1,4 +1,4 @@
-"""Contribution of neighbouring frames: python experiments/neighbours.py --datapath CLIP [--weight FILE] [data.val.region=...].
+"""Contribution of neighbouring frames: python experiments/neighbours.py --weight FILE --datapath CLIPS [key.sub=value ...].
 
 A three-frame MTDO restores the middle frame of each clip with its true neighbours, and with neighbours changed in one
 respect at a time; gain over bicubic in dB, Y, protocol `standard`. If "the frame itself" gains more than the true neighbours,
@@ -26,7 +26,8 @@ from engine.evaluate.options import evaluation_parser
 from engine.sources import open_source
 from errors import InputError
 
-EXAMPLE = "  python experiments/neighbours.py --datapath CLIPS 'data.val.region=[0.75,0,1,1]'"
+EXAMPLE = """  python main.py name=three network.frames=3
+  python experiments/neighbours.py --weight runs/three/weights.safetensors --datapath CLIPS"""
 
 
 def luma(difference: Tensor) -> Tensor:
@@ -48,10 +49,12 @@ def versions(noise: Tensor) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = evaluation_parser("Measure the contribution of neighbouring frames.", EXAMPLE, "runs/neighbours")
+    arguments = evaluation_parser("Measure the contribution of neighbouring frames.", EXAMPLE, None)
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     if network.config.frames != 3:
-        raise InputError(f"these weights take {network.config.frames} frames: this experiment needs three")
+        raise InputError(
+            f"these weights take {network.config.frames} frames: this experiment needs three (network.frames=3 in training)"
+        )
     network.eval()
     for pair in open_source(config, "val").pairs:
         if len(pair.gt) < 3:

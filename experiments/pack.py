@@ -106,7 +106,7 @@ def pack_stills(pack: Pack, groups: Sequence[Sequence[Path]], limit: float) -> i
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = cli.parser("Pack training data into one small folder.", EXAMPLE)
+    arguments = cli.Parser(description="Pack training data into one small folder.", epilog=f"example:\n{EXAMPLE}")
     arguments.add_argument("folder", type=Path, metavar="PACK")
     arguments.add_argument("--stills", nargs="+", default=[], metavar="FOLDER", help="overhead images")
     arguments.add_argument(

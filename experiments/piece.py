@@ -113,7 +113,7 @@ def main() -> None:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
-            if (folder / name).is_file():
+            if (folder / name).is_file() and options.out.resolve() != folder.resolve():
                 shutil.copy(folder / name, options.out / name)
     print(f"{folder}: {'finished' if finished else 'to be continued'} after {time.monotonic() - START:.0f} s")
 

@@ -25,7 +25,7 @@ from data.degrade import Degradation, imresize
 from engine.checkpoint import load_network, released
 from engine.config import MAX_SCALE
 from engine.evaluate import scripts
-from engine.evaluate.options import evaluation_parser
+from engine.evaluate.options import evaluation_parser, move_overrides_, number
 from engine.restore import restore
 from engine.sources import open_source
 from errors import InputError
@@ -56,7 +56,11 @@ def direct() -> Way:
 
 def whole_pixels(clip: Clip, scale: float) -> tuple[Clip, Clip]:
     """The clip cropped so that `scale` divides both sides, and its low resolution."""
-    step = next(n for n in range(1, 101) if float(n * scale).is_integer())
+    step = next((n for n in range(1, 101) if math.isclose(n * scale, round(n * scale))), None)
+    if step is None or min(clip.size) < step * scale:
+        raise InputError(
+            f"--scales {scale:g}: '{clip.name}' has no size that it divides: expected a number such as 2.5"
+        )
     height, width = (int(side / (step * scale)) * round(step * scale) for side in clip.size)
     gt = RegionClip(clip, 0, 0, height, width)
     return gt, DegradedClip(gt, Degradation(), scale)
@@ -64,9 +68,10 @@ def whole_pixels(clip: Clip, scale: float) -> tuple[Clip, Clip]:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = evaluation_parser("Compare ways to reach a scale without weights for it.", EXAMPLE, "runs/scales")
-    arguments.add_argument("--scales", type=float, nargs="+", default=[2.5, 3.0])
+    arguments = evaluation_parser("Compare ways to reach a scale without weights for it.", EXAMPLE, None)
+    arguments.add_argument("--scales", type=number, nargs="+", default=[2.5, 3.0])
     options = cli.parse(arguments)
+    move_overrides_(options, "scales")
     _, config, _ = scripts.prepare(options, space_time=False)
     ways: dict[str, Way] = {
         "bicubic": bicubic,

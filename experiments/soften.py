@@ -22,7 +22,7 @@ from models.mtdo import MTDO
 
 def main() -> None:
     arguments = new_weights.parser("Scale the residual of MTDO weights.")
-    arguments.add_argument("weights", type=Path, metavar="W", help="MTDO weights with residual: bicubic")
+    arguments.add_argument("weights", type=cli.weights, metavar="W", help="MTDO weights with residual: bicubic")
     arguments.add_argument("factor", type=float, metavar="FACTOR", help="of the residual, such as 0.95")
     options = new_weights.parse(arguments)
     network = load_network(options.weights)

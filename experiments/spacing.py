@@ -25,6 +25,7 @@ from engine.evaluate.measure import evaluate
 from engine.evaluate.options import evaluation_parser
 from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
+from errors import InputError
 
 EXAMPLE = "  python experiments/spacing.py --datapath CLIPS --frames 10"
 SPACINGS: tuple[int | str, ...] = (1, 3, 6, 9, "auto")
@@ -38,10 +39,13 @@ def pace(clip: Clip) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    arguments = evaluation_parser("Measure the effect of the spacing of windows.", EXAMPLE, "runs/spacing")
+    arguments = evaluation_parser("Measure the effect of the spacing of windows.", EXAMPLE, None)
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     device = distributed.choose_device(config.device)
     layout = open_source(config, "val")
+    still = [pair.name for pair in layout.pairs if len(pair.lr) < 2]
+    if still:
+        raise InputError(f"clip '{still[0]}' has one frame: this experiment needs two or more")
     reports, seconds = [], []
     for spacing in SPACINGS:
         network.spacing = spacing

@@ -57,9 +57,7 @@ def seconds(restored: Sequence[Tensor], lows: Sequence[Tensor], form: str, backe
 
 @torch.no_grad()
 def main() -> None:
-    arguments = evaluation_parser(
-        "Compare choices of the temporal filter's neighbours.", EXAMPLE, "runs/temporal_filter"
-    )
+    arguments = evaluation_parser("Compare choices of the temporal filter's neighbours.", EXAMPLE, None)
     network, config, _ = scripts.prepare(cli.parse(arguments), space_time=False)
     form = "clean" if network.temporal_filter == "none" else network.temporal_filter
     print("| clip | largest step | gain, dB | tOF, px |\n|---|---|---|---|")

@@ -55,7 +55,7 @@ def widened(source: Path, frames: int) -> MTDO:
 
 def main() -> None:
     arguments = cli.Parser(description="Start weights with a longer window and the wide path, from weights of MTDO.")
-    arguments.add_argument("source", type=Path, metavar="IN")
+    arguments.add_argument("source", type=cli.weights, metavar="IN")
     arguments.add_argument("out", type=Path, metavar="OUT", help="the .safetensors file to write")
     arguments.add_argument("--frames", type=int, default=5, help="frames of the new window, odd (default: 5)")
     arguments.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")

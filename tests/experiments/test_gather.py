@@ -50,6 +50,21 @@ def test_missing_checkouts_are_named_before_work_starts(tmp_path):
         gather.main([str(tmp_path), str(tmp_path / "out"), "--list", str(tmp_path / "list.tsv")])
 
 
+@pytest.mark.parametrize(("kind", "shrink"), [("still", "1"), ("stills", "0"), ("clip", "nan")])
+def test_rows_without_meaning_are_refused(tmp_path, kind, shrink):
+    (tmp_path / "list.tsv").write_text(f"{HEADER}me/photos\tabc\t*\t{kind}\t{shrink}\tCC0 1.0\tA\n")
+    with pytest.raises(InputError, match=f"kind {kind}, shrink {shrink}: expected stills or clip, and 1 or more"):
+        gather.read_list(tmp_path / "list.tsv")
+
+
+def test_files_of_one_name_do_not_replace_each_other(tmp_path):
+    for folder in "ab":
+        write_image(tmp_path / "photos" / folder / "0.png", picture(0))
+    row = gather.Row("me/photos", "abc", "*/*.png", "stills", 1.0, "CC0 1.0", "A")
+    with pytest.raises(InputError, match=r"photos_0.png' would be written twice: .* me/photos \*/\*\.png"):
+        gather.gather(row, tmp_path / "photos", tmp_path / "out")
+
+
 def test_permissive_list_has_permissive_licences_only():
     rows = gather.read_list(gather.LIST)
     assert {row.licence for row in rows} <= {"CC0 1.0", "public domain", "CC BY 3.0", "CC BY 4.0", "BSD-2-Clause"}

@@ -53,6 +53,11 @@ def test_softened_residual(run, tmp_path: Path) -> None:
         run(soften, tmp_path / "soft.safetensors", tmp_path / "old.safetensors", 0.5)
 
 
+def test_released_names_are_taken(run, tmp_path: Path) -> None:
+    run(widen, "mtdo_s", tmp_path / "wide.safetensors", "--frames", 9)
+    assert load_network(tmp_path / "wide.safetensors").config.frames == 9
+
+
 def test_added_difference(run, tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.safetensors" for name in ("weights", "before", "after")]
     networks = [small_mtdo() for _ in paths]

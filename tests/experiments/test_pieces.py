@@ -110,6 +110,14 @@ def test_folder_without_a_state_is_refused(monkeypatch, tmp_path):
         piece.main()
 
 
+def test_out_may_be_the_folder_of_the_run(monkeypatch, tmp_path):
+    (tmp_path / "last.safetensors").write_bytes(b"state")
+    monkeypatch.setattr(piece, "train", lambda options: (tmp_path, True))
+    monkeypatch.setattr(sys, "argv", ["piece.py", "--config", "c", "--minutes", "1", "--out", str(tmp_path)])
+    piece.main()
+    assert (tmp_path / "last.safetensors").read_bytes() == b"state"
+
+
 def test_missing_package_is_named_when_it_is_used():
     module = piece.Missing("av")
     with pytest.raises(InputError, match=r"av\.filter\.Graph is needed, but the package 'av' is not installed"):
