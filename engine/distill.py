@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from data.files import remember, replacing, sha256
+from data.files import released_weights, remember, replacing, sha256
 from data.layouts import Pair
 from data.media import from_tensor, write_image
 from data.prepare import flat
@@ -55,12 +55,14 @@ class Teacher:
 
     @classmethod
     def parse(cls, text: str) -> Teacher:
-        """Parse NAME or NAME:SHARE; the default share is 1."""
-        name, colon, share = text.rpartition(":")
+        """Parse NAME or NAME:SHARE, where NAME may be a released name; the default share is 1."""
+        name, colon, last = text.rpartition(":")
         try:
-            return cls(name, float(share)) if colon else cls(text, 1.0)
+            share = float(last) if colon else 1.0
         except ValueError:
-            return cls(text, 1.0)
+            colon, share = "", 1.0
+        name = name if colon else text
+        return cls(str(released_weights().get(name, name)), share)
 
     @property
     def is_file(self) -> bool:
@@ -70,8 +72,11 @@ class Teacher:
         return [sha256(Path(self.name)) if self.is_file else self.name, self.share]
 
 
-def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> Callable[[Pair, int], Tensor]:
-    """(pair, frame number) -> (3, H, W). Raises InputError if the teacher does not fit a network of `config`."""
+Teach = Callable[[Pair, range], Iterator[Tensor]]  # (pair, frame numbers) -> (3, H, W) of each
+
+
+def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> Teach:
+    """Raises InputError if the teacher does not fit a network of `config`."""
     if not teacher.is_file:
         module, _, function = teacher.name.partition(":")
         try:
@@ -80,7 +85,7 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
             raise InputError(
                 f"--teacher '{teacher.name}': {error}; expected a weights file or MODULE:FUNCTION"
             ) from None
-        return lambda pair, index: restored(pair.lr.frame(index))
+        return lambda pair, wanted: (restored(pair.lr.frame(index)) for index in wanted)
     network = load_network(Path(teacher.name), key_networks=False)
     if network.space_time or network.config.scale != config.scale:
         scale = "any" if network.space_time else network.config.scale
@@ -89,8 +94,8 @@ def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> C
         )
     options = Options(precision=precision, ensemble=True, workers=1)
 
-    def teach(pair: Pair, index: int) -> Tensor:
-        return next(restore(network, pair.lr, frames=[index], padding=config.data.padding, options=options))
+    def teach(pair: Pair, wanted: range) -> Iterator[Tensor]:
+        return restore(network, pair.lr, frames=wanted, padding=config.data.padding, options=options)
 
     return teach
 
@@ -171,16 +176,17 @@ def _place(out: Path, kind: str, pair: Pair, number: int, part: bool = False) ->
 
 
 def _write(
-    pair: Pair, number: int, out: Path, teachers: list[tuple[Callable, float]], truth: float, wanted: range
+    pair: Pair, number: int, out: Path, teachers: list[tuple[Teach, float]], truth: float, wanted: range
 ) -> None:
     assert pair.gt is not None  # training clips have it
     dtype = np.dtype(np.uint8 if pair.gt.bit_depth == 8 else np.uint16)
+    taught = [(teach(pair, wanted), share) for teach, share in teachers]
     for index in range(len(pair)):
         target = pair.gt.frame(index)
         if index in wanted:
             target = truth * target
-            for teach, share in teachers:
-                target = target + share * teach(pair, index)
+            for frames, share in taught:
+                target = target + share * next(frames)
         for kind, frame in (("LR", pair.lr.frame(index)), ("GT", target)):
             place = _place(out, kind, pair, number, part=True)
             write_image(place / f"{index:08d}.png", from_tensor(frame, dtype))
@@ -197,7 +203,7 @@ def main() -> None:
     arguments.add_argument("--config", required=True, help="YAML file with the clips and the network to train")
     arguments.add_argument(
         "--teacher", type=Teacher.parse, action="append", required=True, metavar="W[:SHARE]",
-        help="weights (averaged over eight rotated and mirrored versions), or a function MODULE:NAME; may be repeated",
+        help="weights or a released name (averaged over eight rotated and mirrored versions), or a function MODULE:NAME; may be repeated",
     )  # fmt: skip
     arguments.add_argument(
         "--truth", type=float, default=0.0, metavar="SHARE", help="share of the ground truth in the target (default: 0)"

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import engine.distill
+from data.files import released_weights
 from data.media import read_image, to_tensor
 from engine.checkpoint import save_weights
 from engine.config import Config, config_from_mapping
-from engine.distill import Teacher, distill, targets
+from engine.distill import Teacher, distill, make_teacher, targets
+from engine.restore import restore
 from engine.restore.jobs import inverse_transform, transform
 from engine.sources import training_pairs
 from engine.train.loop import Trainer
@@ -130,3 +133,18 @@ def test_parsing_of_teachers() -> None:
     assert Teacher.parse("a/w.safetensors") == Teacher("a/w.safetensors", 1.0)
     assert Teacher.parse("module:function") == Teacher("module:function", 1.0)
     assert Teacher.parse("module:function:0.5") == Teacher("module:function", 0.5)
+    released = str(released_weights()["mtdo_s"])
+    assert Teacher.parse("mtdo_s:0.8") == Teacher(released, 0.8) and Teacher.parse("mtdo_s") == Teacher(released, 1.0)
+
+
+def test_windows_of_a_clip_share_their_features(tiny: Config, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass over the frames: with a temporal filter a pass for every frame would restore its neighbours again and again."""
+    passes = []
+    monkeypatch.setattr(
+        engine.distill, "restore", lambda *words, **options: passes.append(1) or restore(*words, **options)
+    )
+    teach, pair = make_teacher(Teacher(str(weights), 1.0), tiny), training_pairs(tiny)[0][0]
+    together = list(teach(pair, range(1, 4)))
+    assert len(passes) == 1
+    for index, frame in enumerate(together, 1):
+        torch.testing.assert_close(frame, *teach(pair, range(index, index + 1)), rtol=0, atol=1e-5)
