@@ -104,6 +104,7 @@ def upscale_array(
     stack = _checked(frames, channel_axis)
     if isinstance(network, str | Path):
         network = load_network(network)
+    _check_types(network)
     _check_times(network, times)
     clip = ArrayClip("frames", stack)
     size = _wanted_size(network, clip.size, scale)
@@ -111,8 +112,12 @@ def upscale_array(
     _check_how(precision, tile, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
+    training = network.training
     restored = restore(network, clip, device=place, padding=padding, times=times, size=size, options=options)
-    result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in _finite(restored)])
+    try:
+        result = np.stack([clip.stored(frame.clamp(0, 1)) for frame in _finite(restored)])
+    finally:
+        network.train(training)
     result = result[..., 0] if channel_axis is None else np.moveaxis(result, -1, channel_axis)
     return result.astype(frames.dtype, copy=False)
 
@@ -148,6 +153,14 @@ def _checked(frames: np.ndarray, channel_axis: int | None) -> np.ndarray:
         if not (stack.min() >= 0 and stack.max() <= 1):  # NaN fails both comparisons
             raise InputError("frames: floats must be finite and in [0, 1]: scale them, for example by their maximum")
     return stack
+
+
+def _check_types(network: Network) -> None:
+    other = [str(each.dtype).removeprefix("torch.") for each in network.parameters() if each.dtype != torch.float32]
+    if other:
+        raise InputError(
+            f"network: expected float32 weights, got {other[0]}: convert it by network.float(); see precision"
+        )
 
 
 def _check_how(precision: str, tile: int | str | None, device: torch.device) -> None:

@@ -134,7 +134,7 @@ def load_network(path: str | Path, *, key_networks: bool = True) -> Network:
         raise InputError(f"'{path}': {error}") from None
     with torch.device("meta"):  # meta tensors use no memory: the header may claim any size
         check_fit(models.build(config).state_dict(), models.current_names(config.name, tensors), path)
-    network = models.build(config)
+    network = models.build(config).float()  # whatever PyTorch's default type is
     load_state(network, tensors, path)
     network.set_restore_settings(settings)
     if key_networks:
@@ -220,4 +220,4 @@ def _load_published(state: Mapping[str, Tensor], path: Path) -> Network:
         raise InputError(
             f"'{path}' holds neither MTDO nor STNO weights (its first tensor is '{next(iter(state), None)}')"
         )
-    return models.load_official(name, state)
+    return models.load_official(name, state).float()

@@ -227,7 +227,9 @@ class TemporalFilter:
             dcn.motion.add_moved(total, weights, image, motion, weight)
             return
         (h, w), (height, width) = motion.shape[-2:], total.shape[-2:]
-        scale = torch.tensor([width / w, height / h]).view(2, 1, 1).to(motion.device, non_blocking=True)
+        scale = (
+            torch.tensor([width / w, height / h], dtype=motion.dtype).view(2, 1, 1).to(motion.device, non_blocking=True)
+        )
         large = F.interpolate(torch.cat([motion * scale, weight])[None], (height, width), mode="bilinear")[0]
         if image.shape != total.shape:
             image = F.interpolate(image[None], (height, width), mode="bicubic")[0]
@@ -240,7 +242,9 @@ class TemporalFilter:
         if (height, width) not in self._grids:
             rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
             self._grids[height, width] = torch.stack(torch.meshgrid(columns, rows, indexing="xy")).float() + 0.5
-        scale = torch.tensor([2 / width, 2 / height]).view(2, 1, 1).to(image.device, non_blocking=True)
+        scale = (
+            torch.tensor([2 / width, 2 / height], dtype=motion.dtype).view(2, 1, 1).to(image.device, non_blocking=True)
+        )
         grid = ((self._grids[height, width] + motion) * scale - 1).permute(1, 2, 0)
         return F.grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
 

@@ -50,6 +50,20 @@ def test_frames_equal_restore(mtdo: torch.nn.Module) -> None:
     np.testing.assert_array_equal(large, (expected.clamp(0, 1) * 255).round().byte().movedim(1, -1).numpy())
 
 
+@pytest.mark.parametrize("name", ["mtdo_s", "stno_s"])
+def test_default_type_of_another_program_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.set_default_dtype(torch.float64)` in the program that calls us; also without our compiled operators."""
+    settings: dict[str, Any] = {"times": [0.5], "scale": 2.5} if name == "stno_s" else {}
+    expected = api.upscale_array(frames(np.float32), name, **settings)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(api.upscale_array(frames(np.float32), name, **settings), expected)
+        monkeypatch.setenv("DCN_BACKEND", "plain")
+        np.testing.assert_allclose(api.upscale_array(frames(np.float32), name, **settings), expected, atol=1e-4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_tiles_are_used_when_memory_is_short(mtdo: torch.nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = np.tile(frames(np.float32, count=1), (1, 1, 5, 1))  # 16x90
     full = api.upscale_array(wide, mtdo, tile=None)
@@ -111,6 +125,14 @@ def test_any_scale_and_new_frames() -> None:
 def test_wrong_frames_are_refused(mtdo: torch.nn.Module, array: Any, keywords: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         api.upscale_array(array, mtdo, **keywords)
+
+
+def test_network_keeps_its_mode_and_needs_float32(mtdo: torch.nn.Module) -> None:
+    network = deepcopy(mtdo).train()
+    np.testing.assert_array_equal(api.upscale_array(frames(), network), api.upscale_array(frames(), mtdo))
+    assert network.training and network.reconstruction.training and not mtdo.training
+    with pytest.raises(InputError, match=r"expected float32 weights, got float64: convert it by network\.float"):
+        api.upscale_array(frames(), network.double())
 
 
 def test_output_that_is_not_finite_is_refused(mtdo: torch.nn.Module) -> None:
