@@ -76,7 +76,7 @@ def export(
     size: tuple[int, int],
     *,
     keys: int = 2,
-    times: tuple[float, ...] = (0.5,),
+    times: Sequence[float] = (0.5,),
     scale: float = 4.0,
     free: bool = False,
 ) -> float:
@@ -201,27 +201,32 @@ def compare(reference: Callable[..., Tensor], path: Path, inputs: dict[str, Tens
 
 
 def main() -> None:
-    parser = cli.Parser(prog="python -m engine.export", description="Export a network to ONNX.")
+    parser = cli.Parser(description="Export a network to ONNX.")
     parser.add_argument("--weight", type=cli.weights, required=True, metavar="FILE", help="weights, or a released name")
     parser.add_argument("--out", type=Path, required=True, help="the .onnx file")
     parser.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), default=(64, 64), help="LR size (default 64 64)"
     )
     parser.add_argument(
-        "--free", action="store_true", help="accept any size; space-time networks: also any times and output size"
+        "--free",
+        action="store_true",
+        help="leave the size open; space-time networks: also the times and the output size",
     )
-    parser.add_argument("--keys", type=int, default=2, help="space-time networks: key frames (default 2)")
-    parser.add_argument(
-        "--times", type=float, nargs="+", default=[0.5], help="space-time networks: times of new frames (default 0.5)"
-    )
-    parser.add_argument("--scale", type=float, default=4.0, help="space-time networks: scale (default 4)")
+    parser.add_argument("--keys", type=int, help="space-time networks: key frames (default 2)")
+    parser.add_argument("--times", type=float, nargs="+", help="space-time networks: times of new frames (default 0.5)")
+    parser.add_argument("--scale", type=float, help="space-time networks, without --free: scale (default 4)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     options = parser.parse_args()
     if options.out.suffix.lower() != ".onnx":
         raise InputError(f"--out '{options.out}': expected a name that ends with .onnx")
     check_free(options.out, "file", options.overwrite)
-    difference = export(
-        load_network(options.weight, key_networks=False), options.out, tuple(options.size), keys=options.keys,
-        times=tuple(options.times), scale=options.scale, free=options.free,
-    )  # fmt: skip
+    network = load_network(options.weight, key_networks=False)
+    given = {name: value for name in ("keys", "times", "scale") if (value := getattr(options, name)) is not None}
+    if given and not network.space_time:
+        raise InputError(
+            f"--{next(iter(given))}: is for space-time networks, but {options.weight} is {network.config.name}"
+        )
+    if options.free and "scale" in given:
+        raise InputError("--scale: with --free the output size is an input of the graph: leave --scale out")
+    difference = export(network, options.out, tuple(options.size), free=options.free, **given)
     print(f"{options.out}: onnxruntime differs from PyTorch by at most {difference:.1e}")

@@ -125,6 +125,21 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
         export(small_stno(), tmp_path / "model.onnx", (16, 16))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weight", "mtdo_s", "--scale", "2"], "--scale: is for space-time networks"),
+        (["--weight", "mtdo_s", "--times", "0.5"], "--times: is for space-time networks"),
+        (["--weight", "stno_s", "--free", "--scale", "2"], "--scale: with --free"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path, monkeypatch, words, message):
+    monkeypatch.setattr("sys.argv", ["export", "--out", str(tmp_path / "a.onnx"), *words])
+    monkeypatch.setattr(to_onnx, "export", lambda *_, **options: 0.0)
+    with pytest.raises(InputError, match=message):
+        to_onnx.main()
+
+
 @pytest.mark.parametrize(("name", "message"), [("a.safetensors", "ends with .onnx"), ("a.onnx", "use --overwrite")])
 def test_existing_files_are_not_replaced(tmp_path, monkeypatch, name, message):
     (tmp_path / name).write_bytes(b"mine")
