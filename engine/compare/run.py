@@ -182,7 +182,7 @@ def build_report(
         "commit": provenance.commit(),
         "machine": provenance.machine(),
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(clips)},
-        "settings": provenance.evaluation_settings(config) | missing_values(layout),
+        "settings": provenance.evaluation_settings(config, restores=False) | missing_values(layout),
         "measures": list(settings.measures),
         "methods": {name: method(name, of, clips, folders.get(name)) for name, of in rows.items()},
         "differences": differences(rows, settings.measures),

@@ -41,10 +41,11 @@ def latex_table(table: Table) -> str:
     r"""A `table` environment; needs `\usepackage{booktabs}` and `\usepackage[T1]{fontenc}`."""
     columns = "l" * table.names + "r" * (len(table.headings) - table.names)
     headings = [" ".join(filter(None, heading)) for heading in table.headings]
+    caption = f"{escaped(table.title)}. {escaped(table.note)}".strip()
     lines = [
         r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{{escaped(table.title)}. {escaped(table.note)}}}",
+        rf"\caption{{{caption}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
         " & ".join(map(escaped, headings)) + r" \\",

@@ -69,10 +69,11 @@ def peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def evaluation_settings(config: Any) -> dict[str, str]:
+def evaluation_settings(config: Any, *, restores: bool = True) -> dict[str, str]:
     """Describe settings that restrict or change an evaluation: skipped data, padding, degradation, stretch.
 
     config: `engine.config.Config`. A config file may contain such settings, so the report's first lines show them.
+    restores: with the settings of the network; a comparison reads finished frames.
     """
     source, measured = config.data.val, config.eval
     found = {
@@ -87,6 +88,8 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         "degradation": _changed(source.degradation),
         "bands": _changed(source.bands) if source.bands else None,
         "compression": _changed(source.compression),
+    }
+    network = {
         "padding": config.data.padding,
         "spacing": f"{config.data.spacing} between the frames of a window" if config.data.spacing != 1 else None,
         "temporal filter": config.data.temporal_filter if config.data.temporal_filter != "none" else None,
@@ -95,7 +98,7 @@ def evaluation_settings(config: Any) -> dict[str, str]:
         else None,
         "ensemble": "mean over eight rotated and mirrored versions" if measured.ensemble else None,
     }
-    return {label: text for label, text in found.items() if text}
+    return {label: text for label, text in (found | (network if restores else {})).items() if text}
 
 
 def _frames(first: int | None, span: tuple[int, int] | None) -> str:

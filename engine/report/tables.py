@@ -254,7 +254,8 @@ def _cost(network: dict[str, Any]) -> str:
 
 
 def _machine(machine: Mapping[str, Any]) -> list[str]:
-    words = {"threads": "{} threads", "torch": "torch {}", "python": "Python {}", "dcn": "deformable convolution: {}"}
+    threads = "{} thread" if machine.get("threads") == 1 else "{} threads"
+    words = {"threads": threads, "torch": "torch {}", "python": "Python {}", "dcn": "deformable convolution: {}"}
     return [words.get(key, "{}").format(value) for key, value in machine.items() if value not in (None, "")]
 
 

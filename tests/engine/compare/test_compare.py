@@ -165,6 +165,7 @@ def test_objects_of_simulated_clips_are_detected(tmp_path: Path) -> None:
     assert report["detection"]["truth"] == report["detection"]["GT"]
     assert report["detection"]["GT"]["boxes"] == sum(map(len, pair.boxes))
     assert report["methods"]["truth"]["objects"]["all"]["psnr_y"] == 100
+    assert "padding" not in report["settings"]  # no network restores here
     assert "Finding moving objects" in (tmp_path / "out" / "report.md").read_text()
 
 

@@ -30,6 +30,12 @@ def test_rules_bold_and_signs() -> None:
     assert "clip & method & PSNR dB $\\uparrow$ \\\\" in text and "{llr}" in text
 
 
+def test_caption_without_a_note_ends_with_the_title() -> None:
+    plain = Table("Comparison", [("", "clip")], [["city"]], names=1)
+    assert r"\caption{Comparison.}" in latex_table(plain)
+    assert r" 50 \%}" in latex_table(table())
+
+
 def test_special_characters_are_escaped() -> None:
     assert escaped("a_b&%#{}") == r"a\_b\&\%\#\{\}"
     assert escaped("\\x\n漢–") == r"\textbackslash{}x ?--"

@@ -12,7 +12,7 @@ import torch
 
 from engine.report.files import console_table, tidy, write_report
 from engine.report.page.grid import write_grid
-from engine.report.tables import number
+from engine.report.tables import number, provenance
 from errors import InputError
 
 
@@ -147,6 +147,7 @@ def test_markdown_has_tables_and_settings(tmp_path):
         "A CPU, 2 threads",
     ):
         assert fact in text
+    assert provenance({"machine": {"processor": "A CPU", "threads": 1}})[-1] == ("machine", "A CPU, 1 thread")
     widths = {line.count("|") for line in text.split("## Clips")[1].split("\n\n")[1].replace("\\|", "").splitlines()}
     assert len(widths) == 1
 
