@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from data.files import in_repository
 from data.sampling import ENDING
 from engine import distributed
 from errors import InputError
@@ -29,8 +30,8 @@ def shell_word(path: Path) -> str:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that continues the run in this folder."""
-    return f"python main.py --resume {shell_word(folder)}"
+    """The command that continues the run in this folder, from the working folder."""
+    return f"python {shell_word(in_repository('main.py'))} --resume {shell_word(folder)}"
 
 
 class Interrupted(BaseException):

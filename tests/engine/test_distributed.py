@@ -125,6 +125,6 @@ def test_a_killed_rank_ends_in_a_saved_state_and_its_command(rank: int, tmp_path
         line = last_line(process.communicate(timeout=900)[1])
     finally:
         process.terminate()  # if the test failed: torchrun ends its ranks
-    match = re.search(r"saved at step (\d+); continue with: python main.py --resume .*runs/tiny$", line)
+    match = re.search(r"saved at step (\d+); continue with: python .*main.py --resume .*runs/tiny$", line)
     assert match, line
     assert load_tensors(log.with_name("last.safetensors"))[1]["step"] == int(match[1])

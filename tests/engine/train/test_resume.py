@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.files import REPOSITORY
 from data.media import write_image
 from data.sampling import StepBatches
 from engine.checkpoint import load_tensors, save_tensors, save_weights
@@ -29,7 +31,7 @@ from engine.train.loop import Trainer
 from engine.train.optim import load_optimizer_tensors
 from engine.train.resume import check_changes
 from engine.train.states import STATE, states_in
-from engine.train.stops import Interrupted
+from engine.train.stops import Interrupted, resume_command
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 
@@ -234,8 +236,15 @@ def test_state_is_saved_on_any_error(
     with pytest.raises(kind, match=words) as caught:
         trainer.fit()
     if not isinstance(error, ZeroDivisionError):
-        assert f"saved at step 1; continue with: python main.py --resume '{folder}'" in str(caught.value)
+        assert f"saved at step 1; continue with: {resume_command(folder)}" in str(caught.value)
     assert load_tensors(folder / STATE)[1]["step"] == 1
+
+
+def test_command_to_continue_fits_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    assert resume_command(tmp_path / "my run") == f"python main.py --resume '{tmp_path / 'my run'}'"
+    monkeypatch.chdir(tmp_path)
+    assert resume_command(Path("runs/a")) == f"python {shlex.quote(str(REPOSITORY / 'main.py'))} --resume runs/a"
 
 
 def test_state_is_saved_on_a_signal_in_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
