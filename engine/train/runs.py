@@ -51,7 +51,7 @@ def train_and_report(
     with signals.watch(), signals.raising(), ExitStack() as held:
         if state:
             folder = state if state.is_dir() else state.parent
-            distributed.on_main(lambda: check_run_folder(folder))
+            distributed.on_main(lambda: check_run_folder(folder, state))
             distributed.on_main(lambda: held.enter_context(lock(folder)))
         else:
             folder = distributed.on_main(lambda: held.enter_context(new_folder(config)))
@@ -97,7 +97,7 @@ def state_place(resume: str) -> Path:
     return path
 
 
-def check_run_folder(folder: Path) -> None:
+def check_run_folder(folder: Path, state: Path) -> None:
     """Raises InputError for a folder that is not a run's, such as one of downloads: resuming would replace the files in it.
 
     A run's folder has its config, or only files that runs write (experiments/piece.py moves some of them).
@@ -108,6 +108,8 @@ def check_run_folder(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     other = next((name for name in names if not any(fnmatchcase(name, written) for written in WRITTEN)), None)
     if other is not None:
+        if state.is_file():
+            read_state(state)  # weights are named as such
         raise InputError(
             f"'{folder}' is not a run's folder (it has '{other}' and no config of a run), and resuming would replace files in it: "
             "move the state to a folder of its own"

@@ -151,7 +151,7 @@ def test_a_moved_run_continues_in_its_new_folder(
 def test_other_folders_with_a_state_are_refused(begun: Path, tmp_path: Path, name: str, text: str) -> None:
     """Resuming there would replace the user's config.yaml, and remove temporary files below it."""
     shutil.copy(begun / STATE, tmp_path)
-    runs.check_run_folder(tmp_path)  # as experiments/piece.py prepares it
+    runs.check_run_folder(tmp_path, tmp_path / STATE)  # as experiments/piece.py prepares it
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=rf"is not a run's folder \(it has '{name}'.*move the state"):
         runs.train_and_report(None, ["train.steps=3"], str(tmp_path / STATE))
