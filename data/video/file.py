@@ -34,6 +34,7 @@ from errors import InputError
 KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decode per frame
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4  # of the decoder, at most
+PROGRESSIVE = 1  # the order of fields in a header; 0: unknown, above: interlaced
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class VideoFile:
             self.table = self._scan(quick)
             self._number = {stamp: number for number, stamp in enumerate(self.table.stamps)}
             self._turn, self.transparent = (False, False, False), False
-            self._stored, self._border = (0, 0), Border()
+            self._stored, self._border, self._fields = (0, 0), Border(), False
             self.interlaced = self.table.interlaced if self.table.threads else int(self._find(0).interlaced_frame)
             self.deinterlace = deinterlace and (self.interlaced > 0 or not self.table.threads)  # quick: any may be
             self.info = self._describe()
@@ -147,6 +148,8 @@ class VideoFile:
             how = "deinterlaced (--no-deinterlace keeps the fields)" if self.deinterlace else "not deinterlaced"
             part = self.table.threads and self.interlaced < len(self)
             found.append(f"{f'{self.interlaced} of {len(self)} frames are ' if part else ''}interlaced: {how}")
+        elif self._fields and self.table.threads:
+            found.append("its header says interlaced, its frames do not: not deinterlaced (ffmpeg -vf bwdif does it)")
         if any(self._border):
             width, height = self._stored[::-1]
             found.append(
@@ -261,6 +264,7 @@ class VideoFile:
         hidden = stream.metadata.get("alpha_mode") == "1"  # WebM: FFmpeg's own VP9 decoder leaves it out
         self.transparent = hidden or self.table.transparent or colour.is_transparent(frame)
         self._stored = (frame.height, frame.width)
+        self._fields = int(stream.codec_context.field_order) > PROGRESSIVE
         self._border = border_of(self.path, container, stream)
         size = self._border.size(self._stored)
         aspect = stream.sample_aspect_ratio or Fraction(1)

@@ -252,6 +252,14 @@ def test_interlaced_frames_are_made_progressive(tmp_path):
     assert np.array_equal(again, read.array(7)) and np.array_equal(VideoFile(path).array(0), read.array(0))
 
 
+@pytest.mark.parametrize("order, noted", [("tt", True), ("progressive", False)])
+def test_header_that_says_interlaced_of_frames_that_do_not_is_noted(tmp_path, order, noted):
+    path = video(tmp_path / "a.mkv", LONG[:3], codec="libx264", options={"field_order": order})
+    with av.open(str(path)) as file:
+        assert (int(file.streams.video[0].codec_context.field_order) > 1) is noted
+    assert any("header says interlaced" in note for note in VideoFile(path).notes) is noted
+
+
 def test_default_video_stream_is_read_not_the_first(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as file:
