@@ -136,9 +136,8 @@ def _blur_down_taps(length: int, scale: int, sigma: float, width: int = 13) -> T
     indices = np.arange(0, length, scale)[:, None] + offsets
     period = max(2 * (length - 1), 1)
     folded = np.mod(indices, period)
-    return np.minimum(folded, period - folded) if length > 1 else indices * 0, np.tile(
-        weights / weights.sum(), (len(indices), 1)
-    )
+    reflected = np.minimum(folded, period - folded) if length > 1 else np.zeros_like(indices)
+    return reflected, np.tile(weights / weights.sum(), (len(indices), 1))
 
 
 @lru_cache(maxsize=64)

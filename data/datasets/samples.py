@@ -35,6 +35,7 @@ class Transform(NamedTuple):
 
 
 def crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
+    """A square of a frame, (side, side, 3) as stored: a view where the clip has the frame in memory."""
     return rgb(clip.array(index))[top : top + side, left : left + side]
 
 
@@ -75,6 +76,7 @@ class Samples(Dataset[dict[str, Any]]):
         raise InputError(f"{ATTEMPTS} samples in a row cannot be read; the last: {skipped[-1]}")
 
     def read(self, key: SampleKey) -> dict[str, Any]:
+        """The sample of `key`, as described by the subclass. Raises `InputError` or OSError if a frame cannot be read."""
         raise NotImplementedError
 
     def candidates(self, key: SampleKey) -> list[tuple[int, int]]:
@@ -88,10 +90,10 @@ class Samples(Dataset[dict[str, Any]]):
         return gt
 
     def _draw_transform(self, random: np.random.Generator) -> tuple[Transform, bool]:
-        coins = random.integers(0, 2, 4).astype(bool).tolist()
-        return Transform(coins[0] and self.flips, coins[1] and self.flips, coins[2] and self.rotations), coins[
-            3
-        ] and self.reversal
+        """The transform of a sample, and whether its frames run backwards."""
+        left_right, up_down, quarter, backwards = random.integers(0, 2, 4).astype(bool).tolist()
+        transform = Transform(left_right and self.flips, up_down and self.flips, quarter and self.rotations)
+        return transform, backwards and self.reversal
 
     def _tensor(self, frames: np.ndarray) -> Tensor:
         """(T, h, w, 3) as stored -> (T, 3, h, w): uint8 where every clip is 8-bit, else float32."""

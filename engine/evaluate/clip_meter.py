@@ -35,6 +35,7 @@ class ClipMeter:
             remove_frames(folder / "frames" / pair.name)
 
     def add(self, restored: RestoredFrame) -> None:
+        """Measure a frame, and save it if the config wants it. Frames come in time order."""
         gt, settings = self.pair.gt, self.settings
         assert gt is not None
         name = gt.frame_names[restored.index]

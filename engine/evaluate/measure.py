@@ -47,22 +47,34 @@ def evaluate(
     of the middle frame of the first clips. Returns the report dict of engine/report. Raises `InputError` for unusable clips.
     """
     network = network.to(device).eval()
-    clock, results, pictures = Clock(), {}, []
+    clock = Clock()
+    results: dict[str, dict[str, Any]] = {}
+    pictures: list[dict[str, Any]] = []
     mine = list(enumerate(layout.pairs))[distributed.rank() :: distributed.world()]
     total = sum(len(measured_frames(pair, config)) for _, pair in mine)
     quiet = not progress or not distributed.is_main()
     with tqdm(total=total, unit="frame", desc="evaluate", disable=quiet, leave=False, dynamic_ncols=True) as bar:
         for number, pair in mine:
-            meter = ClipMeter(config, pair, folder)
-            frames = measured_frames(pair, config)
-            middle = frames[len(frames) // 2] if number < config.eval.pictures else None
+            meter, middle = ClipMeter(config, pair, folder), shown_frame(pair, number, config)
             for restored in restored_frames(network, pair, config, device, clock):
                 meter.add(restored)
                 bar.update()
                 if restored.index == middle:
                     pictures += show(restored, pair, folder, on_picture)
             results[pair.name] = meter.result()
-    gathered = distributed.gather((results, pictures, *clock.reading()))
+    return _merged(distributed.gather((results, pictures, *clock.reading())), network, layout, config, device, weights)
+
+
+def shown_frame(pair: Pair, number: int, config: Config) -> int | None:
+    """The middle one of the measured frames of clip `number`, if it is among the first clips, which are shown."""
+    frames = measured_frames(pair, config)
+    return frames[len(frames) // 2] if number < config.eval.pictures else None
+
+
+def _merged(
+    gathered: list[Any], network: Network, layout: Layout, config: Config, device: torch.device, weights: Path | None
+) -> dict[str, Any]:
+    """The report of all ranks. gathered: results by clip, pictures, seconds and frames of each rank."""
     clips = {name: clip for part in gathered for name, clip in part[0].items()}
     report = {
         **describe(network, config, weights),

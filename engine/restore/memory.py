@@ -15,7 +15,7 @@ from engine.restore.worker_pool import pool_size
 from models.base import Network, SpaceTimeNetwork, WindowNetwork
 
 SHARE = 0.5  # share of the free memory for one frame
-FILLING = 512 * 512  # LR pixels of a batch that keep a GPU busy
+ENOUGH = 512 * 512  # LR pixels of a batch that keep a GPU busy
 MOST_WINDOWS = 16  # windows in one batch
 GROUP = Path("/sys/fs/cgroup")
 
@@ -74,8 +74,8 @@ def windows_at_once(network: Network, size: tuple[int, int], options: Options, d
     """Number of windows of frames of `size` = (h, w) that fill a GPU and fit into `SHARE` of its free memory."""
     if network.space_time:
         return 1
-    filling = FILLING // _tile_pixels(size, options.tile)
-    return max(1, min(MOST_WINDOWS, filling, _windows_in_memory(network, size, options.tile, device)))
+    enough = ENOUGH // _tile_pixels(size, options.tile)
+    return max(1, min(MOST_WINDOWS, enough, _windows_in_memory(network, size, options.tile, device)))
 
 
 def _tile_pixels(size: tuple[int, int], tile: int | None) -> int:
@@ -85,6 +85,7 @@ def _tile_pixels(size: tuple[int, int], tile: int | None) -> int:
 
 
 def _windows_in_memory(network: Network, size: tuple[int, int], tile: int | None, device: torch.device) -> int:
+    """Number of windows that fit into `SHARE` of the free memory."""
     return int(SHARE * free_memory(device) / (_tile_pixels(size, tile) * bytes_per_pixel(network)))
 
 

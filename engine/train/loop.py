@@ -1,8 +1,8 @@
 """The training loop, common to all networks.
 
 A step is a pure function of (weights, optimizer moments, seed, step number, samples drawn): batches, augmentation, drop path and
-learning rate all derive from the seed and these numbers. So a state file needs only tensors and two numbers, and a resumed
-run gives the same result as an uninterrupted one.
+learning rate all derive from the seed and these numbers. So a state file needs no generators or positions of readers, only
+tensors and numbers (`Run._header`), and a resumed run gives the same result as an uninterrupted one.
 
 A trainer is a `Run` (its parts and their state on disk) with `Updates` (optimizer steps that are checked and undone) and the loop.
 """
