@@ -133,6 +133,11 @@ def find_entries(root: Path, kind: str, query: ClipQuery) -> tuple[str, list[Cli
         found_kind, found, reason = part
         entries += [entry.renamed(f"{prefix}/{entry.name}") if prefix else entry for entry in found]
         reasons.append(why + reason)
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name in seen:
+            raise InputError(f"{root}: two clips have the name '{entry.name}'; rename one of them")
+        seen.add(entry.name)
     return found_kind, entries, "; ".join(dict.fromkeys(reasons))
 
 

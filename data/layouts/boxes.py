@@ -41,7 +41,8 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     numbers = frame_numbers(names) or list(range(1, len(names) + 1))
     position = {number: index for index, number in enumerate(numbers)}
     boxes: list[list[Box]] = [[] for _ in names]
-    outside = ignored = 0
+    outside: list[int] = []
+    ignored = 0
     empty: list[InputError] = []
     for number, line in enumerate(lines, start=1):
         fields = _fields(line)
@@ -57,11 +58,17 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
         elif frame in position:
             boxes[position[frame]].append(box)
         else:
-            outside += 1
+            outside.append(frame)
     if empty and not any(boxes):
         raise InputError(str(empty[0]))
     if outside:
-        notes.append(f"{path}: {outside} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})")
+        notes.append(
+            f"{path}: {len(outside)} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})"
+        )
+        if set(outside) == {numbers[0] - 1} and not boxes[-1]:
+            notes[-1] += "; its numbers seem to be lower by one than those of the frames"
+        if set(outside) == {numbers[-1] + 1} and not boxes[0]:
+            notes[-1] += "; its numbers seem to be higher by one than those of the frames"
     if empty:
         notes.append(f"{path}: {len(empty)} boxes without area are left out")
     if ignored:

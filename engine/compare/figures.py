@@ -215,8 +215,8 @@ def _draw(
 
 
 def _literal(text: str) -> str:
-    """Escape names: a dollar sign begins a formula in matplotlib."""
-    return text.replace("$", r"\$")
+    """Names as matplotlib accepts them: a dollar sign begins a formula, and bytes that are no UTF-8 are an error."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("$", r"\$")
 
 
 def _bare(axes: Any, text: str) -> None:

@@ -35,6 +35,15 @@ def test_raw_viso(tmp_path):
         ]
 
 
+@pytest.mark.parametrize(("first", "word"), [(0, "lower"), (2, "higher"), (1, "")])
+def test_boxes_whose_frames_are_off_by_one(tmp_path, first, word):
+    lines = [f"{frame},1,2,3,4,5" for frame in range(first, first + 3)] + ["99,1,2,3,4,5"] * (first == 1)
+    (viso(tmp_path) / "mot" / "car" / "001" / "gt" / "gt.txt").write_text("\n".join(lines))
+    (note,) = open_layout(tmp_path / "mot" / "car" / "001").notes
+    assert "1 boxes are in frames that do not exist (frames 1 to 3)" in note
+    assert ("seem to be" in note) == bool(word) and word in note
+
+
 @pytest.mark.parametrize(
     ("place", "name"), [("mot/ship", "003"), ("mot/ship/003", "003"), ("mot/train", "002"), ("mot/train/002", "002")]
 )

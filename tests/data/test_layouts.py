@@ -333,6 +333,14 @@ def test_folders_that_are_not_used_are_named(tmp_path):
     assert open_layout(tmp_path).reason == "1 clips in GT/, LR made from GT (not used: LR2x)"
 
 
+def test_videos_of_one_name_are_refused(tmp_path):
+    """A report would hold only one of them."""
+    for suffix in ("mkv", "avi"):
+        video(tmp_path / f"a.{suffix}")
+    with pytest.raises(InputError, match="two clips have the name 'a'"):
+        open_layout(tmp_path)
+
+
 def test_low_resolution_without_ground_truth_is_named(tmp_path):
     frames(tmp_path / "GT" / "a")
     for clip in "abcdef":

@@ -18,7 +18,7 @@ from data.clips import ArrayClip
 from data.layouts import Pair
 from data.media import read_image, write_image
 from data.simulate import SimulatorSettings, simulated_layout
-from engine.compare import write
+from engine.compare import figures, write
 from engine.compare.measure import BICUBIC, MethodFrames
 from engine.compare.options import add_arguments, check_unused
 from engine.compare.run import compare, comparison_config
@@ -235,3 +235,7 @@ def test_crop_of_a_frame_that_a_method_lacks_is_refused_before_the_work(world: P
     with pytest.raises(InputError, match=f"part has no frame '{last}'"):
         compare(options(*words, "--outputpath", str(tmp_path / "out"), "--crop", f"a/{last}:0,0,16,16"))
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_figures_bear_any_name() -> None:
+    assert figures._literal("cl\udcc3\udcafp $1, \udcff") == "clïp \\$1, \ufffd"
