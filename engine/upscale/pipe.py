@@ -58,6 +58,8 @@ def spooled(request: Request) -> Iterator[Request]:
         return
     if distributed.world() > 1 or request.resume:
         raise InputError("input from a pipe: one process only, and nothing to resume; store it in a file first")
+    if sys.stdin is None:
+        raise InputError("standard input is closed: expected a video, such as y4m (ffmpeg -i IN -f yuv4mpegpipe -)")
     with tempfile.TemporaryDirectory(prefix="upscale-") as folder:
         path = Path(folder) / ("stdin.y4m" if request.pipe_format == "y4m" else "stdin.nut")
         if request.pipe_format == "y4m":

@@ -101,7 +101,7 @@ def open_clips(request: Request, failures: Failures) -> list[tuple[Clip, Path]]:
         return series
     if members is None:
         return [open_scene_for(source, out, request) or (open_clip(source, out, request, failures), out)]
-    if out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
+    if str(out) == "-" or out.suffix.lower() in (*OUTPUT_SUFFIXES, *IMAGE_SUFFIXES):
         raise InputError(
             f"'{source}' is a folder of clips ({len(members)}): name an output folder, or one clip as the input of '{out.name}'"
         )
@@ -216,8 +216,9 @@ def make_job(
 ) -> ClipJob:
     """The job for `clip`. Raises InputError for an unusable clip, before any work. cuts: frames that begin a scene."""
     suffix = out.suffix.lower()
-    if str(out) == "-" and request.compare:
-        raise InputError("--compare writes a file next to the output: it cannot be used with `-`")
+    if str(out) == "-" and (request.compare or request.trust):
+        option = "--compare" if request.compare else "--trust"
+        raise InputError(f"{option} writes a file next to the output: it cannot be used with `-`")
     kind = kind_of(suffix, clip)
     if kind == "frames" and (suffix in VIDEO_SUFFIXES or suffix in NO_FOLDERS):
         known = ", ".join((*OUTPUT_SUFFIXES, ".tif"))

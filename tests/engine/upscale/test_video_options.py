@@ -160,6 +160,17 @@ def test_pipes(weights, tmp_path, monkeypatch):
     read = VideoFile(tmp_path / "out.y4m")
     assert len(read) == 4 and read.info.size == (32, 48) and read.info.fps == 25
 
+    (tmp_path / "two").mkdir()
+    for name in ("a.y4m", "b.y4m"):
+        (tmp_path / "two" / name).write_bytes(source.read_bytes())
+    with pytest.raises(InputError, match=r"is a folder of clips \(2\)"):
+        make(tmp_path / "two", Path("-"), weights["mtdo"])
+    with pytest.raises(InputError, match="--trust writes a file next to the output"):
+        make(source, Path("-"), weights["mtdo"], trust=True)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(InputError, match="standard input is closed"):
+        make(Path("-"), tmp_path / "out.mp4", weights["mtdo"])
+
     for content, message in ((b"", "standard input is empty"), (b"text", "^standard input: cannot be read as a video")):
         monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(content)))
         with pytest.raises(InputError, match=message):
