@@ -90,7 +90,7 @@ def build(log: Callable[[str], object] = print, force: bool = False) -> Path:
             if library.exists() and not intact(library):
                 log(f"dcn: {library.name} is damaged: building it again")
             _forget_failure(library.with_suffix(".failed"), compiler, began, force, log)
-            log(f"dcn: building the compiled operators with {compiler} (once, about 30 s) ...")
+            log(f"dcn: building the compiled operators with {compiler} (once, up to a minute or two) ...")
             _build(compiler, cuda, library, log)
     except OSError as error:
         raise BuildError(f"cannot write to {FOLDER}: {error}") from error

@@ -50,7 +50,7 @@ def why_not() -> str:
 def ensure_built(log: Callable[[str], object] = print) -> bool:
     """Build the kernels if necessary, and load them. True: the compiled operators are available.
 
-    Takes milliseconds if they are built, and about 30 s once if a compiler is found; otherwise it logs one line with the reason, and
+    Takes milliseconds if they are built, and a minute or two once if a compiler is found; otherwise it logs one line with the reason, and
     the other implementations are used. A library that is damaged or does not load is rebuilt once, with a log line. Safe to call from
     several processes at once. Does nothing if DCN_BACKEND selects another implementation.
     """
