@@ -53,7 +53,7 @@ class FolderClip(StoredClip):
             self.paths = image_files(frames)
             where = Path(frames)
         else:
-            self.paths = sorted((Path(frame) for frame in frames), key=lambda path: natural_key(path.name))
+            self.paths = in_order([Path(frame) for frame in frames])
             where = self.paths[0].parent if self.paths else Path("(empty list)")
         if not self.paths:
             raise InputError(f"{where}: no image files; expected frames as {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -63,7 +63,8 @@ class FolderClip(StoredClip):
         _check_names(self.paths)
         if isinstance(frames, str | Path) and not allow_gaps:
             _check_alike(where, self.paths)
-        numbers = None if are_dates(self.frame_names) else frame_numbers(self.frame_names)
+        counts = not are_dates(self.frame_names) and not are_decimals(self.frame_names)
+        numbers = frame_numbers(self.frame_names) if counts else None
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
         counted = numbers or list(range(len(self.paths)))
@@ -157,7 +158,38 @@ def image_files(folder: str | Path) -> list[Path]:
         raise InputError(f"{folder}: is a file, expected a folder of frames") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be listed ({error.strerror})") from None
-    return [Path(folder) / name for name in sorted(names, key=natural_key)]
+    return in_order([Path(folder) / name for name in names])
+
+
+def in_order(paths: list[Path]) -> list[Path]:
+    """Frames in natural order (2 before 10), or by their value if their names are decimals (0.25 before 0.5)."""
+    paths = sorted(paths, key=lambda path: natural_key(path.name))
+    if not are_decimals([path.stem for path in paths]):
+        return paths
+    return sorted(paths, key=lambda path: float(_decimal(path.stem)[1]))
+
+
+def are_decimals(names: Sequence[str]) -> bool:
+    """Whether names in natural order are decimals, such as times in seconds, whose natural order is wrong: 1.5 before 1.25.
+
+    Numbers of scene and frame (1.9, 1.10, 1.11) are not: they count in equal steps, or have a 10 or 100 where they get longer.
+    """
+    found = [_decimal(name) for name in names]
+    fractions = [number.partition(".")[2] for _, number, _ in found]
+    if (
+        not all(fractions)
+        or len({(before, after) for before, _, after in found}) > 1
+        or len(set(map(len, fractions))) < 2
+    ):
+        return False
+    counted = any(len(part) > 1 and part.endswith("0") for part in fractions)
+    return not counted and (len(names) < 3 or not _regular(names))
+
+
+def _decimal(name: str) -> tuple[str, str, str]:
+    """What is before the decimal number of a name, the number ("" without one), and what is after it."""
+    match = re.fullmatch(r"(\D*)(\d+\.\d+)(\D*)", name)
+    return (match[1], match[2], match[3]) if match else (name, "", "")
 
 
 def frame_numbers(names: Sequence[str]) -> list[int] | None:

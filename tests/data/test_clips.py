@@ -78,6 +78,23 @@ def test_frame_numbers():
 
 
 @pytest.mark.parametrize(
+    "stems",
+    [
+        [str(round(0.04 * index, 2)) for index in range(12)],  # 0.2 is between 0.16 and 0.24
+        ["t_0.125 s", "t_1.0 s", "t_1.25 s", "t_1.5 s", "t_10.75 s"],
+        ["0.25", "0.5"],
+        ["1.8", "1.9", "1.10", "1.11"],  # scene and frame
+        ["2.1", "2.10"],
+        ["1.9", "1.11", "1.13"],
+    ],
+)
+def test_frames_named_by_decimals_are_sorted_by_value(tmp_path, stems):
+    clip = FolderClip(folder(tmp_path / "series", [f"{stem}.png" for stem in reversed(stems)]))
+    assert clip.frame_names == stems
+    assert FolderClip([tmp_path / "series" / f"{stem}.png" for stem in reversed(stems)]).frame_names == stems
+
+
+@pytest.mark.parametrize(
     "dates", [["20200101", "20200131", "20200205"], ["202001012359", "202001020003", "202003010000"]]
 )
 def test_dates_in_names_have_no_gaps(tmp_path, dates):
