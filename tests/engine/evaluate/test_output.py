@@ -212,6 +212,17 @@ def test_stretched_ground_truth_with_missing_values(tmp_path: Path, dtype: str) 
     assert abs(values[:, 10:].mean() - base[:, 10:].mean()) < 100
 
 
+def test_ground_truth_without_measured_values_is_refused(tmp_path: Path) -> None:
+    """Filled with zeros, it would count as a frame that every method restores."""
+    tifffile = pytest.importorskip("tifffile")
+    (tmp_path / "data").mkdir()
+    frame = np.random.default_rng(0).random((24, 32)).astype(np.float32)
+    for index, values in enumerate((frame, np.full_like(frame, np.nan), frame)):
+        tifffile.imwrite(tmp_path / "data" / f"{index}.tif", values)
+    with pytest.raises(InputError, match=r"1\.tif: has no measured value"):
+        scripts.evaluate_and_report(evaluation(tmp_path, tmp_path / "data", tmp_path / "out"), space_time=False)
+
+
 def test_values_beyond_the_range_are_named_with_the_remedy(tmp_path: Path) -> None:
     for index in range(3):
         write_image(tmp_path / "data" / f"{index}.tif", np.full((24, 32, 3), 1.5, np.float32))
