@@ -151,12 +151,16 @@ class Clip(ABC):
     def truth(self, index: int) -> Tensor:
         """The frame as ground truth of metrics: without values beyond the limits of a stretch, which results cannot have either.
 
-        Raises InputError for values outside [0, 1] that were not stretched.
+        Raises InputError for values outside [0, 1] that were not stretched, and for a frame without a measured value.
         """
         frame = self.frame(index)
+        low, high = float(frame.amin()), float(frame.amax())
+        if low == high and (holes := self.holes(index)) and not holes[1].any():
+            raise InputError(
+                f"{self.source(index)}: has no measured value (only nodata, NaN or masked ones): leave it out"
+            )
         if self.band_map is not None and self.band_map.low is not None:
             return frame.clamp(0, 1)
-        low, high = float(frame.amin()), float(frame.amax())
         if low < -0.01 or high > 1.01:
             raise InputError(
                 f"{self.source(index)}: its values run from {low:.3g} to {high:.3g}, metrics need 0 to 1: set a stretch "

@@ -8,27 +8,15 @@ from typing import Any
 import numpy as np
 
 import metrics
-from data.clips import Clip
 from data.files import remove
 from data.frame_writer import write_frame
 from data.layouts import Pair
 from engine.config import Config
 from engine.evaluate.averages import means
 from engine.evaluate.restored import RestoredFrame
-from errors import InputError
 from metrics.detection import gray
 
 DETECTED = 200  # maximum number of frames per clip for object detection, which keeps them in memory
-
-
-def check_measured(gt: Clip, restored: RestoredFrame) -> None:
-    """InputError for ground truth that has only missing values: it is constant, filled with zeros."""
-    if restored.gt.amin() == restored.gt.amax():
-        holes = gt.holes(restored.index)
-        if holes and not holes[1].any():
-            raise InputError(
-                f"{gt.source(restored.index)}: has no measured value (only nodata, NaN or masked ones): leave it out"
-            )
 
 
 class ClipMeter:
@@ -47,10 +35,9 @@ class ClipMeter:
             remove_frames(folder / "frames" / pair.name)
 
     def add(self, restored: RestoredFrame) -> None:
-        """Measure a frame, and save it if the config wants it. Frames come in time order. InputError without a measured value."""
+        """Measure a frame, and save it if the config wants it. Frames come in time order."""
         gt, settings = self.pair.gt, self.settings
         assert gt is not None
-        check_measured(gt, restored)
         name = gt.frame_names[restored.index]
         row: dict[str, Any] = {"frame": name, "time": gt.times[restored.index]}
         if restored.kind:
