@@ -39,7 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=0, help="use other random numbers in every test")
     parser.addoption("--shuffle", type=int, help="run the tests in a random order, drawn with this seed")
     group = parser.getgroup("fuzz", "random inputs (tests/fuzz)")
-    group.addoption("--long", action="store_true", help="10,000 tries per target; also ONNX graphs for any size")
+    group.addoption("--long", action="store_true", help="10,000 tries per target")
     group.addoption("--tries", type=int, default=0, help="number of tries per target")
     group.addoption("--fuzz-from", type=int, default=0, help="index of the first try, to repeat a failure")
 

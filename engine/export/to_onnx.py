@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,31 +94,19 @@ def export(
         raise InputError(f"--size {size[0]} {size[1]}: this network needs multiples of {step}: pad the frames to them")
     if free and min(size) < 2 * step:
         raise InputError(f"--size {size[0]} {size[1]}: with --free, trace at {2 * step} {2 * step} or more")
-    traced = trace(network, size, keys=keys, times=times, scale=scale, free=free)
+    network = network.eval()
+    if isinstance(network, SpaceTimeNetwork):
+        check_space_time(keys, times, scale, min(size))
+        traced = space_time(network, size, keys, list(times), scale, free)
+    else:
+        samples = [{"frames": each} for each in noise(network.config.frames, size, step if free else None)]
+        traced = Traced(network.exportable(free, size), network, samples)
     with plain_operators(), replacing(out) as temporary:
         write(traced, temporary, step if free else None)
         difference = max(compare(traced.reference, temporary, each) for each in traced.samples)
         if not difference <= TOLERANCE:
             raise InputError(f"'{out}': onnxruntime differs by {difference:.1e} from PyTorch, more than {TOLERANCE:g}")
     return difference
-
-
-def trace(
-    network: Network,
-    size: tuple[int, int],
-    *,
-    keys: int = 2,
-    times: Sequence[float] = (0.5,),
-    scale: float = 4.0,
-    free: bool = False,
-) -> Traced:
-    """The graph of `export`, with its arguments, and samples to compare it on."""
-    network = network.eval()
-    if isinstance(network, SpaceTimeNetwork):
-        check_space_time(keys, times, scale, min(size))
-        return space_time(network, size, keys, list(times), scale, free)
-    samples = [{"frames": each} for each in noise(network.config.frames, size, network.multiple if free else None)]
-    return Traced(network.exportable(free, size), network, samples)
 
 
 def noise(count: int, size: tuple[int, int], step: int | None) -> list[Tensor]:
@@ -186,16 +174,12 @@ def plain_operators() -> Iterator[None]:
         dcn.set_backend(None)
 
 
-def free_shapes(inputs: dict[str, Tensor], step: int) -> dict[str, Any]:
-    """For torch.export: the sides of the frames are any multiples of `step` from 2 * step."""
-    rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
-    return {**dict.fromkeys(inputs), "frames": {3: step * rows, 4: step * columns}}
-
-
 def write(traced: Traced, path: Path, step: int | None = None) -> None:
     """Write the ONNX file. With `step`, sides may be any multiples of it from 2 * step."""
-    inputs = traced.samples[0]
-    shapes = free_shapes(inputs, step) if step else None
+    shapes, inputs = None, traced.samples[0]
+    if step:
+        rows, columns = (torch.export.Dim(name, min=2, max=4096 // step) for name in ("rows", "columns"))
+        shapes = {**dict.fromkeys(inputs), "frames": {3: step * rows, 4: step * columns}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about constants
         torch.onnx.export(

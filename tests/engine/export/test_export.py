@@ -35,31 +35,10 @@ def test_onnxruntime_equals_pytorch(network, size, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
-FREE = pytest.mark.parametrize(
-    "network", [small_mtdo(reconstruction="hat", hat=HAT), small_stno()], ids=["mtdo", "stno"]
-)
-
-
-@pytest.mark.slow
-@FREE
-def test_free_graph_runs_at_other_sizes(network):
-    """PyTorch's graph, from which `export` makes that of ONNX."""
-    traced = to_onnx.trace(network, (16, 24), free=True)
-    with to_onnx.plain_operators():
-        inputs = traced.samples[0]
-        shapes = to_onnx.free_shapes(inputs, network.multiple)
-        program = torch.export.export(traced.graph, tuple(inputs.values()), dynamic_shapes=shapes).module()
-        for sample in traced.samples:
-            assert (program(*sample.values()) - traced.reference(**sample)).abs().max() <= TOLERANCE / 10
-    assert len({sample["frames"].shape for sample in traced.samples}) == 3
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not installed, reason="needs onnx, onnxscript and onnxruntime")
-@FREE
-def test_free_onnx_runs_at_other_sizes(network, tmp_path, request):
-    if not request.config.getoption("--long"):
-        pytest.skip("takes more than a minute: run it with --long")
+@pytest.mark.parametrize("network", [small_mtdo(reconstruction="hat", hat=HAT), small_stno()], ids=["mtdo", "stno"])
+def test_dynamic_graph_runs_at_other_sizes(network, tmp_path):
     assert export(network, tmp_path / "model.onnx", (16, 24), free=True) <= TOLERANCE / 10
 
 
