@@ -88,11 +88,8 @@ def _pages(image: Image.Image) -> int:
         return 1
     try:
         return getattr(image, "n_frames", 1)
-    except (
-        struct.error,
-        IndexError,
-    ):  # a GIF that ends in the header of a later frame: the frames before are read as a video
-        return 2
+    except (struct.error, IndexError):
+        return 2  # a GIF that ends in the header of a later frame: those before it are read as a video
 
 
 def probe_pillow(file: IO[bytes], head: bytes) -> ImageInfo:

@@ -19,7 +19,7 @@ import numpy as np
 from data import tiff
 from data.raster_info import raster_info
 from data.tiff_pixels import straight
-from data.validity import undeclared_fill
+from data.validity import undeclared_fill, without_fill
 from errors import InputError
 
 SAMPLE = 1024  # pixels a side of the copy from which the range of values is estimated
@@ -129,17 +129,13 @@ class Raster:
         fill = self.fill
         with self._open() as file:
             block = self._block(file, list(bands or self.info.bands), {"window": _window(rows, columns)})
-        if fill is None or not (hole := block.values == fill).any():
-            return block
-        return Block(block.values, ~hole if block.valid is None else block.valid & ~hole)
+        return block._replace(valid=without_fill(*block, fill))
 
     @cached_property
     def sample(self) -> Block:
         """All data bands of the full scene, decimated to at most `SAMPLE` pixels a side."""
         block = self._declared_sample
-        if self.fill is None:
-            return block
-        return Block(block.values, (True if block.valid is None else block.valid) & (block.values != self.fill))
+        return block._replace(valid=without_fill(*block, self.fill))
 
     @cached_property
     def fill(self) -> float | None:

@@ -28,7 +28,7 @@ from data.tiff_pages import (
     value_type,
 )
 from data.tiff_pixels import check_segments, decode, decode_exact, measured
-from data.validity import undeclared_fill
+from data.validity import undeclared_fill, without_fill
 
 PROFILE, XMP = 34675, 700
 RESOLUTION = (282, 283)
@@ -120,8 +120,7 @@ def read_measured(
             and header.bitspersample > 1
         ):
             valid = measured(file, number, array)
-            if (fill := undeclared_fill(array, valid)) is not None:
-                valid = (True if valid is None else valid) & (array != fill)
+            valid = without_fill(array, valid, undeclared_fill(array, valid))
     if not exact and array.dtype not in (np.uint8, np.uint16):
         with np.errstate(over="ignore"):  # nodata of float64
             array = array.astype(np.float32)

@@ -46,6 +46,13 @@ def undeclared_fill(values: np.ndarray, valid: np.ndarray | None) -> float | Non
     return None
 
 
+def without_fill(values: np.ndarray, valid: np.ndarray | None, fill: float | None) -> np.ndarray | None:
+    """`valid` without the places of a value of `undeclared_fill`; None: every value is measured."""
+    if fill is None or not (hole := values == fill).any():
+        return valid
+    return ~hole if valid is None else valid & ~hole
+
+
 def fill_note(name: str, fill: float) -> str:
     """A message on a value of `undeclared_fill`."""
     return (

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.clips import image_files
-from data.layouts.boxes import SINGLE
 from data.layouts.listing import (
     ClipFiles,
     ClipQuery,
+    Found,
     clip_folders,
     files_with,
     folders,
@@ -24,15 +24,12 @@ from data.layouts.listing import (
     other_scales,
     read_lines,
 )
+from data.layouts.viso import find_raw_viso
 from data.media import IMAGE_SUFFIXES, probe
 from data.video.opening import VIDEO_SUFFIXES
 from errors import InputError
 
-VISO_CLASSES = ("car", "plane", "ship", "train")
 GT_NAMES = ("gt", "hr", "truth", "sharp")  # folder of ground truth inside a clip (spmcs, gopro) or above clips (jilin)
-
-
-Found = tuple[list[ClipFiles], str] | None
 
 
 # --- kinds ------------------------------------------------------------------------------------------------------------
@@ -56,16 +53,8 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
             raise InputError(f"{lr}: lacks the clip {missing} of {gt}; add it or remove the LR folder")
         boxes = root / "boxes"
         entries = [ClipFiles(name, c, low.get(name), if_file(boxes / f"{name}.txt")) for name, c in clips.items()]
-        unused = [path.name for path in folders(root) if path not in (gt, boxes)]
-        made = "LR made from GT" + (f" (not used: {', '.join(unused)})" if unused else "")
-        alone = [name for name in low if name not in clips]
-        made = (
-            f"LR in {lr.relative_to(root)}/" + (f" (not in {gt.name}/: {_some(alone)})" if alone else "")
-            if lr
-            else made
-        )
-        reason = f"{len(clips)} clips in {gt.name}/, {made}"
-        return entries, reason
+        unpaired = [name for name in low if name not in clips]
+        return entries, f"{len(clips)} clips in {gt.name}/, {_lr_reason(root, gt, lr, unpaired)}"
     if lr is not None and low:
         return [ClipFiles(name, None, clip) for name, clip in low.items()], f"LR only, in {lr.name}/"
     others = other_scales(root)
@@ -76,8 +65,13 @@ def find_jilin(root: Path, query: ClipQuery) -> Found:
     return None
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _lr_reason(root: Path, gt: Path, lr: Path | None, unpaired: Sequence[str]) -> str:
+    """Where low resolution comes from, and what is not used. unpaired: clips of `lr` that `gt` lacks."""
+    if lr is None:
+        unused = [path.name for path in folders(root) if path not in (gt, root / "boxes")]
+        return "LR made from GT" + (f" (not used: {', '.join(unused)})" if unused else "")
+    some = ", ".join(unpaired[:3]) + (", ..." if len(unpaired) > 3 else "")
+    return f"LR in {lr.relative_to(root)}/" + (f" (not in {gt.name}/: {some})" if unpaired else "")
 
 
 def clip_sources(root: Path) -> dict[str, Path]:
@@ -226,63 +220,6 @@ def find_reds(root: Path, query: ClipQuery) -> Found:
         entries += [ClipFiles(prefix + c.name, c, low / c.name if low else None) for c in clip_folders(gt)]
         reasons.append(f"{gt.name}/" + (f" with {bicubic.name}/{low.name}/" if low else ", LR made from GT"))
     return (entries, ", ".join(reasons)) if entries else None
-
-
-def is_viso(root: Path) -> bool:
-    """Folders car, plane, ship, train, or their parent mot/. A single `train` is a split, not a class."""
-    if not root.is_dir():
-        return False
-    names = {path.name.lower() for path in folders(root)}
-    if len(names & set(VISO_CLASSES)) >= 2 or names & {"mot", "sot"}:
-        return True
-    return bool(names & {"car", "plane", "ship"})
-
-
-def find_raw_viso(root: Path, query: ClipQuery) -> Found:
-    """ROOT/mot/car/SEQ/img/FRAME.jpg with SEQ/gt/gt.txt; the root may be any folder of these from ROOT to SEQ."""
-    if not root.is_dir():
-        return None
-    entries: list[ClipFiles] = []
-    if is_viso(root):
-        tops = [path for path in folders(root) if path.name.lower() in ("mot", "sot", "mod", "det")] or [root]
-        for top in tops:
-            prefix = f"{top.name}/" if len(tops) > 1 else ""
-            for group in (path for path in folders(top) if path.name.lower() in VISO_CLASSES):
-                entries += [_viso_entry(sequence, f"{prefix}{group.name}/") for sequence in folders(group)]
-    elif _is_class(root) and any(_viso_frames(sequence) for sequence in folders(root)):
-        entries = [_viso_entry(sequence) for sequence in folders(root)]
-    elif _viso_frames(root) and _box_file(root):
-        entries = [_viso_entry(root)]
-    elif any(_viso_frames(sequence) and _box_file(sequence) for sequence in folders(root)):
-        entries = [_viso_entry(sequence) for sequence in folders(root)]  # AIR-MOT's train/ and test/, SatSOT
-        with_boxes = sum(entry.boxes is not None for entry in entries)
-        return entries, f"{len(entries)} sequences with frames in img/, {with_boxes} with boxes"
-    with_boxes = sum(entry.boxes is not None for entry in entries)
-    return (entries, f"{len(entries)} VISO sequences, {with_boxes} with boxes") if entries else None
-
-
-def _viso_frames(sequence: Path) -> Path | None:
-    return named(sequence, ("img", "img1", "images"))
-
-
-def _viso_entry(sequence: Path, prefix: str = "") -> ClipFiles:
-    frames, group = _viso_frames(sequence), sequence.resolve().parent.name.lower()
-    if frames is None:
-        raise InputError(f"{sequence}: has no folder img with the frames; add it or remove the sequence")
-    own = sequence.resolve().name.lower().partition("_")[0]  # SatSOT: car_01
-    label = group if _is_class(sequence.resolve().parent) else own if own in VISO_CLASSES else "object"
-    return ClipFiles(prefix + sequence.resolve().name, frames, None, _box_file(sequence), label)
-
-
-def _box_file(sequence: Path) -> Path | None:
-    return if_file(sequence / "gt" / "gt.txt") or if_file(sequence / SINGLE)
-
-
-def _is_class(folder: Path) -> bool:
-    """Whether a folder holds the sequences of one VISO class; a `train` next to a `test` is a split instead."""
-    name = folder.resolve().name.lower()
-    splits = {"test", "val", "training", "testing"}
-    return name in VISO_CLASSES and not (name == "train" and any(named(folder.resolve().parent, [s]) for s in splits))
 
 
 def find_viso(root: Path, query: ClipQuery) -> Found:

@@ -66,6 +66,9 @@ class ClipFiles:
         return FolderClip(source, name=self.name, fps=self.fps, allow_gaps=allow_gaps, bands=bands)
 
 
+Found = tuple[list[ClipFiles], str] | None  # the clips of a finder and its reason; None: another layout
+
+
 def folders(root: Path) -> list[Path]:
     """Sub-folders in natural order, without hidden ones. InputError for a broken or circular link."""
     found = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.layouts.finders import folders, has_own_splits, is_viso
+from data.layouts.finders import has_own_splits
+from data.layouts.listing import folders
+from data.layouts.viso import is_viso
 from errors import InputError
 
 ALIASES = {

@@ -39,25 +39,22 @@ def sanitizer_libraries() -> list[str]:
     return found if all(Path(name).is_absolute() for name in found) else []
 
 
-def build_shim(folder: Path, sanitizers: list[str]) -> Path:
-    """Compile the CUDA source, the argument checks and the registration with g++; return the library's path.
-
-    The kernels are instrumented by the sanitizers, the other files are compiled fast.
-    """
-    common = ["-fPIC", "-DDCN_CHUNK_BYTES=4096", f"-I{SHIM}", f"-I{build.SOURCES}", *toolchain.torch_flags()]
-    command = ["g++", *common, "-x", "c++", "-c"]
-    kernels, rest = build.SOURCES / "cuda_kernel.cu", folder / "rest.cpp"
-    others = (build.SOURCES / "cuda.cpp", build.SOURCES / "arguments.cpp", SHIM / "register.cpp")
-    rest.write_text("".join(f'#include "{source}"\n' for source in others))
-    jobs = [
-        [*command, "-O1", *sanitizers, str(kernels), "-o", str(folder / "kernels.o")],
-        [*command, "-O0", str(rest), "-o", str(folder / "rest.o")],
-    ]
+def build_shim(folder: Path, flags: list[str]) -> Path:
+    """Compile the CUDA source, the argument checks and the registration with g++; return the library's path."""
+    host = folder / "host.cpp"  # one file: PyTorch's headers are read once
+    parts = (build.SOURCES / "cuda.cpp", build.SOURCES / "arguments.cpp", SHIM / "register.cpp")
+    host.write_text("".join(f'#include "{part}"\n' for part in parts))
+    command = ["g++", "-O1", "-fPIC", *flags, "-DDCN_CHUNK_BYTES=4096", f"-I{SHIM}", f"-I{build.SOURCES}"]
+    command += [*toolchain.torch_flags(), "-x", "c++", "-c"]
+    sources = [build.SOURCES / "cuda_kernel.cu", host]
+    objects = [folder / f"{source.stem}.o" for source in sources]
     with ThreadPoolExecutor(max_workers=2) as pool:
-        list(pool.map(run, jobs))
+        list(
+            pool.map(lambda pair: run([*command, str(pair[0]), "-o", str(pair[1])]), zip(sources, objects, strict=True))
+        )
     library = folder / "cuda_on_cpu.so"
     libraries = [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch", "-ltorch_cpu", "-lc10"]
-    run(["g++", "-shared", *sanitizers, *(str(job[-1]) for job in jobs), "-o", str(library), *libraries])
+    run(["g++", "-shared", *flags, *map(str, objects), "-o", str(library), *libraries])
     return library
 
 

@@ -168,8 +168,8 @@ def covers(path: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_sound_with_a_cover_picture_is_no_video(tmp_path, suffix):
-    with_cover(tmp_path / "film.mp4")
-    with av.open(str(tmp_path / "film.mp4")) as old, av.open(str(tmp_path / f"song{suffix}"), "w") as song:
+    with_cover(tmp_path / "covered.mp4")
+    with av.open(str(tmp_path / "covered.mp4")) as old, av.open(str(tmp_path / f"song{suffix}"), "w") as song:
         sound = song.add_stream("aac", rate=48000)
         if suffix == ".mkv":
             song.add_attachment("cover.png", "image/png", (tmp_path / "cover.png").read_bytes())
