@@ -1,7 +1,7 @@
 """Checks of a frame or a pair of frames: block artefacts, missing detail, wrong low resolution, shifts.
 
-Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). docs/doctor.md has the measurements behind the
-thresholds (benchmarks/thresholds.py).
+Pictures are (H, W) or (H, W, C) float32 in 8-bit grey levels (0 to 255). benchmarks/thresholds.py counts the sound and the
+damaged images beyond each threshold.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from data import scenes
 from data.degrade import imresize
 from data.media import LEVELS, LUMA, rgb
 
-BLOCKY = 0.3  # a higher `blockiness` is a fault
-ROUNDED = 0.2  # a lower `rounded` is a fault
-SOFT = 0.29  # a lower `detail` is a fault
+BLOCKY = 0.3  # a higher `blockiness` is reported
+ROUNDED = 0.2  # a lower `rounded` is reported
+SOFT = 0.29  # a lower `detail` is reported
 SHIFTED = 0.12  # LR pixels
 COSINES = np.sqrt(np.where(np.arange(8) == 0, 1, 2) / 8)[:, None] * np.cos(  # orthonormal 8-point DCT-II, as in JPEG
     np.arange(8)[:, None] * (2 * np.arange(8) + 1) * np.pi / 16

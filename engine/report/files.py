@@ -6,6 +6,7 @@ missing values are null), 100 dB for identical frames, picture paths relative to
     title, protocol, scale, baseline, created, commit
     config          the config with all defaults
     weights         path, sha256
+    key_weights     FILE: sha256, of the networks that restore the key frames
     machine         processor, threads, gpu, python, torch, dcn, system
     network         name, parameters, gmac_per_frame, gmac_counted_at, seconds_per_frame, peak_memory_mb
     data            root, kind, clips
@@ -19,13 +20,14 @@ missing values are null), 100 dB for identical frames, picture paths relative to
     settings        settings that restrict or change the evaluation, as text
     groups          key, between: the same figures of these frames only
     objects         all, by_class, by_size over all clips
+    detection       LR, baseline, ours, GT: precision, recall, f1, detections, boxes, over all clips
     sweep           scales, times, psnr_y, bicubic_psnr_y, ssim_y, ...: one list per scale, one number per time. Times are
                     factors (2: twice the frame rate) or, below 1, times between two key frames
     pictures        list of clip, frame, bicubic, ours, gt (paths, relative to the report), boxes
 
 The report of a comparison has methods instead of clips, mean and groups: NAME: source, clips, mean_over_clips,
-mean_over_frames, groups, objects; and measures, differences (a, b, measure, difference, low, high, frames, clips), detection
-(LR, methods, GT: precision, recall, f1, detections, boxes), figures, notes.
+mean_over_frames, groups, objects; detection with the methods' names; and crop, measures, differences (a, b, measure, difference,
+low, high, frames, clips), bootstrap (replicates, seed, level), figures, notes. Its pictures have files and slices by method, and row.
 """
 
 from __future__ import annotations

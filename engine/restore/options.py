@@ -9,7 +9,7 @@ from engine.restore import tiles
 
 @dataclass(frozen=True)
 class Options:
-    """Options of restoration. docs/upscale.md has the cost and effect of each."""
+    """Options of restoration. docs/upscale.md measures the effect of precision and tiles."""
 
     precision: str = "fp32"
     tile: int | None = None  # side in LR pixels; None: the full frame

@@ -46,7 +46,7 @@ def _start_at_bicubic(reconstruction: HAT | ResidualReconstruction) -> None:
     """The output starts as the bicubic frame, and the features before the last convolution have the magnitude of pixels.
 
     If the last convolution starts small instead of zero, or its input ten times larger, the steepest descent drives both
-    last layers to zero, and training stays at that saddle point (docs/mtdo.md).
+    last layers to zero, and training stays at that saddle point.
     """
     nn.init.zeros_(reconstruction.conv_last.weight)
     with torch.no_grad():
