@@ -20,7 +20,7 @@ from engine.distributed import say
 from engine.upscale import targets
 from engine.upscale.failures import Failures
 from engine.upscale.members import split_pictures
-from engine.upscale.options import Request
+from engine.upscale.request import Request
 from errors import InputError
 
 # Suffixes of files that are not written here: nobody names a folder of frames so.

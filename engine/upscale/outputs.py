@@ -13,7 +13,7 @@ from data.degrade import imresize
 from engine.distributed import say
 from engine.restore import Options, restore
 from engine.upscale.job import ClipJob
-from engine.upscale.options import Request
+from engine.upscale.request import Request
 from models.base import Network
 
 

@@ -31,8 +31,8 @@ from engine import distributed
 from engine.distributed import say
 from engine.upscale import targets
 from engine.upscale.job import ClipJob
-from engine.upscale.options import Request
 from engine.upscale.outputs import missing_frames
+from engine.upscale.request import Request
 from errors import InputError
 from models.base import Network
 

@@ -14,10 +14,12 @@ from data.frame_writer import check_free
 from data.media import from_tensor, write_image
 from engine.distributed import say
 from engine.restore import Options, restore
+from engine.upscale.inputs import input_paths
+from engine.upscale.new_job import make_job
 from engine.upscale.output_paths import check_places
 from engine.upscale.outputs import fitted
 from engine.upscale.plan import choose_tile
-from engine.upscale.request import Request, inputs, make_job
+from engine.upscale.request import Request
 from errors import InputError
 from models.base import Network
 
@@ -36,7 +38,7 @@ def preview(
         raise InputError(f"--preview {index}: clip '{clip.name}' has frames 0 to {len(clip) - 1}")
     job = make_job(clip, out.with_suffix(""), replace(request, compare=False), network, weights)
     path = out if out.suffix.lower() == ".png" else out.with_name(f"{out.stem or out.name}_preview.png")
-    check_places([path], inputs(request))
+    check_places([path], input_paths(request))
     check_free(path, "preview", request.overwrite)
     name = "fp32" if request.precision == "auto" else request.precision
     options = Options(

@@ -25,8 +25,11 @@ from engine.restore import Options, precision
 from engine.restore.threads import WriteBehind
 from engine.upscale import pipe, scene_tiles, targets
 from engine.upscale.failures import Failures
+from engine.upscale.inputs import input_paths, open_clips
 from engine.upscale.job import ClipJob
 from engine.upscale.members import mark_results
+from engine.upscale.networks import key_weights_of, open_network
+from engine.upscale.new_job import complete, make_job
 from engine.upscale.output_paths import check_places, locked
 from engine.upscale.outputs import missing_frames, runs
 from engine.upscale.plan import choose_settings
@@ -34,7 +37,7 @@ from engine.upscale.preview import preview
 from engine.upscale.progress import progress_bar, show_tile
 from engine.upscale.relations import some
 from engine.upscale.remarks import find_cuts, is_lossy, remarks, tell
-from engine.upscale.request import Request, complete, inputs, key_weights_of, make_job, open_clips, open_network
+from engine.upscale.request import Request
 from engine.upscale.scene import SceneJob
 from engine.upscale.trust import check_trust, write_trust
 from engine.upscale.work_folder import work_folder
@@ -79,7 +82,7 @@ def upscale_files(request: Request, device: torch.device) -> list[Path]:
     if jobs and pipe.is_pipe(request.out):
         choose_settings(jobs, network, request, device)
         return pipe.write(jobs[0], precision.prepare(network, jobs[0].settings["precision"]), request, device)
-    jobs = [job for job in jobs if are_safe(job, inputs(request), failures)]
+    jobs = [job for job in jobs if are_safe(job, input_paths(request), failures)]
     for job in jobs if request.trust else ():
         check_trust(job, request)
     with locked(request.out, jobs) if distributed.is_main() else nullcontext():

@@ -17,7 +17,7 @@ from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
 from engine.checkpoint import DEFAULT_SCALE
 from engine.upscale import comparison, pictures
-from engine.upscale.options import Request
+from engine.upscale.request import Request
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from engine.upscale.video_target import VideoTarget
 from errors import InputError

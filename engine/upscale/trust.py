@@ -35,8 +35,8 @@ from engine.report.text import csv_text
 from engine.restore import Options, restore
 from engine.restore.jobs import inverse_transform, transform
 from engine.upscale.job import ClipJob
-from engine.upscale.options import Request
 from engine.upscale.outputs import fitted
+from engine.upscale.request import Request
 from errors import InputError, one_line
 from models.base import Network
 

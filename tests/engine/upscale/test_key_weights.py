@@ -13,8 +13,8 @@ from data.clips import FolderClip
 from data.media import read_image, to_uint8, write_image
 from engine.checkpoint import load_network, save_weights
 from engine.restore import restore
-from engine.upscale.options import Request
-from engine.upscale.request import open_network
+from engine.upscale.networks import open_network
+from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from tests.engine.restore.test_key_networks import saved
 from tests.engine.small import moving_clip, small_mtdo, small_stno

@@ -11,7 +11,8 @@ from data.degrade import imresize
 from data.media import read_image, to_uint8
 from engine.checkpoint import save_weights
 from engine.restore import restore
-from engine.upscale.request import Request, open_network
+from engine.upscale.networks import open_network
+from engine.upscale.request import Request
 from engine.upscale.run import upscale
 from errors import InputError
 from tests.engine.small import small_mtdo, small_stno
