@@ -34,10 +34,10 @@ def main() -> None:
     options = cli.parse(arguments)
     move_overrides_(options, "scales", "times")
 
-    from engine.evaluate import scripts  # importing torch is slow: only for valid arguments
+    from engine.evaluate.sweep import sweep_and_report  # importing torch is slow: only for valid arguments
 
     cli.keep_working_without_output()
-    scripts.sweep_and_report(options)
+    sweep_and_report(options)
 
 
 if __name__ == "__main__":

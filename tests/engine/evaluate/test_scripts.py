@@ -10,7 +10,7 @@ import cli
 from data.layouts import Layout
 from engine import distributed
 from engine.checkpoint import save_weights
-from engine.evaluate import scripts
+from engine.evaluate import scripts, sweep
 from engine.evaluate.options import evaluation_parser
 from engine.sources import open_source
 from errors import InputError
@@ -84,9 +84,9 @@ def test_sweep_loads_weights_once_and_opens_clips_once_per_scale(
         return open_source(config, part)
 
     monkeypatch.setattr(scripts, "load_network", load)
-    monkeypatch.setattr(scripts, "open_source", opened)
+    monkeypatch.setattr(sweep, "open_source", opened)
     given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, 2.5), times=(2.0, 0.25))
-    report = scripts.sweep_and_report(given)
+    report = sweep.sweep_and_report(given)
     assert calls == ["load", "open x2", "open x2.5"]
     alone = options(weights["stno"], "--outputpath", str(tmp_path / "alone"), *SIMULATED, "eval.scale=2.5")
     single = scripts.evaluate_and_report(alone, space_time=True, defaults=["eval.stride=4", "eval.times=[0.25]"])
@@ -97,7 +97,7 @@ def test_sweep_loads_weights_once_and_opens_clips_once_per_scale(
 def test_impossible_scale_of_a_sweep_is_named(weights: dict[str, Path], tmp_path: Path, scale: float) -> None:
     given = options(weights["stno"], "--outputpath", str(tmp_path), *SIMULATED, scales=(2.0, scale), times=(2.0,))
     with pytest.raises(InputError, match=f"--scales {scale:g}"):
-        scripts.sweep_and_report(given)
+        sweep.sweep_and_report(given)
     assert not any(tmp_path.iterdir())
 
 
@@ -109,10 +109,10 @@ def test_only_rank_0_writes_the_sweep(
     monkeypatch.setattr(distributed, "rank", lambda: rank[0])
     monkeypatch.setattr(distributed, "stop", lambda: rank.__setitem__(0, 0))
     report = {"config": {"name": "x"}, "mean": {"psnr_y": 30.0, "gain_psnr_y": 1.0}, "groups": {}}
-    monkeypatch.setattr(scripts, "evaluate", lambda *_, **__: dict(report))
-    for name in ("write_report", "write_grid"):
-        monkeypatch.setattr(scripts, name, lambda *_, name=name: written.append(name))
-    scripts.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
+    monkeypatch.setattr(sweep, "evaluate", lambda *_, **__: dict(report))
+    for module, name in ((scripts, "write_report"), (sweep, "write_grid")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: written.append(name))
+    sweep.sweep_and_report(options(weights["stno"], *SIMULATED, scales=(2.0,), times=(2.0,)))
     assert rank == [0] and written == [] and capsys.readouterr().out == ""
 
 
