@@ -23,7 +23,7 @@ from engine.compare.results import ResultClip
 from errors import InputError
 
 INSTALL = "pip install matplotlib"
-PANEL = 1.5  # inches
+PANEL, LABEL = 1.5, 0.42  # inches: width of a panel, height of the text below it
 COLUMNS = 5  # panels in a row
 FORMATS = ("png", "pdf")
 
@@ -99,10 +99,10 @@ def most_disputed(clips: Sequence[ClipRows], count: int) -> list[Crop]:
     ranked = []
     for clip in clips:
         places = sorted(clip.disputed, reverse=True)
-        ranked += [(rank, -amount, clip.pair.name, index, place) for rank, (amount, index, place) in enumerate(places)]
+        ranked += [(rank, -place.amount, clip.pair.name, place) for rank, place in enumerate(places)]
     chosen: list[Crop] = []
-    for _, _, name, index, (x, y, width, height) in sorted(ranked):
-        crop = Crop(name, index, x, y, width, height)
+    for _, _, name, place in sorted(ranked):
+        crop = Crop(name, place.frame, place.x, place.y, place.side, place.side)
         if len(chosen) < count and not any(_near(crop, other) for other in chosen):
             chosen.append(crop)
     return chosen
@@ -170,48 +170,49 @@ def _draw_slices(
 def _draw(
     panels: Sequence[tuple[Array, str]], path: Path, context: tuple[Array, Crop] | None = None, title: str = ""
 ) -> list[Path]:
-    """Panels in rows, with the full frame at the left if `context` is given."""
+    """Panels in rows, with the full frame at the left if `context` is given; returns the written files."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     columns = min(len(panels), COLUMNS)
     rows = -(-len(panels) // columns)
     height, width = panels[0][0].shape[:2]
-    tall, label = PANEL * height / width, 0.42
-    left = 0.0
-    if context:
-        frame = context[0]
-        left = min(rows * (tall + label) * frame.shape[1] / frame.shape[0], 2.2 * PANEL * rows)
+    tall = rows * (PANEL * height / width + LABEL)
+    left = min(tall * context[0].shape[1] / context[0].shape[0], 2.2 * PANEL * rows) if context else 0.0
     with matplotlib.rc_context({"pdf.fonttype": 42, "font.size": 8, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(left + columns * PANEL + 0.1, rows * (tall + label) + (0.25 if title else 0)), dpi=200)
+        figure = Figure(figsize=(left + columns * PANEL + 0.1, tall + (0.25 if title else 0)), dpi=200)
         FigureCanvasAgg(figure)
-        grid = figure.add_gridspec(
-            rows, columns + bool(context), width_ratios=[left] * bool(context) + [PANEL] * columns, wspace=0.06
-        )
+        widths = [left] * bool(context) + [PANEL] * columns
+        grid = figure.add_gridspec(rows, len(widths), width_ratios=widths, wspace=0.06)
         if context:
-            frame, crop = context
-            axes = figure.add_subplot(grid[:, 0])
-            axes.imshow(frame, interpolation="none")
-            box = Rectangle((crop.x - 0.5, crop.y - 0.5), crop.width, crop.height, fill=False, edgecolor="#ffd23f")
-            axes.add_patch(box)
-            _bare(axes, _literal(f"{crop.clip}, {crop.width}x{crop.height} pixels"))
+            _draw_context(figure.add_subplot(grid[:, 0]), *context)
         for number, (picture, text) in enumerate(panels):
             axes = figure.add_subplot(grid[number // columns, number % columns + bool(context)])
             axes.imshow(picture, interpolation="none")
             _bare(axes, _literal(text))
             if title and not number:
                 axes.set_title(title, loc="left", fontsize=8, pad=3)
-        files = []
-        for kind in FORMATS:
-            target = path.with_name(f"{path.name}.{kind}")
-            with replacing(target) as temporary:
-                figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.03, metadata={})
-            files.append(target)
-    return files
+        return [_saved(figure, path, kind) for kind in FORMATS]
+
+
+def _draw_context(axes: Any, frame: Array, crop: Crop) -> None:
+    """The full frame, with a box around the crop."""
+    from matplotlib.patches import Rectangle
+
+    axes.imshow(frame, interpolation="none")
+    place = (crop.x - 0.5, crop.y - 0.5)
+    axes.add_patch(Rectangle(place, crop.width, crop.height, fill=False, edgecolor="#ffd23f"))
+    _bare(axes, _literal(f"{crop.clip}, {crop.width}x{crop.height} pixels"))
+
+
+def _saved(figure: Any, path: Path, kind: str) -> Path:
+    target = path.with_name(f"{path.name}.{kind}")
+    with replacing(target) as temporary:
+        figure.savefig(temporary, format=kind, bbox_inches="tight", pad_inches=0.03, metadata={})
+    return target
 
 
 def _literal(text: str) -> str:

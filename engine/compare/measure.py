@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ INPUT = ("consistency", "bias_1", "bias_2", "bias_3")  # agreement with the low 
 DETAIL = ("restored", "omitted", "invented", "invented_elsewhere")
 DEFAULT = (*SPATIAL, "ms_ssim_y", *TEMPORAL, "consistency", "restored", "omitted", "invented", "invented_elsewhere")
 KNOWN = (*SPATIAL, *metrics.FRAME_METRICS, *TEMPORAL, *metrics.PERCEPTUAL, "tlpips", "consistency", *DETAIL)
+WINDOW = 96  # pixels a side of the places where methods are compared
 Row = dict[str, Any]
 
 
@@ -63,6 +64,16 @@ class Settings:
         return cls(config.protocol, crop, scale, tuple(measures), config.stride, config.frames, ndvi)
 
 
+class DisputedPlace(NamedTuple):
+    """A square of a frame in pixels of the ground truth, and by how much the methods' errors differ in it."""
+
+    amount: float
+    frame: int
+    x: int
+    y: int
+    side: int
+
+
 @dataclass
 class ClipRows:
     """The results of one clip: `rows[method]` in time order, and further results of the same pass."""
@@ -72,7 +83,7 @@ class ClipRows:
     rows: dict[str, list[Row]]
     objects: dict[str, metrics.ObjectMeter] = field(default_factory=dict)
     found: dict[str, metrics.DetectionCount] = field(default_factory=dict)  # also of LR and GT
-    disputed: list[tuple[float, int, tuple[int, int, int, int]]] = field(default_factory=list)  # score, frame, place
+    disputed: list[DisputedPlace] = field(default_factory=list)  # of each frame
     notes: list[str] = field(default_factory=list)
 
 
@@ -135,7 +146,7 @@ def measure_clip(pair: Pair, results: Mapping[str, ResultClip], settings: Settin
         gt, frames = shown.gt.truth(index), shown(index)
         for name, values in meter.add(index, frames, gt).items():
             clip.rows[name].append(_head(shown.gt, index, settings) | values)
-        clip.disputed.append(most_disputed(index, frames, gt, settings.crop))
+        clip.disputed.append(disputed_place(index, frames, gt, settings.crop))
         if pair.boxes:
             for name, frame in frames.items():
                 clip.objects[name].add(frame, gt, None, pair.boxes[index], shown.gt.frame_names[index])
@@ -222,13 +233,8 @@ def agreement(frame: Tensor, lr: Clip, index: int, bands: tuple[int, int] | None
     return row
 
 
-WINDOW = 96  # pixels a side of the places where methods are compared
-
-
-def most_disputed(
-    index: int, frames: Mapping[str, Tensor], gt: Tensor, crop: int
-) -> tuple[float, int, tuple[int, int, int, int]]:
-    """The window of a frame where the methods' errors differ most: size of the difference, frame and place (x, y, w, h).
+def disputed_place(index: int, frames: Mapping[str, Tensor], gt: Tensor, crop: int) -> DisputedPlace:
+    """The window of frame `index` where the methods' errors differ most.
 
     With several methods bicubic is excluded, because it differs from all of them nearly everywhere.
     """
@@ -242,7 +248,7 @@ def most_disputed(
     sums = torch.nn.functional.avg_pool2d(inner[None, None], side, step)[0, 0]
     best = int(sums.argmax())
     row, column = divmod(best, sums.shape[1])
-    return float(sums.flatten()[best]), index, (crop + column * step, crop + row * step, side, side)
+    return DisputedPlace(float(sums.flatten()[best]), index, crop + column * step, crop + row * step, side)
 
 
 def check_ndvi(bands: tuple[int, int] | None, pairs: Iterable[Pair]) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from data.clips import ArrayClip, CroppedClip, FolderClip
 from data.media import write_image
-from engine.compare.results import candidates, counting, match_clips, match_frames, open_result, parse_results
+from engine.compare.frame_names import counting, match_frames
+from engine.compare.results import candidates, match_clips, open_result, parse_results
 from errors import InputError
 
 CLIPS = ["city", "city_2", "car/001"]
