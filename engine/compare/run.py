@@ -30,10 +30,10 @@ from engine.compare.measure import (
     measure_clip,
 )
 from engine.compare.results import Candidate, ResultClip, match_clips, open_result, parse_results
-from engine.compare.statistics import REPLICATES, SEED, differences, summary
+from engine.compare.statistics import REPLICATES, SEED, differences
 from engine.compare.write import FILES, console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
-from engine.evaluate.averages import means
+from engine.evaluate.averages import both_means, detection_results, means
 from engine.evaluate.measure import missing_values
 from engine.evaluate.options import KEYS, override
 from engine.evaluate.output import COMPARISON, output_folder
@@ -190,12 +190,8 @@ def build_report(
         "notes": list(dict.fromkeys(notes)),
         "config": config_to_mapping(config),
     }
-    found: dict[str, metrics.DetectionCount] = {}
-    for clip in clips:
-        for name, count in clip.found.items():
-            found[name] = found.get(name, metrics.DetectionCount()) + count
-    if found:
-        report["detection"] = {name: count.result() for name, count in found.items()}
+    if detection := detection_results(clip.found for clip in clips):
+        report["detection"] = detection
     return report
 
 
@@ -205,7 +201,8 @@ def method(
     """The part of one method in the report."""
     entry: dict[str, Any] = {"source": str(folder) if folder else "computed from the low resolution"}
     entry["clips"] = {clip: {**means(frames), "frames": frames} for clip, frames in rows.items()}
-    entry |= summary(rows)
+    kinds = dict.fromkeys(row["kind"] for frames in rows.values() for row in frames if "kind" in row)
+    entry |= both_means(rows.values(), kinds)
     objects = [row for clip in clips if name in clip.objects for row in clip.objects[name].rows]
     if objects:
         entry["objects"] = metrics.summarise(objects)

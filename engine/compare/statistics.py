@@ -1,4 +1,4 @@
-"""Means over clips and over frames, and paired differences with bootstrap intervals."""
+"""Paired differences of methods with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -9,31 +9,14 @@ from typing import Any
 import numpy as np
 
 import metrics
-from engine.evaluate.averages import means
+from engine.evaluate.averages import Rows
 
 REPLICATES = 2000  # bootstrap samples
 LEVEL = 0.95  # of the confidence intervals
 SEED = 0  # of the bootstrap: the same results give the same intervals
 PAIRED = ("psnr_y", "ssim_y", "lpips", "dists", "tof")  # measures whose differences are tabulated
 
-Rows = Sequence[Mapping[str, Any]]
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def summary(clips: Mapping[str, Rows]) -> dict[str, Any]:
-    """`mean_over_clips` (every clip counts the same), `mean_over_frames` (every frame does), and both by kind of frame."""
-    frames = [row for rows in clips.values() for row in rows]
-    result: dict[str, Any] = {
-        "mean_over_clips": means([means(rows) for rows in clips.values()]),
-        "mean_over_frames": means(frames),
-    }
-    kinds = dict.fromkeys(row["kind"] for row in frames if row.get("kind"))
-    if kinds:
-        result["groups"] = {
-            kind: means([means([row for row in rows if row["kind"] == kind]) for rows in clips.values()])
-            for kind in kinds
-        }
-    return result
 
 
 def differences(rows: Mapping[str, Mapping[str, Rows]], measures: Sequence[str]) -> list[dict[str, Any]]:

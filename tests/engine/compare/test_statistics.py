@@ -1,23 +1,13 @@
-"""Means and bootstrap intervals against closed forms and a plain implementation."""
+"""Paired differences and bootstrap intervals against closed forms and a plain implementation."""
 
 import numpy as np
 import pytest
 
-from engine.compare.statistics import differences, interval, paired, summary
-from engine.evaluate.averages import means
+from engine.compare.statistics import differences, interval, paired
 
 
 def rows(values, **more):
     return [{"frame": str(i), "time": float(i), "psnr_y": value, **more} for i, value in enumerate(values)]
-
-
-def test_both_means_are_named() -> None:
-    result = summary({"a": rows([30.0, 32.0]), "b": rows([20.0])})
-    assert result["mean_over_clips"] == {"psnr_y": 25.5}
-    assert result["mean_over_frames"]["psnr_y"] == pytest.approx(82 / 3)
-    kinds = summary({"a": [*rows([30.0], kind="key"), *rows([20.0], kind="between")]})
-    assert kinds["groups"] == {"key": {"psnr_y": 30.0}, "between": {"psnr_y": 20.0}}
-    assert means(rows([float("inf"), 50.0])) == {"psnr_y": 75.0}
 
 
 def test_differences_are_paired_and_signed() -> None:
