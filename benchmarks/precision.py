@@ -21,7 +21,8 @@ from data.clips import ArrayClip, Clip, FolderClip, VideoClip
 from data.degrade import imresize
 from data.media import to_uint8
 from data.samples import natural
-from engine.checkpoint import load_network, released
+from engine.checkpoint import load_network
+from engine.released import released
 from engine.restore import Options, restore
 from models.base import Network
 

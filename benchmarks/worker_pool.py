@@ -19,7 +19,8 @@ import torch
 import cli
 import dcn
 from data.clips import ArrayClip
-from engine.checkpoint import load_network, released
+from engine.checkpoint import load_network
+from engine.released import released
 from engine.restore import Options, frames_at_once, restore
 
 

@@ -14,26 +14,13 @@ import torch
 from torch import Tensor
 
 import models
-from data.files import in_repository
 from engine.tensor_files import load_pth, load_tensors, save_tensors
 from errors import InputError
 from models.base import RESTORE_SETTINGS, SPACE_TIME_SETTINGS, Network, SpaceTimeNetwork, WindowNetwork, check_setting
 from models.weights import mismatch
 from settings import to_mapping
 
-__all__ = ["load_network", "load_state", "load_tensors", "released", "save_tensors", "save_weights"]
-
-DEFAULT_SCALE = 4.0  # if no scale is requested
-RELEASED: dict[str, dict[float | None, str]] = {  # network -> scale (None: any) -> file; the first that fits is taken
-    "mtdo": {
-        2.0: "checkpoints/mtdo_s_x2.safetensors",
-        3.0: "checkpoints/mtdo_s_x3.safetensors",
-        DEFAULT_SCALE: "checkpoints/mtdo_s.safetensors",
-    },
-    "stno": {None: "checkpoints/stno_s.safetensors"},
-}
-RELEASED_LOSSY = {DEFAULT_SCALE: "checkpoints/mtdo_s_real.safetensors"}  # scale -> weights for lossy sources
-LOSSY_ABOVE = 2.0  # at this scale and below, mtdo_s_x2 is better for lossy sources too
+__all__ = ["load_network", "load_state", "load_tensors", "save_tensors", "save_weights"]
 
 
 def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor] | None = None, **header: Any) -> None:
@@ -44,59 +31,6 @@ def save_weights(path: str | Path, network: Network, state: Mapping[str, Tensor]
 def network_header(network: Network) -> dict[str, Any]:
     """The part of a weights file's header that `load_network` reads."""
     return {"network": to_mapping(network.config), **network.restore_settings}
-
-
-def released_for(scale: float | None = None, *, space_time: bool | None = None, lossy: bool = False) -> Path:
-    """The path of the small released weights for a job.
-
-    scale: output size relative to the input; None: 4.
-    space_time: weights of a space-time network or of a window network. None: those of a window network of this scale, else of the next
-    larger scale, else of the largest (lossy sources: of those for them). Its frames are then resized, which is more accurate than STNO
-    (experiments/scales.py).
-    lossy: prefer weights trained on compressed video, if they exist for this scale and kind.
-
-    Raises `InputError` if there are none.
-    """
-    scale = DEFAULT_SCALE if scale is None else scale
-    if space_time is None:
-        lossy = lossy and scale > LOSSY_ABOVE
-        clean = (own for files in RELEASED.values() for own in files if own is not None)
-        known = sorted(RELEASED_LOSSY if lossy else clean)
-        scale = next((own for own in known if own >= scale), known[-1])
-    if lossy and not space_time and scale in RELEASED_LOSSY:
-        return _shipped(RELEASED_LOSSY[scale])
-    for name, files in RELEASED.items():
-        if space_time in (None, models.NETWORKS[name].config.space_time) and (scale in files or None in files):
-            return released(name, scale)
-    raise InputError(f"no weights of scale {scale:g} come with the repository: name a file with --weight")
-
-
-def for_lossy(name: str) -> str:
-    """The released weights for lossy sources that replace those of file `name`; `name` if there are none."""
-    for scale, file in RELEASED_LOSSY.items():
-        if Path(RELEASED["mtdo"][scale]).name == name:
-            return Path(file).name
-    return name
-
-
-def released(network: str, scale: float | None = None) -> Path:
-    """The small released weights of "mtdo" (at certain scales) or "stno" (any scale). Raises `InputError` if there are none."""
-    scale, files = DEFAULT_SCALE if scale is None else scale, RELEASED.get(network, {})
-    if scale not in files and None not in files:
-        known = ", ".join(f"{known:g}" for known in files if known) or "none"
-        raise InputError(
-            f"no {network.upper()} weights of scale {scale:g} come with the repository, only of {known}: use STNO weights"
-        )
-    return _shipped(files.get(scale) or files[None])
-
-
-def _shipped(file: str) -> Path:
-    path = in_repository(file)
-    if not path.is_file():
-        raise InputError(
-            f"weights file '{path}' does not exist: name a file with --weight, such as runs/NAME/weights.safetensors"
-        )
-    return path
 
 
 def set_setting(network: Network, key: str, value: Any, source: str | Path) -> None:

@@ -22,10 +22,11 @@ import cli
 import metrics
 from data.clips import Clip, DegradedClip, RegionClip
 from data.degrade import Degradation, imresize
-from engine.checkpoint import load_network, released
+from engine.checkpoint import load_network
 from engine.config import MAX_SCALE
 from engine.evaluate import scripts
 from engine.evaluate.options import evaluation_parser, move_overrides_, number
+from engine.released import released
 from engine.restore import restore
 from engine.sources import open_source
 from errors import InputError

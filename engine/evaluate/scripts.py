@@ -11,12 +11,13 @@ from typing import Any
 import dcn
 from data import samples
 from engine import distributed
-from engine.checkpoint import load_key_networks_, load_network, released_for
+from engine.checkpoint import load_key_networks_, load_network
 from engine.config import Config, config_from_mapping, read_yaml
 from engine.distributed import say
 from engine.evaluate.measure import check_clips, dark_note, evaluate, output_folders
 from engine.evaluate.options import KEYS, output_of, override
 from engine.evaluate.output import EVALUATION, REPORTS, output_folder
+from engine.released import released_for
 from engine.report.files import console_table, write_report
 from engine.sources import open_source
 from errors import InputError

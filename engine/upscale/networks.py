@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.checkpoint import for_lossy, load_key_networks_, load_network, released_for, set_setting
+from engine.checkpoint import load_key_networks_, load_network, set_setting
 from engine.distributed import say
+from engine.released import for_lossy, released_for
 from engine.restore.work import key_network
 from engine.upscale import targets
 from engine.upscale.job import ClipJob

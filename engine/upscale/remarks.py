@@ -10,8 +10,8 @@ from data.clips import Clip, VideoClip
 from data.clips.scene import SceneClip
 from data.scenes import UNLIKE, changes, cuts_in
 from engine import distributed
-from engine.checkpoint import released_for
 from engine.distributed import say
+from engine.released import released_for
 from engine.upscale import quality, targets
 from engine.upscale.relations import nothing_in_common
 from engine.upscale.request import Request

@@ -15,13 +15,12 @@ from data.video import VideoFile, join, track_plan
 from data.video.colour import Colour
 from data.video.containers import check_codec, container_of, default_codec
 from data.video.encoding import Encoding
-from engine.checkpoint import DEFAULT_SCALE
 from engine.upscale import comparison, pictures
 from engine.upscale.request import Request
 from engine.upscale.timeline import Timeline, at_rate, by_steps
 from engine.upscale.video_target import VideoTarget
 from errors import InputError
-from models.base import LARGEST_SCALE, Network
+from models.base import DEFAULT_SCALE, LARGEST_SCALE, Network
 
 DEFAULT_FPS = 25  # of folders and stacks, which have no frame rate
 CONSTANT = 0.02  # fraction of a frame by which times may deviate from a constant rate

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import engine.export.to_onnx
-from engine.checkpoint import load_network, released
+from engine.checkpoint import load_network
 from engine.export import to_onnx
 from engine.export.to_onnx import PACKAGES, TOLERANCE, FreeGraph, export
+from engine.released import released
 from errors import InputError
 from models.mtdo.config import HATConfig
 from tests.engine.small import moving_clip, small_mtdo, small_stno
