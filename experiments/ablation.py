@@ -31,6 +31,7 @@ from benchmarks.figure import needed, plot
 from data.clips import ArrayClip
 from engine.config import Config, config_from_mapping, read_yaml
 from engine.report.files import write_report
+from engine.report.tables import number
 from engine.restore import Options, restore
 from engine.train.loop import train
 from engine.train.states import STATE
@@ -108,7 +109,7 @@ def seconds_a_frame(configs: dict[str, Config], rounds: int = 5) -> dict[str, fl
 
 def spread(values: list[float]) -> str:
     deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):+.3f}{deviation}"
+    return f"{number(statistics.mean(values), '+.3f')}{deviation}"
 
 
 def table(gains: dict[str, dict[int, float]], parameters: dict[str, int], seconds: dict[str, float]) -> str:
@@ -162,7 +163,7 @@ def main() -> int:
                 report = outcome(config(name, seed), out / f"{name}-{seed}")
                 gains.setdefault(name, {})[seed] = report["mean"]["gain_psnr_y"]
                 parameters[name] = report["network"]["parameters"]
-                print(f"seed {seed}, {name}: {gains[name][seed]:+.3f} dB", flush=True)
+                print(f"seed {seed}, {name}: {number(gains[name][seed], '+.3f')} dB", flush=True)
     except Interrupted as stop:
         print(table(gains, parameters, {}) if gains else "", stop, sep="\n")
         return stop.code

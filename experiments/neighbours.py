@@ -23,6 +23,7 @@ from data.degrade import imresize
 from data.media import LUMA
 from engine.evaluate import scripts
 from engine.evaluate.options import evaluation_parser
+from engine.report.tables import number
 from engine.sources import open_source
 from errors import InputError
 
@@ -73,10 +74,10 @@ def main() -> None:
         for name, change in versions(noise).items():
             window = torch.stack([change(centre, before), centre, change(centre, after)])
             restored = network(window[None])[0]
-            print(f"| {name} | {psnr(restored) - bicubic:+.2f} |", flush=True)
+            print(f"| {name} | {number(psnr(restored) - bicubic, '+.2f')} |", flush=True)
             for share in (0.6, 0.8) if name == "true neighbours" else ():
-                less = enlarged + share * (restored - enlarged)
-                print(f"| {name}, {share} of the difference from bicubic | {psnr(less) - bicubic:+.2f} |", flush=True)
+                gain = number(psnr(enlarged + share * (restored - enlarged)) - bicubic, "+.2f")
+                print(f"| {name}, {share} of the difference from bicubic | {gain} |", flush=True)
 
 
 if __name__ == "__main__":

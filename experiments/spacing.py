@@ -23,6 +23,7 @@ from engine import distributed
 from engine.evaluate import scripts
 from engine.evaluate.measure import evaluate
 from engine.evaluate.options import evaluation_parser
+from engine.report.tables import number
 from engine.restore.spacing import FrameLuma
 from engine.sources import open_source
 from errors import InputError
@@ -55,10 +56,11 @@ def main() -> None:
     print("| clip | pixels a frame | " + " | ".join(map(str, SPACINGS)) + " |\n|---|---|" + "---|" * len(SPACINGS))
     for pair in layout.pairs:
         clips = [report[pair.name] for report in reports]
-        print(f"| {pair.name} | {pace(pair.lr):.2f} | " + " | ".join(f"{c['gain_psnr_y']:+.2f}" for c in clips) + " |")
+        gains = " | ".join(number(clip["gain_psnr_y"], "+.2f") for clip in clips)
+        print(f"| {pair.name} | {pace(pair.lr):.2f} | {gains} |")
         inside = [clip["objects"]["all"]["gain_psnr_y"] for clip in clips if "objects" in clip]
         if inside and None not in inside:
-            print("| in boxes | | " + " | ".join(f"{value:+.2f}" for value in inside) + " |")
+            print("| in boxes | | " + " | ".join(number(value, "+.2f") for value in inside) + " |")
     print("| seconds a frame | | " + " | ".join(f"{value:.3f}" for value in seconds) + " |")
 
 

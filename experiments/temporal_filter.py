@@ -24,6 +24,7 @@ import dcn
 import metrics
 from engine.evaluate import scripts
 from engine.evaluate.options import evaluation_parser
+from engine.report.tables import number
 from engine.restore import restore, temporal_filter
 from engine.restore.filter_frames import STEPS
 from engine.restore.temporal_filter import TemporalFilter
@@ -76,11 +77,11 @@ def main() -> None:
         print(f"| {pair.name}, {len(restored)} frames | none | | {flicker:.3f} |", flush=True)
         for steps in CHOICES:
             psnr, flicker = measured(filtered(restored, lows, form, steps, range(len(restored))))
-            print(f"| | {steps[0]} | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
+            print(f"| | {steps[0]} | {number(psnr - plain, '+.3f')} | {flicker:.3f} |", flush=True)
         chosen, temporal_filter.WORSE = temporal_filter.WORSE, ABSOLUTE
         psnr, flicker = measured(filtered(restored, lows, form, STEPS, range(len(restored))))
         temporal_filter.WORSE = chosen
-        print(f"| | {STEPS[0]}, absolute weights | {psnr - plain:+.3f} | {flicker:.3f} |", flush=True)
+        print(f"| | {STEPS[0]}, absolute weights | {number(psnr - plain, '+.3f')} | {flicker:.3f} |", flush=True)
         rounds = [[seconds(restored, lows, form, backend) for backend in ("compiled", "plain")] for _ in range(ROUNDS)]
         fast, slow = (min(column) for column in zip(*rounds, strict=True))
         height, width = truth.shape[-2:]

@@ -66,16 +66,20 @@ def check_own(path: Path) -> None:
 def text(diagnosis: Diagnosis, notes: bool = False) -> str:
     """The report for the terminal."""
     frames = sum(clip.frames for clip in diagnosis.clips)
-    head = (
-        f"{diagnosis.root}: layout {diagnosis.kind} ({diagnosis.reason}), {len(diagnosis.clips)} clips, {frames} frames"
-    )
+    size = f"{_counted(len(diagnosis.clips), 'clip')}, {_counted(frames, 'frame')}"
+    head = f"{diagnosis.root}: layout {diagnosis.kind} ({diagnosis.reason}), {size}"
     lines = [head, "", *_table(diagnosis.clips)]
     shown = [finding for finding in diagnosis.findings if notes or finding.severity != NOTE]
     if shown:
         lines += ["", *(finding.line() for finding in sorted(shown, key=lambda finding: ORDER[finding.severity]))]
     depth = "every frame was decoded" if diagnosis.full else "a sample was decoded; --full decodes every frame"
-    lines += ["", f"{diagnosis.count(FAULT)} faults, {diagnosis.count(WARNING)} warnings ({depth})"]
+    faults, warnings = (_counted(diagnosis.count(severity), severity) for severity in (FAULT, WARNING))
+    lines += ["", f"{faults}, {warnings} ({depth})"]
     return "\n".join(map(one_line, lines))
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _table(clips: list[ClipReport]) -> list[str]:

@@ -153,11 +153,9 @@ def difference_table(report: Report) -> Table:
     for entry in found:
         measure = MEASURES[entry["measure"]]
         style = "+" + measure.style
-        interval = f"{entry['low']:{style}} to {entry['high']:{style}}"
+        difference, low, high = (number(entry[key], style) for key in ("difference", "low", "high"))
         counts = [str(entry["frames"]), str(entry["clips"])]
-        table.rows.append(
-            [entry["a"], entry["b"], measure.title, format(entry["difference"], style), interval, *counts]
-        )
+        table.rows.append([entry["a"], entry["b"], measure.title, difference, f"{low} to {high}", *counts])
     if found:
         clips = found[0]["clips"]
         table.note = (

@@ -18,6 +18,7 @@ from engine.evaluate.options import output_of
 from engine.evaluate.output import EVALUATION, REPORTS, output_folder
 from engine.evaluate.scripts import finish, inputs, prepare
 from engine.report.page.grid import write_grid
+from engine.report.tables import number
 from engine.sources import open_source
 from errors import InputError
 
@@ -100,8 +101,8 @@ def evaluate_settings(
         for time in times:
             config.eval = replace(config.eval, scale=scale, stride=time.stride, times=time.times)
             part = measure(layout, config, folder=folder / setting_name(scale, time.value))
-            mean = part["mean"]
-            say(f"space x{scale:g}, time {time.value:g}: {mean['psnr_y']:.2f} dB, {mean['gain_psnr_y']:+.2f} dB")
+            gain = number(part["mean"]["gain_psnr_y"], "+.2f")
+            say(f"space x{scale:g}, time {time.value:g}: {part['mean']['psnr_y']:.2f} dB, {gain} dB")
             report = report or part
             for key, value in sweep_values(part).items():
                 row.setdefault(key, []).append(value)

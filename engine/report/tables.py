@@ -73,7 +73,7 @@ def baseline_name(report: Report) -> str:
 
 
 def number(value: Any, style: str) -> str:
-    """Format a value; a gain that rounds to zero has no sign."""
+    """Format a value; a difference (style "+...") that rounds to zero has no sign."""
     if value is None:
         return MISSING
     text = format(value, style)

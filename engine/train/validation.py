@@ -9,6 +9,7 @@ from torch import Tensor
 from engine import distributed
 from engine.checkpoint import save_weights
 from engine.evaluate.measure import evaluate
+from engine.report.tables import number
 from engine.train.logger import Logger
 from engine.train.run import Run
 from engine.train.states import BEST
@@ -26,8 +27,8 @@ def validate(run: Run, log: Logger) -> dict[str, Any]:
     with run.averaged() as network:
         report = evaluate(network, run.val, run.config, device=run.device, on_picture=picture)
         _log_report(log, run.step, report)
-        mean = report["mean"]
-        log.say(f"step {run.step}: {mean['psnr_y']:.2f} dB, {mean['gain_psnr_y']:+.2f} dB over {report['baseline']}")
+        gain = number(report["mean"]["gain_psnr_y"], "+.2f")
+        log.say(f"step {run.step}: {report['mean']['psnr_y']:.2f} dB, {gain} dB over {report['baseline']}")
         log.flush()
         _keep_best(run, report)
     distributed.barrier()

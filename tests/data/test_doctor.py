@@ -11,7 +11,9 @@ import pytest
 from data.degrade import Degradation
 from data.doctor import Finding, examine
 from data.doctor.__main__ import main as doctor
+from data.doctor.__main__ import text
 from data.doctor.checks import blockiness, detail, displacement, rounded
+from data.doctor.findings import WARNING, ClipReport, Diagnosis
 from data.media import read_image, write_image
 from data.simulate import simulate
 
@@ -295,6 +297,12 @@ def test_displacement_of_known_shift():
     matrix = np.array([[1, 0, 2.3], [0, 1, -1.4]])
     moved = cv2.warpAffine(picture, matrix, (100, 80), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     assert displacement(picture, moved) == pytest.approx((2.3, -1.4), abs=0.03)
+
+
+def test_one_of_a_kind_is_counted_in_the_singular() -> None:
+    finding = Finding(WARNING, "range", "a", "no value is above 16383")
+    report = text(Diagnosis("CLIPS", "clips", "CLIP/FRAME.png", False, [ClipReport("a", frames=1)], [finding]))
+    assert "1 clip, 1 frame\n" in report and "0 faults, 1 warning (" in report
 
 
 def test_command(root: Path, capsys):

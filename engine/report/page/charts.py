@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.page.markup import Markup, element
+from engine.report.tables import number
 from formulas import LUMA
 
 WIDTH, HEIGHT = 440, 190
@@ -97,7 +98,7 @@ def heat_map(title: str, grid: Grid, rows: Sequence[str], columns: Sequence[str]
             parts.append(element("rect", x=x, y=y, width=wide - 2, height=tall - 2, rx=3, fill=f"rgb{colour}"))
             ink = "dark" if is_light(colour) else "light"
             middle = {"x": x + wide / 2 - 1, "y": y + tall / 2 + 3}
-            parts.append(element("text", format(value, style), **middle, _class=f"cell middle {ink}"))
+            parts.append(element("text", number(value, style), **middle, _class=f"cell middle {ink}"))
     size = f"0 0 {left + wide * len(columns)} {top + tall * len(rows)}"
     picture = element(
         "svg", parts, viewBox=size, role="img", aria_label=title, style=f"max-width:{left + wide * len(columns)}px"

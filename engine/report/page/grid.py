@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data.media import write_image
 from engine.report.page.charts import Grid, extent, fraction, is_light, ramp
-from engine.report.tables import scale_name, sweep_grids, time_name
+from engine.report.tables import number, scale_name, sweep_grids, time_name
 from errors import InputError
 
 CELL, LEFT, TOP, GAP = (112, 52), 96, 84, 48  # pixels
@@ -30,8 +30,8 @@ def write_grid(report: Mapping[str, Any], path: str | Path) -> None:
     panel_width = LEFT + max(CELL[0] * len(columns), round(widest)) + GAP
     image = Image.new("RGB", (panel_width * len(panels), TOP + CELL[1] * len(rows) + GAP // 2), PAPER)
     draw = ImageDraw.Draw(image)
-    for number, (title, grid, style) in enumerate(panels):
-        _draw_panel(draw, number * panel_width, title, grid, rows, columns, style)
+    for place, (title, grid, style) in enumerate(panels):
+        _draw_panel(draw, place * panel_width, title, grid, rows, columns, style)
     write_image(path, np.asarray(image))
 
 
@@ -59,4 +59,4 @@ def _draw_panel(
             colour = ramp(fraction(value, low, high))
             draw.rounded_rectangle((x, y, x + CELL[0] - 4, y + CELL[1] - 4), 5, colour)
             ink = INK if is_light(colour) else PAPER
-            draw.text((x + CELL[0] / 2 - 2, y + CELL[1] / 2 - 2), format(value, style), ink, _font(LABEL), anchor="mm")
+            draw.text((x + CELL[0] / 2 - 2, y + CELL[1] / 2 - 2), number(value, style), ink, _font(LABEL), anchor="mm")

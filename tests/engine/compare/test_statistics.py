@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from engine.compare.statistics import differences, interval, paired
+from engine.compare.tables import difference_table
 
 
 def rows(values, **more):
@@ -17,6 +18,12 @@ def test_differences_are_paired_and_signed() -> None:
     assert entry["difference"] == pytest.approx(1.5)
     assert entry["low"] <= 1.5 <= entry["high"]
     assert paired(rows([float("inf"), None]), rows([90.0, 3.0]), "psnr_y").tolist() == [10.0]
+
+
+def test_differences_that_round_to_zero_have_no_sign() -> None:
+    entry = {"a": "new", "b": "old", "measure": "psnr_y", "difference": -0.001, "low": -0.004, "high": 0.02}
+    (row,) = difference_table({"differences": [{**entry, "frames": 3, "clips": 1}]}).rows
+    assert row[3:5] == ["0.00", "0.00 to +0.02"]
 
 
 def test_interval_of_one_clip_equals_a_plain_bootstrap() -> None:
