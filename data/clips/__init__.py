@@ -7,7 +7,8 @@ few frames in memory, however long the video.
 from data.clips.animation import WebPClip
 from data.clips.base import PADDINGS, Clip, neighbours
 from data.clips.derived import ArrayClip, CroppedClip, DegradedClip, RegionClip, SubClip
-from data.clips.files import FolderClip, TiffStackClip, alike, are_dates, frame_numbers, image_files, without_numbers
+from data.clips.files import FolderClip, TiffStackClip, image_files
+from data.clips.frame_names import alike, counted_frames, frame_numbers, without_numbers
 from data.clips.video import VideoClip
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
     "VideoClip",
     "WebPClip",
     "alike",
-    "are_dates",
+    "counted_frames",
     "frame_numbers",
     "image_files",
     "neighbours",

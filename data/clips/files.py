@@ -1,9 +1,8 @@
-"""Clips of image files: folders of images and stacks of TIFF pages; names and numbers of frames."""
+"""Clips of image files: folders of images and stacks of TIFF pages."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.bands import Bands
+from data.clips.frame_names import alike, counted_frames, in_order
 from data.clips.stored import StoredClip, file_identity
 from data.details import Details
 from data.geo_tags import GeoTags
@@ -26,10 +26,7 @@ from data.media import (
     read_geo,
     read_measured,
 )
-from data.naming import natural_key
 from errors import InputError
-
-DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}(?:\d\d)?)?")  # YYYYMMDD, HHMM, SS
 
 
 class FolderClip(StoredClip):
@@ -63,8 +60,7 @@ class FolderClip(StoredClip):
         _check_names(self.paths)
         if isinstance(frames, str | Path) and not allow_gaps:
             _check_alike(where, self.paths)
-        counts = not are_dates(self.frame_names) and not are_decimals(self.frame_names)
-        numbers = frame_numbers(self.frame_names) if counts else None
+        numbers = counted_frames(self.frame_names)
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
         counted = numbers or list(range(len(self.paths)))
@@ -161,70 +157,6 @@ def image_files(folder: str | Path) -> list[Path]:
     return in_order([Path(folder) / name for name in names])
 
 
-def in_order(paths: list[Path]) -> list[Path]:
-    """Frames in natural order (2 before 10), or by their value if their names are decimals (0.25 before 0.5)."""
-    paths = sorted(paths, key=lambda path: natural_key(path.name))
-    if not are_decimals([path.stem for path in paths]):
-        return paths
-    return sorted(paths, key=lambda path: float(_decimal(path.stem)[1]))
-
-
-def are_decimals(names: Sequence[str]) -> bool:
-    """Whether names in natural order are decimals, such as times in seconds, whose natural order is wrong: 1.5 before 1.25.
-
-    Numbers of scene and frame (1.9, 1.10, 1.11) are not: they count in equal steps, or have a 10 or 100 where they get longer.
-    """
-    found = [_decimal(name) for name in names]
-    fractions = [number.partition(".")[2] for _, number, _ in found]
-    if (
-        not all(fractions)
-        or len({(before, after) for before, _, after in found}) > 1
-        or len(set(map(len, fractions))) < 2
-    ):
-        return False
-    counted = any(len(part) > 1 and part.endswith("0") for part in fractions)
-    return not counted and (len(names) < 3 or not _regular(names))
-
-
-def _decimal(name: str) -> tuple[str, str, str]:
-    """What is before the decimal number of a name, the number ("" without one), and what is after it."""
-    match = re.fullmatch(r"(\D*)(\d+\.\d+)(\D*)", name)
-    return (match[1], match[2], match[3]) if match else (name, "", "")
-
-
-def frame_numbers(names: Sequence[str]) -> list[int] | None:
-    """The number at the end of each name; None if the names differ in anything else or have no number."""
-    digits = _last_digits(names)
-    return None if digits is None else [int(number) for number in digits]
-
-
-def are_dates(names: Sequence[str]) -> bool:
-    """Whether the numbers at the end of the names are dates, with or without time: they rise by any steps."""
-    digits = _last_digits(names)
-    return bool(digits) and all(DATE.fullmatch(number) for number in digits or ())
-
-
-def without_numbers(name: str) -> str:
-    """The name with # for each of its numbers, in lower case: the same for all frames of a series."""
-    return re.sub(r"\d+", "#", name.lower())
-
-
-def alike(names: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-    """Indices of names by series of numbered frames, whose names differ in numbers only, and of all others."""
-    groups: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        groups.setdefault(without_numbers(name), []).append(index)
-    series = [group for group in groups.values() if len(group) > 1 and _regular([names[index] for index in group])]
-    return series, sorted(index for group in groups.values() if group not in series for index in group)
-
-
-def _regular(names: Sequence[str]) -> bool:
-    """Whether at least half of the names are numbered in equal steps."""
-    numbers = frame_numbers(names)
-    steps = [after - before for before, after in pairwise(numbers)] if numbers else []
-    return bool(steps) and 2 * steps.count(min(steps)) >= len(steps)
-
-
 def _check_alike(folder: Path, paths: Sequence[Path]) -> None:
     """Reject other pictures and other series next to numbered frames, which would become frames between them."""
     series, others = alike([path.stem for path in paths])
@@ -234,14 +166,6 @@ def _check_alike(folder: Path, paths: Sequence[Path]) -> None:
             f"{folder}: holds numbered frames ({paths[series[0][0]].name}, ...) and other pictures ({other}); move one of them "
             "into another folder, or set allow_gaps"
         )
-
-
-def _last_digits(names: Sequence[str]) -> list[str] | None:
-    matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", name) for name in names]
-    parts = [(match[1], match[3]) for match in matches if match]
-    if len(parts) != len(names) or len(set(parts)) != 1:
-        return None
-    return [match[2] for match in matches if match]
 
 
 def _check_names(paths: Sequence[Path]) -> None:
@@ -262,7 +186,7 @@ def _check_gaps(numbers: list[int], paths: list[Path]) -> None:
         if found == 0:
             raise InputError(f"{before}: a second file for the same frame ({after}); remove one of them")
         if found != step:
-            missing = found // step - 1
+            missing = max(round(found / step) - 1, 1)
             raise InputError(
                 f"{before}: the next frame is {after}, {missing} frame(s) missing between them; add them, split the "
                 "clip there, or set allow_gaps"

@@ -14,7 +14,7 @@ import numpy as np
 
 from data import scenes
 from data.bands import hint
-from data.clips import Clip, FolderClip, alike, are_dates, frame_numbers
+from data.clips import Clip, FolderClip, alike, counted_frames
 from data.doctor import checks
 from data.doctor.findings import FAULT, WARNING, ClipReport, Diagnosis, Finding
 from data.doctor.pairs import pair
@@ -133,8 +133,8 @@ def names(report: ClipReport, clip: Clip) -> None:
         other = [clip.frame_names[index] for index in others or series[1]]
         message = f"{_folder(clip)}: other pictures next to the numbered frames; move them into another folder"
         report.add(FAULT, "other-pictures", message, other)
-    numbers = frame_numbers(clip.frame_names)
-    if not numbers or len(numbers) < 2 or are_dates(clip.frame_names):
+    numbers = counted_frames(clip.frame_names)
+    if not numbers or len(numbers) < 2:
         return
     steps = [after - before for before, after in pairwise(numbers)]
     usual = Counter(step for step in steps if step > 0).most_common(1)
@@ -145,7 +145,7 @@ def names(report: ClipReport, clip: Clip) -> None:
         report.add(FAULT, "doubled-number", message, doubled)
     before_gap = [clip.frame_names[i] for i, found in enumerate(steps) if found > step]
     if before_gap:
-        missing = sum(found // step - 1 for found in steps if found > step)
+        missing = sum(max(round(found / step) - 1, 1) for found in steps if found > step)
         message = f"{_folder(clip)}: {missing} frame(s) missing after the named; add them or split the clip"
         report.add(FAULT, "gap", message, before_gap)
 

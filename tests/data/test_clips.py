@@ -10,7 +10,6 @@ from data.clips import (
     FolderClip,
     RegionClip,
     SubClip,
-    are_dates,
     frame_numbers,
     neighbours,
 )
@@ -95,13 +94,42 @@ def test_frames_named_by_decimals_are_sorted_by_value(tmp_path, stems):
 
 
 @pytest.mark.parametrize(
-    "dates", [["20200101", "20200131", "20200205"], ["202001012359", "202001020003", "202003010000"]]
+    "names",
+    [
+        ["S2_20200101_T", "S2_20200131_T", "S2_20200205_T"],
+        ["202001012359", "202001020003", "202003010000"],
+        ["20230506T101112Z", "20230506T101113Z", "20230506T101210Z"],
+        ["cam_20230506_105958", "cam_20230506_105959", "cam_20230506_110003"],
+        ["PXL_20230506_101112345", "PXL_20230506_101115345", "PXL_20230506_101155345"],
+        ["2023-05-06_10-11-12", "2023-05-06_10-11-13", "2023-05-06_10-11-15"],
+        ["2023-05-01", "2023-05-03", "2023-05-08"],
+        ["MOD09_2023121", "MOD09_2023129", "MOD09_2023145"],
+        ["1683367872", "1683367873", "1683367880"],
+        ["1305031102.175304", "1305031102.211214", "1305031102.343227"],
+        ["1403636579763555584", "1403636579813555456", "1403636579963555584"],
+        ["frame_0.033", "frame_0.067", "frame_0.100"],
+        ["ms33", "ms67", "ms100"],
+    ],
 )
-def test_dates_in_names_have_no_gaps(tmp_path, dates):
-    names = [f"S2_{date}_T32.png" for date in dates]
-    assert not are_dates(["00000001", "00000002"]) and not are_dates(["20201301", "20201302"])
-    clip = FolderClip(folder(tmp_path / "series", names), fps=2)
-    assert clip.frame_names == [name[:-4] for name in names] and clip.times == [0, 0.5, 1]
+def test_dates_and_times_in_names_have_no_gaps(tmp_path, names):
+    clip = FolderClip(folder(tmp_path / "series", [f"{name}.png" for name in reversed(names)]), fps=2)
+    assert clip.frame_names == names and clip.times == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["20201301", "20201302", "20201304"], 1),  # there is no month 13
+        (["20230506_000001", "20230506_000002", "20230506_000004"], 1),
+        (["20230506_0001", "20230506_0002", "20230506_0005"], 2),
+        (["IMG_20230506_101112_1", "IMG_20230506_101112_2", "IMG_20230506_101112_4"], 1),
+        (["10", "20", "30", "45"], 1),
+        (["0000000001", "0000000002", "0000000004"], 1),
+    ],
+)
+def test_numbers_that_are_no_times_have_gaps(tmp_path, names, missing):
+    with pytest.raises(InputError, match=f"{names[-1]}.png, {missing} frame"):
+        FolderClip(folder(tmp_path / "series", [f"{name}.png" for name in names]))
 
 
 @pytest.mark.parametrize(
