@@ -15,7 +15,7 @@ from models.base import Network, WindowNetwork
 NEIGHBOURS = 8
 STEPS = (3, 2, 1)  # frames from one neighbour to the next; experiments/temporal_filter.py compares them
 REACH = NEIGHBOURS * STEPS[0]  # frames: distance of the last neighbour at an end of a clip
-WIDEST = 12  # outputs: largest step in clips with intermediate frames
+LARGEST_STEP = 12  # outputs, in clips with intermediate frames
 HELD = 2e9  # bytes: largest memory for the restored frames that a step above 1 needs
 
 
@@ -58,7 +58,7 @@ def affordable_steps(out: tuple[int, int], period: int = 1) -> list[int]:
     period: of the key frames among the outputs. In slow scenes, key frames are the neighbours.
     """
     size = 3 * 4 * out[0] * out[1]
-    steps = [period * step for step in STEPS if period * step <= WIDEST]
+    steps = [period * step for step in STEPS if period * step <= LARGEST_STEP]
     return [step for step in steps if step > 1 and (NEIGHBOURS * step + 1) * size <= HELD] + [1]
 
 

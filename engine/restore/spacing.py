@@ -2,7 +2,7 @@
 
 A neighbour adds information if its pixel grid samples the scene at other positions. With little motion, frames further
 away add more; with much motion, they are only harder to align. "auto" chooses for every window the widest spacing up to
-`WIDEST` at which the frames next to the centre are displaced from it by at most `REACH` pixels, the frames after them by at
+`WIDEST` at which the frames next to the centre are displaced from it by at most `MOST_MOTION` pixels, the frames after them by at
 most twice as many, and so on. The choice depends on the frames only, so a frame has the same window for any start of the
 work. experiments/trials.md has the figures.
 """
@@ -19,7 +19,7 @@ from data.media import LUMA
 from models.base import Spacing
 
 WIDEST = 9  # frames
-REACH = 0.4  # LR pixels
+MOST_MOTION = 0.4  # LR pixels
 
 
 def widest(spacing: Spacing | None) -> int:
@@ -67,11 +67,11 @@ class WindowChooser:
         return min(abs(number - numbers[centre]) for number in others) >= spacing
 
     def _is_within_reach(self, index: int, numbers: list[int], load: Callable[[int], Tensor]) -> bool:
-        """Whether the frame n steps from the centre is displaced by at most n * REACH pixels."""
+        """Whether the frame n steps from the centre is displaced by at most n * MOST_MOTION pixels."""
         centre = self._luma(index, load)
         steps = [max(abs(step - self.frames // 2), 1) for step in range(self.frames)]
         return all(
-            centre.displacement(self._luma(number, load)) <= step * REACH
+            centre.displacement(self._luma(number, load)) <= step * MOST_MOTION
             for number, step in zip(numbers, steps, strict=True)
         )
 

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from data.files import in_repository
 from data.sampling import ENDING
 from engine import distributed
+from engine.restore.memory import is_out_of_memory
 from errors import InputError
 
 LOST = re.compile("gloo|nccl|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
@@ -112,7 +112,7 @@ def explained(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}", 2
     text = str(error)
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return "out of memory: lower train.batch_size or data.patch, or raise train.accumulate", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return "a data worker was killed (usually because memory or /dev/shm ran out: lower data.workers)", 1

@@ -18,14 +18,14 @@ from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import small_mtdo
 
-WIDEST, REACH = 3, 0.35
+WIDEST, MOST_MOTION = 3, 0.35
 
 
 @pytest.fixture(autouse=True)
 def limits(monkeypatch):
     """Lower limits, so that the rules can be tested on short clips."""
     monkeypatch.setattr(spacing_module, "WIDEST", WIDEST)
-    monkeypatch.setattr(spacing_module, "REACH", REACH)
+    monkeypatch.setattr(spacing_module, "MOST_MOTION", MOST_MOTION)
 
 
 def scene(shifts, seed=0, noise=0.0):
@@ -59,7 +59,7 @@ def test_displacement_ignores_brightness():
 
 
 def test_displacement_of_unrelated_frames_is_large():
-    assert FrameLuma(scene([0]).frame(0)).displacement(FrameLuma(scene([0], seed=9).frame(0))) > 2 * REACH
+    assert FrameLuma(scene([0]).frame(0)).displacement(FrameLuma(scene([0], seed=9).frame(0))) > 2 * MOST_MOTION
     flat = FrameLuma(torch.full((3, 8, 8), 0.5))
     assert flat.displacement(flat) == 0 and flat.displacement(FrameLuma(torch.rand(3, 8, 8))) == float("inf")
 
