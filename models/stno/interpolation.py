@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.flow import Flows, warp
+from models.stno.config import STNOConfig
 from models.stno.galerkin import InterFrame
 
 FLOW_CHANNELS = 8  # four flows of two channels
@@ -43,6 +44,7 @@ def upsample_flows(flows: Tensor) -> Tensor:
 
 
 def conv_prelu(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, then PReLU with one slope for each channel."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1), nn.PReLU(outputs))
 
 
@@ -69,7 +71,7 @@ class SideBlock(nn.Module):
 
 
 def head(inputs: int, width: int, side: int, outputs: int) -> nn.Sequential:
-    """A decoder's head: (N, inputs, h, w) -> (N, outputs, 2h, 2w)."""
+    """A decoder's head: (N, inputs, h, w) -> (N, outputs, 2h, 2w). width: channels inside.   side: see `SideBlock`."""
     return nn.Sequential(
         conv_prelu(inputs, width), SideBlock(width, side), nn.ConvTranspose2d(width, outputs, 4, stride=2, padding=1)
     )
@@ -97,12 +99,12 @@ class Pyramid(nn.Module):
 class EighthDecoder(nn.Module):
     """1/8 -> 1/4: the first flows, from features and the Galerkin block's appearance and motion."""
 
-    def __init__(
-        self, channels: int, embedding: int, heads: int, hidden: int, width: int, side: int, outputs: int
-    ) -> None:
+    def __init__(self, config: STNOConfig) -> None:
         super().__init__()
-        self.inter_frame = InterFrame(channels, embedding, heads, hidden)
-        self.head = head(4 * embedding + 2 * channels + 1, width, side, FLOW_CHANNELS + outputs)
+        _, outputs, channels = config.pyramid
+        self.inter_frame = InterFrame(channels, config.embedding, config.heads, config.hidden)
+        inputs = 4 * config.embedding + 2 * channels + 1
+        self.head = head(inputs, config.head_widths[0], config.side_channels, FLOW_CHANNELS + outputs)
 
     def forward(
         self,
@@ -122,12 +124,12 @@ class EighthDecoder(nn.Module):
 class QuarterDecoder(nn.Module):
     """1/4 -> 1/2: flow residuals, from warped features and a second Galerkin block."""
 
-    def __init__(
-        self, channels: int, embedding: int, heads: int, hidden: int, width: int, side: int, outputs: int
-    ) -> None:
+    def __init__(self, config: STNOConfig) -> None:
         super().__init__()
-        self.inter_frame = InterFrame(channels, embedding, heads, hidden)
-        self.head = head(3 * channels + 4 * embedding + 4, width, side, FLOW_CHANNELS + outputs)
+        outputs, channels, _ = config.pyramid
+        self.inter_frame = InterFrame(channels, config.embedding, config.heads, config.hidden)
+        inputs = 3 * channels + 4 * config.embedding + 4
+        self.head = head(inputs, config.head_widths[1], config.side_channels, FLOW_CHANNELS + outputs)
 
     def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
         """Features (B, c, h, w) of the coarser level, the maps of both frames (B, c, h, w) and their flows ->
@@ -141,9 +143,10 @@ class QuarterDecoder(nn.Module):
 class HalfDecoder(nn.Module):
     """1/2 -> 1: flow residuals, blending mask and residual features."""
 
-    def __init__(self, channels: int, width: int, side: int, outputs: int) -> None:
+    def __init__(self, config: STNOConfig) -> None:
         super().__init__()
-        self.head = head(3 * channels + 4, width, side, FLOW_CHANNELS + 1 + outputs)
+        outputs = FLOW_CHANNELS + 1 + config.frame_features
+        self.head = head(3 * config.pyramid[0] + 4, config.head_widths[2], config.side_channels, outputs)
 
     def forward(self, features: Tensor, pair: tuple[Tensor, Tensor], flow_t0: Tensor, flow_t1: Tensor) -> Tensor:
         """Features (B, c, h, w), the maps of both frames and their flows -> (B, 9 + outputs, 2h, 2w)."""
@@ -156,16 +159,13 @@ class InterpolationOperator(nn.Module):
     computed once for each pair.
     """
 
-    def __init__(
-        self, pyramid: list[int], widths: list[int], side: int, features: int, embedding: int, heads: int, hidden: int
-    ) -> None:
+    def __init__(self, config: STNOConfig) -> None:
         super().__init__()
-        half, quarter, eighth = pyramid
-        self.pyramid = Pyramid(pyramid)
-        self.from_eighth = EighthDecoder(eighth, embedding, heads, hidden, widths[0], side, quarter)
-        self.from_quarter = QuarterDecoder(quarter, embedding, heads, hidden, widths[1], side, half)
-        self.from_half = HalfDecoder(half, widths[2], side, features)
-        self.merge = conv_prelu(3 + features, 3)
+        self.pyramid = Pyramid(config.pyramid)
+        self.from_eighth = EighthDecoder(config)
+        self.from_quarter = QuarterDecoder(config)
+        self.from_half = HalfDecoder(config)
+        self.merge = conv_prelu(3 + config.frame_features, 3)
 
     def encode(self, first: Tensor, second: Tensor) -> Encoded:
         """Two LR frames (B, 3, h, w), h and w multiples of 8 -> features that do not depend on the time."""

@@ -48,13 +48,11 @@ class STNO(SpaceTimeNetwork):
 
     def __init__(self, config: STNOConfig | None = None) -> None:
         super().__init__()
-        self.config = c = config or STNOConfig()
-        self.operator = InterpolationOperator(
-            c.pyramid, c.head_widths, c.side_channels, c.frame_features, c.embedding, c.heads, c.hidden
-        )
-        self.propagation = Propagation(c.channels, c.blocks)
-        self.query = Query(c.channels, c.query_width)
-        initialise(self, residual=c.residual != "none")
+        self.config = config = config or STNOConfig()
+        self.operator = InterpolationOperator(config)
+        self.propagation = Propagation(config.channels, config.blocks)
+        self.query = Query(config.channels, config.query_width)
+        initialise(self, residual=config.residual != "none")
 
     def forward(
         self,
@@ -111,7 +109,7 @@ class STNO(SpaceTimeNetwork):
         """
         height, width = frames.shape[-2:]
         times, *_ = self._checked(frames, times, (height, width), None, None)
-        padded = pad_to_multiple(frames).transpose(0, 1)
+        padded = _padded(frames).transpose(0, 1)
         intermediate, flows = self._interpolate(padded, times, clamp=False)
         images, *fields = (x[..., :height, :width].flatten(0, 1).transpose(0, 1) for x in (intermediate, *flows))
         return images, Flows(*fields)
@@ -158,7 +156,7 @@ class STNO(SpaceTimeNetwork):
     ) -> Features:
         """Operator and propagation: frames (B, T, 3, h, w), times (B, K, 1 or T-1). needed: None: all."""
         height, width = frames.shape[-2:]
-        padded = pad_to_multiple(frames).transpose(0, 1)  # (T, B, 3, h', w')
+        padded = _padded(frames).transpose(0, 1)  # (T, B, 3, h', w')
         intermediate, flows = self._interpolate(padded, times, clamp)
         if mode == "shared" or times.shape[1] == 1:
             keys, inserted = self.propagation(padded, intermediate, flows, needed)
@@ -242,12 +240,14 @@ class STNO(SpaceTimeNetwork):
         return copy
 
 
-def pad_to_multiple(frames: Tensor, multiple: int = MULTIPLE) -> Tensor:
-    """Pad (B, T, 3, h, w) at the bottom and the right: reflection, or replication if a side is too short for it."""
+def _padded(frames: Tensor) -> Tensor:
+    """(B, T, 3, h, w) with both sides multiples of `MULTIPLE`: reflected at the bottom and the right, or where a side is too short for it
+    replicated (`models.layers.pad_to_multiple` mirrors it instead).
+    """
     maps = frames.flatten(0, 1)
     for axis in (-2, -1):
         side = frames.shape[axis]
-        missing = -side % multiple
+        missing = -side % MULTIPLE
         if missing:
             amount = (0, 0, 0, missing) if axis == -2 else (0, missing, 0, 0)
             maps = F.pad(maps, amount, mode="reflect" if missing < side else "replicate")
