@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,9 +10,8 @@ from data.clips import DegradedClip, FolderClip, TiffStackClip, VideoClip
 from data.degrade import Degradation
 from data.media import write_image
 from data.tiff import write_page
-from data.video.writer import VideoWriter
 from errors import InputError
-from tests.data.folders import RANDOM, frames, jilin, names
+from tests.data.folders import RANDOM, frames, jilin, names, video
 
 
 def test_jilin(tmp_path):
@@ -63,18 +59,6 @@ def test_videos_as_low_resolution_of_frames_and_of_videos(tmp_path):
     video(tmp_path / "frames" / "GT" / "d.mkv")
     with pytest.raises(InputError, match="holds videos and folders of frames"):
         open_layout(tmp_path / "frames")
-
-
-def test_split_must_be_chosen(tmp_path):
-    jilin(tmp_path)
-    with pytest.raises(InputError, match="test_set and training_set; choose"):
-        open_layout(tmp_path)
-    with pytest.raises(InputError, match="has no split 'val'"):
-        open_layout(tmp_path, split="val")
-    with pytest.raises(InputError, match="expected one of train"):
-        open_layout(tmp_path, split="tests")
-    with pytest.raises(InputError, match="has no split 'train'"):
-        open_layout(frames(tmp_path / "one" / "clip").parent, split="train")
 
 
 def test_clips_and_single_folders(tmp_path):
@@ -141,14 +125,6 @@ def test_reds(tmp_path, nested):
         open_layout(tmp_path)
 
 
-def video(path: Path, count: int = 4, size=(16, 24)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with VideoWriter(path, fps=25, lossless=True, codec="ffv1") as writer:
-        for _ in range(count):
-            writer.write(RANDOM.integers(0, 255, (*size, 3), np.uint8))
-    return path
-
-
 def test_videos(tmp_path):
     video(tmp_path / "b.mkv")
     video(tmp_path / "a.avi")
@@ -209,89 +185,6 @@ def test_scales_and_degradation(tmp_path):
             open_layout(tmp_path, scale=scale)
 
 
-def broken(root: Path, what: str) -> tuple[dict, str]:
-    """Make one broken data set; return the options of `open_layout` and the expected message."""
-    if what == "missing root":
-        return {}, "no such file or folder"
-    if what == "empty root":
-        root.mkdir()
-        return {}, "no known layout"
-    if what == "empty clip":
-        frames(root / "a")
-        (root / "b").mkdir()
-        return {}, "b: the clip is empty"
-    if what == "empty clip inside":
-        frames(root / "a" / "truth")
-        (root / "b" / "truth").mkdir(parents=True)
-        return {}, "truth: the clip is empty"
-    if what == "clip without truth":
-        frames(root / "a" / "truth")
-        frames(root / "b" / "other")
-        return {}, "b: has no folder"
-    if what == "different length":
-        frames(jilin(root, ("train",)) / "train" / "LR4x" / "001", 4, size=(4, 6))
-        return {}, "clip 001: 3 frames of ground truth .* but 4"
-    if what == "wrong ratio":
-        for clip in ("001", "003", "010"):
-            frames(jilin(root, ("train",)) / "train" / "LR2x" / clip, size=(4, 6))
-        return {"scale": 2}, "low resolution 6x4 does not fit ground truth 24x16 at scale 2"
-    if what == "missing clip":
-        for path in (jilin(root, ("train",)) / "train" / "LR4x" / "003").iterdir():
-            path.unlink()
-        (root / "train" / "LR4x" / "003").rmdir()
-        return {}, "lacks the clip 003"
-    if what == "gap":
-        (frames(root / "a", 5) / "002.png").unlink()
-        return {}, "001.png: the next frame is 003.png, 1 frame"
-    if what == "text for an image":
-        (frames(root / "a") / "000.png").write_text("no image")
-        return {}, "000.png: cannot be read as an image"
-    if what == "text for a video":
-        root.mkdir()
-        (root / "a.mp4").write_text("no video")
-        return {}, "a.mp4: cannot be read as a video"
-    if what == "videos and images":
-        video(frames(root) / "a.mkv")
-        return {}, "put them into two folders"
-    if what == "frames above clips":
-        frames(frames(root) / "a")
-        return {}, "choose one as root"
-    if what == "link in a circle":
-        frames(root / "a")
-        (root / "b").symlink_to(root / "b")
-        return {}, "b: a link that leads nowhere"
-    if what == "unknown kind":
-        return {"kind": "jillin"}, "unknown layout 'jillin': expected auto or one of"
-    if what == "other kind":
-        frames(root / "a")
-        return {"kind": "vimeo90k"}, "is not of the layout 'vimeo90k'"
-    assert what == "unknown file"
-    root.write_text("x")
-    return {}, "unknown kind of file"
-
-
-WHAT = [
-    "missing root",
-    "empty root",
-    "empty clip",
-    "empty clip inside",
-    "clip without truth",
-    "different length",
-    "wrong ratio",
-]
-WHAT += ["missing clip", "gap", "text for an image", "text for a video", "videos and images", "frames above clips"]
-WHAT += ["link in a circle", "unknown kind", "other kind", "unknown file"]
-
-
-@pytest.mark.parametrize("what", WHAT)
-def test_broken_data_sets_are_refused_in_one_line(tmp_path, what):
-    options, message = broken(tmp_path / "röot with blanks", what)
-    with pytest.raises(InputError) as caught:
-        for pair in open_layout(tmp_path / "röot with blanks", **options):
-            pair.gt.size
-    assert re.search(message, str(caught.value)) and "\n" not in str(caught.value), caught.value
-
-
 def test_folders_of_the_operating_system_are_not_clips(tmp_path):
     for folder in ("a", "b", "b/@eaDir", "__MACOSX", "@eaDir/a", "$RECYCLE.BIN/x"):
         frames(tmp_path / folder)
@@ -333,28 +226,11 @@ def test_folders_that_are_not_used_are_named(tmp_path):
     assert open_layout(tmp_path).reason == "1 clips in GT/, LR made from GT (not used: LR2x)"
 
 
-def test_videos_of_one_name_are_refused(tmp_path):
-    """A report would hold only one of them."""
-    for suffix in ("mkv", "avi"):
-        video(tmp_path / f"a.{suffix}")
-    with pytest.raises(InputError, match="two clips have the name 'a'"):
-        open_layout(tmp_path)
-
-
 def test_low_resolution_without_ground_truth_is_named(tmp_path):
     frames(tmp_path / "GT" / "a")
     for clip in "abcdef":
         frames(tmp_path / "LR4x" / clip, size=(4, 6))
     assert open_layout(tmp_path).reason == "1 clips in GT/, LR in LR4x/ (not in GT/: b, c, d, ...)"
-
-
-@pytest.mark.parametrize("deeper", ["data", "data/data"])
-def test_clips_below_the_root_are_named(tmp_path, deeper):
-    """As after unpacking an archive into a folder of its name."""
-    frames(tmp_path / "root" / deeper / "a")
-    with pytest.raises(InputError, match=rf"clips are in \S*/root/{deeper}: name it"):
-        open_layout(tmp_path / "root")
-    assert names(open_layout(tmp_path / "root" / deeper)) == ["a"]
 
 
 def test_frames_with_other_numbers_are_paired_with_a_note(tmp_path):
@@ -364,23 +240,3 @@ def test_frames_with_other_numbers_are_paired_with_a_note(tmp_path):
     (tmp_path / "LR" / "a" / "000.png").rename(tmp_path / "LR" / "a" / "003.png")
     (note,) = open_layout(tmp_path).notes
     assert note == "clip a: frames are paired by their order: 000 with low resolution 001, ..."
-
-
-def test_videos_next_to_folders_of_frames_are_refused(tmp_path):
-    frames(tmp_path / "a")
-    (tmp_path / "b.mp4").write_bytes(b"")
-    with pytest.raises(InputError, match=r"holds videos and folders of frames \(b.mp4, a, "):
-        open_layout(tmp_path)
-
-
-@pytest.mark.parametrize(("others", "refused"), [(["000_mask"], True), (["x_0", "x_1"], True), (["003"], False)])
-def test_other_pictures_next_to_frames_are_refused(tmp_path, others, refused):
-    for name in others:
-        frames(tmp_path / "a", 3)
-        write_image(tmp_path / "a" / f"{name}.png", np.zeros((16, 24, 3), np.uint8))
-    if refused:
-        with pytest.raises(InputError, match=r"holds numbered frames \(000.png, ...\) and other pictures"):
-            open_layout(tmp_path)
-        assert len(open_layout(tmp_path, allow_gaps=True)[0]) == 3 + len(others)
-    else:
-        assert len(open_layout(tmp_path)[0]) == 4
