@@ -46,6 +46,19 @@ def idle_keys(config: Config) -> dict[str, str]:
         result["data.cache_gb"] = "nothing is cached"
     if not train.spike:
         result["train.on_spike"] = "train.spike is 0"
+    return result | keys_of_sources(config)
+
+
+def keys_of_sources(config: Config) -> dict[str, str]:
+    """Keys of folders where clips are simulated, and of the simulator where they are read from a folder, with the reason."""
+    result: dict[str, str] = {}
+    for part in ("train", "val"):
+        key, source = f"data.{part}", getattr(config.data, part)
+        if source.kind == "simulated":
+            keys = (f"{key}.{name}" for name in ("root", "list_file", "allow_gaps", "bands"))
+            result |= dict.fromkeys(keys, f"{key}.kind is 'simulated' ({key}.kind=auto reads files)")
+        elif source.root:
+            result[f"{key}.simulate"] = f"clips are read from {key}.root ({key}.kind=simulated renders them)"
     return result
 
 

@@ -13,6 +13,7 @@ from data import samples
 from engine import distributed
 from engine.checkpoint import load_key_networks_, load_network
 from engine.config import Config, config_from_mapping, read_yaml
+from engine.config.inert import check_inert
 from engine.distributed import say
 from engine.evaluate.measure import check_clips, dark_note, evaluate, output_folders
 from engine.evaluate.options import KEYS, output_of, override
@@ -44,7 +45,8 @@ def prepare(
     values = {key: getattr(options, option) for option, key in KEYS.items()}
     given = [override(key, value) for key, value in values.items() if value is not None]
     save = ["eval.save_frames=true"] if options.save_frames else []
-    config = config_from_mapping(mapping, [*defaults, *given, *save, *options.overrides])
+    overrides = [*defaults, *given, *save, *options.overrides]
+    config = config_from_mapping(mapping, overrides)
     requested, trained = to_mapping(config.network), to_mapping(model.config)
     fixed = [key for key in trained if requested[key] != trained[key]]
     if fixed:
@@ -54,6 +56,7 @@ def prepare(
     if not config.data.val.root and config.data.val.kind == "auto":
         kind, root = ("file", str(samples.natural("test"))) if space_time else ("simulated", "")
         config.data.val = replace(config.data.val, kind=kind, root=root)
+        check_inert(config, {word.partition("=")[0] for word in overrides})  # a list file needs --datapath
     dcn.ensure_built(log=say)
     dcn.set_backend(config.dcn)
     return model, config, weights

@@ -49,6 +49,8 @@ def test_overrides_reach_their_key() -> None:
         ("train.schedule.kind=step", ["train.schedule", "every"]),
         ("network.reconstruction_blocks=3", ["network.reconstruction_blocks", "has no effect"]),
         ("train.stages=[{steps: 3, scales: [2, 4]}]", ["train.stages[0].scales", "space-time"]),
+        ("data.train.root=CLIPS", ["data.train.root", "has no effect", "data.train.kind=auto reads files"]),
+        ("data.val.bands.limits=[0,9]", ["data.val.bands", "has no effect", "data.val.kind=auto reads files"]),
         ("train.init_partial=true", ["init_partial", "name weights in 'init'"]),
         ("steps", ["key.sub=value"]),
         ("seed.x=1", ["seed", "group"]),
@@ -118,6 +120,15 @@ def test_settings_that_training_at_any_scale_ignores_are_refused(key: str) -> No
     ):
         with pytest.raises(InputError, match=r"no effect at scales \["):
             config_from_mapping(mapping, [key, scales])
+
+
+def test_settings_of_the_simulator_have_no_effect_on_a_folder() -> None:
+    path = Path(__file__).parents[2] / "configs" / "mtdo_demo.yaml"
+    folder = ["data.val.kind=auto", "data.val.root=CLIPS"]
+    assert load_config(path, folder).data.val.root == "CLIPS"  # the file's own settings of the simulator remain
+    with pytest.raises(InputError, match=r"simulate' has no effect: .*data\.val\.root"):
+        load_config(path, [*folder, "data.val.simulate.clips=3"])
+    load_config(path, ["data.val.simulate.clips=3"])
 
 
 def test_steps_of_stages_add_up() -> None:

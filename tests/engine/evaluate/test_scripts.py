@@ -52,6 +52,19 @@ def test_spacing_is_the_only_network_key_to_override(weights: dict[str, Path]) -
         scripts.prepare(options(weights["mtdo"], "network.frames=5"), space_time=False)
 
 
+def test_paths_without_effect_on_simulated_clips_are_refused(weights: dict[str, Path], tmp_path: Path) -> None:
+    """The config of a run on simulated clips does not hide --datapath, and a list file needs a folder."""
+    (tmp_path / "run.yaml").write_text("network: {name: mtdo}\ndata: {val: {kind: simulated}}\n")
+    run = ("--config", str(tmp_path / "run.yaml"))
+    with pytest.raises(InputError, match=r"data\.val\.root' has no effect: .*data\.val\.kind=auto"):
+        scripts.prepare(options(weights["mtdo"], *run, "--datapath", "CLIPS"), space_time=False)
+    given = options(weights["mtdo"], *run, "--datapath", "CLIPS", "--kind", "auto")
+    assert scripts.prepare(given, space_time=False)[1].data.val.root == "CLIPS"
+    with pytest.raises(InputError, match=r"list_file' has no effect: data\.val\.kind is 'simulated'"):
+        scripts.prepare(options(weights["mtdo"], "--list", "a.txt"), space_time=False)
+    scripts.prepare(options(weights["mtdo"], "data.val.simulate.clips=2"), space_time=False)
+
+
 def test_a_config_whose_data_is_no_group_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("network: {name: mtdo}\ndata: [1]\n")
     with pytest.raises(InputError, match=r"'data': expected a group of keys, got \[1\]"):
