@@ -149,8 +149,8 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
             options |= display_size.OPTIONS
         carried = None
         with open_input(pieces[0]) as first, open_source(source) as original:
-            if container.format == "mov" and _has_apple_tags(original):
-                options["movflags"] = "use_metadata_tags"
+            if source and original:
+                options |= metadata.muxer_options(original.metadata, container.format, source.plan.has_cover)
             with av.open(url(temporary), "w", format=container.format, container_options=options) as file:
                 template = first.streams.video[0]
                 stream = file.add_stream_from_template(template, opaque=True)
@@ -161,7 +161,7 @@ def join(out: Path, pieces: Sequence[Path], encoding: Encoding, timing: Timing, 
                 if encoding.aspect != 1:
                     stream.codec_context.sample_aspect_ratio = encoding.aspect
                 if source and original:
-                    metadata.copy_tags(original, file, container.format)
+                    file.metadata.update(metadata.file_tags(original.metadata, container.format))
                     metadata.copy_stream_tags(original.streams[source.video.info.stream], stream, container.format)
                     metadata.set_timecode(source.timecode(timing.fps), file.metadata, stream.metadata)
                     carried = Tracks(source.video.path, source.plan, file, out, source.placement)
@@ -189,10 +189,6 @@ class open_source:
     def __exit__(self, *_: object) -> None:
         if self._container:
             self._container.close()
-
-
-def _has_apple_tags(original: Any | None) -> bool:
-    return original is not None and any(key.startswith("com.apple.") for key in original.metadata)
 
 
 def _tag(stream: Any, container: Container, codec: str) -> None:

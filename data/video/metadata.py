@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ TECHNICAL = (
     "alpha_mode",
 )
 TECHNICAL_PREFIXES = ("_statistics", "bps", "number_of_bytes", "vendor_id")
+RECORDED = (
+    "com.apple.",
+    "com.android.",
+    "make",
+    "model",
+    "firmware",
+)  # beginnings of keys that cameras and phones write
 HANDLER = re.compile(
     r"(?i)(\W*(video|sound|subtitle|text|audio|data)?\s*(media)?\s*handler|core media|apple |gpac|iso media|l-smash|mainconcept)"
 )
@@ -62,9 +70,9 @@ def tags(metadata: dict[str, str]) -> dict[str, str]:
     }
 
 
-def copy_tags(source: Any, output: Any, format: str) -> None:
-    """The file's metadata. MP4 and MOV name the location differently from the key that phones write."""
-    found = tags(source.metadata)
+def file_tags(metadata: dict[str, str], format: str) -> dict[str, str]:
+    """The file's metadata for an output. MP4 and MOV name the location differently from the key that phones write."""
+    found = tags(metadata)
     if format in ("mp4", "mov"):  # Matroska's names are in capitals
         found = {key.lower() if key.isupper() else key: value for key, value in found.items()}
     place = found.get("com.apple.quicktime.location.ISO6709") or found.get("location-eng")
@@ -72,7 +80,34 @@ def copy_tags(source: Any, output: Any, format: str) -> None:
         found.setdefault("location", place)
     if format in ("mp4", "mov"):
         found.pop("location-eng", None)
-    output.metadata.update(found)
+    return found
+
+
+def muxer_options(metadata: dict[str, str], format: str, cover: bool) -> dict[str, str]:
+    """FFmpeg's options to store metadata in a format. MP4 and MOV have a table of any keys, as phones write it, in place of the
+    usual table, which has a place for a cover picture.
+    """
+    recorded = any(key.startswith(RECORDED) for key in file_tags(metadata, format))
+    return {"movflags": "use_metadata_tags"} if format in ("mp4", "mov") and recorded and not cover else {}
+
+
+def lost_tags(metadata: dict[str, str], format: str, cover: bool) -> list[str]:
+    """Keys of the metadata that a format does not store, found by writing them to memory."""
+    wanted, memory = file_tags(metadata, format), io.BytesIO()
+    if format not in ("mp4", "mov", "avi") or not wanted:
+        return []
+    with av.open(memory, "w", format=format, container_options=muxer_options(metadata, format, cover)) as file:
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 16
+        stream.pix_fmt = "yuv420p"
+        file.metadata.update(wanted)
+        for picture in (av.VideoFrame(16, 16, "yuv420p"), None):
+            file.mux(stream.encode(picture))
+    memory.seek(0)
+    with av.open(memory, metadata_errors="replace") as file:
+        kept = {key.lower() for key in file.metadata}
+    kept |= {"timecode", "location-eng"}  # which have a message of their own, or are "location" too
+    return [key for key in wanted if key.lower() not in kept and not wanted[key].startswith("Lavf")]
 
 
 def copy_stream_tags(source: Any, output: Any, format: str) -> None:

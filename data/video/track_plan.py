@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -11,10 +12,12 @@ from typing import Any
 import av
 
 from data.video.containers import TEXT, Container, container_of
+from data.video.metadata import lost_tags
 from data.video.opening import is_cover, open_named
 
 LOSSLESS = ("pcm_", "flac", "alac", "tta", "wavpack", "truehd", "mlp", "ape", "wmalossless", "shorten", "tak")
 PRIMING = 0.05  # seconds: sound that begins this much before the picture is part of its codec's delay
+MOST_KEYS = 6  # of metadata that a message names
 TRIED = 50  # packets of a sound stream that are decoded to see whether it can be converted
 EARLY = 0.03  # seconds: if the container has no start times, sound that begins further from the picture is converted
 FLAGS = {
@@ -42,6 +45,15 @@ class TrackPlan:
     notes: tuple[str, ...] = ()
     chapters: bool = False
     lead: float = 0.0
+
+    @property
+    def has_cover(self) -> bool:
+        return has_cover(self.tracks)
+
+
+def has_cover(tracks: Sequence[Track]) -> bool:
+    """Whether a cover picture is one of the tracks."""
+    return any(track.kind == "cover" for track in tracks)
 
 
 def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) -> TrackPlan:
@@ -87,7 +99,11 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
         left += [flags for track in tracks if (flags := _lost_flags(source.streams[track.index], container))]
         if container.constant:  # AVI
             left += ["languages"] if any(_language(source.streams[track.index]) for track in tracks) else []
-            left += ["the place"] if any("location" in key.lower() for key in source.metadata) else []
+        if lost := lost_tags(source.metadata, container.format, has_cover(tracks)):
+            more = f" and {len(lost) - MOST_KEYS} more" if len(lost) > MOST_KEYS else ""
+            words = f"metadata ({', '.join(lost[:MOST_KEYS])}{more})"
+            left += [words] if sound else []
+            notes += [] if sound else [f"left out ({suffix} cannot hold it): {words}"]
         if left:
             why = f"{suffix} cannot hold it" if sound else "the speed is changed"
             notes.append(f"left out ({why}): {', '.join(left)}")

@@ -143,7 +143,7 @@ class VideoWriter:
         plan = track_plan.plan(like.path, like.info.stream, self.path, like.start)
         self._tracks = Tracks(like.path, plan, self._file, self.path, Placement(like.table.stretches))
         with open_input(like.path) as source:
-            metadata.copy_tags(source, self._file, self.container.format)
+            self._file.metadata.update(metadata.file_tags(source.metadata, self.container.format))
 
     def _guarded(self, act: Any) -> None:
         try:

@@ -115,7 +115,47 @@ def test_tracks_omitted_from_avi_are_named_in_one_line(tmp_path):
     source = VideoFile(with_everything(tmp_path / "in.mkv"))
     plan = track_plan.plan(source.path, source.info.stream, tmp_path / "a.avi", source.start)
     left = [note for note in plan.notes if note.startswith("left out")]
-    assert len(left) == 1 and "subtitles" in left[0] and "chapters" in left[0]
+    assert len(left) == 1 and all(word in left[0] for word in ("subtitles", "chapters", "metadata (LOCATION)"))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+@pytest.mark.parametrize("maker", ["com.apple.quicktime.make", "com.android.manufacturer"])
+def test_metadata_of_phones_is_kept_in_mp4_and_mov(tmp_path, maker, suffix):
+    found = {maker: "A", "title": "T", "com.apple.quicktime.location.ISO6709": "+47.3769+008.5417/"}
+    source = VideoFile(remuxed(video(tmp_path / "plain.mp4"), tmp_path / "in.mov", found))
+    out = write(tmp_path / f"out{suffix}", source.times, source.info.fps, source)
+    assert track_plan.plan(source.path, 0, out, source.start).notes == ()
+    has = media_info(out).metadata
+    assert found.items() <= has.items() and has["location"].startswith("+47.3769+008.5417")
+
+
+def test_metadata_that_a_container_cannot_hold_is_named(tmp_path):
+    found = {"title": "T", "PURL": "x", "SYNOPSIS": "s", "DATE_RECORDED": "2020"}
+    source = VideoFile(remuxed(video(tmp_path / "plain.mp4"), tmp_path / "in.mkv", found))
+    for suffix, lost in (
+        (".mkv", []),
+        (".mp4", ["purl", "date_recorded"]),
+        (".mov", ["purl", "synopsis", "date_recorded"]),
+    ):
+        plan = track_plan.plan(source.path, 0, tmp_path / f"out{suffix}", source.start)
+        named = plan.notes[0].partition("metadata (")[2].rstrip(")").split(", ") if plan.notes else []
+        assert sorted(named) == sorted(lost)
+        out = write(tmp_path / f"out{suffix}", source.times, source.info.fps, source)
+        has = {key.lower() for key in media_info(out).metadata}
+        assert {key.lower() for key in found} - has == set(lost)
+
+
+def remuxed(path: Path, result: Path, metadata: dict[str, str]) -> Path:
+    """The video with other metadata; .mov has the keys as phones write them."""
+    options = {"movflags": "use_metadata_tags"} if result.suffix == ".mov" else {}
+    with av.open(str(path)) as source, av.open(str(result), "w", container_options=options) as file:
+        stream = file.add_stream_from_template(source.streams[0], opaque=True)
+        file.metadata.update(metadata)
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = stream
+                file.mux(packet)
+    return result
 
 
 def test_time_range_of_a_video_has_the_sound_of_that_range(tmp_path):
