@@ -66,7 +66,7 @@ def curve_section(report: Report) -> Markup | None:
     for clip in clips[:CLIPS]:
         lines = {name: method["clips"][clip]["frames"] for name, method in methods.items()}
         if len(next(iter(lines.values()))) >= 3 and "psnr_y" in report["measures"]:
-            charts.append(element("figure", element("figcaption", clip), curves(lines, "psnr_y")))
+            charts.append(element("figure", element("figcaption", clip), curves(lines)))
     if not charts:
         return None
     legend = [element("span", name, _class=f"key line{index % COLOURS}") for index, name in enumerate(methods)]

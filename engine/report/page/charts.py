@@ -24,8 +24,9 @@ def curve(frames: Sequence[Mapping[str, Any]], baseline: str) -> Markup:
     return _chart(series, frames, [_frame_values(frame, baseline) for frame in frames])
 
 
-def curves(lines: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Markup:
-    """One measure of several methods over the same frames; hovering over a frame shows all values."""
+def curves(lines: Mapping[str, Sequence[Mapping[str, Any]]]) -> Markup:
+    """PSNR Y of several methods over the same frames; hovering over a frame shows all values."""
+    key = "psnr_y"
     frames = next(iter(lines.values()))
     series = {f"line{index % 8}": [frame.get(key) for frame in rows] for index, rows in enumerate(lines.values())}
     labels = [
@@ -64,20 +65,15 @@ def _chart(
                 element("circle", cx=f"{px:.1f}", cy=f"{py:.1f}", r=3, _class=_dot(frames[i], name))
                 for i, px, py in points
             ]
-    width = (WIDTH - LEFT - RIGHT) / len(frames)
-    parts += [
-        element(
-            "rect",
-            element("title", text),
-            x=f"{x(i) - width / 2:.1f}",
-            y=TOP,
-            width=f"{width:.1f}",
-            height=HEIGHT - TOP - BOTTOM,
-            _class="hit",
-        )
-        for i, text in enumerate(labels)
-    ]
+    parts += [_hover_area(x(i), len(frames), text) for i, text in enumerate(labels)]
     return element("svg", parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="PSNR Y in dB over the frames")
+
+
+def _hover_area(centre: float, count: int, text: str) -> Markup:
+    """The invisible column of one of `count` frames, which shows the text under the mouse."""
+    width = (WIDTH - LEFT - RIGHT) / count
+    place = {"x": f"{centre - width / 2:.1f}", "y": TOP, "width": f"{width:.1f}", "height": HEIGHT - TOP - BOTTOM}
+    return element("rect", element("title", text), **place, _class="hit")
 
 
 def heat_map(title: str, grid: Grid, rows: Sequence[str], columns: Sequence[str], style: str) -> Markup:

@@ -113,16 +113,6 @@ def viewer(comparison: Comparison, part: Rectangle, index: int, count: int, name
         )
         for key in shown
     ]
-    divider = element(
-        "div",
-        role="slider",
-        tabindex=0,
-        aria_label="Divider between the left and the right picture",
-        aria_valuemin=0,
-        aria_valuemax=100,
-        aria_valuenow=50,
-        _class="divider",
-    )
     tags = [element("span", _class=f"tag {side}", aria_hidden="true") for side in ("left", "right")]
     hint = (
         "Comparison: digits choose the right picture, with Shift the left one, B blinks, X shows rows over time, "
@@ -132,7 +122,7 @@ def viewer(comparison: Comparison, part: Rectangle, index: int, count: int, name
         "div",
         layers,
         marks(comparison, part),
-        divider,
+        divider(),
         tags,
         zoom_buttons(bool(comparison.boxes)),
         _class="stage",
@@ -145,6 +135,13 @@ def viewer(comparison: Comparison, part: Rectangle, index: int, count: int, name
     bar = [choice("left", index, names, "bicubic"), choice("right", index, names, comparison.methods[-1]), blink]
     size = {"data_width": part.width, "data_height": part.height}
     return element("div", element("div", bar, _class="bar"), area, _class="viewer", **size)
+
+
+def divider() -> Markup:
+    """The line between the left and the right picture, which moves with the mouse and the arrow keys."""
+    range_ = {"aria_valuemin": 0, "aria_valuemax": 100, "aria_valuenow": 50}
+    label = "Divider between the left and the right picture"
+    return element("div", role="slider", tabindex=0, aria_label=label, **range_, _class="divider")
 
 
 def choice(side: str, index: int, names: Names, chosen: str) -> Markup:
