@@ -192,7 +192,7 @@ def weights(text: str) -> Path:
     given = path(text)
     if given.suffix or given.name != text or given.exists():
         return given
-    from data.files import released_weights
+    from data.files import released_weights  # importing it takes PyTorch along: only for names that are no files
 
     files = released_weights()
     if text not in files:

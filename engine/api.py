@@ -109,7 +109,7 @@ def upscale_array(
     clip = ArrayClip("frames", stack)
     size = _wanted_size(network, clip.size, scale)
     place = choose_device(str(device)) if device is not None else next(network.parameters()).device
-    _check_how(precision, tile, place)
+    _check_options(precision, tile, place)
     dcn.ensure_built(log=lambda line: print(line, file=sys.stderr))
     options = Options(precision, _automatic_tile(network, clip, times, size, place) if tile == "auto" else tile)
     training = network.training
@@ -163,7 +163,7 @@ def _check_types(network: Network) -> None:
         )
 
 
-def _check_how(precision: str, tile: int | str | None, device: torch.device) -> None:
+def _check_options(precision: str, tile: int | str | None, device: torch.device) -> None:
     if precision == "auto":
         raise InputError("precision: auto is for upscale.py: use fp32, bf16 or (on GPUs) fp16")
     check_precision(precision, device)

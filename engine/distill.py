@@ -76,7 +76,10 @@ Teach = Callable[[Pair, range], Iterator[Tensor]]  # (pair, frame numbers) -> (3
 
 
 def make_teacher(teacher: Teacher, config: Config, precision: str = "fp32") -> Teach:
-    """Raises InputError if the teacher does not fit a network of `config`."""
+    """A function that yields the teacher's frames. precision: of a weights file.
+
+    Raises InputError if the teacher does not fit a network of `config`.
+    """
     if not teacher.is_file:
         module, _, function = teacher.name.partition(":")
         try:
@@ -115,7 +118,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     made = [(make_teacher(teacher, config, precision), teacher.share) for teacher in teachers]
     pairs, _ = training_pairs(config)
     if distributed.is_main():
-        remember(out / "distill.json", _identity(config, teachers, truth) | {"precision": precision})
+        remember(out / "distill.json", _identity(config, teachers, truth, precision))
         for half in (out / TRAINING).glob("*/.*.part"):  # left by a stopped run
             shutil.rmtree(half)
     distributed.barrier()
@@ -141,7 +144,7 @@ def distill(config: Config, out: Path, teachers: list[Teacher], truth: float = 0
     return len(pairs)
 
 
-def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str, Any]:
+def _identity(config: Config, teachers: list[Teacher], truth: float, precision: str) -> dict[str, Any]:
     """Settings that must match for existing clips to be reused."""
     data = config_to_mapping(config)["data"]
     return {
@@ -150,6 +153,7 @@ def _identity(config: Config, teachers: list[Teacher], truth: float) -> dict[str
         "frames": config.window_network.frames,
         "teachers": [teacher.identity() for teacher in teachers],
         "truth": truth,
+        "precision": precision,
     }
 
 
