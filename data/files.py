@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -12,7 +11,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from data.naming import LONGEST_NAME
 from errors import InputError
@@ -160,6 +158,15 @@ def holds(path: Path, content: bytes) -> bool:
         return False
 
 
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def flush(path: Path) -> None:
     """Flush a file's content, or a folder's entries, to disk."""
     try:
@@ -281,38 +288,3 @@ def remove_own_folder(folder: Path) -> None:
     doomed = temporary_path(folder)
     folder.rename(doomed)  # rename first: if the removal is killed, the rest is not mistaken for unfinished work
     shutil.rmtree(doomed, ignore_errors=True)
-
-
-# --- settings of a folder -------------------------------------------------------------------------------------------
-
-
-def remember(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings of a folder to `path`, or check that they match those written earlier.
-
-    settings: any JSON value. Raises InputError for a folder that was started with other settings or holds other files.
-    """
-    out, wanted = path.parent, json.loads(json.dumps(settings))
-    if path.is_file():
-        try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: is damaged; delete it together with {out} and start again") from None
-        changed = [key for key in wanted if begun.get(key) != wanted[key]]
-        if changed:
-            raise InputError(
-                f"{out}: was started with other settings ({', '.join(changed)}); choose another folder or delete this one"
-            )
-        return
-    if out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out}: is not empty and not a folder of this program; choose another folder")
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 import cli
 from data.degrade import imresize
-from data.files import remember, remove_unfinished, replacing
+from data.files import remove_unfinished, replacing
+from data.folder_settings import remember
 from data.layouts import Layout, Pair, open_layout
 from data.layouts.splits import ALIASES
 from data.media import rgb, write_image

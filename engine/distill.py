@@ -25,7 +25,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import cli
-from data.files import released_weights, remember, replacing, sha256
+from data.files import released_weights, replacing, sha256
+from data.folder_settings import remember
 from data.layouts import Pair
 from data.media import from_tensor, write_image
 from data.prepare import flat

@@ -11,12 +11,12 @@ import pytest
 from data.files import (
     check_apart,
     make_own_folder,
-    remember,
     remove_own_folder,
     remove_unfinished,
     replacing,
     temporary_path,
 )
+from data.folder_settings import remember
 from errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
