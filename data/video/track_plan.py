@@ -62,53 +62,69 @@ def plan(path: Path, video: int, out: Path, start: float, sound: bool = True) ->
     video: index of the source's stream that is upscaled.   start: its first frame's time.   sound: False leaves sound and
     subtitles out (another speed).
     """
-    container, tracks, notes = container_of(out), [], []
+    container, tracks, notes, left = container_of(out), [], [], []
     suffix = out.suffix.lower()
-    left: list[str] = []
-    lead = 0.0
     with open_named(path) as source:
         for stream in source.streams:
             if stream.index == video:
                 continue
-            timed = stream.type != "attachment" and not is_cover(stream)
-            track = _track(stream, container, start) if sound or not timed else None
-            if track is not None and track.kind == "audio" and track.to and not _decodable(path, stream.index):
-                notes.append(f"{describe(stream)} is left out: it cannot be decoded")
-                continue
-            if sound and stream.type == "audio" and stream.codec_context and not stream.codec_context.sample_rate:
-                notes.append(f"{describe(stream)} is left out: it has no content, or its header is damaged")
-                continue
-            if track is None and stream.type == "video" and timed:
-                notes.append(
-                    f"{describe(stream)} is left out: one video stream is upscaled, the one that players choose"
-                )
-                continue
-            if track is None:
-                if not (stream.type == "data" and (_is_timecode(stream) or _has_chapters(stream, source))):
-                    left.append(describe(stream))
-                continue
-            tracks.append(track)
-            if track.kind == "audio" and stream.start_time is not None and not container.constant:
-                lead = max(lead, start - float(stream.start_time * stream.time_base))
-            if track.to:
-                notes.append(
-                    f"{describe(stream)} is converted to {_pretty(track.to)}: {_reason(stream, container, suffix)}"
-                )
-        if source.chapters() and not (container.chapters and sound):
-            left.append("chapters")
-        left += [flags for track in tracks if (flags := _lost_flags(source.streams[track.index], container))]
-        if container.constant:  # AVI
-            left += ["languages"] if any(_language(source.streams[track.index]) for track in tracks) else []
-        if lost := lost_tags(source.metadata, container.format, has_cover(tracks)):
-            more = f" and {len(lost) - MOST_KEYS} more" if len(lost) > MOST_KEYS else ""
-            words = f"metadata ({', '.join(lost[:MOST_KEYS])}{more})"
+            track = _track(stream, container, start) if sound or not _is_timed(stream) else None
+            if why := _unusable(path, stream, track, sound):
+                notes.append(f"{describe(stream)} is left out: {why}")
+            elif track is not None:
+                tracks.append(track)
+                if track.to:
+                    why = _reason(stream, container, suffix)
+                    notes.append(f"{describe(stream)} is converted to {_pretty(track.to)}: {why}")
+            elif not (stream.type == "data" and (_is_timecode(stream) or _has_chapters(stream, source))):
+                left.append(describe(stream))
+        has_chapters = bool(source.chapters()) and container.chapters and sound
+        left += ["chapters"] if source.chapters() and not has_chapters else []
+        left += _lost_properties(source, tracks, container)
+        if words := _lost_metadata(source, tracks, container):
             left += [words] if sound else []
             notes += [] if sound else [f"left out ({suffix} cannot hold it): {words}"]
         if left:
             why = f"{suffix} cannot hold it" if sound else "the speed is changed"
             notes.append(f"left out ({why}): {', '.join(left)}")
-        has_chapters = bool(source.chapters()) and container.chapters and sound
-        return TrackPlan(tuple(tracks), tuple(notes), has_chapters, lead if lead > PRIMING else 0.0)
+        return TrackPlan(tuple(tracks), tuple(notes), has_chapters, _lead(source, tracks, container, start))
+
+
+def _is_timed(stream: Any) -> bool:
+    return stream.type != "attachment" and not is_cover(stream)
+
+
+def _unusable(path: Path, stream: Any, track: Track | None, sound: bool) -> str:
+    """Why a stream of sound or video cannot be used, whatever the container; "" for others."""
+    if track is not None and track.kind == "audio" and track.to and not _decodable(path, stream.index):
+        return "it cannot be decoded"
+    if sound and stream.type == "audio" and stream.codec_context and not stream.codec_context.sample_rate:
+        return "it has no content, or its header is damaged"
+    if track is None and stream.type == "video" and _is_timed(stream):
+        return "one video stream is upscaled, the one that players choose"
+    return ""
+
+
+def _lost_properties(source: Any, tracks: Sequence[Track], container: Container) -> list[str]:
+    """Properties of the tracks that the container does not store."""
+    streams = [source.streams[track.index] for track in tracks]
+    lost = [flags for stream in streams if (flags := _lost_flags(stream, container))]
+    return [*lost, "languages"] if container.constant and any(map(_language, streams)) else lost  # AVI
+
+
+def _lost_metadata(source: Any, tracks: Sequence[Track], container: Container) -> str:
+    """The keys of the file's metadata that the container does not store, in words; "" if there are none."""
+    lost = lost_tags(source.metadata, container.format, has_cover(tracks))
+    more = f" and {len(lost) - MOST_KEYS} more" if len(lost) > MOST_KEYS else ""
+    return f"metadata ({', '.join(lost[:MOST_KEYS])}{more})" if lost else ""
+
+
+def _lead(source: Any, tracks: Sequence[Track], container: Container, start: float) -> float:
+    """Seconds of sound before the first frame, at `start`."""
+    sounds = [source.streams[track.index] for track in tracks if track.kind == "audio" and not container.constant]
+    begins = [float(stream.start_time * stream.time_base) for stream in sounds if stream.start_time is not None]
+    lead = max((start - begin for begin in begins), default=0.0)
+    return lead if lead > PRIMING else 0.0
 
 
 def _language(stream: Any) -> str:
