@@ -23,7 +23,7 @@ from data.layouts import Pair
 from data.media import to_tensor
 from engine.compare.results import ResultClip
 from engine.config import EvalConfig
-from engine.evaluate.clip_meter import DETECTED
+from engine.evaluate.clip_meter import DETECTED, border
 from engine.evaluate.restored import Blend
 from engine.evaluate.times import gap_times
 from errors import InputError
@@ -60,8 +60,7 @@ class Settings:
         for name in measures:
             if name not in KNOWN:
                 raise InputError(f"--metrics: unknown metric '{name}': choose from {', '.join(KNOWN)}")
-        crop = metrics.default_crop(config.protocol, scale) if config.crop is None else config.crop
-        return cls(config.protocol, crop, scale, tuple(measures), config.stride, config.frames, ndvi)
+        return cls(config.protocol, border(config, scale), scale, tuple(measures), config.stride, config.frames, ndvi)
 
 
 class DisputedPlace(NamedTuple):

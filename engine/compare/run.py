@@ -34,7 +34,7 @@ from engine.compare.statistics import REPLICATES, SEED, differences
 from engine.compare.write import FILES, console, write_comparison
 from engine.config import Config, config_from_mapping, config_to_mapping, read_yaml
 from engine.evaluate.averages import both_means, detection_results, means
-from engine.evaluate.measure import missing_values
+from engine.evaluate.measure import data_settings
 from engine.evaluate.options import KEYS, override
 from engine.evaluate.output import COMPARISON, output_folder
 from engine.evaluate.scripts import inputs
@@ -182,7 +182,7 @@ def build_report(
         "commit": provenance.commit(),
         "machine": provenance.machine(),
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(clips)},
-        "settings": provenance.evaluation_settings(config, restores=False) | missing_values(layout),
+        "settings": provenance.evaluation_settings(config, restores=False) | data_settings(layout),
         "measures": list(settings.measures),
         "methods": {name: method(name, of, clips, folders.get(name)) for name, of in rows.items()},
         "differences": differences(rows, settings.measures),

@@ -11,12 +11,17 @@ import metrics
 from data.files import remove
 from data.frame_writer import write_frame
 from data.layouts import Pair
-from engine.config import Config
+from engine.config import Config, EvalConfig
 from engine.evaluate.averages import means
 from engine.evaluate.restored import RestoredFrame
 from metrics.detection import gray
 
 DETECTED = 200  # maximum number of frames per clip for object detection, which keeps them in memory
+
+
+def border(settings: EvalConfig, scale: float) -> int:
+    """The pixels at each side of a frame that the metrics leave out: `eval.crop`, or those of the protocol."""
+    return metrics.default_crop(settings.protocol, scale) if settings.crop is None else settings.crop
 
 
 class ClipMeter:
@@ -25,8 +30,7 @@ class ClipMeter:
     def __init__(self, config: Config, pair: Pair, folder: Path | None) -> None:
         self.settings, self.pair, self.folder = config.eval, pair, folder
         self.rows: list[dict[str, Any]] = []
-        crop = self.settings.crop
-        self.crop = metrics.default_crop(self.settings.protocol, config.scale) if crop is None else crop
+        self.crop = border(self.settings, config.scale)
         self.temporal = metrics.TemporalMeter() if self.settings.temporal else None
         self.objects = metrics.ObjectMeter(self.settings.protocol) if pair.boxes else None
         self.grays: dict[str, list[Any]] = {}

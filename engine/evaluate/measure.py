@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.bands import DARK
+from data.clips import Clip, DegradedClip
+from data.clips.derived import Derived
 from data.files import sha256
 from data.layouts import Layout, Pair
 from data.media import to_uint8, write_image
 from engine import distributed
 from engine.config import Config, config_to_mapping
 from engine.evaluate.averages import summary
-from engine.evaluate.clip_meter import ClipMeter
+from engine.evaluate.clip_meter import ClipMeter, border
 from engine.evaluate.restored import RestoredFrame, measured_frames, restored_frames
 from engine.report import provenance
 from engine.report.cost import SIDE, gmac_per_frame
@@ -80,7 +83,8 @@ def _merged(
         **describe(network, config, weights),
         "baseline": BASELINES[config.space_time],
         "data": {"root": str(layout.root), "kind": layout.kind, "clips": len(layout.pairs)},
-        "settings": provenance.evaluation_settings(config) | missing_values(layout),
+        "crop": border(config.eval, config.scale),
+        "settings": provenance.evaluation_settings(config) | data_settings(layout),
         "clips": {pair.name: clips[pair.name] for pair in layout.pairs},
         "pictures": [picture for part in gathered for picture in part[1]],
         **summary(list(clips.values()), config),
@@ -89,6 +93,28 @@ def _merged(
     report["network"]["seconds_per_frame"] = sum(part[2] for part in gathered) / max(frames_done, 1)
     report["network"]["peak_memory_mb"] = provenance.peak_memory_mb(device)
     return report
+
+
+def data_settings(layout: Layout) -> dict[str, str]:
+    """Lines for the report that depend on the clips: source of the low resolution, missing values."""
+    return {"low resolution": low_resolution(layout)} | missing_values(layout)
+
+
+def low_resolution(layout: Layout) -> str:
+    """Files of the data set, or how it is made from the ground truth; with the number of clips if there are both."""
+    sources = Counter(source_of_low(pair.lr) for pair in layout.pairs)
+    if len(sources) == 1:
+        return next(iter(sources))
+    return ", ".join(f"{text} ({count} of {len(layout.pairs)} clips)" for text, count in sources.items())
+
+
+def source_of_low(clip: Clip) -> str:
+    """One clip's source of low resolution, whatever was cut out or compressed afterwards."""
+    while isinstance(clip, Derived):
+        if isinstance(clip, DegradedClip):
+            return f"made from the ground truth ({clip.configured.kind})"
+        clip = clip.clip
+    return "files of the data set"
 
 
 def missing_values(layout: Layout) -> dict[str, str]:

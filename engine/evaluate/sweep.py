@@ -96,6 +96,7 @@ def evaluate_settings(
     """
     sweep: dict[str, list[list[float | None]]] = {}
     report: dict[str, Any] = {}
+    crops: set[int] = set()
     for scale, layout in layouts.items():
         row: dict[str, list[float | None]] = {}
         for time in times:
@@ -104,10 +105,14 @@ def evaluate_settings(
             gain = number(part["mean"]["gain_psnr_y"], "+.2f")
             say(f"space x{scale:g}, time {time.value:g}: {part['mean']['psnr_y']:.2f} dB, {gain} dB")
             report = report or part
+            crops.add(part["crop"])
             for key, value in sweep_values(part).items():
                 row.setdefault(key, []).append(value)
         for key, cells in row.items():
             sweep.setdefault(key, []).append(cells)
+    if len(crops) > 1:
+        report["crop"] = None
+        report["settings"]["border"] = "as many pixels as the scale, rounded up, are left out"
     report["sweep"] = {"scales": list(layouts), "times": [time.value for time in times], **sweep}
     report["title"] = f"{report['config']['name']}: scales and times (clips: the first setting)"
     return report

@@ -3,7 +3,7 @@
 The report is a plain dict; engine/evaluate makes it. All files are written from the same tidied copy: strict JSON (NaN and
 missing values are null), 100 dB for identical frames, picture paths relative to the report. Keys, all optional:
 
-    title, protocol, scale, baseline, created, commit
+    title, protocol, crop, scale, baseline, created, commit
     config          the config with all defaults
     weights         path, sha256
     key_weights     FILE: sha256, of the networks that restore the key frames

@@ -12,14 +12,14 @@ import torch
 
 import metrics
 import models
-from data.clips import ArrayClip, SubClip
-from data.degrade import imresize
+from data.clips import ArrayClip, DegradedClip, SubClip
+from data.degrade import Degradation, imresize
 from data.layouts import Layout, Pair
 from engine.compare.measure import FrameMeter, Settings
 from engine.config import Config, EvalConfig, config_from_mapping
 from engine.evaluate.averages import means
 from engine.evaluate.clip_meter import ClipMeter
-from engine.evaluate.measure import check_clips, dark_note, evaluate
+from engine.evaluate.measure import check_clips, dark_note, evaluate, low_resolution
 from engine.evaluate.restored import Blend, RestoredFrame, measured_frames
 from engine.evaluate.times import gap_times, runs
 from engine.report.tables import provenance
@@ -142,7 +142,21 @@ def test_report_has_both_means_and_the_settings(tiny: Config) -> None:
     assert report["settings"]["frames"] == "only the first 2 of each clip"
     assert report["settings"]["padding"] == "reflect"
     assert report["settings"]["spacing"] == "2 between the frames of a window"
-    assert ("padding", "reflect") in provenance(report)
+    facts = provenance(report)
+    assert ("padding", "reflect") in facts
+    assert ("protocol", "standard, 2 pixels of border left out") in facts
+    assert ("low resolution", "made from the ground truth (bicubic)") in facts
+
+
+def test_reports_name_the_source_of_the_low_resolution() -> None:
+    """Files of a data set may have another degradation: figures on them are not those of bicubic."""
+    gt = ArrayClip("a", np.zeros((3, 8, 8, 3), np.uint8))
+    stored = Pair("a", gt, SubClip(ArrayClip("a", np.zeros((3, 4, 4, 3), np.uint8)), [0, 1]))
+    made = Pair("b", gt, SubClip(DegradedClip(gt, Degradation(kind="blur-down"), 2), [0, 1]))
+    assert low_resolution(Layout("clips", Path(), "", [stored])) == "files of the data set"
+    assert low_resolution(Layout("clips", Path(), "", [made, made])) == "made from the ground truth (blur-down)"
+    both = "files of the data set (1 of 3 clips), made from the ground truth (blur-down) (2 of 3 clips)"
+    assert low_resolution(Layout("clips", Path(), "", [stored, made, made])) == both
 
 
 def test_baseline_of_intermediate_frames_blends_upscaled_key_frames() -> None:

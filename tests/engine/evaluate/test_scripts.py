@@ -103,6 +103,8 @@ def test_sweep_loads_weights_once_and_opens_clips_once_per_scale(
     assert calls == ["load", "open x2", "open x2.5"]
     alone = options(weights["stno"], "--outputpath", str(tmp_path / "alone"), *SIMULATED, "eval.scale=2.5")
     single = scripts.evaluate_and_report(alone, space_time=True, defaults=["eval.stride=4", "eval.times=[0.25]"])
+    assert (single["crop"], report["crop"]) == (3, None)
+    assert report["settings"]["border"] == "as many pixels as the scale, rounded up, are left out"
     assert report["sweep"]["psnr_y"][1][1] == pytest.approx(single["mean"]["psnr_y"], abs=1e-9)
 
 
@@ -121,7 +123,7 @@ def test_only_rank_0_writes_the_sweep(
     rank, written = [1], []
     monkeypatch.setattr(distributed, "rank", lambda: rank[0])
     monkeypatch.setattr(distributed, "stop", lambda: rank.__setitem__(0, 0))
-    report = {"config": {"name": "x"}, "mean": {"psnr_y": 30.0, "gain_psnr_y": 1.0}, "groups": {}}
+    report = {"config": {"name": "x"}, "crop": 2, "mean": {"psnr_y": 30.0, "gain_psnr_y": 1.0}, "groups": {}}
     monkeypatch.setattr(sweep, "evaluate", lambda *_, **__: dict(report))
     for module, name in ((scripts, "write_report"), (sweep, "write_grid")):
         monkeypatch.setattr(module, name, lambda *_, name=name: written.append(name))
