@@ -24,7 +24,7 @@ from engine.train.guard import Guard
 from engine.train.memory import check_memory
 from engine.train.objectives import build_objective
 from engine.train.optim import EMA, build_optimizer, load_optimizer_tensors, optimizer_tensors
-from engine.train.resume import check_changes
+from engine.train.resume import check_changes, computing
 from engine.train.states import STATE, best_until, read_newest, read_state, save_state, states_in
 from errors import InputError
 from models.base import Network
@@ -153,6 +153,7 @@ class Run:
             "validating": self.validating,
             "data": self.fingerprint,
             "world": distributed.world(),
+            "machine": computing(self.device),
             "config": config_to_mapping(self.config),
             **network_header(self.network),
         }
@@ -163,7 +164,8 @@ class Run:
         accept_changes: also with other data, another seed or another optimizer.
         """
         path, tensors, header = read_newest(path, say) if path.is_dir() else (path, *read_state(path))
-        changed = check_changes(header, self.config, self.fingerprint, distributed.world(), accept_changes)
+        world, machine = distributed.world(), computing(self.device)
+        changed = check_changes(header, self.config, self.fingerprint, world, machine, accept_changes)
         step, steps = header["step"], self.config.train.steps
         if step > steps:
             raise InputError(

@@ -116,8 +116,26 @@ def test_initial_weights_are_not_needed_for_resume(begun: Path, tmp_path: Path) 
 
 def test_another_number_of_processes_is_reported(begun: Path) -> None:
     header, config = load_tensors(begun / STATE)[1], config_with(begun, "train.steps=2")
-    assert check_changes(header, config, header["data"], 1, False) == ""
-    assert check_changes(header | {"world": 4}, config, header["data"], 1, False) == "4 processes -> 1"
+    machine = header["machine"]
+    assert check_changes(header, config, header["data"], 1, machine, False) == ""
+    assert check_changes(header | {"world": 4}, config, header["data"], 1, machine, False) == "4 processes -> 1"
+
+
+def test_another_machine_is_reported(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its sums are rounded differently, so the run has not the bits of an undisturbed one."""
+    header, config = load_tensors(begun / STATE)[1], config_with(begun, "train.steps=2")
+    threads, machine = torch.get_num_threads(), header["machine"] | {"threads": "64"}
+    changed = check_changes(header | {"machine": machine}, config, header["data"], 1, header["machine"], False)
+    assert changed == f"threads 64 -> {threads} (rounding may differ)"
+    older = {key: value for key, value in header.items() if key != "machine"}  # states of earlier versions
+    assert check_changes(older, config, header["data"], 1, machine, False) == ""
+    torch.set_num_threads(threads + 1)
+    try:
+        Trainer(config, tmp_path, CPU, fresh=False).load(begun)
+    finally:
+        torch.set_num_threads(threads)
+    words = f"continuing at step 2 with changes: threads {threads} -> {threads + 1} (rounding may differ)"
+    assert words in capsys.readouterr().out
 
 
 def test_a_moved_run_continues_in_its_new_folder(
