@@ -62,13 +62,7 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     if empty and not any(boxes):
         raise InputError(str(empty[0]))
     if outside:
-        notes.append(
-            f"{path}: {len(outside)} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})"
-        )
-        if set(outside) == {numbers[0] - 1} and not boxes[-1]:
-            notes[-1] += "; its numbers seem to be lower by one than those of the frames"
-        if set(outside) == {numbers[-1] + 1} and not boxes[0]:
-            notes[-1] += "; its numbers seem to be higher by one than those of the frames"
+        notes.append(_note_on_others(path, outside, numbers, boxes))
     if empty:
         notes.append(f"{path}: {len(empty)} boxes without area are left out")
     if ignored:
@@ -78,8 +72,18 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     return boxes
 
 
+def _note_on_others(path: Path, outside: Sequence[int], numbers: Sequence[int], boxes: Sequence[list[Box]]) -> str:
+    """A note on the boxes in frames `outside` of the clip, which has frames `numbers` with `boxes`."""
+    note = f"{path}: {len(outside)} boxes are in frames that do not exist (frames {numbers[0]} to {numbers[-1]})"
+    if set(outside) == {numbers[0] - 1} and not boxes[-1]:
+        note += "; its numbers seem to be lower by one than those of the frames"
+    if set(outside) == {numbers[-1] + 1} and not boxes[0]:
+        note += "; its numbers seem to be higher by one than those of the frames"
+    return note
+
+
 class EmptyBoxError(InputError):
-    """Whether the box has no width or height: trackers write such boxes for hidden objects."""
+    """A box without width or height, as trackers write it for a hidden object."""
 
 
 def _single_object(path: Path, lines: Sequence[str], names: Sequence[str], label: str) -> list[list[Box]]:
