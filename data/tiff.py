@@ -77,6 +77,7 @@ class Description:
 
 
 def describe(path: str | Path) -> Description:
+    """The properties of a file's first image, from its header."""
     with opened(path) as file:
         page = first_page(file)
         holes = GDAL_NODATA in page.tags or any(frame.aspage().subfiletype & 0b100 for frame in file.pages)
@@ -246,6 +247,7 @@ def write_page(
     alpha: bool | None = None,
     rgb: bool = False,
 ) -> None:
+    """Write the next page of a file; arguments as of `write`."""
     bands = array.shape[2] if array.ndim == 3 else 1
     array = array[..., 0] if array.ndim == 3 and bands == 1 else array
     options = tiff_options(details or Details())

@@ -15,7 +15,7 @@ import torch
 from data.cache import cache_pairs
 from data.clips import Clip, DegradedClip, RegionClip, SubClip
 from data.compress import CompressedClip
-from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
+from data.datasets import Augmentation, SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Layout, Pair, open_layout
 from data.scenes import all_scene_cuts
 from data.simulate import simulated_layout
@@ -222,14 +222,21 @@ def build_dataset(
 ) -> WindowDataset | SequenceDataset:
     """The training data set of a stage. cuts: scene cuts of each pair, for space-time networks."""
     data: DataConfig = config.data
-    augment: dict[str, Any] = {"flips": data.flips, "rotations": data.rotations, "reversal": data.reverse_time}
-    augment["on_error"] = data.on_error
+    augmentation = Augmentation(data.flips, data.rotations, data.reverse_time)
     patch = stage.patch or data.patch
     if not config.space_time:
         network = config.window_network
-        spacing = 1 if isinstance(data.spacing, str) else data.spacing
-        augment |= {"spacing": spacing, "single_frame": data.single_frame}
-        return WindowDataset(pairs, network.scale, network.frames, patch, data.padding, **augment)
+        return WindowDataset(
+            pairs,
+            network.scale,
+            network.frames,
+            patch,
+            data.padding,
+            spacing=1 if isinstance(data.spacing, str) else data.spacing,
+            single_frame=data.single_frame,
+            augmentation=augmentation,
+            on_error=data.on_error,
+        )
     return SequenceDataset(
         pairs,
         stage.scales or data.scales,
@@ -240,5 +247,6 @@ def build_dataset(
         cuts,
         data.train.degradation,
         pan=data.pan,
-        **augment,
+        augmentation=augmentation,
+        on_error=data.on_error,
     )

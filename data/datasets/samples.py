@@ -20,6 +20,17 @@ ATTEMPTS = 10  # number of replacements tried for a sample that cannot be read
 REPLACEMENT = 3  # stream of random numbers, after sampling.BATCH and SAMPLE
 
 
+class Augmentation(NamedTuple):
+    """Random changes of a sample, the same for all of its frames."""
+
+    flips: bool = True  # left-right and up-down
+    rotations: bool = True  # by 90 degrees
+    reversal: bool = True  # of time
+
+
+FULL = Augmentation()
+
+
 class Transform(NamedTuple):
     """Flips and a 90-degree rotation, applied to all LR and GT frames of a sample."""
 
@@ -42,16 +53,13 @@ def crop(clip: Clip, index: int, top: int, left: int, side: int) -> np.ndarray:
 class Samples(Dataset[dict[str, Any]]):
     """Base class of both data sets: pairs, augmentation, and one data type for all clips."""
 
-    def __init__(
-        self, pairs: Sequence[Pair], patch: int, flips: bool, rotations: bool, reversal: bool, on_error: str = "stop"
-    ) -> None:
+    def __init__(self, pairs: Sequence[Pair], patch: int, augmentation: Augmentation, on_error: str) -> None:
         if not pairs:
             raise InputError("the training data contain no clips: check the root and its split")
         if patch < 1:
             raise InputError(f"patch is {patch}: expected a positive number of LR pixels")
         self.pairs = list(pairs)
-        self.patch, self.flips, self.rotations, self.reversal = patch, flips, rotations, reversal
-        self.on_error = on_error
+        self.patch, self.augmentation, self.on_error = patch, augmentation, on_error
         self.bytes_only = all(
             self._gt(i).bit_depth == 8 and pair.lr.bit_depth == 8 for i, pair in enumerate(self.pairs)
         )
@@ -92,8 +100,8 @@ class Samples(Dataset[dict[str, Any]]):
     def _draw_transform(self, random: np.random.Generator) -> tuple[Transform, bool]:
         """The transform of a sample, and whether its frames run backwards."""
         left_right, up_down, quarter, backwards = random.integers(0, 2, 4).astype(bool).tolist()
-        transform = Transform(left_right and self.flips, up_down and self.flips, quarter and self.rotations)
-        return transform, backwards and self.reversal
+        flips, rotations, reversal = self.augmentation
+        return Transform(left_right and flips, up_down and flips, quarter and rotations), backwards and reversal
 
     def _tensor(self, frames: np.ndarray) -> Tensor:
         """(T, h, w, 3) as stored -> (T, 3, h, w): uint8 where every clip is 8-bit, else float32."""

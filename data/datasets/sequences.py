@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.datasets.samples import Samples, crop
+from data.datasets.samples import FULL, Augmentation, Samples, crop
 from data.degrade import Degradation
 from data.layouts import Pair
 from data.sampling import BATCH, SampleKey, shuffled
@@ -28,6 +28,7 @@ class SequenceDataset(Samples):
         degradation: computes LR from GT crops.
         pan: half of the samples move their crop by up to this many LR pixels (integers) a frame on each axis, like a panning
             camera. This adds motion to footage that has little.
+        augmentation, on_error: as in `WindowDataset`.
 
     Items: {"lr": (T, 3, patch, patch), "gt": (T + (T - 1) * n, 3, P, P), "times": (n,) in (0, 1), "source": str} with
     P = round(scale * patch); types as in `WindowDataset`.
@@ -43,13 +44,11 @@ class SequenceDataset(Samples):
         patch: int = 32,
         cuts: Sequence[Sequence[int]] | None = None,
         degradation: Degradation | None = None,
-        flips: bool = True,
-        rotations: bool = True,
-        reversal: bool = True,
         pan: int = 0,
+        augmentation: Augmentation = FULL,
         on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, rotations, reversal, on_error)
+        super().__init__(pairs, patch, augmentation, on_error)
         self.pan = pan
         self.low, self.high = scale if isinstance(scale, tuple) else (scale, scale)
         self.frames, self.strides, self.intermediate = frames, tuple(strides), intermediate
@@ -123,6 +122,7 @@ class SequenceDataset(Samples):
         return self.starts[key.stride]
 
     def read(self, key: SampleKey) -> dict[str, Any]:
+        """The crop and its motion, the transform and the direction of time are drawn from the key."""
         gt, random = self._gt(key.clip), key.random()
         span = (self.frames - 1) * key.stride
         offsets = [

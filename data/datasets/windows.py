@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.clips import neighbours
-from data.datasets.samples import Samples, crop
+from data.datasets.samples import FULL, Augmentation, Samples, crop
 from data.layouts import Pair
 from data.sampling import SampleKey, shuffled
 from errors import InputError
@@ -22,7 +22,6 @@ class WindowDataset(Samples):
         frames: odd length of the window.   patch: side of the LR crop.   padding, spacing: as in
             `data.clips.neighbours`.
         single_frame: share of the windows that repeat the centre frame, as those of a clip with one frame.
-        flips: left-right and up-down.   rotations: by 90 degrees.   reversal: of time.
         on_error: "stop" raises for a frame that cannot be read; "skip" reads another sample and reports it in "skipped".
 
     Items: {"lr": (frames, 3, patch, patch), "gt": (3, scale * patch, scale * patch), "source": str}; uint8 where all
@@ -36,14 +35,12 @@ class WindowDataset(Samples):
         frames: int = 5,
         patch: int = 64,
         padding: str = "reflect",
-        flips: bool = True,
-        rotations: bool = True,
-        reversal: bool = True,
         spacing: int = 1,
         single_frame: float = 0.0,
+        augmentation: Augmentation = FULL,
         on_error: str = "stop",
     ) -> None:
-        super().__init__(pairs, patch, flips, rotations, reversal, on_error)
+        super().__init__(pairs, patch, augmentation, on_error)
         if frames < 1 or frames % 2 == 0:
             raise InputError(f"frames is {frames}: a window has an odd number of frames, such as 5")
         self.scale, self.frames, self.padding, self.spacing = scale, frames, padding, spacing
@@ -73,6 +70,7 @@ class WindowDataset(Samples):
         return self.items
 
     def read(self, key: SampleKey) -> dict[str, Any]:
+        """The crop, transform and direction of time are drawn from the key."""
         pair, gt, random = self.pairs[key.clip], self._gt(key.clip), key.random()
         height, width = pair.lr.size
         top, left = int(random.integers(height - self.patch + 1)), int(random.integers(width - self.patch + 1))

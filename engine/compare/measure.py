@@ -186,6 +186,7 @@ class FrameMeter:
         self.flicker = metrics.PerceptualFlicker() if "tlpips" in self.requested else None
 
     def add(self, index: int, frames: Mapping[str, Tensor], gt: Tensor) -> dict[str, Row]:
+        """Every method's values of frame `index`. frames: by method, with bicubic, each (3, H, W) as `gt`."""
         rows = {name: self._single(index, frame, frames[BICUBIC], gt) for name, frame in frames.items()}
         gaps = self.motion.add(frames, gt, index) if self.motion else None
         for name, gap in (gaps or {}).items():

@@ -69,6 +69,7 @@ def needs_one_clip(request: Request) -> bool:
 
 
 def open_member(member: Member, out: Path, request: Request, failures: Failures) -> Clip:
+    """One clip of a folder for the output `out`. Raises InputError for one that cannot be used."""
     if member.problem:
         raise InputError(member.problem)
     if not member.frames:

@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from data.clips import ArrayClip, CroppedClip, DegradedClip
-from data.datasets import SequenceDataset, StepBatches, WindowDataset, build_loader
+from data.datasets import Augmentation, SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.degrade import Degradation, imresize
 from data.layouts import Pair, open_layout
 from data.media import to_float, write_image
 from errors import InputError
+
+NONE = Augmentation(False, False, False)
 
 
 def frames(count: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -60,7 +62,7 @@ def test_window_frames_are_in_order_or_reversed():
 
 
 def test_switches_turn_augmentation_off():
-    dataset = WindowDataset([pair(5)], 2, patch=8, flips=False, rotations=False, reversal=False)
+    dataset = WindowDataset([pair(5)], 2, patch=8, augmentation=NONE)
     for batch in keys(dataset):
         for key in batch:
             item = dataset[key]
@@ -148,7 +150,7 @@ def test_lr_files_are_used(tmp_path: Path):
         write_image(tmp_path / "GT" / "c" / f"{i:03d}.png", frame)
         write_image(tmp_path / "LR2x" / "c" / f"{i:03d}.png", 255 - frame[::2, ::2])
     pairs = open_layout(tmp_path, scale=2).pairs
-    fixed = {"patch": 8, "flips": False, "rotations": False, "reversal": False}
+    fixed = {"patch": 8, "augmentation": NONE}
     window = WindowDataset(pairs, 2, frames=3, **fixed)
     item = window[keys(window)[0][0]]
     assert torch.equal(255 - item["lr"][1], item["gt"][:, ::2, ::2])
@@ -207,7 +209,7 @@ def test_panned_sequences_are_moving_crops_of_one_scene() -> None:
     still = random.integers(0, 256, (96, 128, 3), dtype=np.uint8)
     gt = ArrayClip("still", [still] * 5)
     pair = Pair("still", gt, DegradedClip(gt, Degradation(), 4))
-    dataset = SequenceDataset([pair], frames=3, patch=8, flips=False, rotations=False, reversal=False, pan=2)
+    dataset = SequenceDataset([pair], frames=3, patch=8, augmentation=NONE, pan=2)
     moved = 0
     for step in range(12):
         item = dataset[dataset.draw(1, step, 0, 1)]
