@@ -29,6 +29,7 @@ OFTEN_CATEGORICAL = re.compile(
 )
 NOT_COPIED = ("IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "SUBDATASETS", "COLOR_PROFILE", "RPC", "TIFF")
 DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
+Tags = dict[str | None, dict[str, str]]  # metadata by namespace; None: without one
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class RasterInfo:
     offsets: tuple[float, ...]
     units: tuple[str | None, ...]
     names: tuple[str | None, ...]
-    tags: dict[str | None, dict[str, str]] = field(default_factory=dict)  # by namespace
-    band_tags: tuple[dict[str, str], ...] = ()
+    tags: Tags = field(default_factory=dict)
+    band_tags: tuple[Tags, ...] = ()
     profile: bytes | None = None  # ICC
     overviews: tuple[int, ...] = ()
     cog: bool = False
@@ -119,7 +120,7 @@ def raster_info(file: Any, choice: Sequence[int] | None, path: Path) -> RasterIn
         units=tuple(file.units[k] for k in pick),
         names=tuple(file.descriptions[k] for k in pick),
         tags=_tags(file),
-        band_tags=tuple(_without_statistics(file.tags(band)) for band in bands),
+        band_tags=tuple(_band_tags(file, band) for band in bands),
         profile=base64.b64decode(icc) if icc else None,
         overviews=tuple(file.overviews(bands[0])),
         cog=structure.get("LAYOUT") == "COG",
@@ -171,7 +172,7 @@ def _band_info(file: Any, band: int) -> dict[str, Any]:
         "offset": file.offsets[band - 1],
         "unit": file.units[band - 1],
         "name": file.descriptions[band - 1],
-        "tags": _without_statistics(file.tags(band)),
+        "tags": _band_tags(file, band),
     }
 
 
@@ -240,21 +241,24 @@ def _colours_of_palette(file: Any, choice: Sequence[int] | None, palette: np.nda
     )  # fmt: skip
 
 
-def _tags(file: Any) -> dict[str | None, dict[str, str]]:
-    """Metadata by namespace, without image descriptions that state the size of the source."""
-    found: dict[str | None, dict[str, str]] = {space: file.tags(ns=space) for space in (None, *_namespaces(file))}
+def _tags(file: Any) -> Tags:
+    """Metadata of the file, without image descriptions that state the size of the source."""
+    found: Tags = {space: file.tags(ns=space) for space in (None, *_copied(file.tag_namespaces()))}
     if found[None].get(DESCRIPTION, "").startswith(tiff.FORMATS_OF_TEXT):
         del found[None][DESCRIPTION]
     return found
 
 
-def _namespaces(file: Any) -> list[str]:
+def _band_tags(file: Any, band: int) -> Tags:
+    """Metadata of a band (number from 1), such as its wavelength, without statistics."""
+    found: Tags = {space: file.tags(band, ns=space) for space in (None, *_copied(file.tag_namespaces(band)))}
+    found[None] = {key: value for key, value in found[None].items() if not key.startswith("STATISTICS_")}
+    return found
+
+
+def _copied(namespaces: Sequence[str]) -> list[str]:
     left_out = ("COLOR_", "xml:")  # rasterio cannot write XML: XMP, gml (the georeference of JPEG 2000)
-    return [space for space in file.tag_namespaces() if space not in NOT_COPIED and not space.startswith(left_out)]
-
-
-def _without_statistics(tags: dict[str, str]) -> dict[str, str]:
-    return {key: value for key, value in tags.items() if not key.startswith("STATISTICS_")}
+    return [space for space in namespaces if space not in NOT_COPIED and not space.startswith(left_out)]
 
 
 def _crs_of_sidecar(path: Path) -> Any:

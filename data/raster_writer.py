@@ -158,7 +158,8 @@ class RasterWriter:
         if alpha:
             numbers = info.numbers
         for band, tags in zip(numbers, (*info.band_tags, alpha.get("tags", {})), strict=False):
-            file.update_tags(band, **tags)
+            for space, each in tags.items():
+                file.update_tags(band, **({"ns": space} if space else {}), **each)
         for name, values, usual in (("scales", info.scales, 1.0), ("offsets", info.offsets, 0.0)):
             values = (*values, alpha[name[:-1]]) if alpha else values
             if set(values) != {usual}:

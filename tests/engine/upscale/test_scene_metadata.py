@@ -30,6 +30,7 @@ def test_all_bands_and_their_metadata_are_kept(tmp_path, scene_weight, bands):
         file.update_tags(ACQUIRED="2020-01-01", AREA_OR_POINT="Point", TIFFTAG_DATETIME="2020:01:01 00:00:00")
         file.update_tags(ns="SENSOR", angle="12.5")
         file.update_tags(1, wavelength="490", STATISTICS_MEAN="1")
+        file.update_tags(bands, ns="IMAGERY", CENTRAL_WAVELENGTH_UM="0.665")
         file.colorinterp = [ColorInterp.blue, ColorInterp.green, ColorInterp.red][:bands] + [ColorInterp.undefined] * (
             bands - 3
         )
@@ -38,6 +39,7 @@ def test_all_bands_and_their_metadata_are_kept(tmp_path, scene_weight, bands):
             assert getattr(out, fact) == getattr(before, fact), fact
         assert out.tags() == before.tags() and out.tags(ns="SENSOR") == {"angle": "12.5"}
         assert out.tags(1) == {"wavelength": "490"}
+        assert out.tags(bands, ns="IMAGERY") == {"CENTRAL_WAVELENGTH_UM": "0.665"}
         assert out.transform == before.transform * Affine.scale(0.5)
         means = out.read().reshape(bands, -1).mean(1), data.reshape(bands, -1).mean(1)
         assert means[0] == pytest.approx(means[1], rel=0.01)
