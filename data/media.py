@@ -35,7 +35,7 @@ from data.decoders import (
 )
 from data.details import Details
 from data.files import named_errors, replacing
-from data.foreign import kind_of
+from data.foreign import PICTURES, kind_of_file
 from data.geo_tags import GeoTags
 from data.png_details import PNG_MAGIC
 from data.tiff_pages import is_tiff
@@ -46,11 +46,12 @@ WRITTEN_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", 
 IMAGE_SUFFIXES = WRITTEN_SUFFIXES | {".jfif", ".jpe", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".apng"}
 RASTER_SUFFIXES = frozenset(
     (".img", ".bil", ".bsq", ".bip", ".vrt", ".nc", ".h5", ".he5", ".hdf", ".hdf5", ".asc", ".ntf", ".nitf", ".grb", ".grib",
-     ".grib2", ".hgt", ".dem", ".dt0", ".dt1", ".dt2", ".ers", ".ecw", ".sid", ".rst", ".fits")
+     ".grib2", ".hgt", ".dem", ".dt0", ".dt1", ".dt2", ".ers", ".ecw", ".sid", ".rst", ".fits", ".gpkg", ".mbtiles")
 )  # fmt: skip
 UNREAD_SUFFIXES = RASTER_SUFFIXES | frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".jxr", ".psd", ".xcf", ".svg", ".pdf", ".eps", ".exr", ".hdr", ".pfm", ".pam", ".dng",
-     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz")
+     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz", ".mat", ".czi", ".lif", ".nd2",
+     ".oib", ".nii", ".mrc")
 )  # fmt: skip
 ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
@@ -170,21 +171,11 @@ def _naming(path: str | Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        if kind := _kind_of_file(path):
-            raise InputError(
-                f"{path}: cannot be read as an image: its content is of another kind ({kind}); convert or replace it"
-            ) from None
+        if kind := kind_of_file(path, PICTURES):
+            raise InputError(f"{path}: cannot be read as an image: its content is of another kind {kind}") from None
         reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error).split("\n")[0]
         reason = reason or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it is damaged or of another kind") from error
-
-
-def _kind_of_file(path: str | Path) -> str | None:
-    try:
-        with Path(path).open("rb") as file:
-            return kind_of(file.read(1 << 20))
-    except OSError:
-        return None
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import av
 
 from data.files import named_errors
+from data.foreign import VIDEOS, kind_of_file
 from data.video.ending import top_boxes
 from errors import InputError
 
@@ -100,11 +101,15 @@ def naming(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if _index_missing(path):
             raise InputError(f"{path}: its index is missing: the file is cut short or still being written") from error
+        if not Path(path).stat().st_size:
+            raise InputError(f"{path}: cannot be read as a video: the file is empty") from error
         if Path(path).suffix.lower() in RAW_SUFFIXES:
             raise InputError(
                 f"{path}: holds values without their size and format: convert it first, for example with "
                 f"ffmpeg -f rawvideo -video_size 640x360 -pixel_format yuv420p -i IN{Path(path).suffix} OUT.y4m"
             ) from error
+        if kind := kind_of_file(path, VIDEOS):
+            raise InputError(f"{path}: cannot be read as a video: its content is of another kind {kind}") from error
         reason = getattr(error, "strerror", None) or str(error).split("\n")[0] or type(error).__name__
         hint = "it is damaged, cut short or of another kind"
         raise InputError(f"{path}: cannot be read as a video ({reason}); {hint}") from error

@@ -23,6 +23,7 @@ from data.media import (
     to_uint8,
     write_image,
 )
+from data.video import VideoFile
 from errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -243,6 +244,24 @@ def test_other_kinds_of_content_are_named(tmp_path, content, kind):
         with pytest.raises(InputError) as caught:
             read(tmp_path / "a.jpg")
         assert f"of another kind ({kind})" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"PK\x03\x04", "of another kind (ZIP); unpack it"),
+        (b"MATLAB 5.0 MAT-file", "of another kind (MATLAB); convert or replace it"),
+        (b"ZISRAWFILE", "of another kind (Zeiss CZI); convert or replace it"),
+        (b"\x89PNG\r\n\x1a\n", "of another kind (PNG); convert or replace it"),
+        (b"\0" * 257 + b"ustar", "of another kind (tar); unpack it"),
+        (b"", "the file is empty"),
+    ],
+)
+def test_other_kinds_of_content_of_a_video_are_named(tmp_path, content, reason):
+    (tmp_path / "a.mp4").write_bytes(content and content + bytes(300))
+    with pytest.raises(InputError) as caught:
+        VideoFile(tmp_path / "a.mp4")
+    assert reason in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["JPEG of 12 bits per value", "JPEG-LS"])
