@@ -50,8 +50,8 @@ RASTER_SUFFIXES = frozenset(
 )  # fmt: skip
 UNREAD_SUFFIXES = RASTER_SUFFIXES | frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".jxr", ".psd", ".xcf", ".svg", ".pdf", ".eps", ".exr", ".hdr", ".pfm", ".pam", ".dng",
-     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz", ".mat", ".czi", ".lif", ".nd2",
-     ".oib", ".nii", ".mrc")
+     ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".dcm", ".tga", ".dds", ".pcx", ".qoi", ".ico", ".npy", ".npz",
+     ".mat", ".czi", ".lif", ".nd2", ".oib", ".nii", ".mrc")
 )  # fmt: skip
 ALPHA_SUFFIXES = frozenset((".png", ".webp", ".tif", ".tiff"))  # of files that hold transparency
 LEVELS = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}

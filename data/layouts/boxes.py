@@ -13,6 +13,12 @@ from data.layouts.listing import read_lines
 from errors import InputError
 
 SINGLE = "groundtruth.txt"  # of SatSOT
+# a first line with names of the columns, such as frame,id,x,y,w,h or frame_id, track_id, bb_left, bb_top, bb_width, bb_height
+HEADER = re.compile(
+    r"frame\w*,(\w*id|track\w*|obj\w*),"
+    r"(bb_?|box_?|bbox_?)?(x1?|x_?min|left),(bb_?|box_?|bbox_?)?(y1?|y_?min|top),"
+    r"(bb_?|box_?|bbox_?)?w(idth)?,(bb_?|box_?|bbox_?)?h(eight)?\b"
+)
 
 
 class Box(NamedTuple):
@@ -46,7 +52,7 @@ def read_boxes(path: Path, names: Sequence[str], label: str, notes: list[str]) -
     empty: list[InputError] = []
     for number, line in enumerate(lines, start=1):
         fields = _fields(line)
-        if fields == [""]:
+        if fields == [""] or (number == 1 and HEADER.match(",".join(fields).lower())):
             continue
         try:
             frame, box = _parse(fields, label, f"{path}, line {number}")
@@ -118,7 +124,10 @@ def _parse(fields: list[str], label: str, where: str) -> tuple[int, Box]:
         frame, track = int(float(fields[0])), int(float(fields[1]))
         x, y, w, h = (float(value) for value in fields[2:6])
     except (ValueError, IndexError, OverflowError):
-        raise InputError(f"{where}: expected numbers frame, id, x, y, w, h, got {','.join(fields)[:80]!r}") from None
+        advice = "; remove the line if it names columns in this order" if where.endswith("line 1") else ""
+        raise InputError(
+            f"{where}: expected numbers frame, id, x, y, w, h, got {','.join(fields)[:80]!r}{advice}"
+        ) from None
     problem = f"{where}: a box of {w:g}x{h:g} pixels at ({x:g}, {y:g}) is impossible"
     if not (w >= 0 and h >= 0 and max(abs(x), abs(y), w, h) < 1e6):
         raise InputError(problem)

@@ -17,6 +17,7 @@ from data.frame_writer import STACK_SUFFIXES
 from data.geo_tags import GeoTags
 from data.media import ALPHA_SUFFIXES, LEVELS
 from data.video.colour import Colour
+from engine.upscale.relations import some
 
 PRIMARIES, TRANSFERS = (1, *range(4, 13), 22), (1, *range(4, 19))  # known code points
 DISPLAY_P3 = Colour(primaries=12, transfer=13)
@@ -74,26 +75,46 @@ def side_files(clip: Clip, index: int, geo: GeoTags | None, suffix: str) -> dict
 
 
 def colour_tags(clip: Clip) -> Colour:
-    """Tags for a video of pictures (code points of ITU-T H.273): those of PNG's cICP chunk, or of a Display P3 profile;
-    unspecified for others, which players take for sRGB.
+    """Tags for a video of pictures (code points of ITU-T H.273): those of the first one's cICP chunk (PNG), or of a Display P3
+    profile; unspecified for others, which players take for sRGB.
     """
-    details = clip.details(0)
+    return _tags_of(clip.details(0))
+
+
+def _tags_of(details: Details) -> Colour:
     for kind, content in details.colours:
         if kind == b"cICP" and len(content) == 4 and content[0] in PRIMARIES and content[1] in TRANSFERS:
             return Colour(content[0], content[1])
     return DISPLAY_P3 if "P3" in details.profile_name else Colour()
 
 
+def _colour_space(details: Details) -> str:
+    """The colours of a picture in words; "sRGB" without a profile."""
+    if (tags := _tags_of(details)) not in (Colour(), DISPLAY_P3):
+        return f"cICP {tags.primaries}/{tags.transfer}"
+    name = details.profile_name
+    if not details.profile or "sRGB" in name or "61966-2" in name or details.profile_colours != "RGB":
+        return "sRGB"
+    return name or "an ICC profile without a name"
+
+
 def losses_of_video(clip: Clip) -> list[str]:
     """Notes on transparency and colours of pictures that a video does not hold."""
     notes = [f"clip '{clip.name}': transparency is left out, because a video holds none"] if clip.transparent else []
-    details, name = clip.details(0), clip.details(0).profile_name
+    details = clip.details(0)
     notes += [f"clip '{clip.name}': its CMYK colours become RGB"] if details.inks else []
-    known = "sRGB" in name or "61966-2" in name or colour_tags(clip) != Colour()
-    if details.profile_colours == "RGB" and not known:
+    space = _colour_space(details)
+    if space != "sRGB" and _tags_of(details) == Colour():
         notes.append(
-            f"clip '{clip.name}': its ICC profile ({name or 'without a name'}) is left out, because a video holds none: players show "
-            "its colours as sRGB (convert the pictures to sRGB or Display P3 first)"
+            f"clip '{clip.name}': its ICC profile ({details.profile_name or 'without a name'}) is left out, because a video holds "
+            "none: players show its colours as sRGB (convert the pictures to sRGB or Display P3 first)"
+        )
+    files = {path: index for index in range(len(clip)) if (path := clip.file(index)) is not None}
+    spaces = dict.fromkeys([space, *(_colour_space(clip.details(index)) for index in files.values())])
+    if len(spaces) > 1:
+        notes.append(
+            f"clip '{clip.name}': its pictures have several colour spaces ({some(list(spaces))}), and the video is tagged as the "
+            "first one: convert the pictures to one of them first"
         )
     return notes
 

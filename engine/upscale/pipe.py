@@ -47,6 +47,12 @@ def is_pipe(path: Path) -> bool:
     return str(path) == "-"
 
 
+def check_preview(request: Request) -> None:
+    """InputError for a preview of an output that has no name."""
+    if is_pipe(request.out) and (request.preview is not None or request.preview_seconds is not None):
+        raise InputError("--preview writes a file, whose name begins as that of the output: name it in place of `-`")
+
+
 # --- input ------------------------------------------------------------------------------------------------------------
 
 

@@ -50,6 +50,7 @@ def upscale(request: Request) -> list[Path]:
 
     Raises InputError for unusable input, for outputs that already exist and for network output that is not finite.
     """
+    pipe.check_preview(request)
     device = distributed.choose_device(request.device)
     precision.check(request.precision, device)
     distributed.start(device)

@@ -74,6 +74,9 @@ def test_processed_viso_by_name(tmp_path):
         ("1,1,2,3,0,5", "line 1: a box of 0x5"),
         ("1,1,2,3", "expected numbers"),
         ("1,a,2,3,4,5", "expected numbers"),
+        ("frame,id,x_center,y_center,w,h\n1,1,2,3,4,5", "remove the line if it names columns in this order"),
+        ("id,frame,x,y,w,h\n1,1,2,3,4,5", "remove the line if it names columns in this order"),
+        ("frame,id,xmin,ymin,xmax,ymax\n1,1,2,3,4,5", "remove the line if it names columns in this order"),
         ("77,1,2,3,4,5", "none of its frame numbers"),
     ],
 )
@@ -82,6 +85,20 @@ def test_broken_boxes(tmp_path, text, message):
     (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text(text)
     with pytest.raises(InputError, match=message):
         open_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "frame,id,x,y,w,h",
+        "Frame, ID, bb_left, bb_top, bb_width, bb_height, conf, x, y, z",
+        "frame_id\ttrack_id\tx1\ty1\twidth\theight",
+    ],
+)
+def test_names_of_columns_before_boxes(tmp_path, header):
+    viso(tmp_path)
+    (tmp_path / "mot" / "car" / "001" / "gt" / "gt.txt").write_text(f"{header}\n1,7,2,3,4,5\n")
+    assert open_layout(tmp_path)[0].boxes[0] == [Box(7, 2, 3, 4, 5, "car")]
 
 
 def test_boxes_beyond_the_clip_are_reported(tmp_path):

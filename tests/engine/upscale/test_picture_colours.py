@@ -88,3 +88,15 @@ def test_videos_of_pictures_have_their_colours(weight, tmp_path, capsys, details
     assert tags(tmp_path / "out.mp4") == expected
     said = [line for line in capsys.readouterr().out.splitlines() if "profile" in line]
     assert bool(said) == bool(named) and all(named in line for line in said)
+
+
+def test_several_profiles_in_a_video_of_pictures_are_named(weight, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number, name in enumerate(("sRGB", "Display P3", "", "Wide")):
+        save(tmp_path / "in" / f"{number}.png", Details(profile=profile(name) if name else None))
+    upscale(Request(tmp_path / "in", tmp_path / "out.mp4", weight, precision="fp32"))
+    assert "several colour spaces ('sRGB', 'Display P3', 'Wide')" in capsys.readouterr().out
+    for number in (1, 3):
+        (tmp_path / "in" / f"{number}.png").write_bytes((tmp_path / "in" / "0.png").read_bytes())
+    upscale(Request(tmp_path / "in", tmp_path / "same.mp4", weight, precision="fp32"))
+    assert "colour space" not in capsys.readouterr().out

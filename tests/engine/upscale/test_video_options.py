@@ -216,6 +216,9 @@ def test_pipes_have_the_matrix_that_readers_assume(weights, tmp_path, monkeypatc
 def test_unsupported_properties_of_pipes_are_named_or_refused(weights, tmp_path, monkeypatch, capsys):
     sent = io.BytesIO()
     monkeypatch.setattr(pipe, "_frames", sent)
+    for preview in ({"preview": 0}, {"preview_seconds": 1.0}):
+        with pytest.raises(InputError, match="--preview writes a file"):
+            make(tmp_path / "a.mp4", Path("-"), weights["mtdo"], **preview)
     make(video(tmp_path / "a.mp4", LONG[:3], sound=["aac"]), Path("-"), weights["mtdo"])
     assert "left out (pipes carry pictures only): sound stream 1 (aac)" in capsys.readouterr().out
     source, length = video(tmp_path / "b.mp4", [0.0, 0.02, 0.1, 0.14]), len(sent.getvalue())
