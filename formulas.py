@@ -1,4 +1,4 @@
-"""Formulas that data, networks, losses and reports share: BT.601 luma and Keys' cubic kernel."""
+"""What data, networks, losses and reports share: BT.601 luma, Keys' cubic kernel, the exact type of a device."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def keys_cubic(distance: Any, a: float = -0.5) -> Any:
     if isinstance(distance, np.ndarray):
         return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
     return near if distance <= 1 else far if distance < 2 else 0.0
+
+
+def exact_type(device: torch.device | None) -> torch.dtype:
+    """float64, or float32 on a device without it: Apple's GPUs, and some of Intel's."""
+    return torch.float32 if device is not None and device.type in ("mps", "xpu") else torch.float64

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from errors import InputError
-from formulas import LUMA
+from formulas import LUMA, exact_type
 
 PROTOCOLS = ("standard", "paper_mtdo")
 CHANNELS = ("y", "rgb")
@@ -104,6 +104,6 @@ def cropped(frames: Tensor, crop: int) -> Tensor:
 
 
 def _double(frames: Tensor) -> Tensor:
-    if frames.device.type == "mps":  # this device has no float64
+    if exact_type(frames.device) != torch.float64:
         frames = frames.cpu()
     return frames.detach().double()

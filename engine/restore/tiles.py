@@ -111,7 +111,8 @@ class Canvas:
         for tile, part in zip(self.tiles, parts, strict=True):
             y, x = tile.y, tile.x
             place = canvas[..., y.out_start : y.out_stop, x.out_start : x.out_stop]
-            place += part * (self.rows[y][:, None] * self.columns[x]).to(part)
+            rows, columns = (weight.to(part, non_blocking=True) for weight in (self.rows[y], self.columns[x]))
+            place += part * (rows[:, None] * columns)
         return canvas
 
 

@@ -112,8 +112,8 @@ def warping_loss(keys: Tensor, intermediate: Tensor, flows: Flows, epsilon: floa
 
 def intermediate_frames(frames: Tensor, per_gap: int) -> Tensor:
     """(B, T + (T-1)*K, 3, H, W) without its key frames."""
-    keep = [i for i in range(frames.shape[1]) if i % (per_gap + 1)]
-    return frames[:, keep]
+    # Not indexed by a list, which would be copied to a GPU and waited for
+    return frames[:, :-1].unflatten(1, (-1, per_gap + 1))[:, :, 1:].flatten(1, 2)
 
 
 # Losses of LR frames by the key of their weight in LossConfig

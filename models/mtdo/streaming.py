@@ -71,7 +71,8 @@ class MTDOStream(WindowStream):
         aligned = self.network.msd(features, halves, centre.features)
         if distinct == indices:
             return aligned
-        return aligned[:, [distinct.index(index) for index in indices]]
+        # Not indexed by a list, which would be copied to a GPU and waited for
+        return torch.stack([aligned[:, distinct.index(index)] for index in indices], 1)
 
     def _differences(self, branch: FrameDifference | None, known: EncodedPairs, indices: list[int]) -> Tensor | None:
         if branch is None:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from formulas import exact_type
 from models.layers import Upsampler, in_full_precision, weight_and_bias
 
 RADIUS = 2  # of the folded kernel in LR pixels: one for the first convolution, one for all that follow
@@ -84,18 +85,19 @@ class FoldedUpsampler(nn.Module):
         convolutions = [weight_and_bias(layer) for layer in (*self.upsample, self.last) if isinstance(layer, nn.Conv2d)]
         like, side = self.last.weight, 4 * RADIUS + 1
         channels = like.shape[1]
-        impulses = like.new_zeros(channels + 1, channels, side, side, dtype=torch.float64)  # the last one: no impulse
+        device = like.device if exact_type(like.device) == torch.float64 else torch.device("cpu")
+        impulses = torch.zeros(channels + 1, channels, side, side, dtype=torch.float64, device=device)  # the last: none
         torch.diagonal(impulses[..., side // 2, side // 2]).fill_(1)
 
         def respond(some: Tensor) -> Tensor:
             for number, (weight, bias) in enumerate(convolutions):
                 step = self.upsample[2 * number + 1] if number < len(convolutions) - 1 else nn.Identity()
-                some = step(F.conv2d(some, weight.double(), bias.double(), padding=1))
+                some = step(F.conv2d(some, weight.to(some), bias.to(some), padding=1))
             return F.pixel_unshuffle(some, self.scale)
 
-        with torch.autocast(like.device.type, enabled=False):  # a few impulses at a time: their maps are large
+        with torch.autocast(device.type, enabled=False):  # a few impulses at a time: their maps are large
             low = torch.cat([respond(some) for some in impulses.split(AT_ONCE)])  # (C + 1, 3 * scale^2, 9, 9)
         inner = slice(RADIUS, side - RADIUS)
         weight = (low[:-1] - low[-1:])[..., inner, inner].flip(-2, -1).transpose(0, 1)
-        weight = weight.to(like.dtype).contiguous(memory_format=torch.channels_last)
-        return weight, low[-1, :, side // 2, side // 2].to(like.dtype)
+        weight = weight.to(like).contiguous(memory_format=torch.channels_last)
+        return weight, low[-1, :, side // 2, side // 2].to(like)

@@ -18,7 +18,7 @@ def nearest_half(times: Tensor) -> Tensor:
 
 def checked_times(times: Sequence[float] | Tensor, frames: Tensor) -> Tensor:
     """Times (B, K, 1 or T-1) on the CPU with the dtype of `frames`, checked."""
-    rows = torch.as_tensor(times, dtype=torch.float64).cpu()
+    rows = times.cpu().double() if isinstance(times, Tensor) else torch.as_tensor(times, dtype=torch.float64)
     rows = rows.expand(len(frames), -1) if rows.dim() == 1 else rows
     rows = rows.unsqueeze(-1) if rows.dim() == 2 else rows
     columns = (1, frames.shape[1] - 1)

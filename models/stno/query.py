@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import dcn
+from formulas import exact_type
 from models.layers import weight_and_bias
 from models.stno import symbolic
 
@@ -40,7 +41,7 @@ class Axis(NamedTuple):
     """Positions of the output pixels of one axis between the LR cells."""
 
     interval: Tensor  # (outputs,) int64, ascending, 0 .. cells
-    fraction: Tensor  # (outputs,) float64, position inside the interval, 0 .. 1
+    fraction: Tensor  # (outputs,) of the device's `exact_type`, position inside the interval, 0 .. 1
     cells: int
     cell_size: float  # of an output pixel, in half LR pixels; at least a quarter LR pixel
 
@@ -62,7 +63,7 @@ def locate(outputs: int, cells: int, device: torch.device | None = None) -> Axis
     # In units of 1 / (2 * outputs) LR pixels
     position = (2 * torch.arange(outputs, device=device) + 1) * cells - outputs
     lower = torch.div(position, 2 * outputs, rounding_mode="floor")
-    fraction = (position - lower * 2 * outputs).double() / (2 * outputs)
+    fraction = (position - lower * 2 * outputs).to(exact_type(device)) / (2 * outputs)
     return Axis(lower + 1, fraction, cells, 2 / outputs * max(outputs / cells / 4, 1) * cells)
 
 
