@@ -64,8 +64,15 @@ class Recording:
     def __init__(self, function: Callable[..., Tensor], arguments: tuple[Tensor | None, ...]) -> None:
         self.inputs = [None if argument is None else argument.clone() for argument in arguments]
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        device = next(argument.device for argument in arguments if argument is not None)
+        # Streams of the tensors' device, which need not be the current one: operations elsewhere are executed, not recorded.
+        # The outer one is current again after a recording that failed. Other threads may allocate memory meanwhile.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream(device)),
+            torch.cuda.graph(self.graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"),
+        ):
             self.output = function(*self.inputs)
+        self.output.fill_(float("nan"))  # a graph that writes nothing is found by the comparison
 
     def __call__(self, *arguments: Tensor | None) -> Tensor:
         for fixed, argument in zip(self.inputs, arguments, strict=True):

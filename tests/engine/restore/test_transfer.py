@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -91,6 +93,30 @@ def test_graph_that_fails_or_is_wrong_is_not_used(caplog):
             assert torch.equal(graphed(torch.ones(2)), torch.full((2,), 2.0))
         assert not graphed.works and graphed.recordings == {}
     assert "differs by" in caplog.text
+
+
+def test_graph_of_nothing_is_not_used(monkeypatch, caplog):
+    """As if the operations had run on another device than the recorded stream: they are executed once and never again."""
+    seen = []
+
+    class Nothing:
+        def replay(self):
+            pass
+
+    def record(graph, **settings):
+        seen.append(settings)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Nothing)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"new on {device}")
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"current on {device}")
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: seen.append(stream) or nullcontext())
+    graphed = Graphed(lambda x: 2 * x)
+    for number in range(WARM + 3):
+        assert torch.equal(graphed(torch.full((2,), float(number))), torch.full((2,), 2.0 * number))
+    assert not graphed.works and "differs by nan" in caplog.text
+    assert seen == ["current on cpu", {"stream": "new on cpu", "capture_error_mode": "thread_local"}]
 
 
 @pytest.mark.parametrize("size", [2, 4])
