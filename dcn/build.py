@@ -156,7 +156,9 @@ def _build(compiler: str, cuda: Cuda, library: Path, log: Callable[[str], object
                     compile_library(SOURCES, compiler, cuda, work)
                 except BuildError as error:
                     nvcc_failed = True
-                    cuda = Cuda(why_not=f"nvcc failed: {error} (bash setup_dcn.sh tries again)")
+                    cuda = Cuda(
+                        why_not=f"nvcc failed: {error} (bash setup_dcn.sh tries again, with CXX=COMPILER another compiler)"
+                    )
             if not cuda.nvcc:
                 compile_library(SOURCES, compiler, cuda, work)
         except BuildError as error:

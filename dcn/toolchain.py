@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -38,29 +40,57 @@ class Cuda:
 
 def find_cuda() -> Cuda:
     """nvcc and the architectures to build for: TORCH_CUDA_ARCH_LIST, else those of the cards present."""
+    if torch.version.hip:
+        return Cuda(why_not="this PyTorch is for AMD's GPUs, and the operator is for NVIDIA's only")
     if torch.version.cuda is None:
         return Cuda(why_not="this PyTorch is a CPU build")
-    nvcc = _find_nvcc(torch.version.cuda)
-    if nvcc is None:
-        return Cuda(why_not="nvcc was not found (install the CUDA toolkit, set CUDA_HOME, or see docs/gpu.md for pip)")
+    nvcc, why_not = _find_nvcc(torch.version.cuda)
+    if not nvcc:
+        return Cuda(why_not=why_not)
     listed = os.environ.get("TORCH_CUDA_ARCH_LIST", "").replace(";", " ").split()
     if not listed:
+        listed, why_not = _architectures_present()
+    return Cuda(nvcc, listed) if listed else Cuda(why_not=why_not)
+
+
+def _architectures_present() -> tuple[list[str], str]:
+    """The architectures of the cards, or the reason why there are none."""
+    try:
         cards = range(torch.cuda.device_count())
         listed = sorted({"{}.{}".format(*torch.cuda.get_device_capability(card)) for card in cards})
-    if not listed:
-        return Cuda(why_not="no CUDA device is visible (set TORCH_CUDA_ARCH_LIST to build for one that is not)")
-    return Cuda(nvcc, listed)
+    except (RuntimeError, AssertionError) as error:  # cards are counted without the driver, which may be too old
+        return [], f"no CUDA device can be used ({str(error).partition(chr(10))[0]})"
+    return listed, "no CUDA device is visible (set TORCH_CUDA_ARCH_LIST to build for one that is not)"
 
 
-def _find_nvcc(version: str) -> str | None:
-    """nvcc of CUDA_HOME, of PATH, or of the pip package nvidia-cuda-nvcc, which exists from CUDA 13 on."""
+def _find_nvcc(version: str) -> tuple[str, str]:
+    """nvcc of CUDA_HOME, of PATH, or of the pip package nvidia-cuda-nvcc, which exists from CUDA 13 on: the first one of PyTorch's
+    major version. Empty if there is none, with the reason.
+    """
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
     packages = importlib.util.find_spec("nvidia")
     folders = packages.submodule_search_locations if packages and packages.submodule_search_locations else []
-    pip = [str(Path(folder, f"cu{version.split('.')[0]}", "bin")) for folder in folders]
-    return shutil.which(
-        "nvcc", path=os.pathsep.join([str(Path(home, "bin")), os.environ.get("PATH", os.defpath), *pip])
-    )
+    major = version.split(".")[0]
+    pip = [str(Path(folder, f"cu{major}", "bin")) for folder in folders]
+    places = [str(Path(home, "bin")), *os.environ.get("PATH", os.defpath).split(os.pathsep), *pip]
+    other = ""
+    for nvcc in filter(None, (shutil.which("nvcc", path=place) for place in places)):
+        release = _release(nvcc)
+        if release.split(".")[0] in ("", major):
+            return nvcc, ""
+        other = other or f"{nvcc} is of CUDA {release}, this PyTorch of CUDA {version}"
+    return "", f"{other or 'nvcc was not found'} (install the CUDA toolkit, set CUDA_HOME, or see docs/gpu.md for pip)"
+
+
+@cache
+def _release(nvcc: str) -> str:
+    """The CUDA version of an nvcc, such as "13.0"; empty if it does not say."""
+    try:
+        text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"release (\d+\.\d+)", text)
+    return found[1] if found else ""
 
 
 def find_compiler() -> str:

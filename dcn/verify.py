@@ -41,9 +41,15 @@ def why_not(index: int | None) -> str:
     number = torch.cuda.current_device() if index is None else index
     with _asking:
         if number not in _known:
-            _known[number] = _kept(build.library_path(), _card(number), lambda: _in_other_process(number))
+            library = build.library_path()
+            try:
+                _known[number] = _kept(library, _card(number), lambda: _in_other_process(number))
+                again = f"; remove {_verdicts(library)} to compare again"
+            except torch.OutOfMemoryError as error:  # another program uses the card: not the verdict of later runs
+                _known[number], again = f"no memory for the comparison with plain PyTorch ({error})", ""
             if _known[number]:
-                log.warning("dcn: the compiled operator is not used on %s: %s", _card(number), _known[number])
+                message = "dcn: the compiled operator is not used on %s: %s%s"
+                log.warning(message, _card(number), _known[number], again)
     return _known[number]
 
 
@@ -52,9 +58,13 @@ def _card(index: int) -> str:
     return f"{found.name} ({found.major}.{found.minor})"
 
 
+def _verdicts(library: Path) -> Path:
+    return library.with_suffix(".cards.json")
+
+
 def _kept(library: Path, card: str, check: Callable[[], str]) -> str:
     """The verdict for a build and a card: the stored one, else that of `check`, which is then stored if possible."""
-    path = library.with_suffix(".cards.json")
+    path = _verdicts(library)
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         verdict = json.loads(path.read_text()).get(card)
         if isinstance(verdict, str):
@@ -77,7 +87,10 @@ def _keep(path: Path, card: str, verdict: str) -> None:
 
 
 def _in_other_process(index: int) -> str:
-    """The verdict of `python -m dcn.verify INDEX`, or of this process if the card accepts only one process."""
+    """The verdict of `python -m dcn.verify INDEX`, or of this process if the card accepts only one process.
+
+    Raises `torch.OutOfMemoryError` where the card has no memory left for it.
+    """
     command = [sys.executable, "-m", "dcn.verify", str(index)]
     environment = os.environ | {"DCN_BACKEND": "auto"}
     try:
@@ -92,6 +105,8 @@ def _in_other_process(index: int) -> str:
         verdict = json.loads(lines[-1])
         return disagreement(torch.device("cuda", index)) if verdict is None else str(verdict)
     last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
+    if "out of memory" in last:
+        raise torch.OutOfMemoryError(last)
     return f"the comparison with plain PyTorch failed: {last}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -50,7 +51,26 @@ def test_next_backend_is_used_where_the_compiled_operator_is_wrong(card, monkeyp
             assert dcn.choice.implementation("cuda") == ("torchvision" if torchvision else "plain")
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2 and "not used on card 0 (9.0): output in float64 differs" in messages[0]
+    assert messages[0].endswith(f"remove {card.with_suffix('.cards.json')} to compare again")
     dcn.set_backend("compiled")  # an explicit choice is used
+    assert dcn.choice.implementation("cuda") == "compiled"
+
+
+def test_full_card_is_compared_by_the_next_process(card, monkeypatch, caplog):
+    """Another program that fills the card must not decide about later runs."""
+
+    def ran(*arguments, **settings):
+        error = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB"
+        return subprocess.CompletedProcess(arguments, 1, "", f"Traceback\n{error}\n")
+
+    monkeypatch.setattr(subprocess, "run", ran)
+    monkeypatch.setattr(choice, "_torchvision", lambda: None)
+    with caplog.at_level(logging.WARNING, logger="dcn"):
+        assert [dcn.choice.implementation("cuda") for _ in range(2)] == ["plain", "plain"]
+    assert "no memory for the comparison with plain PyTorch (torch.OutOfMemoryError" in caplog.messages[0]
+    assert not card.with_suffix(".cards.json").exists()
+    monkeypatch.setattr(verify, "_known", {})
+    monkeypatch.setattr(verify, "_in_other_process", lambda index: "")
     assert dcn.choice.implementation("cuda") == "compiled"
 
 

@@ -256,6 +256,40 @@ def test_reasons_for_building_without_cuda(monkeypatch):
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
     assert toolchain.find_cuda().architectures == ["8.0", "9.0+PTX"]
     assert "-gencode=arch=compute_90,code=compute_90" in toolchain.cuda_flags(["8.0", "9.0+PTX"])
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert toolchain.find_cuda().why_not == "this PyTorch is for AMD's GPUs, and the operator is for NVIDIA's only"
+
+
+def test_driver_that_is_too_old_is_no_error(monkeypatch):
+    """Cards are counted without the driver; what needs it fails, also for runs on the CPU."""
+
+    def fails(card):
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nPlease update")
+
+    monkeypatch.setattr(torch.version, "cuda", "12.4")
+    monkeypatch.setattr(toolchain, "_find_nvcc", lambda version: ("/cuda/bin/nvcc", ""))
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", fails)
+    why_not = "no CUDA device can be used (The NVIDIA driver on your system is too old (found version 11040).)"
+    assert toolchain.find_cuda() == toolchain.Cuda(why_not=why_not)
+
+
+def test_nvcc_of_another_version_is_not_used(monkeypatch, tmp_path):
+    """A toolkit of another major version would bring a second CUDA runtime into the process."""
+    for version in ("11.8", "13.1"):
+        nvcc = tmp_path / version / "nvcc"
+        nvcc.parent.mkdir()
+        nvcc.write_text(f"#!/bin/sh\necho Cuda compilation tools, release {version}, V{version}.89\n")
+        nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "11.8"), str(tmp_path / "13.1"), os.environ["PATH"]]))
+    assert toolchain._find_nvcc("13.0") == (str(tmp_path / "13.1" / "nvcc"), "")
+    nvcc, why_not = toolchain._find_nvcc("12.8")
+    assert not nvcc and why_not.startswith(
+        f"{tmp_path / '11.8' / 'nvcc'} is of CUDA 11.8, this PyTorch of CUDA 12.8 (install"
+    )
 
 
 def test_nvcc_of_pip_is_found_and_its_runtime_linked(monkeypatch, tmp_path):
