@@ -17,6 +17,7 @@ from models.base import Network, SpaceTimeNetwork, WindowNetwork
 SHARE = 0.5  # share of the free memory for one frame
 ENOUGH = 512 * 512  # LR pixels of a batch that keep a GPU busy
 MOST_WINDOWS = 16  # windows in one batch
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")  # in messages
 GROUP = Path("/sys/fs/cgroup")
 
 
@@ -127,8 +128,7 @@ def _detail(path: Path, name: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means out of memory: PyTorch raises `OutOfMemoryError` on GPUs, but a plain RuntimeError on CPUs."""
+    """Whether an error means out of memory: PyTorch's `OutOfMemoryError`, and errors of CPUs, of Apple's GPUs and of CUDA's libraries."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in NO_MEMORY)

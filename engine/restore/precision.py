@@ -37,7 +37,10 @@ def has_bf16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16 itself. Without such instructions bf16 is many times slower than fp32."""
     if device.type == "cpu":  # avx512_bf16 and amx_bf16, on ARM bf16 and sve_bf16
         return any(present for name, present in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
-    return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cuda":
+        return True
+    # torch.cuda.is_bf16_supported answers for the current card only
+    return bool(torch.version.hip) or torch.cuda.get_device_capability(device)[0] >= 8
 
 
 def slow(name: str, device: torch.device) -> str:

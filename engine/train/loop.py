@@ -26,7 +26,7 @@ from engine.train.ahead import on_device
 from engine.train.deterministic import deterministic
 from engine.train.logger import Logger
 from engine.train.optim import learning_rate
-from engine.train.stops import Interrupted, explained, resume_command
+from engine.train.stops import Interrupted, explained, is_gpu_failure, resume_command
 from engine.train.updates import Diverged, Updates
 from engine.train.validation import validate, validate_final
 from errors import InputError
@@ -162,10 +162,10 @@ class Trainer(Updates):
     def _stopped(self, error: Exception | Interrupted) -> Exception | Interrupted:
         """Save the state if possible, and return the exception with the reason of the end and the way to resume."""
         self.signals.ending = True
-        self.undo_unfinished()
         if isinstance(error, InputError) and self.step == self.origin[0]:
+            self.undo_unfinished()
             return error  # no step was trained yet
-        line = self._save_at_end(str(error))
+        line = self._save_at_end(error)
         self.signals.saved = True
         known = explained(error)
         if isinstance(error, Interrupted) or self.signals.caught:
@@ -176,13 +176,17 @@ class Trainer(Updates):
         why, code = known
         return InputError(f"{why}: {line}") if isinstance(error, InputError) else Interrupted(f"{why}: {line}", code)
 
-    def _save_at_end(self, known: str) -> str:
-        """Save the state if possible; returns where the newest one is and how to go on. known: an error that is reported anyway."""
-        line = f"saved at step {self.step}"
+    def _save_at_end(self, error: BaseException) -> str:
+        """Save the state if possible; returns where the newest one is and how to go on. error: it is reported anyway."""
         try:
+            self.undo_unfinished()
+            line = f"saved at step {self.step}"
             self.save(survivor=distributed.world() > 1)
-        except InputError as problem:
-            line = self.newest_on_disk("" if str(problem) == known else f" ({problem})")
+        except (InputError, RuntimeError) as problem:
+            if not (isinstance(problem, InputError) or is_gpu_failure(problem)):
+                raise
+            known = str(problem) == str(error) or not isinstance(problem, InputError)
+            line = self.newest_on_disk("" if known else f" ({problem})")
             if self.saved is None:
                 return line
         return f"{line}; continue with: {resume_command(self.folder)}"

@@ -112,14 +112,23 @@ def explained(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}", 2
     text = str(error)
+    first_line = text.partition("\n")[0][:120]
     if is_out_of_memory(error):
         return "out of memory: lower train.batch_size or data.patch, or raise train.accumulate", 1
+    if is_gpu_failure(error):
+        return f"the GPU failed ({first_line})", 1
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:
         return "a data worker was killed (usually because memory or /dev/shm ran out: lower data.workers)", 1
     if distributed.world() > 1 and _is_lost_connection(error):
-        first_line = text.partition("\n")[0][:120]
         return f"the other processes of this run cannot be reached ({first_line or 'ended'})", 1
     return None
+
+
+def is_gpu_failure(error: BaseException) -> bool:
+    """Whether a GPU or its driver reported an error, after which it may do nothing more for this process."""
+    return isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "cuDNN error", "HIP error"))
+    )
 
 
 def _is_lost_connection(error: BaseException) -> bool:

@@ -43,6 +43,12 @@ def test_out_of_memory_is_recognised():
     assert memory.is_out_of_memory(MemoryError())
     assert memory.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert not memory.is_out_of_memory(RuntimeError("shape mismatch"))
+    for text in (
+        "CUDA error: out of memory",  # of the driver, such as for pinned memory
+        "MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1 GB, max allowed: 9.07 GB)",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ):
+        assert memory.is_out_of_memory(RuntimeError(text))
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60)
     assert memory.is_out_of_memory(caught.value)

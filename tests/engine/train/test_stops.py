@@ -115,6 +115,31 @@ def test_interrupted_step_is_undone_until_it_is_counted(
     assert newest.keys() == before.keys() and all(torch.equal(newest[name], before[name]) for name in newest)
 
 
+def test_failed_gpu_ends_in_one_line_that_names_the_state_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an illegal access every call fails, so that nothing can be undone and saved."""
+    config = config_from_mapping(tiny_mapping(tmp_path, steps=3, save_every=1))
+    trainer = Trainer(config, tmp_path / "run", torch.device("cpu"))
+    update = trainer.update
+
+    def fail(*_: object) -> NoReturn:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+
+    def second(batch: dict[str, object]) -> object:
+        if trainer.step < 1:
+            return update(batch)
+        update(batch)
+        monkeypatch.setattr(trainer.undo, "restore", fail)
+        return fail()
+
+    monkeypatch.setattr(trainer, "update", second)
+    why = "the GPU failed .CUDA error: an illegal memory access was encountered.: the last state on disk is that of step 1; continue"
+    with pytest.raises(Interrupted, match=why) as caught:
+        trainer.fit()
+    assert caught.value.code == 1
+
+
 @pytest.mark.parametrize("exchange", [1, 2])
 def test_state_has_the_trained_weights_if_a_validation_is_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: int
