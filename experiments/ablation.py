@@ -12,6 +12,7 @@ the same command continues. Writes ablation.md, and with `sizes` ablation.png (g
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
@@ -127,7 +128,8 @@ def table(gains: dict[str, dict[int, float]], parameters: dict[str, int], second
     return "\n".join(lines)
 
 
-def main() -> int:
+def parsed() -> argparse.Namespace:
+    """The options of the command line."""
     arguments = cli.parser("Train MTDO with one part switched off at a time, or in other sizes.", EXAMPLE)
     arguments.add_argument(
         "--what", choices=list(WHAT), default="parts", help="variants: parts or sizes (default: parts)"
@@ -143,6 +145,11 @@ def main() -> int:
     options = cli.parse(arguments)
     if options.seeds < 1:
         raise InputError(f"--seeds: expected 1 or more, got {options.seeds}")
+    return options
+
+
+def main() -> int:
+    options = parsed()
     names = chosen(WHAT[options.what], options.only)
     needed()
     out = options.out or Path(f"runs/ablation_{options.what}")

@@ -19,10 +19,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from torch import Tensor
 
 from metrics.objects import BoxLike
-from metrics.planes import planes
 
 BACKGROUND = 9  # frames whose median is the background
 SIGMAS = 6.0  # threshold in robust standard deviations of the difference to the background
@@ -59,13 +57,8 @@ class DetectionCount:
         }
 
 
-def gray(frame: Tensor) -> Array:
-    """(3, H, W) in [0, 1] -> the rounded luma (H, W) uint8 that `detect` takes."""
-    return np.asarray(planes(frame)[0].round().cpu().numpy().astype(np.uint8))
-
-
 def detect(frames: Sequence[Array]) -> list[Array]:
-    """Gray frames (H, W) uint8 of one clip -> per frame the moving components, (n, 4) as x, y, w, h in pixels."""
+    """Gray frames (H, W) uint8 (`metrics.planes.gray`) of one clip -> per frame the moving components, (n, 4) as x, y, w, h in pixels."""
     if len(frames) < 3:
         return [np.empty((0, 4)) for _ in frames]
     return [_components(_foreground(frames, index)) for index in range(len(frames))]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,11 @@ def planes(frames: Tensor, protocol: str = "standard", channel: str = "y") -> Te
         r, g, b = EXCHANGED_LUMA
         luma = r * red + g * green + b * blue
     return luma.unsqueeze(-3)
+
+
+def gray(frame: Tensor) -> np.ndarray:
+    """(3, H, W) in [0, 1] -> its luma (protocol `standard`), rounded to uint8 (H, W), for OpenCV."""
+    return planes(frame)[0].round().cpu().numpy().astype(np.uint8)
 
 
 def check_frames(pred: Tensor, gt: Tensor) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from errors import InputError
-from metrics.planes import check_frames, planes
+from metrics.planes import check_frames, gray, planes
 
 # Arguments of cv2.calcOpticalFlowFarneback, those of TecoGAN's tOF.
 FARNEBACK = {"pyr_scale": 0.5, "levels": 3, "winsize": 15, "iterations": 3, "poly_n": 5, "poly_sigma": 1.2, "flags": 0}
@@ -105,7 +105,7 @@ class _Frame:
     def __init__(self, frame: Tensor) -> None:
         colour = planes(frame, channel="rgb") / 255
         self.colour: Array = np.ascontiguousarray(colour.permute(1, 2, 0).float().cpu().numpy())
-        self.gray: Array = planes(frame)[0].round().cpu().numpy().astype(np.uint8)
+        self.gray: Array = gray(frame)
 
 
 def tof(pred_clip: Tensor, gt_clip: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ Spacing = int | Literal["auto"]
 DEFAULT_SCALE = 4  # of space-time networks without a requested output size
 LARGEST_SCALE = 64  # of them, along each axis
 LARGEST_SPACING = 1000  # frames
+MOST_KEY_WEIGHTS = 8
 # How to restore a clip: attributes of networks, keys of a config's `data`, stored in the weights' header next to the config
 WINDOW_SETTINGS = ("spacing", "padding")  # of window networks only
-MOST_KEY_WEIGHTS = 8
 SPACE_TIME_SETTINGS = ("key_weights",)  # of space-time networks only
 RESTORE_SETTINGS = (*WINDOW_SETTINGS, *SPACE_TIME_SETTINGS, "temporal_filter")
 

@@ -27,8 +27,8 @@ from engine.evaluate.clip_meter import DETECTED, border
 from engine.evaluate.restored import Blend
 from engine.evaluate.times import gap_times
 from errors import InputError
-from metrics.detection import gray
 from metrics.measured import Array
+from metrics.planes import gray
 
 BICUBIC = "bicubic"
 SPATIAL = ("psnr_y", "ssim_y", "psnr_rgb", "ssim_rgb")

@@ -14,7 +14,7 @@ from data.layouts import Pair
 from engine.config import Config, EvalConfig
 from engine.evaluate.averages import means
 from engine.evaluate.restored import RestoredFrame
-from metrics.detection import gray
+from metrics.planes import gray
 
 DETECTED = 200  # maximum number of frames per clip for object detection, which keeps them in memory
 

@@ -26,7 +26,7 @@ from engine.report.tables import provenance
 from engine.restore.jobs import inverse_transform, transform
 from engine.sources import open_source
 from errors import InputError
-from metrics.detection import gray
+from metrics.planes import gray
 from tests.engine.conftest import CLIPS, NETWORK
 from tests.engine.small import SMALL_STNO
 
