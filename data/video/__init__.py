@@ -4,6 +4,7 @@
 sound, subtitles and metadata of the source; `containers` lists the codecs and tracks that each container supports.
 """
 
-from data.video.file import VideoFile, VideoInfo
+from data.video.file import VideoFile
+from data.video.info import VideoInfo
 
 __all__ = ["VideoFile", "VideoInfo"]

@@ -11,7 +11,6 @@ import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -28,6 +27,7 @@ from data.video.damage import differences
 from data.video.decoder import Decoder
 from data.video.deinterlace import deinterlaced
 from data.video.hdr import Light
+from data.video.info import VideoInfo
 from data.video.opening import is_cover, naming, open_input
 from errors import InputError
 
@@ -35,32 +35,6 @@ KEPT_FRAMES = 12  # converted frames kept: a sliding window of 7 costs one decod
 KEPT_RAW = 4  # decoded frames kept: deinterlacing needs three
 THREADS = 4  # of the decoder, at most
 PROGRESSIVE = 1  # the order of fields in a header; 0: unknown, above: interlaced
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """Properties of the stream, for the upright frames that `VideoFile` returns.
-
-    size: (H, W).   bits: per value.   channels: 1 or 3.   fps: mean rate.   matrix: number of the YUV matrix to decode
-    with.   colour: tags as stored.   light: HDR side data.   sample_aspect: width of a pixel over its height.
-    time_base: seconds per unit of time in the file.   stream: index of the video stream.   timecode: of the first frame.
-    """
-
-    size: tuple[int, int]
-    bits: int
-    channels: int
-    fps: Fraction
-    matrix: int
-    full_range: bool
-    is_yuv: bool
-    colour: Colour
-    light: Light
-    sample_aspect: Fraction
-    time_base: Fraction
-    codec: str
-    container: str
-    stream: int
-    timecode: str | None
 
 
 class VideoFile:
