@@ -1,9 +1,10 @@
 """All measurements that need a GPU, unattended in at most five minutes: python benchmarks/gpu.py [--out FOLDER] [--budget 300].
 
 The steps (gpu_steps.py and gpu_training.py) run in the order of their importance. Each is guarded: an error or a step that takes too
-long is recorded, and the next one runs. `gpu.json` and `gpu.md` are written after every step, so an interruption loses nothing. An error of
-the CUDA context would make every later step fail, so the work continues in a new process. A step that may exceed the remaining budget
-is skipped. Exit code 0: every step ran and found nothing wrong; 1: otherwise.
+long is recorded with the rows it has measured, and the next one runs. `gpu.json` and `gpu.md` are written after every step, so an
+interruption loses nothing. An error of the GPU would make every later step fail, so the work continues in a new process. A step that
+may exceed the remaining budget is skipped; --continue with a larger budget runs it. Exit code 0: every step ran and found nothing
+wrong; 1: otherwise.
 
     python benchmarks/gpu.py --device cpu --quick     a dry run with tiny sizes, in seconds, without a GPU
 """
@@ -30,7 +31,10 @@ import cli
 from benchmarks.gpu_context import Context
 from benchmarks.gpu_steps import STEPS, Step
 from data.files import replacing
+from engine.train.stops import is_gpu_failure
 from errors import InputError
+
+TOO_LONG = 3  # times its expected duration: a step is stopped, so that it does not use the budget of the others
 
 
 class Report:
@@ -39,15 +43,16 @@ class Report:
     def __init__(self, folder: Path, go_on: bool) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.content: dict[str, Any] = {"began": time.time(), "steps": {}}
+        self.content: dict[str, Any] = {"steps": {}}
         if go_on:
             self.content = json.loads((folder / "gpu.json").read_text(encoding="utf-8"))
 
     def elapsed(self) -> float:
-        return time.time() - self.content["began"]
+        """Seconds of all steps; the time between two runs does not count."""
+        return sum(entry["seconds"] for entry in self.content["steps"].values())
 
     def has(self, step: Step) -> bool:
-        return step.name in self.content["steps"]
+        return self.content["steps"].get(step.name, {"status": "skipped"})["status"] != "skipped"
 
     def add(self, step: Step, status: str, seconds: float, **result: Any) -> None:
         self.content["steps"][step.name] = {"status": status, "seconds": round(seconds, 1), **result}
@@ -104,22 +109,32 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def run_step(step: Step, context: Context, report: Report, left: float) -> bool:
-    """Run and record one step; False: the CUDA context is lost."""
+    """Run and record one step; False: the GPU does nothing more for this process."""
     start = time.monotonic()
+    context.rows = []
     try:
         with limited(left):
             result = step.run(context)
+        context.clean()  # it meets errors of the step's last kernels
     except Exception as error:
         line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        report.add(step, "failed", time.monotonic() - start, error=line, traceback=traceback.format_exc())
+        kept = {"error": line, "rows": context.rows, "traceback": traceback.format_exc()}
+        report.add(step, "failed", time.monotonic() - start, **kept)
         print(f"{step.name}: failed: {line}", flush=True)
-        return not (context.device.type == "cuda" and "CUDA error" in str(error))
-    finally:
-        context.clean()
+        return not is_gpu_failure(error) and cleaned(context)
     report.add(step, "done", time.monotonic() - start, **result)
     for line in (*result.get("wrong", []), *result.get("notes", [])):
         print(f"{step.name}: {line}", flush=True)
     print(f"{step.name}: done in {time.monotonic() - start:.1f} s", flush=True)
+    return True
+
+
+def cleaned(context: Context) -> bool:
+    """Clean up after an error; False: the GPU has failed."""
+    try:
+        context.clean()
+    except RuntimeError:
+        return False
     return True
 
 
@@ -131,7 +146,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no compilation: a dry run of the script")
     parser.add_argument("--only", nargs="+", metavar="STEP", choices=[step.name for step in STEPS])
     parser.add_argument(
-        "--continue", dest="go_on", action="store_true", help="keep the recorded steps and run the others"
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="keep the recorded steps and run the others and the skipped",
     )
     return parser.parse_args(argv)
 
@@ -150,7 +168,8 @@ def main(argv: list[str] | None = None) -> int:
         if left < needed:
             report.add(step, "skipped", 0, error=f"{left:.0f} s are left of the budget, it needs about {needed:.0f} s")
             continue
-        if not run_step(step, context, report, left):
+        limit = left if options.quick else min(left, TOO_LONG * needed)
+        if not run_step(step, context, report, limit):
             again = [*sys.argv, "--continue"] if "--continue" not in sys.argv else sys.argv
             os.execv(sys.executable, [sys.executable, *again])
     print(f"results: {options.out / 'gpu.md'} and gpu.json, {report.elapsed():.0f} s", flush=True)

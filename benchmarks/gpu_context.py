@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Context:
 
     device: torch.device
     quick: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the running step, kept if it fails
 
     @property
     def cuda(self) -> bool:

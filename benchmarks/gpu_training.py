@@ -50,21 +50,21 @@ def seconds_of(config: Config, batch: int, steps: int, context: Context, plain: 
 
 def loss_curves(context: Context) -> Result:
     """Fifty steps in fp32, bf16 and compiled: the fp32 curve is the CPU's."""
-    steps, rows, wrong = 3 if context.quick else 50, [], []
-    for name in ("mtdo_s", "stno_s"):
-        patch = "data.patch=16"
-        on_cpu = replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu")
-        cpu = losses_of(on_cpu, 2, min(steps, 20))
-        for label, overrides in {
-            "fp32": [],
-            "bf16": ["train.precision=bf16"],
-            "compiled": ["train.compile=true"],
-        }.items():
-            if context.quick and label == "compiled":
-                continue
-            overrides = overrides if label == "bf16" else [*overrides, "train.precision=fp32"]
+    steps, rows, wrong, patch = 3 if context.quick else 50, context.rows, [], "data.patch=16"
+    cpu: dict[str, list[float]] = {}
+    for label, overrides in {
+        "fp32": ["train.precision=fp32"],
+        "bf16": ["train.precision=bf16"],
+        "compiled": ["train.precision=fp32", "train.compile=true"],
+    }.items():
+        if context.quick and label == "compiled":
+            continue
+        for name in ("mtdo_s", "stno_s"):
+            if name not in cpu:
+                on_cpu = replace(config_of(name, context, patch, "train.precision=fp32"), device="cpu")
+                cpu[name] = losses_of(on_cpu, 2, min(steps, 20))
             curve = losses_of(config_of(name, context, patch, *overrides), 2, steps)
-            apart = max(abs(a - b) / abs(b) for a, b in zip(curve, cpu, strict=False))
+            apart = max(abs(a - b) / abs(b) for a, b in zip(curve, cpu[name], strict=False))
             bound = 0.1 if label == "bf16" else 0.01
             rows.append(
                 {"config": name, "run": label, "first loss": curve[0], "last loss": curve[-1], "from the CPU's": apart}
@@ -75,33 +75,37 @@ def loss_curves(context: Context) -> Result:
 
 
 def training_speed(context: Context) -> Result:
-    """Samples a second, compared with an eager fp32 loop without fused optimizer, and share of the card's bf16 matrix rate."""
-    rows, notes = [], []
+    """Samples a second, compared with an eager fp32 loop that waits for every step, and share of the card's bf16 matrix rate."""
+    rows, notes = context.rows, []
     rate = matrix_rate(context)
     batches = {"mtdo_s": 8, "stno_s": 4, "mtdo_jilin": 4, "stno_vimeo": 4}
-    for name, batch in list(batches.items())[: 2 if context.quick else 4]:
-        batch, steps = (1, 2) if context.quick else (batch, 12)
-        eager = None
-        for label, overrides in {
-            "eager fp32": ["train.precision=fp32", "train.compile=false"],
-            "bf16": ["train.precision=bf16"],
-            "bf16 compiled": ["train.precision=bf16", "train.compile=true"],
-        }.items():
-            if context.quick and "compiled" in label:
-                continue
-            if label == "eager fp32" and name.startswith("stno"):
-                overrides = [*overrides, "train.channels_last=false"]
+    names = list(batches)[: 2 if context.quick else 4]
+    eager: dict[str, float] = {}
+    operations: dict[str, float] = {}
+    for label, overrides in {
+        "eager fp32": ["train.precision=fp32", "train.compile=false"],
+        "bf16": ["train.precision=bf16", "train.compile=false"],
+        "bf16 compiled": ["train.precision=bf16", "train.compile=true"],
+    }.items():
+        if context.quick and "compiled" in label:
+            continue
+        for name in names:
+            batch, steps = (1, 2) if context.quick else (batches[name], 12)
+            plain = label == "eager fp32"
+            layout = ["train.channels_last=false"] if plain and name.startswith("stno") else []
             context.clean()
-            seconds, trainer = seconds_of(
-                config_of(name, context, *overrides), batch, steps, context, label == "eager fp32"
-            )
-            eager = eager or seconds
+            config = config_of(name, context, *overrides, *layout)
+            seconds, trainer = seconds_of(config, batch, steps, context, plain)
+            eager.setdefault(name, seconds)
             row = {"config": name, "run": label, "batch": batch, "samples/s": batch / seconds}
             if "compiled" not in label:
                 data = batch_for(trainer.config, StageConfig(1), batch)
-                operations = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
-            row |= {"times eager fp32": eager / seconds, "share of bf16 rate": operations / seconds / rate}
-            rows.append(row | {"memory GiB": context.memory_gb()})
+                operations[name] = 2e9 * gmac(lambda t=trainer, d=data: t.update(d))
+            row |= {"times eager fp32": eager[name] / seconds}
+            row |= {"share of bf16 rate": operations[name] / seconds / rate, "memory GiB": context.memory_gb()}
+            rows.append(row)
+            del trainer  # before the next one is measured
+    for name in names:
         best = max(row["times eager fp32"] for row in rows if row["config"] == name)
         if context.cuda and best < TARGETS["training"]:
             notes.append(f"{name}: {best:.1f} times eager fp32, target {TARGETS['training']}")

@@ -28,7 +28,8 @@ def test_dry_run(tmp_path):
     assert ("| float64 |" in text) == ("compiled" in dcn.backends())
 
 
-def fails(_context):
+def fails(context):
+    context.rows.append({"measured": 2.5})
     raise RuntimeError("CUDA error: an illegal memory access\nmore")
 
 
@@ -43,19 +44,34 @@ def test_errors_timeouts_and_mismatches_are_recorded(monkeypatch, tmp_path):
     report = gpu.Report(tmp_path, go_on=False)
     context = gpu.Context(torch.device("cpu"), quick=True)
     for step in steps[:3]:
-        assert gpu.run_step(step, context, report, left=0.2 if step.name == "hangs" else 600)
+        assert gpu.run_step(step, context, report, left=0.2 if step.name == "hangs" else 600) == (step.name != "fails")
     assert gpu.main(["--device", "cpu", "--quick", "--out", str(tmp_path), "--continue", "--budget", "900"]) == 1
     found = json.loads((tmp_path / "gpu.json").read_text())["steps"]
     assert [found[step.name]["status"] for step in steps] == ["failed", "failed", "done", "skipped"]
     assert found["fails"]["error"] == "RuntimeError: CUDA error: an illegal memory access" and "fails(" not in found
+    assert found["fails"]["rows"] == [{"measured": 2.5}] and found["hangs"]["rows"] == []
     assert found["hangs"]["error"] == "TimeoutError: stopped after 0 s"
     assert "- 1 is not 2\n\n| a | b |\n|---|---|\n| 1.23 |  |" in (tmp_path / "gpu.md").read_text()
 
 
 def test_lost_cuda_context_stops_the_run(monkeypatch, tmp_path):
+    """Every later call fails too, also those that clean up; the failure may be met only there."""
     report, context = gpu.Report(tmp_path, go_on=False), gpu.Context(torch.device("cuda"), quick=True)
-    monkeypatch.setattr(gpu.Context, "clean", lambda self: None)
-    assert not gpu.run_step(Step("fails", fails, 1), context, report, left=5)
+    monkeypatch.setattr(gpu.Context, "clean", fails)
+    for step in (Step("fails", fails, 1), Step("seems to work", lambda context: {}, 1)):
+        assert not gpu.run_step(step, context, report, left=5)
+        assert report.content["steps"][step.name]["status"] == "failed"
+
+
+def test_skipped_steps_run_with_a_larger_budget(monkeypatch, tmp_path):
+    """The time between two runs does not count."""
+    ran = []
+    steps = [Step(name, lambda context, name=name: ran.append(name) or {}, 100, 100) for name in ("first", "second")]
+    monkeypatch.setattr(gpu, "STEPS", steps)
+    options = ["--device", "cpu", "--quick", "--out", str(tmp_path), "--budget"]
+    monkeypatch.setattr(gpu.Report, "elapsed", lambda self: 100.0 * len(ran))
+    assert gpu.main([*options, "150"]) == 1 and ran == ["first"]
+    assert gpu.main([*options, "250", "--continue"]) == 0 and ran == ["first", "second"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
