@@ -134,7 +134,9 @@ class MTDO(WindowNetwork):
                 f"frames are {frames.dtype} {tuple(frames.shape)}, expected a float tensor (B, {number}, 3, h, w) in [0, 1]"
             )
         if frames.shape[1] != number:
-            raise InputError(f"the window has {frames.shape[1]} frames, this MTDO takes {number}: set network.frames")
+            raise InputError(
+                f"the window has {frames.shape[1]} frames, this MTDO takes {number}: pass {number} (network.config.frames)"
+            )
 
     # --- for the engine: see models/base.py ---------------------------------------------------------------------------
 

@@ -61,6 +61,18 @@ def test_standard_agrees_with_scikit_image(size, crop):
     assert ssim(pred, gt, crop=crop).item() == pytest.approx(gaussian_ssim(a, b), abs=1e-6)
 
 
+def test_luma_is_not_rounded_and_grey_frames_have_219_levels():
+    """docs/metrics.md: how much other programs differ, which round the luma or measure grey values."""
+    gt = textured(21, 3, 256, 256)
+    pred = gt + 0.005 * torch.randn(gt.shape, generator=torch.Generator().manual_seed(22))
+    rounded = numpy_psnr(np.rint(standard_y(pred)), np.rint(standard_y(gt)))
+    ours = psnr(pred, gt).item()
+    assert ours - rounded == pytest.approx(10 * math.log10(1 + 10 ** (ours / 10) / (6 * 255**2)), rel=0.02)
+    grey, shown = (frame[:1].expand(3, -1, -1) for frame in (gt, pred))
+    above = psnr(shown, grey) - psnr(shown, grey, channel="rgb")
+    assert above.item() == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
+
+
 def test_standard_rgb_agrees_with_scikit_image():
     gt = textured(3, 3, 45, 38)
     pred = degraded(gt, 4)
