@@ -48,14 +48,15 @@ def write_frame(
     details: Details = NO_DETAILS,
     alpha: bool = False,
     rgb: bool = False,
+    mask: np.ndarray | None = None,
 ) -> None:
-    """Write one frame as an image file; `geo` and `details` are for the output's size. `geo` is written into TIFF only.
+    """Write one frame as an image file; `geo` and `details` are for the output's size. `geo` and `mask` are written into TIFF only.
 
-    alpha: the last band is transparency.   rgb: as in `tiff.write`.
+    alpha: the last band is transparency.   rgb, mask: as in `tiff.write`.
     """
     if path.suffix.lower() in STACK_SUFFIXES:
         with replacing(path) as temporary:
-            tiff.write(temporary, array, geo, details, alpha, rgb)
+            tiff.write(temporary, array, geo, details, alpha, rgb, mask)
     else:
         write_image(path, array, details=details)
 
@@ -86,17 +87,17 @@ def write_stack(
     path: Path,
     frames: Iterable[np.ndarray],
     total_bytes: int,
-    tags: Iterable[tuple[GeoTags | None, Details]],
+    tags: Iterable[tuple[GeoTags | None, Details, np.ndarray | None]],
     alpha: bool = False,
     rgb: bool = False,
 ) -> None:
-    """Write all frames as pages of one TIFF, each with its georeference and details; as BigTIFF above 2 GiB.
+    """Write all frames as pages of one TIFF, each with its georeference, details and mask; as BigTIFF above 2 GiB.
 
     alpha: the last band is transparency.   rgb: as in `tiff.write`.
     """
     with replacing(path) as temporary, tifffile.TiffWriter(temporary, bigtiff=total_bytes > 2**31) as writer:
-        for array, (geo, details) in zip(frames, tags, strict=True):
-            tiff.write_page(writer, array, geo, details, alpha, rgb)
+        for array, (geo, details, mask) in zip(frames, tags, strict=True):
+            tiff.write_page(writer, array, geo, details, alpha, rgb, mask)
 
 
 def is_sound(path: Path, shape: tuple[int, int, int], dtype: np.dtype) -> bool:

@@ -126,6 +126,14 @@ def read_measured(
     return read_image(path), None
 
 
+def read_mask(path: str | Path, page: int | None = None) -> np.ndarray | None:
+    """(H, W, 1) bool: where the mask of a TIFF declares values as measured; None for files without a mask."""
+    if not holds_tiff(path):
+        return None
+    with _naming(path):
+        return tiff.read_mask(path, page)
+
+
 def page_numbers(path: str | Path) -> list[int]:
     """Numbers in the file of a TIFF stack's images."""
     with _naming(path):

@@ -27,12 +27,13 @@ from data.tiff_pages import (
     stored_orientation,
     value_type,
 )
-from data.tiff_pixels import check_segments, decode, decode_exact, measured
+from data.tiff_pixels import MASK, check_segments, decode, decode_exact, mask_of, measured
 from data.validity import undeclared_fill, without_fill
 
 PROFILE, XMP = 34675, 700
 RESOLUTION = (282, 283)
 FORMATS_OF_TEXT = ('{"shape"', "ImageJ=", "<?xml", "shape=")  # image descriptions that only describe the file
+MEASURED = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)  # may lack values
 ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 
 
@@ -110,16 +111,13 @@ def read_measured(
     """A page as in `read`, or with `exact` in the type of the file, and where its values are measured, (H, W, C) bool, by nodata,
     a mask, NaN and infinity, or by a value that only marks missing ones; None: everywhere.
 
-    Only grey and RGB are looked at: in palettes and inverted grey, nodata is no value of the array that is returned.
+    Only grey and colours are looked at: in palettes and inverted grey, nodata is no value of the array that is returned.
     """
     with opened(path) as file:
         number = image_pages(file)[0] if page is None else page
         array, header = decode_exact(file.pages[number], file.filehandle.size), file.pages[number].aspage()
         valid = None
-        if (
-            header.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-            and header.bitspersample > 1
-        ):
+        if header.photometric in MEASURED and header.bitspersample > 1:
             valid = measured(file, number, array)
             valid = without_fill(array, valid, undeclared_fill(array, valid))
     if not exact and array.dtype not in (np.uint8, np.uint16):
@@ -128,6 +126,12 @@ def read_measured(
     if array.dtype.kind == "f" and not (known := np.isfinite(array)).all():
         valid = known if valid is None else known & valid
     return array, None if valid is None or valid.all() else valid
+
+
+def read_mask(path: str | Path, page: int | None = None) -> np.ndarray | None:
+    """(H, W, 1) bool: where the mask of a page declares values as measured; None without a mask."""
+    with opened(path) as file:
+        return mask_of(file, image_pages(file)[0] if page is None else page)
 
 
 def page_numbers(path: str | Path) -> list[int]:
@@ -229,14 +233,15 @@ def write(
     details: Details | None = None,
     alpha: bool | None = None,
     rgb: bool = False,
+    mask: np.ndarray | None = None,
 ) -> None:
     """Write one (H, W) or (H, W, C) image, deflate-compressed; `geo` and `details` must already fit its size.
 
     alpha: whether the last band is transparency; None: if it is the fourth of four.   rgb: the first of more than three colours
-    are red, green and blue.
+    are red, green and blue.   mask: (H, W) bool, where the values are measured.
     """
     with tifffile.TiffWriter(path, bigtiff=array.nbytes > 2**31) as writer:
-        write_page(writer, array, geo, details, alpha, rgb)
+        write_page(writer, array, geo, details, alpha, rgb, mask)
 
 
 def write_page(
@@ -246,6 +251,7 @@ def write_page(
     details: Details | None = None,
     alpha: bool | None = None,
     rgb: bool = False,
+    mask: np.ndarray | None = None,
 ) -> None:
     """Write the next page of a file; arguments as of `write`."""
     bands = array.shape[2] if array.ndim == 3 else 1
@@ -266,3 +272,5 @@ def write_page(
         metadata=None,
         **options,
     )
+    if mask is not None:
+        writer.write(mask, photometric="mask", subfiletype=MASK, compression="zlib", contiguous=False, metadata=None)

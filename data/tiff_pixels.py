@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import tifffile
 
+from data.files import is_file
 from data.geo_tags import GDAL_NODATA
 from data.tiff_pages import applied_orientation, value_type
 
 YCBCR_COEFFICIENTS, REFERENCE_BLACK_WHITE = 529, 532
+REDUCED, MASK = 0b001, 0b100  # NewSubfileType: an overview, a mask
 # compressions of the values as they are; those of pictures (JPEG, WebP) are decoded to RGB
 PLAIN = frozenset(
     tifffile.COMPRESSION[name] for name in ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
@@ -125,8 +128,21 @@ def measured(file: tifffile.TiffFile, number: int, array: np.ndarray) -> np.ndar
         nodata = None
     if nodata is not None:
         valid = np.isfinite(array) & (array != array.dtype.type(nodata) if array.dtype.kind == "f" else array != nodata)
-    if number + 1 < len(file.pages) and file.pages[number + 1].aspage().subfiletype & 0b100:
-        mask = upright(file.pages[number + 1].aspage().asarray()[..., None], applied_orientation(page)) != 0
-        if mask.shape[:2] == array.shape[:2]:
-            valid = mask & (True if valid is None else valid) & np.isfinite(array)
+    if (mask := mask_of(file, number)) is not None and mask.shape[:2] == array.shape[:2]:
+        valid = mask & (True if valid is None else valid) & np.isfinite(array)
     return valid
+
+
+def mask_of(file: tifffile.TiffFile, number: int) -> np.ndarray | None:
+    """(H, W, 1) bool: where the mask of a page says that values are measured; None without one. It is the next page, or GDAL's
+    `.msk` next to a file of one image.
+    """
+    page = file.pages[number].aspage()
+    if number + 1 < len(file.pages) and file.pages[number + 1].aspage().subfiletype & MASK:
+        return upright(file.pages[number + 1].aspage().asarray()[..., None], applied_orientation(page)) != 0
+    beside = Path(f"{file.filehandle.path}.msk")
+    if number or not is_file(beside) or any(not other.aspage().subfiletype & REDUCED for other in file.pages[1:]):
+        return None
+    with tifffile.TiffFile(beside) as other:
+        mask = other.pages.first.asarray() != 0
+    return mask.reshape(*mask.shape[:2], -1).any(axis=-1, keepdims=True)

@@ -135,6 +135,10 @@ class Clip(ABC):
         """
         return None
 
+    def mask(self, index: int) -> np.ndarray | None:
+        """(H, W, 1) bool: where a mask in the frame's file says that values are measured; None without a mask."""
+        return None
+
     @property
     def computed_together(self) -> bool:
         """Whether reading one frame computes all frames, so that a cache should keep them all."""

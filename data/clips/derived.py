@@ -102,6 +102,9 @@ class Derived(Clip):
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return self.clip.holes(index)
 
+    def mask(self, index: int) -> np.ndarray | None:
+        return self.clip.mask(index)
+
     def source(self, index: int) -> str:
         return self.clip.source(index)
 
@@ -147,6 +150,9 @@ class SubClip(Derived):
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return self.clip.holes(self.indices[index])
 
+    def mask(self, index: int) -> np.ndarray | None:
+        return self.clip.mask(self.indices[index])
+
     def source(self, index: int) -> str:
         return self.clip.source(self.indices[index])
 
@@ -177,6 +183,10 @@ class _Crop(Derived):
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         holes = self.clip.holes(index)
         return None if holes is None else (holes[0][self.region], holes[1][self.region])
+
+    def mask(self, index: int) -> np.ndarray | None:
+        mask = self.clip.mask(index)
+        return None if mask is None else mask[self.region]
 
 
 class CroppedClip(_Crop):
@@ -261,6 +271,9 @@ class DegradedClip(Derived):
 
     def holes(self, index: int) -> tuple[np.ndarray, np.ndarray] | None:
         return None  # they are filled before the degradation
+
+    def mask(self, index: int) -> np.ndarray | None:
+        return None
 
     def source(self, index: int) -> str:
         return f"{self.clip.source(index)} (degraded x{self.scale:g})"

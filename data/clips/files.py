@@ -24,6 +24,7 @@ from data.media import (
     probe_pages,
     read_details,
     read_geo,
+    read_mask,
     read_measured,
 )
 from errors import InputError
@@ -80,6 +81,9 @@ class FolderClip(StoredClip):
     def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.paths[index], exact=exact)
 
+    def mask(self, index: int) -> np.ndarray | None:
+        return read_mask(self.paths[index])
+
     def geo(self, index: int) -> GeoTags | None:
         return self._of_chosen(read_geo(self.paths[index]))
 
@@ -124,6 +128,9 @@ class TiffStackClip(StoredClip):
 
     def _measured(self, index: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         return read_measured(self.path, self._pages[index], exact)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        return read_mask(self.path, self._pages[index])
 
     def geo(self, index: int) -> GeoTags | None:
         return self._of_chosen(read_geo(self.path, self._pages[index]) or read_geo(self.path))

@@ -19,6 +19,7 @@ from data.files import holds
 from data.frame_writer import check_free
 from data.geo_tags import GeoTags
 from data.naming import check_names
+from data.validity import nearest
 from engine.upscale import comparison, pictures
 from engine.upscale.output_paths import check_no_foreign_place, check_no_stale_files, stale_files
 from engine.upscale.timeline import Timeline
@@ -131,6 +132,14 @@ class ClipOutput:
     def details(self, index: int) -> Details:
         """Metadata of the source's frame, for the output's size."""
         return pictures.enlarged_details(self.clip, self.place(index)[0], self.size)
+
+    def mask(self, index: int) -> np.ndarray | None:
+        """(H, W) bool: the mask of the source's frame for TIFF, by nearest neighbour; None without one."""
+        mask = None if self.suffix.lower() not in frame_writer.STACK_SUFFIXES else self.clip.mask(self.place(index)[0])
+        if mask is None or self.alpha:
+            return None
+        rows, columns = (nearest(here, there, 0, there) for here, there in zip(self.clip.size, self.size, strict=True))
+        return mask[rows][:, columns, 0]
 
     def side_files(self, index: int) -> dict[str, bytes]:
         """World file and reference system of an output picture, by suffix."""

@@ -97,7 +97,9 @@ class ClipJob(ClipOutput):
         if self.kind == "frames":
             self._write_side_files(index, self.image(index), replace=True)
         geo = self.geo(index) if self.kind == "frames" else None
-        frame_writer.write_frame(self.image(index), array, geo, self.details(index), self.alpha, self.clip.rgb)
+        frame_writer.write_frame(
+            self.image(index), array, geo, self.details(index), self.alpha, self.clip.rgb, self.mask(index)
+        )
 
     def _stored_part(self, part: Clip, index: int, frame: Tensor) -> np.ndarray:
         """(H, W, C) in the type and units of the output, with the holes of the source."""
@@ -221,7 +223,7 @@ class ClipJob(ClipOutput):
             total = len(self) * int(np.prod(self.shape)) * self.dtype.itemsize
             indices, result = range(len(self)), self.work / self.out.name
             self._write_side_files(0, self.out, replace=self.overwrite)
-            tags = ((self.geo(index), self.details(index)) for index in indices)
+            tags = ((self.geo(index), self.details(index), self.mask(index)) for index in indices)
             frame_writer.write_stack(result, self.stored(indices), total, tags, self.alpha, self.clip.rgb)
             self._move_raster(result)
         else:

@@ -126,3 +126,35 @@ def read_all(path: Path) -> np.ndarray:
             image.seek(number)
             frames.append(np.asarray(image))
     return np.stack(frames)
+
+
+@pytest.mark.parametrize("kind", ["without rasterio", "beside", "ycbcr", "stack", "folder"])
+def test_masks_of_other_tiffs_are_kept(tmp_path, scene_weight, monkeypatch, kind):
+    """A mask, in the file or in GDAL's `.msk`, hides its pixels from the network and is that of the result."""
+    monkeypatch.setattr("data.raster.available", lambda: False)
+    mask, plain = np.full((40, 56), True), (picture(3) * 200 + 20).astype(np.uint8)
+    mask[16:32, 32:48] = False  # blocks of the JPEG
+    data = np.where(mask, plain, 255)
+    (tmp_path / "in").mkdir()
+    source, more = tmp_path / "in" / "0.tif", {"photometric": "RGB"}
+    if kind == "ycbcr":
+        more = {"photometric": "YCBCR", "compress": "JPEG", "interleave": "pixel", "JPEG_QUALITY": 100}
+    if kind == "stack":
+        with tifffile.TiffWriter(source) as writer:
+            for _ in range(2):
+                writer.write(np.moveaxis(data, 0, -1), photometric="rgb", metadata=None)
+                writer.write(mask, photometric="mask", subfiletype=4, metadata=None)
+    else:
+        write(source, data, **more)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind != "beside"), rasterio.open(source, "r+") as file:
+            file.write_mask(mask)
+    write(tmp_path / "filled.tif", filled(data, np.broadcast_to(mask, data.shape)), photometric="RGB")
+    out = make(source.parent if kind == "folder" else source, scene_weight, "out" if kind == "folder" else "out.tif")
+    expected = tifffile.imread(make(tmp_path / "filled.tif", scene_weight, "expected.tif"))
+    large = mask.repeat(2, 0).repeat(2, 1)
+    with rasterio.open(out / "0.tif" if kind == "folder" else out) as file:
+        assert np.array_equal(file.read_masks(1) != 0, large)
+        difference = np.abs(np.moveaxis(file.read(), 0, -1)[large].astype(int) - expected[large])
+    assert difference.max() <= (30 if kind == "ycbcr" else 0)
+    with tifffile.TiffFile(out / "0.tif" if kind == "folder" else out) as file:
+        assert len(file.pages) == (4 if kind == "stack" else 2)
