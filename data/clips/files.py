@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data.bands import Bands
-from data.clips.frame_names import alike, counted_frames, in_order
+from data.clips.frame_names import alike, counted_frames, in_order, usual_step
 from data.clips.stored import StoredClip, file_identity
 from data.details import Details
 from data.geo_tags import GeoTags
@@ -65,7 +65,8 @@ class FolderClip(StoredClip):
         if numbers and not allow_gaps:
             _check_gaps(numbers, self.paths)
         counted = numbers or list(range(len(self.paths)))
-        self.times = [(number - counted[0]) / fps if fps else float(number) for number in counted]
+        step = usual_step(counted)
+        self.times = [(number - counted[0]) / step / fps if fps else float(number) for number in counted]
 
     @cached_property
     def _info(self) -> ImageInfo:
@@ -187,7 +188,7 @@ def _check_names(paths: Sequence[Path]) -> None:
 def _check_gaps(numbers: list[int], paths: list[Path]) -> None:
     """Check that frame numbers rise by a constant step; any other step means a missing or duplicate frame."""
     steps = [after - before for before, after in pairwise(numbers)]
-    step = min((step for step in steps if step > 0), default=1)
+    step = usual_step(numbers)
     for position, found in enumerate(steps):
         before, after = paths[position], paths[position + 1].name
         if found == 0:

@@ -73,6 +73,11 @@ def counted_frames(names: Sequence[str]) -> list[int] | None:
     return None if steps and min(steps) < max(steps) < JITTER * min(steps) else numbers
 
 
+def usual_step(numbers: Sequence[int]) -> int:
+    """From the number of a frame to that of the next one: the smallest, because greater ones are gaps; 1 for a single frame."""
+    return min((after - before for before, after in pairwise(numbers) if after > before), default=1)
+
+
 def without_numbers(name: str) -> str:
     """The name with # for each of its numbers, in lower case: the same for all frames of a series."""
     return re.sub(r"\d+", "#", name.lower())

@@ -154,6 +154,8 @@ def test_times(tmp_path):
     path = folder(tmp_path / "a", ["10.png", "11.png", "12.png"])
     assert FolderClip(path).times == [10.0, 11.0, 12.0]
     assert FolderClip(path, fps=4).times == [0.0, 0.25, 0.5]
+    every_fifth = folder(tmp_path / "b", ["0.png", "5.png", "10.png", "20.png"])
+    assert FolderClip(every_fifth, fps=4, allow_gaps=True).times == [0.0, 0.25, 0.5, 1.0]
 
 
 def test_hidden_and_foreign_files_are_not_frames(tmp_path):
