@@ -39,6 +39,7 @@ from torch import Tensor
 import dcn
 from engine.restore.filter_frames import NEIGHBOURS, STEPS, ascending_runs, nearest
 from engine.restore.jobs import ChunkJob, WindowJob
+from engine.restore.memory import free_memory
 from engine.restore.motion import motions
 from engine.restore.spacing import FrameLuma
 from engine.restore.timing import Clock
@@ -52,6 +53,7 @@ CONTRAST = 30 / 255  # in frames with less contrast (standard deviation of luma)
 INTERMEDIATE = 0.15  # weight of intermediate frames where a more accurate network restores the key frames
 SPOT = 5  # LR pixels: side of the squares in which LR frames are compared
 WORSE = 2.0  # times the squared difference of the second best neighbour, above which a neighbour's weight is reduced
+ON_DEVICE = 0.25  # share of a GPU's free memory for the frames that are held
 SAME = 0.5 / 255  # difference below which a frame is a repeated one, which does not show how well neighbours can match
 
 
@@ -88,6 +90,7 @@ class TemporalFilter:
         self._lows: deque[tuple[int, Tensor | None]] = deque()
         self._chosen: dict[int, list[int]] = {}
         self._grids: dict[tuple[int, int], Tensor] = {}
+        self._place: torch.device | None = None  # of the frames that are held
 
     def _choose(self, index: int, luma: Callable[[int], FrameLuma]) -> list[int]:
         """The neighbours of `index`, ascending. luma(number): called for frames up to `steps[0]` from `index`."""
@@ -191,10 +194,18 @@ class TemporalFilter:
 
     def _prepare(self, low: Tensor | None, restored: Tensor) -> _Frame:
         """low: (3, h, w), or None: an intermediate frame."""
+        self._place = self._place or self._place_of(restored)
+        restored = restored.to(self._place)
         share, weight = (0.0, self.intermediate) if low is None else (SHARE[self.form], 1.0)
         if low is None:
             low = F.interpolate(restored[None], self.size, mode="bicubic", antialias=True)[0].clamp_(0, 1)
         return _Frame(low.to(restored.device), FrameLuma(low.float().cpu()), restored, share, weight)
+
+    def _place_of(self, restored: Tensor) -> torch.device:
+        """The device on which frames like this one are held and filtered: the CPU if they take too much of a GPU's memory."""
+        held = (NEIGHBOURS * self.steps[0] + 1) * restored.numel() * restored.element_size()
+        fits = restored.device.type == "cpu" or held <= ON_DEVICE * free_memory(restored.device)
+        return restored.device if fits else torch.device("cpu")
 
     @torch.no_grad()
     def _filtered(self, centre: _Frame, others: Sequence[_Frame]) -> Tensor:

@@ -11,6 +11,7 @@ import dcn
 from engine.config import config_from_mapping
 from engine.restore import Options, graphs, restore
 from engine.restore.graphs import WARM
+from engine.restore.temporal_filter import TemporalFilter
 from engine.train.ahead import LossTerms, Pending
 from engine.train.guard import Undo
 from engine.train.objectives import build_objective
@@ -54,6 +55,25 @@ def test_restored_frames_equal_the_cpus(gpu, device, make, settings):
     assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-5
     inside = [wait for wait in mode.waits if "temporal_filter.py" not in wait]  # whose motion is that of the CPU
     assert device == "mps" or inside == []
+
+
+@pytest.mark.parametrize(("free", "device"), [(2**35, "cuda"), (2**20, "cpu")])
+def test_filtered_frames_are_held_where_there_is_memory(gpu, monkeypatch, free, device):
+    clip, network, places = moving_clip(3, 40, 48), small_mtdo(), set()
+    plain = TemporalFilter._filtered
+
+    def filtered(self, centre, others):
+        places.update(frame.restored.device.type for frame in (centre, *others))
+        return plain(self, centre, others)
+
+    expected = list(restore(network, clip, device="cpu", **FILTERED))
+    gpu()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (free, 2**36))
+    monkeypatch.setattr(TemporalFilter, "_filtered", filtered)
+    with torch.no_grad(), PretendGpu():
+        found = list(restore(moved(network, "cuda"), clip, device="cuda", **FILTERED))
+    assert places == {device}
+    assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-5
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
