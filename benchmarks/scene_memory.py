@@ -67,12 +67,12 @@ def read_back(path: Path) -> tuple[str, float]:
 
 def repeat_pixels(source: str, out: str) -> None:
     """Upscale x2 with the plan of the released network, but without its arithmetic."""
-    from engine.upscale import Request, scene, upscale
+    from engine.upscale import Request, scene_tiles, upscale
 
     def enlarger(*_: Any) -> Any:
         return lambda frames, centre, size: np.moveaxis(frames[centre], -1, 0).repeat(2, axis=1).repeat(2, axis=2)
 
-    scene.enlarger = enlarger
+    scene_tiles.enlarger = enlarger
     upscale(Request(Path(source), Path(out), scale=2, precision="fp32"))
 
 
