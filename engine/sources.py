@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 from data.cache import cache_pairs
 from data.clips import Clip, DegradedClip, RegionClip, SubClip
+from data.clips.derived import Derived
 from data.compress import CompressedClip
 from data.datasets import Augmentation, SequenceDataset, StepBatches, WindowDataset, build_loader
 from data.layouts import Layout, Pair, open_layout
@@ -26,6 +29,7 @@ from errors import InputError
 from settings import nearest
 
 CACHE = Path(".cache")
+Area = tuple[int, int, int, int]
 LOOKED_AT = 16  # clips whose first picture is part of the fingerprint of the training data
 
 
@@ -194,6 +198,39 @@ def training_pairs(config: Config) -> tuple[list[Pair], list[int]]:
         pairs += opened
         counts += [source.repeat] * len(opened)
     return pairs, counts
+
+
+def clips_trained_on(train: Sequence[Pair], val: Sequence[Pair]) -> list[str]:
+    """The names of validation clips with pixels of a measured frame that are trained on. Neighbours in windows do not count."""
+    used: dict[str, set[Area]] = {}
+    for pair in train:
+        for frame in frames_of(pair):
+            used.setdefault(frame, set()).add(area(pair.gt))
+    return [
+        pair.name
+        for pair in val
+        if any(overlap(area(pair.gt), other) for frame in frames_of(pair) for other in used.get(frame, ()))
+    ]
+
+
+def frames_of(pair: Pair) -> Iterator[str]:
+    """File, or file and frame number, of every frame to train with or to measure."""
+    if pair.gt is not None:
+        yield from (os.path.abspath(pair.gt.source(index)) for index in pair.wanted())  # noqa: PTH100 -- many, no Path
+
+
+def area(clip: Clip | None) -> Area:
+    """Top, bottom, left and right of the clip's region in the frames of its files."""
+    while isinstance(clip, Derived):
+        if isinstance(clip, RegionClip):
+            rows, columns = clip.region
+            return rows.start, rows.stop, columns.start, columns.stop
+        clip = clip.clip
+    return 0, sys.maxsize, 0, sys.maxsize
+
+
+def overlap(a: Area, b: Area) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
 
 
 def _repeated(values: list[Any], counts: list[int]) -> list[Any]:

@@ -18,7 +18,7 @@ from engine.checkpoint import check_finite, check_fit, load_network, load_state,
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
 from engine.restore.precision import for_training
-from engine.sources import TrainingData, open_source
+from engine.sources import TrainingData, clips_trained_on, open_source
 from engine.train.ahead import parallel
 from engine.train.guard import Guard
 from engine.train.memory import check_memory
@@ -59,6 +59,9 @@ class Run:
         self.validating = False  # the validation of this step is due or has begun, and has not ended
         self.val = open_source(config, "val")
         self.data = TrainingData(config)
+        if names := clips_trained_on(self.data.pairs, self.val.pairs):
+            which = f"{len(names)} of {len(self.val.pairs)} validation clips are also trained on: {first_few(names)}"
+            say(f"{which}; their figures do not hold for other data (data.*.clips or data.*.region keep some apart)")
         self.fingerprint = self.data.fingerprint()
         self.model = self._wrapped(build_objective(self.network, config))
 

@@ -12,7 +12,7 @@ import torch
 from data.degrade import imresize
 from data.media import write_image
 from engine.config import Config, StageConfig, config_from_mapping, config_to_mapping
-from engine.sources import TrainingData, open_source
+from engine.sources import TrainingData, clips_trained_on, open_source
 from errors import InputError
 from tests.engine.conftest import tiny_mapping
 from tests.engine.small import SMALL_STNO
@@ -154,3 +154,23 @@ def test_a_later_stage_is_checked_before_the_first_step(clips: Path, tmp_path: P
     stages.reverse()  # a run that has passed the first stage no longer needs it
     config = replace(config, train=replace(config.train, stages=stages))
     assert len(list(TrainingData(config).batches(2, 2 * config.train.batch_size))) == 2
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "expected"),
+    [
+        ({}, {}, ["a", "b"]),
+        ({"clips": ["b"]}, {}, ["b"]),
+        ({"region": [0.0, 0.0, 0.5, 1.0]}, {"region": [0.5, 0.0, 1.0, 1.0]}, []),
+        ({"region": [0.0, 0.0, 0.6, 1.0]}, {"region": [0.5, 0.0, 1.0, 1.0], "clips": ["a"]}, ["a"]),
+        ({"frames": [0, 2]}, {"frames": [2, 4]}, []),
+        ({"frames": [0, 3]}, {"frames": [2, 4]}, ["a", "b"]),
+    ],
+)
+def test_validation_clips_that_are_trained_on_are_named(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: dict, val: dict, expected: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = config_for(clips, tmp_path, **train)
+    config.data.val = replace(config.data.val, root="clips", **val)  # the same folder by a relative path
+    assert clips_trained_on(TrainingData(config).pairs, open_source(config, "val").pairs) == expected
