@@ -35,4 +35,7 @@ def check_unused(options: argparse.Namespace) -> None:
     """Raises InputError for an option of comparisons without `--results`, where it would have no effect."""
     for name in ("scale", "metrics", "crop", "figures", "ndvi"):
         if getattr(options, name) is not None:
-            raise InputError(f"--{name} needs a comparison: name frames with --results NAME=FOLDER, or leave it out")
+            note = " (weights have their own scale, such as mtdo_s_x2)" if name == "scale" else ""
+            raise InputError(
+                f"--{name} needs a comparison: name frames with --results NAME=FOLDER, or leave it out{note}"
+            )

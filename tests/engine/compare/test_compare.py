@@ -174,6 +174,8 @@ def test_comparison_options_need_results(words: list[str]) -> None:
     with pytest.raises(InputError, match="needs a comparison"):
         check_unused(options(*words))
     check_unused(options("--frames", "3"))
+    with pytest.raises(InputError, match="mtdo_s_x2"):
+        check_unused(options("--scale", "2"))
 
 
 @pytest.mark.parametrize(
