@@ -107,7 +107,7 @@ def test_with_and_without_gradients_agree():
 
 
 def test_wrong_frames_are_refused():
-    with pytest.raises(InputError, match=r"network\.frames"):
+    with pytest.raises(InputError, match=r"this MTDO takes 5: pass 5 \(network\.config\.frames\)"):
         small()(clip(1, 3, 3, 8, 8))
     for frames in (clip(5, 3, 8, 8), torch.zeros(1, 5, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, 5, 3, 8, 8)):
         with pytest.raises(InputError, match=r"expected a float tensor \(B, 5, 3, h, w\)"):
