@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
-import dcn
 from engine.config import Config, config_to_mapping, current_keys
 from errors import InputError
 
 # Keys that determine the samples and their order, or the meaning of the moments in the state.
 DECIDING = ("seed", "train.optimizer", "network")
+# Of `engine.report.provenance.machine`: how a training step is rounded depends on them.
+ROUNDING = ("processor", "threads", "gpu", "torch", "dcn")
 SILENT = ("name", "runs", "train.init", "train.init_partial")  # the run's name and initial weights
 
 
@@ -22,25 +21,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {key: (a[key], b[key]) for key in a if key in b and a[key] != b[key] and key not in SILENT}
 
 
-def computing(device: torch.device) -> dict[str, str]:
-    """What the rounding of a training step depends on besides its settings; a state keeps it."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "threads": str(torch.get_num_threads()),
-        "PyTorch": torch.__version__,
-        "instructions of the CPU": torch.backends.cpu.get_cpu_capability(),
-        "operators": dcn.backends()[0],
-    }
-
-
 def check_changes(
-    header: Mapping[str, Any], config: Config, data: str, world: int, machine: Mapping[str, str], accept: bool
+    header: Mapping[str, Any], config: Config, data: str, world: int, machine: Mapping[str, Any], accept: bool
 ) -> str:
     """One line that lists the differences from the run of the state; "" if there are none.
 
     header: of the state.   data: `TrainingData.fingerprint` of the present clips.   world: number of processes.
-    machine: from `computing`.   accept: also resume with other data, another seed or another optimizer. Raises `InputError` for
-    these unless `accept` is set.
+    machine: `engine.report.provenance.machine`.   accept: also resume with other data, another seed or another optimizer. Raises
+    `InputError` for these unless `accept` is set.
     """
     changed = differences(current_keys(header["config"]), config_to_mapping(config))
     refused = [_difference(key, *values) for key, values in changed.items() if _decides(key)]
@@ -57,7 +45,7 @@ def check_changes(
     if header.get("data", data) != data:
         lines.append("other training clips")
     before = header.get("machine", machine)
-    rounding = [_difference(key, before[key], machine[key]) for key in before if machine.get(key) != before[key]]
+    rounding = [_difference(key, before[key], machine[key]) for key in ROUNDING if before[key] != machine[key]]
     if rounding:
         lines.append(f"{', '.join(rounding)} (rounding may differ)")
     return "; ".join(lines)

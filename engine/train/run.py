@@ -17,6 +17,7 @@ from engine import distributed
 from engine.checkpoint import check_finite, check_fit, load_network, load_state, network_header, state_part
 from engine.config import Config, config_to_mapping
 from engine.distributed import say
+from engine.report import provenance
 from engine.restore.precision import for_training
 from engine.sources import TrainingData, clips_trained_on, open_source
 from engine.train.ahead import parallel
@@ -24,7 +25,7 @@ from engine.train.guard import Guard
 from engine.train.memory import check_memory
 from engine.train.objectives import build_objective
 from engine.train.optim import EMA, build_optimizer, load_optimizer_tensors, optimizer_tensors
-from engine.train.resume import check_changes, computing
+from engine.train.resume import check_changes
 from engine.train.states import STATE, best_until, read_newest, read_state, save_state, states_in
 from errors import InputError
 from models.base import Network
@@ -156,7 +157,7 @@ class Run:
             "validating": self.validating,
             "data": self.fingerprint,
             "world": distributed.world(),
-            "machine": computing(self.device),
+            "machine": provenance.machine(),
             "config": config_to_mapping(self.config),
             **network_header(self.network),
         }
@@ -167,7 +168,7 @@ class Run:
         accept_changes: also with other data, another seed or another optimizer.
         """
         path, tensors, header = read_newest(path, say) if path.is_dir() else (path, *read_state(path))
-        world, machine = distributed.world(), computing(self.device)
+        world, machine = distributed.world(), provenance.machine()
         changed = check_changes(header, self.config, self.fingerprint, world, machine, accept_changes)
         step, steps = header["step"], self.config.train.steps
         if step > steps:

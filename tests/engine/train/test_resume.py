@@ -124,7 +124,7 @@ def test_another_number_of_processes_is_reported(begun: Path) -> None:
 def test_another_machine_is_reported(begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its sums are rounded differently, so the run has not the bits of an undisturbed one."""
     header, config = load_tensors(begun / STATE)[1], config_with(begun, "train.steps=2")
-    threads, machine = torch.get_num_threads(), header["machine"] | {"threads": "64"}
+    threads, machine = torch.get_num_threads(), header["machine"] | {"threads": 64}
     changed = check_changes(header | {"machine": machine}, config, header["data"], 1, header["machine"], False)
     assert changed == f"threads 64 -> {threads} (rounding may differ)"
     older = {key: value for key, value in header.items() if key != "machine"}  # states of earlier versions
